@@ -1,0 +1,178 @@
+"""The one table: every kind the cluster serves is a row.
+
+Routes, storage keys, discovery, OpenAPI, printing, validation, field selectors and the gRPC API read it. A new kind is
+a new row and its struct; custom resources add rows to a ``Table`` of their own at run time.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from api.kinds import (
+    apps,
+    autoscaling,
+    batch,
+    coordination,
+    core,
+    discovery,
+    events,
+    networking,
+    pods,
+    policy,
+    rbac,
+    scheduling,
+    storage,
+    volumes,
+)
+from api.meta import Resource
+
+STANDARD_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
+    """One served kind in one version."""
+
+    group: str = ""  # "" is the core group
+    version: str = "v1"
+    kind: str
+    plural: str
+    singular: str = ""  # filled by the table: the kind in lower case
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    namespaced: bool = True
+    model: type[Resource]
+    verbs: tuple[str, ...] = STANDARD_VERBS
+    subresources: tuple[str, ...] = ()
+    # Where its objects lie: kinds that are faces of the same objects (two versions, or core and events.k8s.io
+    # events) share the place.
+    stored_as: tuple[str, str] | None = None  # (group, plural); None: its own
+
+    @property
+    def group_version(self) -> str:
+        """Return ``apps/v1``, or ``v1`` for the core group: an object's apiVersion."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Return (group, plural) of the place where its objects are stored."""
+        return self.stored_as or (self.group, self.plural)
+
+
+def _row(model: type[Resource], plural: str, short: str = "", **more: object) -> Kind:
+    name = str(more.pop("kind", model.__name__))
+    return Kind(
+        kind=name,
+        singular=name.lower(),
+        plural=plural,
+        short_names=tuple(short.split()),
+        model=model,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+_ALL = ("all",)
+_STATUS = ("status",)
+_SCALE = ("status", "scale")
+
+ROWS: tuple[Kind, ...] = (
+    _row(
+        pods.Pod,
+        "pods",
+        "po",
+        categories=_ALL,
+        subresources=("status", "binding", "eviction", "ephemeralcontainers", "log", "exec", "attach", "portforward"),
+    ),
+    _row(core.Namespace, "namespaces", "ns", namespaced=False, subresources=("status", "finalize")),
+    _row(core.Node, "nodes", "no", namespaced=False, subresources=_STATUS),
+    _row(core.Service, "services", "svc", categories=_ALL, subresources=_STATUS),
+    _row(core.Endpoints, "endpoints", "ep"),
+    _row(core.Event, "events", "ev"),
+    _row(core.ConfigMap, "configmaps", "cm"),
+    _row(core.Secret, "secrets"),
+    _row(core.ServiceAccount, "serviceaccounts", "sa"),
+    _row(core.ReplicationController, "replicationcontrollers", "rc", categories=_ALL, subresources=_SCALE),
+    _row(pods.PodTemplate, "podtemplates"),
+    _row(core.LimitRange, "limitranges", "limits"),
+    _row(core.ResourceQuota, "resourcequotas", "quota", subresources=_STATUS),
+    _row(volumes.PersistentVolume, "persistentvolumes", "pv", namespaced=False, subresources=_STATUS),
+    _row(volumes.PersistentVolumeClaim, "persistentvolumeclaims", "pvc", subresources=_STATUS),
+    _row(apps.Deployment, "deployments", "deploy", group="apps", categories=_ALL, subresources=_SCALE),
+    _row(apps.ReplicaSet, "replicasets", "rs", group="apps", categories=_ALL, subresources=_SCALE),
+    _row(apps.StatefulSet, "statefulsets", "sts", group="apps", categories=_ALL, subresources=_SCALE),
+    _row(apps.DaemonSet, "daemonsets", "ds", group="apps", categories=_ALL, subresources=_STATUS),
+    _row(apps.ControllerRevision, "controllerrevisions", group="apps"),
+    _row(batch.Job, "jobs", group="batch", categories=_ALL, subresources=_STATUS),
+    _row(batch.CronJob, "cronjobs", "cj", group="batch", categories=_ALL, subresources=_STATUS),
+    _row(
+        autoscaling.HorizontalPodAutoscalerV2,
+        "horizontalpodautoscalers",
+        "hpa",
+        kind="HorizontalPodAutoscaler",
+        group="autoscaling",
+        version="v2",
+        categories=_ALL,
+        subresources=_STATUS,
+    ),
+    _row(policy.PodDisruptionBudget, "poddisruptionbudgets", "pdb", group="policy", subresources=_STATUS),
+    _row(networking.Ingress, "ingresses", "ing", group="networking.k8s.io", subresources=_STATUS),
+    _row(networking.IngressClass, "ingressclasses", group="networking.k8s.io", namespaced=False),
+    _row(networking.NetworkPolicy, "networkpolicies", "netpol", group="networking.k8s.io"),
+    _row(discovery.EndpointSlice, "endpointslices", group="discovery.k8s.io"),
+    _row(coordination.Lease, "leases", group="coordination.k8s.io"),
+    _row(events.Event, "events", "ev", group="events.k8s.io", stored_as=("", "events")),
+    _row(rbac.Role, "roles", group="rbac.authorization.k8s.io"),
+    _row(rbac.RoleBinding, "rolebindings", group="rbac.authorization.k8s.io"),
+    _row(rbac.ClusterRole, "clusterroles", group="rbac.authorization.k8s.io", namespaced=False),
+    _row(rbac.ClusterRoleBinding, "clusterrolebindings", group="rbac.authorization.k8s.io", namespaced=False),
+    _row(storage.StorageClass, "storageclasses", "sc", group="storage.k8s.io", namespaced=False),
+    _row(scheduling.PriorityClass, "priorityclasses", "pc", group="scheduling.k8s.io", namespaced=False),
+)
+
+
+class Table:
+    """Finds kinds by what a request, an object or a reference names."""
+
+    def __init__(self, rows: Iterable[Kind] = ROWS) -> None:
+        self._by_resource: dict[tuple[str, str, str], Kind] = {}
+        self._by_kind: dict[tuple[str, str], Kind] = {}
+        self._by_model: dict[type[Resource], Kind] = {}
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Kind) -> None:
+        """Serve one kind more; raises ValueError if its resource or its kind is served already."""
+        resource = (row.group, row.version, row.plural)
+        if resource in self._by_resource or (row.group_version, row.kind) in self._by_kind:
+            raise ValueError(f"{row.plural} of {row.group_version} is in the table already")
+        self._by_resource[resource] = row
+        self._by_kind[row.group_version, row.kind] = row
+        self._by_model.setdefault(row.model, row)
+
+    def remove(self, row: Kind) -> None:
+        """Serve ``row`` no more."""
+        del self._by_resource[row.group, row.version, row.plural]
+        del self._by_kind[row.group_version, row.kind]
+        if self._by_model.get(row.model) is row:
+            del self._by_model[row.model]
+
+    def __iter__(self) -> Iterator[Kind]:
+        return iter(tuple(self._by_resource.values()))
+
+    def resource(self, group: str, version: str, plural: str) -> Kind | None:
+        """Return the kind served at ``/apis/<group>/<version>/.../<plural>``."""
+        return self._by_resource.get((group, version, plural))
+
+    def preferred(self, group: str, plural: str) -> Kind | None:
+        """Return ``plural`` of ``group`` in its preferred version: the first row of the table."""
+        return next((row for row in self if (row.group, row.plural) == (group, plural)), None)
+
+    def kind(self, api_version: str, kind: str) -> Kind | None:
+        """Return the row that an object's apiVersion and kind name."""
+        return self._by_kind.get((api_version, kind))
+
+    def of(self, model: type[Resource]) -> Kind:
+        """Return the row of a built-in struct."""
+        return self._by_model[model]
+
+
+TABLE = Table()
