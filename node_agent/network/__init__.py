@@ -1,0 +1,1 @@
+"""The pod network of one node: addresses, veth pairs on a bridge, routes to the other nodes."""

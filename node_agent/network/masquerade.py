@@ -1,0 +1,62 @@
+"""The firewall chains that pods need whatever services exist.
+
+Pods keep their address towards other pods and take the node's towards everything else. Forwarding is
+allowed explicitly, because Docker sets the policy of FORWARD to DROP.
+"""
+
+import logging
+
+from node_agent.proxy.iptables import Iptables
+from node_agent.proxy.ruleset import ChainId, Jump, Ruleset, missing_from
+
+log = logging.getLogger(__name__)
+
+POSTROUTING = ChainId("nat", "TRIREME-POSTROUTING")
+FORWARD = ChainId("filter", "TRIREME-FORWARD")
+PREFIXES = ("TRIREME-",)
+
+
+def render_pod_rules(*, pod_cidr: str, cluster_cidr: str, service_cidr: str) -> Ruleset:
+    """Return the chains of one node.
+
+    pod_cidr: this node's share; cluster_cidr: all pods'; service_cidr: the virtual addresses. A packet
+    still addressed to one of those has met no service: accepting it would send it out to the world.
+    """
+    return Ruleset(
+        chains={
+            POSTROUTING: (
+                f"-s {pod_cidr} -d {cluster_cidr} -j RETURN",
+                f"-s {pod_cidr} -d 224.0.0.0/4 -j RETURN",
+                f"-s {pod_cidr} -j MASQUERADE --random-fully",
+            ),
+            FORWARD: (
+                f"-d {service_cidr} -j RETURN",
+                f"-s {cluster_cidr} -j ACCEPT",
+                f"-d {cluster_cidr} -j ACCEPT",
+            ),
+        },
+        jumps=(
+            Jump("nat", "POSTROUTING", POSTROUTING.name),
+            Jump("filter", "FORWARD", FORWARD.name),
+        ),
+    )
+
+
+class PodFirewall:
+    """Keeps the pod network's chains in the kernel. Blocks."""
+
+    def __init__(self, iptables: Iptables, rules: Ruleset) -> None:
+        self._iptables = iptables
+        self._rules = rules
+
+    def ensure(self) -> bool:
+        """Write the chains unless they are there already; whether that was needed."""
+        missing = missing_from(self._iptables.present(), self._rules)
+        if missing:
+            self._iptables.replace(self._rules, PREFIXES)
+            log.info("pod firewall written missing=%s", ",".join(missing))
+        return bool(missing)
+
+    def remove(self) -> None:
+        """Remove the chains and the jumps into them."""
+        self._iptables.remove(PREFIXES)

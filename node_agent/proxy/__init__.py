@@ -1,0 +1,1 @@
+"""The service proxy: virtual addresses and node ports as iptables rules."""
