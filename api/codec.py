@@ -1,0 +1,147 @@
+"""JSON documents to structs and back.
+
+Two ways in. What a client sends is walked against the struct's shape: unknown fields are collected for the caller to
+ignore, warn of or refuse, wrong types are refused in the words of the real server, ``null`` means absent, quantities
+take their canonical form. What the store returns was walked when it came in and is decoded at full speed.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from api import quantity
+from api.errors import BadRequest
+from api.kinds.table import Kind
+from api.meta import Resource
+from api.shapes import AnyJson, ListOf, MapOf, Scalar, Shape, StructOf, fields_of
+
+_encoder = msgspec.json.Encoder()
+
+
+class _WrongType(Exception):
+    """A value that cannot stand where it was found."""
+
+    def __init__(self, path: str, found: object, wanted: str) -> None:
+        super().__init__(f"cannot unmarshal {_json_type(found)} into field {path.lstrip('.')} of type {wanted}")
+
+
+def _json_type(value: object) -> str:
+    match value:
+        case bool():
+            return "bool"
+        case int() | float():
+            return "number"
+        case str():
+            return "string"
+        case list() | tuple():
+            return "array"
+    return "object"
+
+
+class _Walker:
+    """Prunes one document to its shape; ``unknown`` collects what was not known."""
+
+    def __init__(self, unknown: list[str] | None) -> None:
+        self._unknown = unknown
+
+    def walk(self, value: Any, shape: Shape, path: str) -> Any:
+        match shape:
+            case AnyJson():
+                return value
+            case Scalar():
+                return self._scalar(value, shape.name, path)
+            case ListOf(items):
+                if not isinstance(value, list | tuple):
+                    raise _WrongType(path, value, "array")
+                return [self._item(each, items, f"{path}[{index}]") for index, each in enumerate(value)]
+            case MapOf(values):
+                if not isinstance(value, Mapping):
+                    raise _WrongType(path, value, "map")
+                return {key: self._item(each, values, f"{path}.{key}") for key, each in value.items()}
+            case StructOf(model):
+                return self._struct(value, model, path)
+
+    def _item(self, value: Any, shape: Shape, path: str) -> Any:
+        # Go decodes a null inside a list or map to the zero value of its type.
+        if value is None and not isinstance(shape, AnyJson):
+            return _ZERO[shape.name] if isinstance(shape, Scalar) else {} if isinstance(shape, StructOf) else []
+        return self.walk(value, shape, path)
+
+    def _struct(self, value: Any, model: Any, path: str) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise _WrongType(path, value, model.__name__)
+        fields = fields_of(model)
+        kept = {}
+        for name, each in value.items():
+            field = fields.get(name)
+            if field is None:
+                if self._unknown is not None:
+                    self._unknown.append(f'unknown field "{f"{path}.{name}".lstrip(".")}"')
+            elif each is not None:
+                kept[name] = self.walk(each, field.shape, f"{path}.{name}")
+        return kept
+
+    def _scalar(self, value: Any, name: str, path: str) -> Any:
+        match name:
+            case "string" if isinstance(value, str):
+                return value
+            case "boolean" if isinstance(value, bool):
+                return value
+            case "integer" if isinstance(value, int) and not isinstance(value, bool):
+                return value
+            case "integer" if isinstance(value, float) and value.is_integer():
+                return int(value)
+            case "number" if isinstance(value, int | float) and not isinstance(value, bool):
+                return float(value)
+            case "int-or-string" if isinstance(value, int | str) and not isinstance(value, bool):
+                return value
+            case "quantity" if isinstance(value, str | int | float) and not isinstance(value, bool):
+                return _quantity(str(value), path)
+        raise _WrongType(path, value, name)
+
+
+def _quantity(text: str, path: str) -> str:
+    try:
+        return quantity.canonical(text)
+    except ValueError:
+        raise _WrongType(path, text, "quantity") from None
+
+
+_ZERO = {"string": "", "boolean": False, "integer": 0, "number": 0.0, "int-or-string": 0, "quantity": "0"}
+
+
+def decode(kind: Kind, document: Mapping[str, Any], *, unknown: list[str] | None = None) -> Resource:
+    """Return the struct that a client's ``document`` stands for.
+
+    unknown: receives a text such as ``unknown field "spec.foo"`` for each field that the kind has not.
+    Raises BadRequest where a value has the wrong type.
+    """
+    try:
+        kept = _Walker(unknown).walk(document, StructOf(kind.model), "")
+        return msgspec.convert(kept, kind.model)
+    except (_WrongType, msgspec.ValidationError) as error:
+        why = f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: json: {error}'
+        raise BadRequest(why) from None
+
+
+@cache
+def _decoder(model: type[Resource]) -> msgspec.json.Decoder[Resource]:
+    return msgspec.json.Decoder(model)
+
+
+def from_json(kind: Kind, data: bytes) -> Resource:
+    """Return the object that the store holds as ``data``."""
+    return _decoder(kind.model).decode(data)
+
+
+def encode(obj: Resource) -> bytes:
+    """Return ``obj`` as compact JSON."""
+    return _encoder.encode(obj)
+
+
+def to_document(obj: Resource) -> dict[str, Any]:
+    """Return ``obj`` as plain dicts, lists and scalars that the caller may change."""
+    document: dict[str, Any] = msgspec.json.decode(_encoder.encode(obj))
+    return document

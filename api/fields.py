@@ -1,0 +1,90 @@
+"""Which fields of a kind a field selector may name.
+
+Every kind has metadata.name and, if namespaced, metadata.namespace; the rows below add what the real server adds.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from api.errors import BadRequest
+from api.kinds.table import Kind
+from api.meta import Resource
+from api.selectors import FieldQuery
+
+Getter = Callable[[Resource], str]
+
+
+def _path(path: str) -> Getter:
+    """Return a getter for a dotted Python path; absent values read as the empty string, booleans as Go prints them."""
+    names = path.split(".")
+
+    def get(obj: Resource) -> str:
+        value: Any = obj
+        for name in names:
+            value = getattr(value, name, None)
+        if isinstance(value, bool):
+            return str(value).lower()
+        return "" if value is None else str(value)
+
+    return get
+
+
+def _paths(**paths: str) -> dict[str, Getter]:
+    return {label.replace("__", "."): _path(path) for label, path in paths.items()}
+
+
+_INVOLVED = {
+    f"{prefix}.{name}": _path(f"{attribute}.{python}")
+    for prefix, attribute in (("involvedObject", "involved_object"), ("regarding", "regarding"))
+    for name, python in (
+        ("kind", "kind"), ("namespace", "namespace"), ("name", "name"), ("uid", "uid"),
+        ("apiVersion", "api_version"), ("resourceVersion", "resource_version"), ("fieldPath", "field_path"),
+    )
+}  # fmt: skip
+_OF_KIND: dict[tuple[str, str], Mapping[str, Getter]] = {
+    ("", "pods"): _paths(
+        spec__nodeName="spec.node_name",
+        spec__restartPolicy="spec.restart_policy",
+        spec__schedulerName="spec.scheduler_name",
+        spec__serviceAccountName="spec.service_account_name",
+        spec__hostNetwork="spec.host_network",
+        status__phase="status.phase",
+        status__podIP="status.pod_ip",
+        status__nominatedNodeName="status.nominated_node_name",
+    ),
+    ("", "nodes"): {"spec.unschedulable": lambda obj: "true" if getattr(obj, "spec").unschedulable else "false"},  # noqa: B009 - Resource has no spec to mypy
+    ("", "namespaces"): _paths(status__phase="status.phase"),
+    ("", "secrets"): _paths(type="type"),
+    ("", "services"): _paths(spec__clusterIP="spec.cluster_ip", spec__type="spec.type"),
+    ("", "replicationcontrollers"): _paths(status__replicas="status.replicas"),
+    ("apps", "replicasets"): _paths(status__replicas="status.replicas"),
+    ("batch", "jobs"): _paths(status__successful="status.succeeded"),
+    ("", "events"): _INVOLVED
+    | _paths(reason="reason", reportingComponent="reporting_component", source="source.component", type="type"),
+    ("events.k8s.io", "events"): _INVOLVED
+    | _paths(reason="reason", reportingController="reporting_controller", type="type"),
+    ("certificates.k8s.io", "certificatesigningrequests"): _paths(spec__signerName="spec.signer_name"),
+}
+
+
+@cache
+def selectable(kind: Kind) -> Mapping[str, Getter]:
+    """Return label -> getter for every field that ``kind`` can be selected by."""
+    common = {"metadata.name": _path("metadata.name")}
+    if kind.namespaced:
+        common["metadata.namespace"] = _path("metadata.namespace")
+    return common | dict(_OF_KIND.get((kind.group, kind.plural), {}))
+
+
+def check(kind: Kind, query: FieldQuery) -> None:
+    """Raise BadRequest, in the real server's words, for a field that ``kind`` cannot be selected by."""
+    for each in query.requirements:
+        if each.path not in selectable(kind):
+            raise BadRequest(f'field label not supported: "{each.path}"')
+
+
+def matches(kind: Kind, query: FieldQuery, obj: Resource) -> bool:
+    """Return whether ``obj`` meets ``query``, which ``check`` has let pass."""
+    getters = selectable(kind)
+    return query.matches(lambda path: getters[path](obj))

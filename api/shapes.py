@@ -1,0 +1,96 @@
+"""What JSON each struct stands for, as data: the decoder, the patcher and the OpenAPI writer all walk these shapes."""
+
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin
+
+import msgspec
+
+from api.struct import ApiStruct
+
+
+class Scalar(NamedTuple):
+    """A JSON leaf."""
+
+    name: str  # "string", "integer", "number", "boolean", "int-or-string", "quantity"
+
+
+class AnyJson(NamedTuple):
+    """Any JSON at all: a field whose shape the API leaves to somebody else."""
+
+
+class ListOf(NamedTuple):
+    """A JSON array."""
+
+    items: "Shape"
+
+
+class MapOf(NamedTuple):
+    """A JSON object with free keys."""
+
+    values: "Shape"
+
+
+class StructOf(NamedTuple):
+    """A JSON object with known fields; look them up with ``fields_of``, since structs may refer to themselves."""
+
+    model: type[ApiStruct]
+
+
+Shape = Scalar | AnyJson | ListOf | MapOf | StructOf
+
+
+class Field(NamedTuple):
+    """One field of a struct."""
+
+    attribute: str  # Python name
+    name: str  # JSON name
+    shape: Shape
+    required: bool
+
+
+_SCALARS = {str: Scalar("string"), int: Scalar("integer"), float: Scalar("number"), bool: Scalar("boolean")}
+# Attributes that hold quantities wherever they occur with a string shape.
+_QUANTITIES = frozenset({
+    "limits", "requests", "allocatable", "overhead", "hard", "used", "default_request", "max_limit_request_ratio",
+    "size_limit", "divisor", "allocated_resources", "average_value", "maximum_volume_size", "capacity",
+})  # fmt: skip
+# Further ones, by struct: their names mean something else in other structs.
+_QUANTITIES_OF = {
+    "LimitRangeItem": {"default", "max", "min"},
+    "MetricTarget": {"value"},
+    "MetricValueStatus": {"value"},
+    "VolumeResourceRequirements": {"limits", "requests"},
+}
+
+
+def _is_quantity(model: type[ApiStruct], attribute: str) -> bool:
+    return attribute in _QUANTITIES or attribute in _QUANTITIES_OF.get(model.__name__, ())
+
+
+def _shape(annotation: Any, *, quantity: bool) -> Shape:
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        members = [each for each in get_args(annotation) if each is not NoneType]
+        return _shape(members[0], quantity=quantity) if len(members) == 1 else Scalar("int-or-string")
+    if origin is tuple:
+        return ListOf(_shape(get_args(annotation)[0], quantity=quantity))
+    if origin is dict:
+        return MapOf(_shape(get_args(annotation)[1], quantity=quantity))
+    if isinstance(annotation, type) and issubclass(annotation, ApiStruct):
+        return StructOf(annotation)
+    if quantity and annotation is str:
+        return Scalar("quantity")
+    return _SCALARS.get(annotation) or AnyJson()
+
+
+@cache
+def fields_of(model: type[ApiStruct]) -> dict[str, Field]:
+    """Return JSON name -> field, in the order of the struct."""
+    fields = {}
+    for info in msgspec.structs.fields(model):
+        shape = _shape(info.type, quantity=_is_quantity(model, info.name))
+        # By the rules of ApiStruct a factory other than an empty container marks what is always written.
+        required = info.default_factory is not msgspec.NODEFAULT and info.default_factory not in (dict, list)
+        fields[info.encode_name] = Field(info.name, info.encode_name, shape, required)
+    return fields
