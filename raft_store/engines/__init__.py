@@ -1,0 +1,1 @@
+"""Ways to agree: each module implements the ``Engine`` protocol of ``raft_store.engine``."""

@@ -1,0 +1,61 @@
+"""A group of one without a disk: applies at once, forgets on stop. For tests of what stands on an engine."""
+
+from raft_store.engine import Entry, Index, MemberId, MemberStatus, NoLeader, StateMachine, Stopped, Term
+
+_TERM = Term(1)
+
+
+class MemoryEngine:
+    """An ``Engine`` whose every proposal commits in the call that makes it."""
+
+    def __init__(self, member: MemberId = MemberId(1)) -> None:
+        self._member = member
+        self._machine: StateMachine | None = None
+        self._index = Index(0)
+
+    async def start(self, machine: StateMachine) -> None:
+        """Begin with an empty log; the machine keeps what it holds."""
+        self._machine = machine
+
+    async def stop(self) -> None:
+        """Refuse whatever comes after."""
+        self._machine = None
+
+    async def propose(self, data: bytes, *, timeout_s: float) -> object:
+        """Apply ``data`` now."""
+        del timeout_s  # nothing is waited for
+        machine = self._running()
+        self._index = Index(self._index + 1)
+        (result,) = machine.apply([Entry(self._index, _TERM, data)])
+        return result
+
+    async def read_barrier(self, *, timeout_s: float) -> Index:
+        """Return at once: nothing is ever committed elsewhere."""
+        del timeout_s
+        self._running()
+        return self._index
+
+    def status(self) -> MemberStatus:
+        """Return what a group of one knows: it leads while it runs."""
+        running = self._machine is not None
+        return MemberStatus(
+            member=self._member,
+            leader=self._member if running else MemberId(0),
+            role="leader" if running else "follower",
+            term=_TERM,
+            commit_index=self._index,
+            applied_index=self._index,
+            log_bytes=0,
+        )
+
+    async def transfer_leadership(self, to: MemberId, *, timeout_s: float) -> None:
+        """Do nothing for our own id; nobody else could take over."""
+        del timeout_s
+        self._running()
+        if to != self._member:
+            raise NoLeader(f"member {to} is not in this group of one")
+
+    def _running(self) -> StateMachine:
+        if self._machine is None:
+            raise Stopped("the memory engine is not running")
+        return self._machine
