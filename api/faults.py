@@ -1,0 +1,160 @@
+"""The vocabulary of validation: faults in the real server's words, and the rules that many kinds share."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from api import selectors
+from api.errors import Fault
+from api.meta import LabelSelector
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+
+LABEL_RULE = (
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with "
+    "an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
+    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+)
+LABEL_1035_RULE = (
+    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, "
+    "and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is "
+    "'[a-z]([-a-z0-9]*[a-z0-9])?')"
+)
+SUBDOMAIN_RULE = (
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and "
+    "end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
+    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+)
+_LABEL_KEY_RULE = (
+    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
+    "character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
+    "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+)
+_LABEL_VALUE_RULE = (
+    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and "
+    "end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
+    "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
+)
+ANNOTATIONS_LIMIT_BYTES = 256 * 1024
+
+
+def required(field: str, detail: str = "") -> Fault:
+    """Return the fault of a field that is missing."""
+    return Fault(field, f"Required value{f': {detail}' if detail else ''}", "FieldValueRequired")
+
+
+def wrong(field: str, value: Any, detail: str) -> Fault:
+    """Return the fault of a field whose ``value`` breaks a rule."""
+    return Fault(field, f"Invalid value: {shown(value)}: {detail}", "FieldValueInvalid")
+
+
+def unsupported(field: str, value: Any, allowed: Iterable[str]) -> Fault:
+    """Return the fault of a field that must be one of ``allowed``."""
+    names = ", ".join(f'"{each}"' for each in sorted(allowed))
+    return Fault(field, f"Unsupported value: {shown(value)}: supported values: {names}", "FieldValueNotSupported")
+
+
+def duplicate(field: str, value: Any) -> Fault:
+    """Return the fault of a value that stands twice where it may stand once."""
+    return Fault(field, f"Duplicate value: {shown(value)}", "FieldValueDuplicate")
+
+
+def forbidden(field: str, detail: str) -> Fault:
+    """Return the fault of a field that may not be set, or changed, here."""
+    return Fault(field, f"Forbidden: {detail}", "FieldValueForbidden")
+
+
+def too_long(field: str, limit: int) -> Fault:
+    """Return the fault of a value with more than ``limit`` bytes."""
+    return Fault(field, f"Too long: may not be more than {limit} bytes", "FieldValueTooLong")
+
+
+def shown(value: Any) -> str:
+    """Return ``value`` as the real server prints it in a fault."""
+    match value:
+        case str():
+            return f'"{value}"'
+        case bool():
+            return str(value).lower()
+        case None:
+            return "null"
+        case int() | float():
+            return str(value)
+    return repr(value)
+
+
+def label_faults(name: str) -> str:
+    """Return why ``name`` is no RFC 1123 label; "" if it is one."""
+    if len(name) > 63:
+        return "must be no more than 63 characters"
+    return "" if _LABEL.fullmatch(name) else LABEL_RULE
+
+
+def label_1035_faults(name: str) -> str:
+    """Return why ``name`` is no RFC 1035 label; "" if it is one."""
+    if len(name) > 63:
+        return "must be no more than 63 characters"
+    return "" if _LABEL_1035.fullmatch(name) else LABEL_1035_RULE
+
+
+def subdomain_faults(name: str) -> str:
+    """Return why ``name`` is no RFC 1123 subdomain; "" if it is one."""
+    if len(name) > 253:
+        return "must be no more than 253 characters"
+    return "" if _SUBDOMAIN.fullmatch(name) else SUBDOMAIN_RULE
+
+
+def label_map_faults(labels: Mapping[str, str], field: str) -> list[Fault]:
+    """Return the faults of a map of labels."""
+    faults = [wrong(field, key, _LABEL_KEY_RULE) for key in labels if not selectors.is_label_key(key)]
+    faults += [
+        wrong(field, value, _LABEL_VALUE_RULE) for value in labels.values() if not selectors.is_label_value(value)
+    ]
+    return faults
+
+
+def selector_faults(selector: LabelSelector | None, field: str) -> list[Fault]:
+    """Return the faults of an object's label selector."""
+    if selector is None:
+        return []
+    faults = label_map_faults(selector.match_labels, f"{field}.matchLabels")
+    for index, each in enumerate(selector.match_expressions):
+        at = f"{field}.matchExpressions[{index}]"
+        if each.operator in ("In", "NotIn"):
+            if not each.values:
+                faults.append(required(f"{at}.values", "must be specified when `operator` is 'In' or 'NotIn'"))
+        elif each.operator in ("Exists", "DoesNotExist"):
+            if each.values:
+                faults.append(
+                    forbidden(f"{at}.values", "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
+                )
+        else:
+            faults.append(wrong(f"{at}.operator", each.operator, "not a valid selector operator"))
+        if not selectors.is_label_key(each.key):
+            faults.append(wrong(f"{at}.key", each.key, _LABEL_KEY_RULE))
+    return faults
+
+
+def annotation_faults(annotations: Mapping[str, str], field: str) -> list[Fault]:
+    """Return the faults of a map of annotations: keys like labels', values of any shape within a total size."""
+    faults = [wrong(field, key, _LABEL_KEY_RULE) for key in annotations if not selectors.is_label_key(key.lower())]
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
+    if size > ANNOTATIONS_LIMIT_BYTES:
+        faults.append(too_long(field, ANNOTATIONS_LIMIT_BYTES))
+    return faults
+
+
+_IMMUTABLE = "field is immutable"
+
+
+def immutable(old: object, new: object, field: str) -> list[Fault]:
+    """Return the fault of a field that an update changes and may not."""
+    return [] if old == new else [wrong(field, _plain(new), _IMMUTABLE)]
+
+
+def _plain(value: object) -> object:
+    return msgspec.to_builtins(value)
