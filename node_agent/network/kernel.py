@@ -26,6 +26,9 @@ NO_SUCH_ENTRY = errno.ENOENT
 Namespace = int | str
 """A network namespace: the id of a process in it, or the path of a namespace file."""
 
+Socket = Any
+"""A netlink socket; the library has no types."""
+
 T = TypeVar("T")
 
 # At debug level the library prints every netlink message, kilobytes each.
