@@ -1,7 +1,9 @@
 """The columns in which ``kubectl get`` shows each kind."""
 
-import msgspec
 from typing import Any
+
+import msgspec
+
 from api.kinds.table import Kind
 from api.meta import Resource
 

@@ -154,7 +154,7 @@ class _Parser:
 
     def bound(self, key: str, sign: str) -> Requirement:
         value = self.value()
-        if re.fullmatch(r"-?\d+", value) is None:
+        if re.fullmatch(r"-?[0-9]+", value) is None:
             raise self.error(f"for {sign!r} the value must be an integer, not {value!r}")
         return Requirement(key, "gt" if sign == ">" else "lt", frozenset([value]))
 

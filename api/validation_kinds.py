@@ -55,7 +55,7 @@ def _selects(selector: LabelSelector, labels: Mapping[str, str], field: str) -> 
 def _share(value: int | str | None, field: str) -> list[Fault]:
     """Return the faults of a count or percentage."""
     if isinstance(value, str):
-        if re.fullmatch(r"\d+%", value):
+        if re.fullmatch(r"[0-9]+%", value):
             return []
         return [wrong(field, value, "a valid percent string must be a numeric string followed by an ending '%'")]
     return _not_negative(value, field)
