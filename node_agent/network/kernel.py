@@ -22,6 +22,7 @@ from node_agent.errors import KernelRefused
 __all__ = ["NetlinkError"]  # handlers elsewhere need it, the library is imported here only
 NO_SUCH_DEVICE = errno.ENODEV
 NO_SUCH_ENTRY = errno.ENOENT
+EXISTS = errno.EEXIST
 
 Namespace = int | str
 """A network namespace: the id of a process in it, or the path of a namespace file."""

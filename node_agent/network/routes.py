@@ -152,7 +152,11 @@ class Routes:
         device = self._vxlan(socket)
         mac = mac_of_host(path.host_address)
         # The frame's destination first, then who answers for the gateway, then the route itself.
-        socket.fdb("replace", ifindex=device, lladdr=mac, dst=path.host_address)
+        try:
+            socket.fdb("add", ifindex=device, lladdr=mac, dst=path.host_address)
+        except kernel.NetlinkError as exc:
+            if exc.code != kernel.EXISTS:  # the address makes the MAC, so what is there is right
+                raise
         socket.neigh("replace", ifindex=device, dst=path.gateway, lladdr=mac, state=PERMANENT)
         socket.route(
             "replace",
