@@ -1,0 +1,1 @@
+"""Experiments: clients work, a fault strikes, the cluster heals; a report says what it cost."""
