@@ -1,0 +1,364 @@
+"""The verbs: what a client asks by HTTP, asked of the registry, and its answer in the form the client wants."""
+
+import random
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from aiohttp import web
+
+from api import fields, selectors
+from api.errors import BadRequest, UnsupportedMediaType
+from api.kinds.table import Kind
+from api.meta import DeleteOptions
+from master.access.user import User
+from master.rest import http, parameters
+from master.rest.http import Answer
+from master.rest.negotiation import JSON, Form, pick_form
+from master.rest.routes import ACTIONS, Target
+from master.rest.seam import Page, Query, Registry, Stored, WriteOptions, Written
+from master.rest.tables import Printer, partial_metadata
+from master.rest.watch import OpenStreams, stream_events
+
+OBJECT_FORMS = frozenset({"Table", "PartialObjectMetadata"})
+LIST_FORMS = frozenset({"Table", "PartialObjectMetadataList"})
+WATCH_FORMS = frozenset({"Table", "PartialObjectMetadata"})
+PATCH_TYPES = {
+    "application/json-patch+json": "json",
+    "application/merge-patch+json": "merge",
+    "application/strategic-merge-patch+json": "strategic",
+    "application/apply-patch+yaml": "apply",
+}
+# Subresources whose documents are of a kind of their own: (apiVersion, kind).
+DOCUMENT_KINDS = {
+    "scale": ("autoscaling/v1", "Scale"),
+    "binding": ("v1", "Binding"),
+    "eviction": ("policy/v1", "Eviction"),
+}
+# Without timeoutSeconds a watch ends by itself, at a random time so that clients do not come back together.
+WATCH_S = (1800.0, 3600.0)
+
+
+class Call(NamedTuple):
+    """One request for a resource, authenticated and authorized."""
+
+    request: web.BaseRequest
+    user: User
+    target: Target
+    query: Mapping[str, str]
+    headers: dict[str, str]  # that every answer carries
+
+    @property
+    def pretty(self) -> bool:
+        """Return whether a person reads the answer."""
+        if "pretty" in self.query:
+            return parameters.read_bool(self.query, "pretty")
+        agent = self.request.headers.get("User-Agent", "")
+        return agent.startswith(("curl", "Wget", "Mozilla"))
+
+    def form(self, transforms: frozenset[str]) -> Form:
+        """Return the form of the answer."""
+        return pick_form(self.request.headers.get("Accept", ""), transforms=transforms)
+
+
+class Handlers:
+    """One method for each verb."""
+
+    def __init__(self, registry: Registry, streams: OpenStreams) -> None:
+        self._registry = registry
+        self._streams = streams
+
+    async def serve(self, verb: str, call: Call) -> Answer | web.StreamResponse:
+        """Do ``verb``, one of those that ``routes.pick_verb`` returns except "connect"."""
+        match verb:
+            case "get":
+                return await self._get(call)
+            case "list":
+                return await self._list(call)
+            case "watch":
+                return await self._watch(call)
+            case "create":
+                return await self._create(call)
+            case "update":
+                return await self._update(call)
+            case "patch":
+                return await self._patch(call)
+            case "delete":
+                return await self._delete(call)
+            case "deletecollection":
+                return await self._delete_collection(call)
+        raise AssertionError(f"verb {verb!r}")
+
+    async def _get(self, call: Call) -> Answer:
+        form = call.form(OBJECT_FORMS)
+        target = call.target
+        stored = await self._registry.get(
+            target.kind,
+            namespace=target.namespace,
+            name=target.name,
+            subresource=target.subresource,
+            resource_version=parameters.read_resource_version(call.query),
+        )
+        return _object_answer(call, form, stored)
+
+    async def _list(self, call: Call) -> Answer:
+        form = call.form(LIST_FORMS)
+        kind = call.target.kind
+        page = await self._registry.list(kind, parameters.read_query(call.query, namespace=call.target.namespace))
+        if form.transform == "Table":
+            table = _printer(call, form).table(
+                page.items, revision=page.revision, continue_token=page.continue_token, remaining=page.remaining
+            )
+            body = http.encode_json(table)
+        elif form.transform:
+            body = http.encode_json(_metadata_list(page, form.version))
+        else:
+            body = _list_body(kind, page)
+        return _answer(call, form, body)
+
+    async def _watch(self, call: Call) -> web.StreamResponse:
+        form = call.form(WATCH_FORMS)
+        kind = call.target.kind
+        query = parameters.read_query(call.query, namespace=call.target.namespace)
+        # What is wrong with the question is said before the stream starts.
+        selectors.parse_labels(query.label_selector)
+        fields.check(kind, selectors.parse_fields(query.field_selector))
+        _check_initial_events(query)
+        include = call.query.get("includeObject", "")
+        if form.transform == "Table":
+            Printer(kind, version=form.version, include=include)
+        timeout_s = parameters.read_int(call.query, "timeoutSeconds") or 0
+        return await stream_events(
+            call.request,
+            self._registry.watch(kind, query),
+            kind=kind,
+            form=form,
+            include=include,
+            timeout_s=timeout_s if timeout_s > 0 else random.uniform(*WATCH_S),  # noqa: S311 - spreads load, hides nothing
+            headers=call.headers,
+            streams=self._streams,
+        )
+
+    async def _create(self, call: Call) -> Answer:
+        form = call.form(OBJECT_FORMS)
+        target, options = call.target, _write_options(call)
+        document, warnings = await self._document(call, options)
+        written = await self._registry.create(
+            target.kind,
+            document,
+            namespace=target.namespace,
+            name=target.name,
+            subresource=target.subresource,
+            options=options,
+        )
+        if target.subresource in ACTIONS:
+            return _answer(call, Form(form.media_type), http.encode_json(http.success_status()), code=201)
+        return _written_answer(call, form, written, warnings, code=201)
+
+    async def _update(self, call: Call) -> Answer:
+        form = call.form(OBJECT_FORMS)
+        target, options = call.target, _write_options(call)
+        document, warnings = await self._document(call, options)
+        written = await self._registry.update(
+            target.kind,
+            document,
+            namespace=target.namespace,
+            name=target.name,
+            subresource=target.subresource,
+            options=options,
+        )
+        return _written_answer(call, form, written, warnings, code=201 if written.created else 200)
+
+    async def _patch(self, call: Call) -> Answer:
+        form = call.form(OBJECT_FORMS)
+        target, options = call.target, _write_options(call)
+        content_type = http.media_type(call.request)
+        patch_type = PATCH_TYPES.get(content_type)
+        if patch_type is None:
+            supported = ", ".join(PATCH_TYPES)
+            raise UnsupportedMediaType(
+                f"the body of the request was in an unknown format - accepted media types include: {supported}"
+            )
+        if patch_type == "apply" and "fieldManager" not in call.query:
+            raise BadRequest(
+                'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
+            )
+        if patch_type != "apply" and options.force:
+            raise BadRequest(
+                'PatchOptions.meta.k8s.io "" is invalid: force: Forbidden: may not be specified for non-apply patch'
+            )
+        body = await http.read_body(call.request)
+        patch = http.parse_document(body, content_type if patch_type == "apply" else JSON)
+        http.check_depth(patch)
+        if not isinstance(patch, list if patch_type == "json" else dict):
+            wanted = "a list of operations" if patch_type == "json" else "an object"
+            raise BadRequest(f"a {content_type} body must be {wanted}")
+        written = await self._registry.patch(
+            target.kind,
+            patch,
+            patch_type,
+            namespace=target.namespace,
+            name=target.name,
+            subresource=target.subresource,
+            options=options,
+        )
+        return _written_answer(call, form, written, (), code=201 if written.created else 200)
+
+    async def _delete(self, call: Call) -> Answer:
+        form = call.form(OBJECT_FORMS)
+        target = call.target
+        options = await self._delete_options(call)
+        deleted = await self._registry.delete(
+            target.kind, namespace=target.namespace, name=target.name, options=options, user=call.user
+        )
+        if not deleted.gone:
+            return _object_answer(call, form, deleted.stored)
+        details = {"name": target.name, "group": target.kind.group, "kind": target.kind.plural}
+        status = http.success_status(**details, uid=deleted.stored.obj.metadata.uid)
+        return _answer(call, Form(form.media_type), http.encode_json(status))
+
+    async def _delete_collection(self, call: Call) -> Answer:
+        form = call.form(LIST_FORMS)
+        kind = call.target.kind
+        options = await self._delete_options(call)
+        query = parameters.read_query(call.query, namespace=call.target.namespace)
+        items = await self._registry.delete_collection(kind, query, options=options, user=call.user)
+        page = Page(items, max((each.revision for each in items), default=0))
+        return _answer(call, Form(form.media_type), _list_body(kind, page))
+
+    async def _document(self, call: Call, options: WriteOptions) -> tuple[dict[str, Any], list[str]]:
+        """Return the body's object, made to agree with the URL, and warnings about how it is written."""
+        body = await http.read_body(call.request)
+        duplicates: list[str] | None = None if options.field_validation == "Ignore" else []
+        document = http.parse_document(body, http.media_type(call.request), duplicates)
+        http.check_depth(document)
+        if duplicates and options.field_validation == "Strict":
+            raise BadRequest("strict decoding error: " + ", ".join(duplicates))
+        return fit_to_url(document, call.target), duplicates or []
+
+    async def _delete_options(self, call: Call) -> DeleteOptions:
+        body = await http.read_body(call.request)
+        if not body.strip():
+            return parameters.read_delete_options(call.query, None)
+        document = http.parse_document(body, http.media_type(call.request))
+        http.check_depth(document)
+        if isinstance(document, dict) and document.get("kind", "DeleteOptions") != "DeleteOptions":
+            raise BadRequest(f"{document['kind']!r} cannot be handled as a DeleteOptions")
+        try:
+            options = msgspec.convert(_without_nulls(document), DeleteOptions)
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"DeleteOptions in the body cannot be read: {error}") from None
+        return parameters.read_delete_options(call.query, options)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
+    return value
+
+
+def _check_initial_events(query: Query) -> None:
+    if query.initial_events is None:
+        return
+    if query.resource_version_match != "NotOlderThan":
+        raise BadRequest(
+            "sendInitialEvents: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+        )
+    if query.initial_events and not query.bookmarks:
+        raise BadRequest("sendInitialEvents: Forbidden: sendInitialEvents requires allowWatchBookmarks")
+
+
+def _write_options(call: Call) -> WriteOptions:
+    return parameters.read_write_options(call.query, call.user, agent=call.request.headers.get("User-Agent", ""))
+
+
+def fit_to_url(document: Any, target: Target) -> dict[str, Any]:
+    """Return ``document`` with what the URL implies filled in; raises BadRequest where the two disagree."""
+    if not isinstance(document, dict):
+        raise BadRequest("couldn't get version/kind; json parse error: the body must be an object")
+    kind = target.kind
+    api_version, name = DOCUMENT_KINDS.get(target.subresource, (kind.group_version, kind.kind))
+    _check_type(document, api_version, name)
+    metadata = document.get("metadata")
+    if metadata is None:
+        metadata = {}
+    if not isinstance(metadata, dict):
+        raise BadRequest(
+            f'{name} in version "{kind.version}" cannot be handled as a {name}: metadata must be an object'
+        )
+    if kind.namespaced:
+        if (metadata.get("namespace") or target.namespace) != target.namespace:
+            raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
+        metadata = {**metadata, "namespace": target.namespace}
+    elif metadata.get("namespace"):
+        raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
+    if target.name:
+        given = metadata.get("name")
+        if given and given != target.name:
+            raise BadRequest(f"the name of the object ({given}) does not match the name on the URL ({target.name})")
+        metadata = {**metadata, "name": target.name}
+    return {**document, "apiVersion": api_version, "kind": name, "metadata": metadata}
+
+
+def _check_type(document: dict[str, Any], api_version: str, kind: str) -> None:
+    given_version, given_kind = document.get("apiVersion") or api_version, document.get("kind") or kind
+    if given_kind != kind:
+        version = str(given_version).rpartition("/")[2]
+        raise BadRequest(
+            f'{given_kind} in version "{version}" cannot be handled as a {kind}: the URL names another kind'
+        )
+    if given_version != api_version:
+        raise BadRequest(
+            f"the API version in the data ({given_version}) does not match the expected API version ({api_version})"
+        )
+
+
+def _printer(call: Call, form: Form) -> Printer:
+    return Printer(call.target.kind, version=form.version, include=call.query.get("includeObject", ""))
+
+
+def _object_answer(
+    call: Call, form: Form, stored: Stored, *, code: int = 200, warnings: tuple[str, ...] = ()
+) -> Answer:
+    if form.transform == "Table" and not call.target.subresource:
+        body = http.encode_json(_printer(call, form).table([stored], revision=stored.revision))
+    elif form.transform == "PartialObjectMetadata":
+        body = http.encode_json(partial_metadata(stored.obj, form.version))
+    else:
+        body = stored.json
+    return _answer(call, form, body, code=code, warnings=warnings)
+
+
+def _written_answer(
+    call: Call, form: Form, written: Written, warnings: list[str] | tuple[str, ...], *, code: int
+) -> Answer:
+    return _object_answer(call, form, written.stored, code=code, warnings=(*warnings, *written.warnings))
+
+
+def _answer(call: Call, form: Form, body: bytes, *, code: int = 200, warnings: tuple[str, ...] = ()) -> Answer:
+    encoded = http.encode_as(body, form.media_type, pretty=call.pretty)
+    return Answer(code=code, body=encoded, content_type=form.media_type, warnings=warnings)
+
+
+def _list_metadata(page: Page) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"resourceVersion": str(page.revision)}
+    if page.continue_token:
+        metadata["continue"] = page.continue_token
+    if page.remaining is not None:
+        metadata["remainingItemCount"] = page.remaining
+    return metadata
+
+
+def _list_body(kind: Kind, page: Page) -> bytes:
+    """Return the list as stored bytes joined, without decoding one of them."""
+    head = {"kind": f"{kind.kind}List", "apiVersion": kind.group_version, "metadata": _list_metadata(page)}
+    return http.encode_json(head)[:-1] + b',"items":[' + b",".join([each.json for each in page.items]) + b"]}"
+
+
+def _metadata_list(page: Page, version: str) -> dict[str, Any]:
+    return {
+        "kind": "PartialObjectMetadataList",
+        "apiVersion": f"meta.k8s.io/{version}",
+        "metadata": _list_metadata(page),
+        "items": [partial_metadata(each.obj, version) for each in page.items],
+    }

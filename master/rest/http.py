@@ -1,0 +1,197 @@
+"""HTTP requests and answers as the handlers see them: bodies in, bytes out, nothing about verbs."""
+
+import asyncio
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+import yaml
+from aiohttp import web
+
+from api.errors import (
+    ApiError,
+    BadRequest,
+    RequestTooLarge,
+    UnsupportedMediaType,
+)
+from master.rest.negotiation import JSON, YAML
+
+MAX_BODY_BYTES = 3 * 1024 * 1024
+MAX_DEPTH = 100  # of nested lists and maps in a body; deeper ones only exhaust the stack
+GZIP_FROM_BYTES = 128 * 1024
+
+encode_json = msgspec.json.Encoder().encode
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole answer, ready to be written."""
+
+    code: int = 200
+    body: bytes = b""
+    content_type: str = JSON
+    headers: Mapping[str, str] = {}
+    warnings: tuple[str, ...] = ()
+
+
+async def read_body(request: web.BaseRequest) -> bytes:
+    """Return the body; raises RequestTooLarge beyond what any object may have, before reading it all."""
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise _too_large()
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise _too_large()
+    return bytes(body)
+
+
+def _too_large() -> RequestTooLarge:
+    return RequestTooLarge(f"Request entity too large: limit is {MAX_BODY_BYTES}")
+
+
+def media_type(request: web.BaseRequest) -> str:
+    """Return the body's media type without its parameters, in lower case; JSON if the client names none."""
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower() or JSON
+
+
+def parse_document(body: bytes, content_type: str, duplicates: list[str] | None = None) -> Any:
+    """Return the JSON value that ``body`` holds.
+
+    duplicates: receives a text for every repeated key, which costs a slower parser; of YAML they are not looked for.
+    Raises BadRequest, or UnsupportedMediaType for anything but JSON and YAML.
+    """
+    if content_type == JSON:
+        return _parse_json(body, duplicates)
+    if content_type in (YAML, "application/apply-patch+yaml", "application/x-yaml", "text/yaml"):
+        return _parse_yaml(body)
+    supported = f"{JSON}, {YAML}"
+    raise UnsupportedMediaType(
+        f"the body of the request was in an unknown format - accepted media types include: {supported}"
+    )
+
+
+def _parse_json(body: bytes, duplicates: list[str] | None) -> Any:
+    try:
+        if duplicates is not None:
+            return _parse_json_noting_duplicates(body, duplicates)
+        return msgspec.json.decode(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"couldn't get version/kind; json parse error: {error}") from None
+
+
+def _parse_json_noting_duplicates(body: bytes, duplicates: list[str]) -> Any:
+    value = msgspec.json.decode(body)  # stricter than the standard library: no NaN, no lone surrogates
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(items)
+        if len(found) != len(items):
+            seen: set[str] = set()
+            for key, _ in items:
+                if key in seen:
+                    duplicates.append(f'duplicate field "{key}"')
+                seen.add(key)
+        return found
+
+    json.loads(body, object_pairs_hook=pairs)
+    return value
+
+
+class _PlainLoader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
+    """YAML as JSON knows it: dates stay text, and aliases are refused since a few lines of them expand to gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise BadRequest("error converting YAML to JSON: aliases are not accepted")
+        return super().compose_node(parent, index)
+
+
+_PlainLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _parse_yaml(body: bytes) -> Any:
+    try:
+        value = yaml.load(body, _PlainLoader)  # noqa: S506 - a safe loader, only plainer
+        # Through JSON: what JSON cannot say (sets, bytes, non-text keys) is refused here and not deep in the registry.
+        return msgspec.json.decode(msgspec.json.encode(value))
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise BadRequest(f"error converting YAML to JSON: {' '.join(str(error).split())}") from None
+
+
+def check_depth(value: Any, *, limit: int = MAX_DEPTH) -> None:
+    """Raise BadRequest if ``value`` nests deeper than any object of the API does."""
+    level: list[Any] = [value]
+    for _ in range(limit):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    raise BadRequest(f"the object nests more than {limit} levels deep")
+
+
+def encode_as(document: Any, content_type: str, *, pretty: bool = False) -> bytes:
+    """Return ``document`` (a value or its JSON bytes) in the form asked for."""
+    data = document if isinstance(document, bytes) else encode_json(document)
+    if content_type == YAML:
+        text = yaml.dump(
+            msgspec.json.decode(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False
+        )
+        return bytes(text, "utf-8")
+    return msgspec.json.format(data, indent=2) + b"\n" if pretty else data
+
+
+_Dumper = yaml.CSafeDumper if hasattr(yaml, "CSafeDumper") else yaml.SafeDumper
+
+
+def failure(error: ApiError) -> Answer:
+    """Return the Status that tells a client what it did wrong, or what went wrong here."""
+    headers = {}
+    if error.retry_after_s or error.code in (429, 503, 504):
+        headers["Retry-After"] = str(error.retry_after_s or 1)
+    return Answer(code=error.code, body=encode_json(error.status()), headers=headers)
+
+
+def success_status(message: str = "", **details: Any) -> dict[str, Any]:
+    """Return the Status of a request that has no object to answer with."""
+    status: dict[str, Any] = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
+    if message:
+        status["message"] = message
+    if kept := {key: value for key, value in details.items() if value}:
+        status["details"] = kept
+    return status
+
+
+def add_warnings(headers: Any, warnings: Iterable[str]) -> None:
+    """Add one Warning header for each text, as kubectl prints them."""
+    for text in warnings:
+        escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+        printable = "".join(each if each.isprintable() else " " for each in escaped)
+        headers.add("Warning", f'299 - "{printable}"')
+
+
+async def to_response(request: web.BaseRequest, answer: Answer, common: Mapping[str, str]) -> web.Response:
+    """Return the aiohttp response, compressed when it is large and the client takes gzip."""
+    body = answer.body
+    headers = {"Content-Type": answer.content_type, "Cache-Control": "no-cache, private", **common, **answer.headers}
+    if len(body) > GZIP_FROM_BYTES and "gzip" in request.headers.get("Accept-Encoding", ""):
+        body = await asyncio.to_thread(_gzip, body)
+        headers["Content-Encoding"] = "gzip"
+        headers["Vary"] = "Accept-Encoding"
+    response = web.Response(status=answer.code, body=body, headers=headers)
+    add_warnings(response.headers, answer.warnings)
+    return response
+
+
+def _gzip(body: bytes) -> bytes:
+    # Level 1: on a local network the processor, not the wire, is what a list waits for.
+    compressor = zlib.compressobj(1, zlib.DEFLATED, 31)
+    return compressor.compress(body) + compressor.flush()

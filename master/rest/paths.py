@@ -1,0 +1,89 @@
+"""Everything served that is no resource: discovery, OpenAPI, version, health and metrics."""
+
+from typing import Any
+
+from aiohttp import web
+
+from api.errors import MethodNotAllowed
+from master.rest import discovery, http, openapi
+from master.rest.http import Answer
+from master.rest.metrics import Metrics
+from master.rest.negotiation import pick_form
+from master.rest.routes import unknown_path
+from master.rest.seam import Registry
+from master.rest.version import VERSION
+from master.rest.watch import OpenStreams
+
+ROOT_PATHS = (
+    "/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version",
+)  # fmt: skip
+
+
+class Paths:
+    """Serves the paths outside ``/api/v1/...`` and ``/apis/<group>/<version>/...``."""
+
+    def __init__(self, registry: Registry, metrics: Metrics, streams: OpenStreams, *, address: str) -> None:
+        self._registry = registry
+        self._metrics = metrics
+        self._streams = streams
+        self._address = address
+        self._openapi = openapi.Documents(registry.table)
+
+    async def serve(self, request: web.BaseRequest, path: str) -> Answer:
+        """Return the answer; raises NotFound for a path that nothing serves."""
+        if request.method not in ("GET", "HEAD"):
+            raise MethodNotAllowed("the server does not allow this method on the requested resource")
+        segments = path.strip("/").split("/")
+        match segments:
+            case [""]:
+                return self._document(request, {"paths": list(ROOT_PATHS)})
+            case ["api" | "apis", *rest] if (found := self._discovery(request, segments[0], rest)) is not None:
+                return found
+            case ["version"]:
+                return self._document(request, VERSION)
+            case ["healthz" | "livez" | "readyz" as check, *rest] if len(rest) <= 1:
+                return self._health(check, rest[0] if rest else "", verbose="verbose" in request.rel_url.query)
+            case ["metrics"]:
+                text = self._metrics.render(open_streams=len(self._streams))
+                return Answer(body=text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
+            case ["openapi", version, *rest]:
+                return self._openapi.serve(request, version, "/".join(rest))
+        raise unknown_path()
+
+    def _document(self, request: web.BaseRequest, document: Any) -> Answer:
+        form = pick_form(request.headers.get("Accept", ""))
+        pretty = "pretty" in request.rel_url.query or request.headers.get("User-Agent", "").startswith("curl")
+        return Answer(body=http.encode_as(document, form.media_type, pretty=pretty), content_type=form.media_type)
+
+    def _discovery(self, request: web.BaseRequest, root: str, rest: list[str]) -> Answer | None:
+        table = self._registry.table
+        if not rest:
+            if (aggregated := discovery.pick_aggregated(request.headers.get("Accept", ""))) is not None:
+                version, content_type = aggregated
+                body = http.encode_json(discovery.aggregated(table, version, core=root == "api"))
+                return Answer(body=body, content_type=content_type, headers={"Vary": "Accept"})
+            listed = discovery.api_versions(self._address) if root == "api" else discovery.group_list(table)
+            return self._document(request, listed)
+        document = None
+        if root == "api" and len(rest) == 1:
+            document = discovery.resource_list(table, "", rest[0])
+        elif root == "apis" and len(rest) == 1:
+            document = discovery.group(table, rest[0])
+        elif root == "apis" and len(rest) == 2:
+            document = discovery.resource_list(table, rest[0], rest[1])
+        return None if document is None else self._document(request, document)
+
+    def _health(self, check: str, only: str, *, verbose: bool) -> Answer:
+        """Answer a health check; being alive needs no store, being ready does."""
+        problems = {"ping": "", **(self._registry.problems() if check == "readyz" else {})}
+        if only:
+            if only not in problems:
+                raise unknown_path()
+            problems = {only: problems[only]}
+        failed = any(problems.values())
+        if not failed and not verbose:
+            return Answer(body=b"ok", content_type="text/plain; charset=utf-8")
+        lines = [f"[-]{name} failed: {why}" if why else f"[+]{name} ok" for name, why in problems.items()]
+        lines.append(f"{check} check {'failed' if failed else 'passed'}")
+        body = ("\n".join(lines) + "\n").encode()
+        return Answer(code=500 if failed else 200, body=body, content_type="text/plain; charset=utf-8")

@@ -1,0 +1,139 @@
+"""The HTTPS server: one handler for every request, which says who, whether, what, and answers.
+
+Not an aiohttp application: routes come from the table of kinds, so one function of method and path replaces a router.
+"""
+
+import logging
+import ssl
+import time
+import uuid
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from api.errors import ApiError, InternalError
+from master.access.authentication import Authenticator
+from master.access.authorization import Authorizer
+from master.access.user import User
+from master.rest import http, impersonation, routes
+from master.rest.handlers import Call, Handlers
+from master.rest.http import Answer
+from master.rest.metrics import Metrics
+from master.rest.paths import Paths
+from master.rest.parameters import read_bool
+from master.rest.seam import Registry
+from master.rest.watch import OpenStreams
+
+log = logging.getLogger(__name__)
+
+# Flow control is not done here; these name the one level everyone shares, since clients log them.
+_FLOW = {
+    "X-Kubernetes-PF-FlowSchema-UID": str(uuid.uuid5(uuid.NAMESPACE_DNS, "flowschema.trireme")),
+    "X-Kubernetes-PF-PriorityLevel-UID": str(uuid.uuid5(uuid.NAMESPACE_DNS, "prioritylevel.trireme")),
+}
+KEEPALIVE_S = 180.0
+SHUTDOWN_S = 2.0
+
+
+class RestServer:
+    """Serves the API on one address.
+
+    address: "ip:port" under which clients reach the API, shown in discovery.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        authenticator: Authenticator,
+        authorizer: Authorizer,
+        *,
+        address: str = "",
+    ) -> None:
+        self._registry = registry
+        self._authenticator = authenticator
+        self._authorizer = authorizer
+        self._streams = OpenStreams()
+        self._handlers = Handlers(registry, self._streams)
+        self._metrics = Metrics()
+        self._paths = Paths(registry, self._metrics, self._streams, address=address)
+        self._runner: web.ServerRunner | None = None
+
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
+        """Listen; return the port, which the system chose if ``port`` is 0."""
+        server = web.Server(self._handle, handler_cancellation=True, keepalive_timeout=KEEPALIVE_S, access_log=None)
+        self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_S)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port, ssl_context=tls, reuse_address=True)
+        await site.start()
+        bound: int = self._runner.addresses[0][1]
+        log.info("REST server listens address=%s port=%d tls=%s", host, bound, tls is not None)
+        return bound
+
+    async def stop(self) -> None:
+        """End watches and streams, let short requests finish, close."""
+        self._streams.end_all()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        started = time.perf_counter()
+        common = {"Audit-Id": request.headers.get("Audit-Id", "")[:128] or str(uuid.uuid4()), **_FLOW}
+        verb, resource = request.method.lower(), ""
+        try:
+            user = await self._user(request)
+            path = unquote(request.rel_url.raw_path)
+            found = routes.parse_path(self._registry.table, path)
+            if found is None:
+                answer: Answer | web.StreamResponse = await self._path(request, user, path)
+            else:
+                verb, resource = _name(request, found)
+                answer = await self._resource(request, user, found, verb, common)
+        except ApiError as error:
+            answer = http.failure(error)
+        except Exception:
+            log.exception("request failed method=%s path=%s audit=%s", request.method, request.path, common["Audit-Id"])
+            answer = http.failure(InternalError("an error on the server has prevented the request from succeeding"))
+        code = answer.code if isinstance(answer, Answer) else answer.status
+        self._metrics.observe(verb, resource, code, time.perf_counter() - started)
+        if isinstance(answer, Answer):
+            return await http.to_response(request, answer, common)
+        return answer
+
+    async def _user(self, request: web.BaseRequest) -> User:
+        transport = request.transport
+        certificate = transport.get_extra_info("peercert") if transport is not None else None
+        user = await self._authenticator.authenticate(
+            certificate=certificate, authorization=request.headers.get("Authorization", "")
+        )
+        return await impersonation.effective_user(user, request.headers, self._authorizer)
+
+    async def _path(self, request: web.BaseRequest, user: User, path: str) -> Answer:
+        await self._authorizer.authorize_path(user, request.method.lower(), path)
+        return await self._paths.serve(request, path)
+
+    async def _resource(
+        self,
+        request: web.BaseRequest,
+        user: User,
+        found: routes.Target | routes.Unserved,
+        verb: str,
+        common: dict[str, str],
+    ) -> Answer | web.StreamResponse:
+        if isinstance(found, routes.Unserved):
+            group, resource = found.group, found.resource
+        else:
+            group, resource = found.kind.group, found.kind.plural
+        await self._authorizer.authorize(user, verb, group, resource, found.subresource, found.namespace, found.name)
+        if isinstance(found, routes.Unserved):
+            raise routes.unknown_path()
+        query = request.rel_url.query
+        todo = routes.pick_verb(found, request.method, watch=read_bool(query, "watch"))
+        call = Call(request, user, found, query, common)
+        return await self._handlers.serve(todo, call)
+
+
+def _name(request: web.BaseRequest, found: routes.Target | routes.Unserved) -> tuple[str, str]:
+    watch = read_bool(request.rel_url.query, "watch")
+    verb = routes.request_verb(request.method, name=found.name, subresource=found.subresource, watch=watch)
+    return verb, found.kind.plural if isinstance(found, routes.Target) else ""

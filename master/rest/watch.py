@@ -1,0 +1,132 @@
+"""A watch as a chunked stream of JSON lines."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+from aiohttp import web
+
+from api.errors import ApiError
+from api.kinds.table import Kind
+from client.resources import EventType
+from master.rest.http import encode_json
+from master.rest.negotiation import Form
+from master.rest.seam import Event
+from master.rest.tables import Printer, partial_metadata
+
+log = logging.getLogger(__name__)
+
+# A client that does not take one batch within this time is cut: it can list and watch again, we cannot buffer for it.
+SLOW_CLIENT_S = 30.0
+
+
+class _Lines:
+    """Writes the events of one watch as lines in the form the client asked for."""
+
+    def __init__(self, kind: Kind, form: Form, include: str) -> None:
+        self._kind = kind
+        self._form = form
+        self._printer = Printer(kind, version=form.version, include=include) if form.transform == "Table" else None
+        self._first = True
+
+    def write(self, event: Event) -> bytes:
+        if event.type is EventType.BOOKMARK or event.stored is None:
+            return _line("BOOKMARK", encode_json(self._bookmark(event)))
+        if self._printer is not None:
+            table = self._printer.table([event.stored], revision=event.revision, with_columns=self._first)
+            self._first = False
+            return _line(event.type.value, encode_json(table))
+        if self._form.transform:
+            return _line(event.type.value, encode_json(partial_metadata(event.stored.obj, self._form.version)))
+        return _line(event.type.value, event.stored.json)
+
+    def _bookmark(self, event: Event) -> dict[str, Any]:
+        if self._printer is not None:
+            return self._printer.table((), revision=event.revision, with_columns=self._first)
+        metadata: dict[str, Any] = {"resourceVersion": str(event.revision), "creationTimestamp": None}
+        if event.initial_events_end:
+            metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
+        if self._form.transform:
+            version = f"meta.k8s.io/{self._form.version}"
+            return {"kind": "PartialObjectMetadata", "apiVersion": version, "metadata": metadata}
+        return {"kind": self._kind.kind, "apiVersion": self._kind.group_version, "metadata": metadata}
+
+
+def _line(kind: str, obj: bytes) -> bytes:
+    return b'{"type":"%b","object":%b}\n' % (kind.encode(), obj)
+
+
+class OpenStreams:
+    """The answers that last: so that a stopping server ends them properly instead of cutting connections."""
+
+    def __init__(self) -> None:
+        self._ends: set[Callable[[], None]] = set()
+
+    @contextmanager
+    def added(self, end: Callable[[], None]) -> Iterator[None]:
+        """Count a stream in while the context lasts; ``end`` ends it."""
+        self._ends.add(end)
+        try:
+            yield
+        finally:
+            self._ends.discard(end)
+
+    def end_all(self) -> None:
+        """End every stream that is open now."""
+        for end in tuple(self._ends):
+            end()
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+
+async def stream_events(
+    request: web.BaseRequest,
+    events: AsyncGenerator[Sequence[Event], None],
+    *,
+    kind: Kind,
+    form: Form,
+    include: str,
+    timeout_s: float,
+    headers: dict[str, str],
+    streams: OpenStreams,
+) -> web.StreamResponse:
+    """Answer with ``events`` until they end, the time is up or the client goes away.
+
+    A refusal that comes after the headers (history compacted, the store lost) travels as an ERROR event.
+    """
+    lines = _Lines(kind, form, include)
+    response = web.StreamResponse(
+        headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private", **headers}
+    )
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+    try:
+        async with asyncio.timeout(timeout_s) as deadline, aclosing(events):
+            with streams.added(lambda: deadline.reschedule(0)):
+                async for batch in events:
+                    if not await _send(response, b"".join([lines.write(event) for event in batch])):
+                        log.warning("watcher cut: too slow resource=%s peer=%s", kind.plural, request.remote)
+                        _abort(request)
+                        return response
+    except TimeoutError:
+        pass
+    except ApiError as error:
+        await _send(response, _line("ERROR", encode_json(error.status())))
+    return response
+
+
+async def _send(response: web.StreamResponse, data: bytes) -> bool:
+    try:
+        async with asyncio.timeout(SLOW_CLIENT_S):
+            await response.write(data)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _abort(request: web.BaseRequest) -> None:
+    if request.transport is not None:
+        request.transport.abort()
