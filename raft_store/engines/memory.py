@@ -3,12 +3,13 @@
 from raft_store.engine import Entry, Index, MemberId, MemberStatus, NoLeader, StateMachine, Stopped, Term
 
 _TERM = Term(1)
+_ONLY_MEMBER = MemberId(1)
 
 
 class MemoryEngine:
     """An ``Engine`` whose every proposal commits in the call that makes it."""
 
-    def __init__(self, member: MemberId = MemberId(1)) -> None:
+    def __init__(self, member: MemberId = _ONLY_MEMBER) -> None:
         self._member = member
         self._machine: StateMachine | None = None
         self._index = Index(0)

@@ -1,0 +1,161 @@
+"""The few operations that durability is made of, so that a simulated disk can stand in for a real one."""
+
+import contextlib
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import Protocol
+
+
+class DiskError(Exception):
+    """The disk failed or holds what we cannot trust. The member must end: a failed sync is never tried again."""
+
+
+class DirectoryInUse(DiskError):
+    """Another process works in the directory."""
+
+
+class File(Protocol):
+    """A file open for appending."""
+
+    def append(self, data: bytes) -> None:
+        """Write ``data`` after what was written before; not durable yet."""
+
+    def sync(self) -> None:
+        """Make everything appended durable."""
+
+    def close(self) -> None:
+        """Release the file; implies no sync."""
+
+
+class Directory(Protocol):
+    """A flat directory of one program's own. Every method may raise DiskError."""
+
+    def names(self) -> list[str]:
+        """Return the names of all files, sorted."""
+
+    def read(self, name: str) -> bytes:
+        """Return a whole file."""
+
+    def create(self, name: str, *, expected_bytes: int) -> File:
+        """Create an empty file, its name durable; a hint of its size saves work later."""
+
+    def reopen(self, name: str, *, size: int, expected_bytes: int) -> File:
+        """Cut an existing file to ``size`` bytes, durably, and open it for appending after them."""
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write a whole file, durably: after a crash there is the old one or the new one, nothing between."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+
+
+class _OsFile:
+    def __init__(self, path: Path, descriptor: int, offset: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self._offset = offset
+
+    def append(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                written = os.pwrite(self._descriptor, view, self._offset)
+                self._offset += written
+                view = view[written:]
+        except OSError as exc:
+            raise DiskError(f"cannot write {self._path} at byte {self._offset}: {exc.strerror}") from exc
+
+    def sync(self) -> None:
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as exc:
+            raise DiskError(f"cannot sync {self._path}: {exc.strerror}") from exc
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class OsDirectory:
+    """A real directory, locked for this process for as long as the object is open."""
+
+    def __init__(self, path: Path) -> None:
+        """Create the directory if need be and lock it; raises DirectoryInUse, DiskError."""
+        self._path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as exc:
+            raise DiskError(f"cannot open the data directory {path}: {exc.strerror}") from exc
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            os.close(self._descriptor)
+            raise DirectoryInUse(f"the data directory {path} is in use by another process") from exc
+
+    def close(self) -> None:
+        """Release the lock."""
+        os.close(self._descriptor)
+
+    def names(self) -> list[str]:
+        """Return the names of all files, sorted."""
+        return sorted(entry.name for entry in os.scandir(self._path) if entry.is_file())
+
+    def read(self, name: str) -> bytes:
+        """Return a whole file."""
+        try:
+            return (self._path / name).read_bytes()
+        except OSError as exc:
+            raise DiskError(f"cannot read {self._path / name}: {exc.strerror}") from exc
+
+    def create(self, name: str, *, expected_bytes: int) -> File:
+        """Create an empty file, its name durable."""
+        path = self._path / name
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            _reserve(descriptor, expected_bytes)
+            os.fsync(descriptor)
+            os.fsync(self._descriptor)
+        except OSError as exc:
+            raise DiskError(f"cannot create {path}: {exc.strerror}") from exc
+        return _OsFile(path, descriptor, 0)
+
+    def reopen(self, name: str, *, size: int, expected_bytes: int) -> File:
+        """Cut a file to ``size`` bytes and open it for appending."""
+        path = self._path / name
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            os.ftruncate(descriptor, size)
+            _reserve(descriptor, expected_bytes)
+            os.fsync(descriptor)
+        except OSError as exc:
+            raise DiskError(f"cannot open {path}: {exc.strerror}") from exc
+        return _OsFile(path, descriptor, size)
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write a whole file beside the old one, sync it, and let it take the old one's place."""
+        path, fresh = self._path / name, self._path / f"{name}.tmp"
+        try:
+            with fresh.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.rename(path)
+            os.fsync(self._descriptor)
+        except OSError as exc:
+            raise DiskError(f"cannot write {path}: {exc.strerror}") from exc
+
+    def remove(self, name: str) -> None:
+        """Remove a file; should its name come back after a crash, it is removed again."""
+        with contextlib.suppress(FileNotFoundError):
+            (self._path / name).unlink()
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Let the file system set blocks aside: a sync then need not change the file's size. Not every one can."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as exc:
+        if exc.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise

@@ -1,0 +1,127 @@
+"""What a leader knows of one follower's log, and how fast it sends.
+
+    probe       we do not know where the logs agree: one append at a time, until one is accepted
+    replicate   they agree up to ``matched``: appends follow each other without waiting, ``next`` runs ahead of them
+    snapshot    our log no longer reaches back that far: nothing is sent until the snapshot has arrived
+
+Every rejection leads back to probe. In each state ``next > matched``, and ``matched`` never falls: what a follower
+confirmed lies on its disk.
+"""
+
+from collections import deque
+from enum import Enum
+
+from raft_store.engine import Index
+
+MAX_IN_FLIGHT = 64  # appends under way to one follower
+
+
+class State(Enum):
+    """How the leader treats a follower."""
+
+    PROBE = "probe"
+    REPLICATE = "replicate"
+    SNAPSHOT = "snapshot"
+
+
+class Progress:
+    """One follower as its leader sees it."""
+
+    __slots__ = (
+        "_in_flight",
+        "_paused",
+        "active",
+        "commit_sent",
+        "matched",
+        "next",
+        "read_round",
+        "snapshot",
+        "state",
+        "waited_ticks",
+    )
+
+    def __init__(self, following: Index) -> None:
+        """following: the index to try first."""
+        self.state = State.PROBE
+        self.matched = Index(0)
+        self.next = following
+        self.commit_sent = Index(0)  # highest commit mark that we told it
+        self.active = False  # heard from since the last quorum check
+        self.read_round = 0  # highest heartbeat round it confirmed
+        self.snapshot = Index(0)  # in SNAPSHOT: the index that the snapshot brings it to
+        self.waited_ticks = 0  # in SNAPSHOT
+        self._paused = False  # in PROBE: an append is under way
+        self._in_flight: deque[Index] = deque()  # in REPLICATE: last index of each append under way
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing may be sent just now."""
+        match self.state:
+            case State.PROBE:
+                return self._paused
+            case State.REPLICATE:
+                return len(self._in_flight) >= MAX_IN_FLIGHT
+            case State.SNAPSHOT:
+                return True
+
+    def sent(self, last: Index, count: int) -> None:
+        """Record that an append with ``count`` entries up to ``last`` is under way."""
+        if self.state is State.PROBE:
+            self._paused = True
+        elif count:
+            self._in_flight.append(last)
+            self.next = Index(last + 1)
+
+    def accepted(self, index: Index) -> bool:
+        """Record that the follower has everything up to ``index``; return whether that is news."""
+        news = index > self.matched
+        if news:
+            self.matched = index
+        self.next = Index(max(self.next, index + 1))
+        while self._in_flight and self._in_flight[0] <= index:
+            self._in_flight.popleft()
+        if self.state is State.PROBE or (self.state is State.SNAPSHOT and self.matched >= self.snapshot):
+            self._become(State.REPLICATE)
+            self.next = Index(self.matched + 1)
+        return news
+
+    def rejected(self, prev_index: Index, may_agree: Index) -> bool:
+        """Go back to where the logs may agree; return False if the rejection is an old one that tells nothing.
+
+        prev_index: the index that the follower refused; may_agree: the highest one that both logs may share.
+        """
+        if self.state is State.REPLICATE:
+            if prev_index <= self.matched:
+                return False
+            self._become(State.PROBE)
+            self.next = Index(self.matched + 1)
+            return True
+        if self.state is State.SNAPSHOT or self.next - 1 != prev_index:
+            return False
+        self.next = Index(max(min(prev_index, may_agree + 1), self.matched + 1))
+        self._paused = False
+        return True
+
+    def nudge(self) -> None:
+        """The follower is alive: a lost append may be tried again."""
+        self._paused = False
+        if len(self._in_flight) >= MAX_IN_FLIGHT:
+            self._in_flight.popleft()
+
+    def await_snapshot(self, index: Index) -> None:
+        """Send nothing until the snapshot at ``index`` has arrived or is given up."""
+        self._become(State.SNAPSHOT)
+        self.snapshot = index
+
+    def give_up_snapshot(self) -> None:
+        """The snapshot got lost, or its sender failed: find out anew where the follower stands."""
+        if self.state is State.SNAPSHOT:
+            self._become(State.PROBE)
+            self.next = Index(self.matched + 1)
+
+    def _become(self, state: State) -> None:
+        self.state = state
+        self.snapshot = Index(0)
+        self.waited_ticks = 0
+        self._paused = False
+        self._in_flight.clear()

@@ -1,0 +1,212 @@
+"""Exactly-once proposals across changes of leader, without waiting for time-outs.
+
+Theory of operation
+-------------------
+Plain Raft leaves a proposer in the dark when the leader fails: its proposal may be in the new leader's log or not, and
+to propose again may apply it twice. We close that gap with what every member has anyway, the order of the log.
+
+1. A proposal belongs to the member where it was made, its *origin*, and is sent to a leader within one term, in
+   a *flight*: (session, term, number). The session is random and new at every start, so that a restarted origin never
+   takes an old life's entry for its own. Numbers count 1, 2, 3, ... within the flight, without gaps.
+2. A leader puts forwarded proposals into its log only if it leads in exactly the flight's term, and only the next
+   number of the flight. What arrives again is skipped, what arrives early is ignored. So a flight's entries stand
+   in the log of that term once each and in order, and a lost or repeated forward does no harm: the origin repeats
+   what is not confirmed.
+3. The origin applies the log like everybody. Its entry applied: the proposal is *settled*. An entry of a later term
+   applied: nothing of an earlier term can follow, for terms never fall along a log; whatever is left of the earlier
+   flight is *provably dead*, and goes into a new flight for the new term.
+
+Hence no proposal is ever applied twice, and none waits for a clock: the no-op with which every leader begins its term
+tells all origins what is dead. Two unknown outcomes are left: the caller's deadline passes while a proposal is in
+flight, and a snapshot overtakes the origin (its entry may be within). A proposal that was never in flight is
+surely not made.
+"""
+
+import struct
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from raft_store.engine import Entry, Term
+
+_NAME = struct.Struct("<QQ")  # session, number: before the caller's bytes in every entry but no-ops
+RESEND_TICKS = 8  # an unconfirmed forward is repeated after so long
+WINDOW = 2048  # forwards under way without confirmation
+
+
+class Proposal:
+    """One proposal on its way; ``owner`` is the driver's business."""
+
+    __slots__ = ("abandoned", "data", "in_flight", "owner")
+
+    def __init__(self, data: bytes, owner: object) -> None:
+        self.data = data
+        self.owner = owner
+        self.in_flight = False  # it was, at least once: its fate is not ours to decide
+        self.abandoned = False  # nobody waits any more: it is not proposed again
+
+
+class _Flight:
+    """What this origin sent to the leader of one term."""
+
+    __slots__ = ("confirmed", "first", "proposals", "quiet_ticks", "term")
+
+    def __init__(self, term: Term) -> None:
+        self.term = term
+        self.first = 1  # number of proposals[0]; lower ones are settled
+        self.proposals: deque[Proposal] = deque()
+        self.confirmed = 0  # highest number known to be in the leader's log
+        self.quiet_ticks = 0  # since something was sent or confirmed
+
+    @property
+    def last(self) -> int:
+        """Highest number given out."""
+        return self.first + len(self.proposals) - 1
+
+    def confirm(self, number: int) -> None:
+        if number > self.confirmed:
+            self.confirmed = number
+            self.quiet_ticks = 0
+
+
+class Origin:
+    """The proposals made at this member, from submission to settlement."""
+
+    __slots__ = ("_applied_term", "_flights", "_waiting", "session")
+
+    def __init__(self, session: int) -> None:
+        self.session = session
+        self._waiting: deque[Proposal] = deque()  # in no flight; oldest first
+        self._flights: deque[_Flight] = deque()  # one a term, terms rise
+        self._applied_term = Term(0)
+
+    def submit(self, data: bytes, owner: object) -> Proposal:
+        """Take a proposal; it waits for a leader."""
+        proposal = Proposal(data, owner)
+        self._waiting.append(proposal)
+        return proposal
+
+    def tick(self) -> None:
+        """Let time pass for whatever is not confirmed."""
+        for flight in self._flights:
+            flight.quiet_ticks += 1
+        while self._waiting and self._waiting[0].abandoned:
+            self._waiting.popleft()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether any proposal is in no flight."""
+        return bool(self._waiting)
+
+    def embark(self, term: Term) -> list[bytes]:
+        """We lead in ``term``: return all that waits, as entries; they must go into our log right now."""
+        flight = self._flight(term)
+        _, entries = self._board(flight, len(self._waiting))
+        flight.confirm(flight.last)
+        return entries
+
+    def forward(self, term: Term) -> Iterator[tuple[int, list[bytes]]]:
+        """Another member leads in ``term``: yield (number of the first, entries) to be sent there."""
+        flight = self._flight(term)
+        if flight.confirmed < flight.last and flight.quiet_ticks >= RESEND_TICKS:
+            flight.quiet_ticks = 0
+            resend_from = max(flight.confirmed + 1, flight.first)
+            unconfirmed = list(flight.proposals)[resend_from - flight.first :]
+            yield resend_from, [self._entry(number, p) for number, p in enumerate(unconfirmed, resend_from)]
+        room = WINDOW - (flight.last - flight.confirmed)
+        if self._waiting and room > 0:
+            first, entries = self._board(flight, room)
+            if entries:
+                yield first, entries
+
+    def confirmed(self, term: Term, accepted: int) -> None:
+        """The leader of ``term`` has our proposals up to ``accepted`` in its log."""
+        if self._flights and self._flights[-1].term == term:
+            self._flights[-1].confirm(accepted)
+
+    def applied(self, entry: Entry) -> tuple[bytes, Proposal | None]:
+        """An entry is applied: return the caller's bytes in it, and the proposal that it settles, if it is ours."""
+        if entry.term > self._applied_term:
+            self._bury_before(entry.term)
+        if not entry.data:
+            return b"", None
+        session, number = _NAME.unpack_from(entry.data)
+        return entry.data[_NAME.size :], self._settle(entry.term, number) if session == self.session else None
+
+    def restored(self, term: Term) -> list[Proposal]:
+        """A snapshot that ends in ``term`` replaced the machine: return the proposals whose fate nobody can tell."""
+        lost: list[Proposal] = []
+        for flight in self._flights:
+            if flight.term <= term:
+                lost.extend(proposal for proposal in flight.proposals if not proposal.abandoned)
+                # Their numbers stay taken: the flight of the present term may go on.
+                for proposal in flight.proposals:
+                    proposal.abandoned = True
+        self._bury_before(term)
+        return lost
+
+    def _flight(self, term: Term) -> _Flight:
+        if not self._flights or self._flights[-1].term != term:
+            self._flights.append(_Flight(term))
+        return self._flights[-1]
+
+    def _board(self, flight: _Flight, room: int) -> tuple[int, list[bytes]]:
+        """Move up to ``room`` waiting proposals into ``flight``; return the first one's number, and the entries."""
+        first = flight.last + 1
+        entries: list[bytes] = []
+        number = first
+        while self._waiting and len(entries) < room:
+            proposal = self._waiting.popleft()
+            if proposal.abandoned:
+                continue
+            proposal.in_flight = True
+            flight.proposals.append(proposal)
+            entries.append(self._entry(number, proposal))
+            number += 1
+        if entries:
+            flight.quiet_ticks = 0
+        return first, entries
+
+    def _entry(self, number: int, proposal: Proposal) -> bytes:
+        return _NAME.pack(self.session, number) + proposal.data
+
+    def _settle(self, term: Term, number: int) -> Proposal | None:
+        flight = next((flight for flight in self._flights if flight.term == term), None)
+        if flight is None:
+            return None  # buried by a snapshot
+        flight.confirm(number)
+        proposal = None
+        while flight.first <= number:
+            assert proposal is None or proposal.abandoned, f"number {flight.first - 1} of term {term} was skipped"
+            proposal = flight.proposals.popleft()
+            flight.first += 1
+        assert proposal is not None, f"number {number} of term {term} was applied twice"
+        return proposal
+
+    def _bury_before(self, term: Term) -> None:
+        """An entry of ``term`` is applied: what is left in earlier flights is dead, and waits for a new one."""
+        self._applied_term = term
+        dead: list[Proposal] = []
+        while self._flights and self._flights[0].term < term:
+            dead.extend(p for p in self._flights.popleft().proposals if not p.abandoned)
+        self._waiting.extendleft(reversed(dead))
+
+
+class Arrivals:
+    """As a leader: how far the flights of the present term have come. Forgotten with the term."""
+
+    __slots__ = ("_accepted", "_term")
+
+    def __init__(self) -> None:
+        self._term = Term(0)
+        self._accepted: dict[int, int] = {}  # session -> highest number in our log
+
+    def accept(self, term: Term, session: int, first: int, entries: Sequence[bytes]) -> tuple[Sequence[bytes], int]:
+        """Return those of ``entries`` that belong into our log now, and the highest number that is then in it."""
+        if term != self._term:
+            self._term, self._accepted = term, {}
+        accepted = self._accepted.get(session, 0)
+        if first > accepted + 1:
+            return (), accepted  # something before it got lost
+        fresh = entries[accepted + 1 - first :]
+        self._accepted[session] = accepted + len(fresh)
+        return fresh, accepted + len(fresh)

@@ -1,0 +1,44 @@
+"""What a majority has agreed to."""
+
+from collections.abc import Mapping
+from enum import Enum
+
+from raft_store.engine import MemberId
+
+
+class Verdict(Enum):
+    """How a vote stands."""
+
+    WON = "won"
+    LOST = "lost"
+    OPEN = "open"
+
+
+def majority(voters: frozenset[MemberId]) -> int:
+    """Return the smallest number of ``voters`` of which any two sets overlap."""
+    return len(voters) // 2 + 1
+
+
+def commit_index(matched: Mapping[MemberId, int], voters: frozenset[MemberId]) -> int:
+    """Return the highest log index that a majority of ``voters`` has on disk.
+
+    matched: member -> highest index it confirmed; an absent voter counts as 0.
+    Raises ValueError if ``voters`` is empty.
+    Source: Ongaro's thesis 3.5; the term check of 3.6.2 stays with the caller.
+    """
+    if not voters:
+        raise ValueError("a quorum needs at least one voter")
+    highest_first = sorted((matched.get(v, 0) for v in voters), reverse=True)
+    return highest_first[len(voters) // 2]
+
+
+def tally(votes: Mapping[MemberId, bool], voters: frozenset[MemberId]) -> Verdict:
+    """Return how an election stands; ``votes``: member -> granted, absent: not answered yet."""
+    granted = sum(1 for voter in voters if votes.get(voter) is True)
+    refused = sum(1 for voter in voters if votes.get(voter) is False)
+    if granted >= majority(voters):
+        return Verdict.WON
+    # Enough refusals that the rest cannot make a majority any more.
+    if refused > len(voters) - majority(voters):
+        return Verdict.LOST
+    return Verdict.OPEN

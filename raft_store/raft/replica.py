@@ -1,0 +1,140 @@
+"""One member without its I/O: the core, the proposals made here, and the readers waiting here.
+
+Real drivers and the simulation run exactly this; see ``core`` for the driver's duties.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from raft_store.engine import Entry, Index, MemberId
+from raft_store.raft import messages as m
+from raft_store.raft.core import Core
+from raft_store.raft.messages import NOBODY
+from raft_store.raft.proposals import Arrivals, Origin, Proposal
+from raft_store.raft.reads import Readers
+
+
+class Work(msgspec.Struct, frozen=True):
+    """What is to be done now, in this order; empty parts want nothing."""
+
+    messages: Sequence[m.AnyMessage]  # send
+    save: m.Save | None  # begin; call ``Replica.saved`` when it is synced
+    restore: m.Snapshot | None  # replace the machine's state by this one
+    committed: Sequence[Entry]  # apply; they carry the proposers' bytes
+    settled: Sequence[tuple[int, Proposal]]  # (place in ``committed``, whose result that is)
+    lost: Sequence[Proposal]  # nobody will ever know
+    readers: Sequence[tuple[object, Index]]  # after that may read: (owner, the index it waited for)
+
+
+class Replica:
+    """Takes events, answers with ``Work``; ``session`` is random and new at every start."""
+
+    def __init__(self, core: Core, *, session: int) -> None:
+        self.core = core
+        self.applied: Index = core.log.applied  # by the machine, once the work handed out is done
+        self._session = session
+        self._origin = Origin(session)
+        self._arrivals = Arrivals()
+        self._readers = Readers()
+        self._outbox: list[m.AnyMessage] = []
+
+    def tick(self) -> None:
+        """Let one unit of time pass."""
+        self.core.tick()
+        self._origin.tick()
+        self._readers.tick()
+
+    def propose(self, data: bytes, owner: object) -> Proposal:
+        """Take a proposal; it comes back in ``Work.settled`` or ``Work.lost``."""
+        return self._origin.submit(data, owner)
+
+    def read(self, owner: object) -> None:
+        """Take a reader; it comes back in ``Work.readers``."""
+        self._readers.add(owner)
+
+    def step(self, message: m.AnyMessage) -> None:
+        """Take a message from another member."""
+        match message:
+            case m.Forward():
+                if self.core.observe(message):
+                    self._take_forward(message)
+            case m.ForwardReply():
+                if self.core.observe(message) and message.session == self._session:
+                    self._origin.confirmed(message.term, message.accepted)
+            case _:
+                self.core.step(message)
+
+    def saved(self, save: m.Save) -> None:
+        """The disk has synced ``save``."""
+        self.core.saved(save)
+
+    def ready(self) -> Work | None:
+        """Return what is to be done now; None: nothing until the next event."""
+        self._make_proposals()
+        self._ask()
+        ready = self.core.ready()
+        messages, self._outbox = self._outbox, []
+        if ready is None:
+            readers = self._readers.release(self.applied)
+            return Work(messages, None, None, (), (), (), readers) if messages or readers else None
+        lost: list[Proposal] = []
+        if ready.restore is not None:
+            self.applied = ready.restore.mark.index
+            lost = self._origin.restored(ready.restore.mark.term)
+        committed, settled = self._unwrap(ready.committed)
+        for answer in ready.reads:
+            if answer.session == self._session:
+                self._readers.answered(answer.number, answer.index)
+        readers = self._readers.release(self.applied)
+        messages.extend(ready.messages)
+        return Work(messages, ready.save, ready.restore, committed, settled, lost, readers)
+
+    def _unwrap(self, entries: Sequence[Entry]) -> tuple[list[Entry], list[tuple[int, Proposal]]]:
+        """Return the entries as the machine sees them, and which of them settle proposals made here."""
+        committed: list[Entry] = []
+        settled: list[tuple[int, Proposal]] = []
+        applied = self._origin.applied
+        for entry in entries:
+            data, proposal = applied(entry)
+            if proposal is not None:
+                settled.append((len(committed), proposal))
+            committed.append(Entry(entry.index, entry.term, data))
+        if committed:
+            self.applied = committed[-1].index
+        return committed, settled
+
+    def _make_proposals(self) -> None:
+        core = self.core
+        if core.may_append:
+            if self._origin.waiting:
+                core.append(self._origin.embark(core.term))
+        elif core.leader not in (NOBODY, core.member):
+            for first, entries in self._origin.forward(core.term):
+                self._outbox.append(
+                    m.Forward(
+                        core.member, core.leader, core.term, session=self._session, first=first, proposals=entries
+                    )
+                )
+
+    def _take_forward(self, forward: m.Forward) -> None:
+        """Put another member's proposals into our log; without an answer it sends them again."""
+        core = self.core
+        if not core.may_append:
+            return
+        fresh, accepted = self._arrivals.accept(core.term, forward.session, forward.first, forward.proposals)
+        if fresh:
+            core.append(fresh)
+        self._outbox.append(
+            m.ForwardReply(core.member, forward.sender, core.term, session=forward.session, accepted=accepted)
+        )
+
+    def _ask(self) -> None:
+        core = self.core
+        leader: MemberId = core.leader
+        if leader == NOBODY or (number := self._readers.ask(core.term)) is None:
+            return
+        if leader == core.member:
+            core.read(self._session, number)
+        else:
+            self._outbox.append(m.ReadRequest(core.member, leader, core.term, session=self._session, number=number))
