@@ -1,0 +1,222 @@
+"""The KV service."""
+
+from typing import TypeVar, assert_never
+
+from raft_store.mvcc.model import LeaseId, Revision, StoreError
+from raft_store.mvcc.requests import (
+    Compact,
+    Compare,
+    CompareResult,
+    CompareTarget,
+    DeleteRange,
+    DeleteResult,
+    Done,
+    Operation,
+    OperationResult,
+    Put,
+    PutResult,
+    Range,
+    RangeResult,
+    SortOrder,
+    SortTarget,
+    Txn,
+    TxnResult,
+)
+from raft_store.mvcc.txn import check_request, is_read_only, read, read_txn
+from trireme_pb.etcdserverpb import rpc_pb2 as pb
+
+from .backend import Backend, key_value
+from .errors import Code, RpcError, rpc_error
+
+
+class KvService:
+    """etcdserverpb.KV."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def range(self, request: pb.RangeRequest) -> pb.RangeResponse:
+        """Read; linearizable unless the request says that this member's state will do."""
+        wanted = _range(request)
+        self._check(wanted)
+        if not request.serializable:
+            await self._backend.linearize()
+        try:
+            result = read(self._backend.machine.store, wanted)
+        except StoreError as exc:
+            raise rpc_error(exc) from exc
+        return self._range_response(result)
+
+    async def put(self, request: pb.PutRequest) -> pb.PutResponse:
+        """Write one key."""
+        wanted = _put(request)
+        self._check(wanted)
+        return self._put_response(await self._backend.propose(wanted, PutResult))
+
+    async def delete_range(self, request: pb.DeleteRangeRequest) -> pb.DeleteRangeResponse:
+        """Delete a range."""
+        wanted = _delete_range(request)
+        self._check(wanted)
+        return self._delete_response(await self._backend.propose(wanted, DeleteResult))
+
+    async def txn(self, request: pb.TxnRequest) -> pb.TxnResponse:
+        """Compare, then read and write; one that only reads takes no place in the log."""
+        wanted = _txn(request)
+        self._check(wanted)
+        if not is_read_only(wanted):
+            return self._txn_response(await self._backend.propose(wanted, TxnResult))
+        if not _is_serializable(request):
+            await self._backend.linearize()
+        try:
+            result = read_txn(self._backend.machine.store, wanted)
+        except StoreError as exc:
+            raise rpc_error(exc) from exc
+        return self._txn_response(result)
+
+    async def compact(self, request: pb.CompactionRequest) -> pb.CompactionResponse:
+        """Forget history."""
+        done = await self._backend.propose(Compact(Revision(request.revision)), Done)
+        if request.physical:
+            self._backend.machine.store.trim_all()
+        return pb.CompactionResponse(header=self._backend.header(done.revision))
+
+    def _check(self, request: Operation) -> None:
+        try:
+            check_request(request)
+        except StoreError as exc:
+            raise rpc_error(exc) from exc
+
+    def _range_response(self, result: RangeResult) -> pb.RangeResponse:
+        return pb.RangeResponse(
+            header=self._backend.header(result.revision),
+            kvs=[key_value(kv) for kv in result.kvs],
+            more=result.more,
+            count=result.count,
+        )
+
+    def _put_response(self, result: PutResult) -> pb.PutResponse:
+        return pb.PutResponse(
+            header=self._backend.header(result.revision),
+            prev_kv=None if result.prev is None else key_value(result.prev),
+        )
+
+    def _delete_response(self, result: DeleteResult) -> pb.DeleteRangeResponse:
+        return pb.DeleteRangeResponse(
+            header=self._backend.header(result.revision),
+            deleted=result.deleted,
+            prev_kvs=[key_value(kv) for kv in result.prevs],
+        )
+
+    def _txn_response(self, result: TxnResult) -> pb.TxnResponse:
+        return pb.TxnResponse(
+            header=self._backend.header(result.revision),
+            succeeded=result.succeeded,
+            responses=[self._operation_response(inner) for inner in result.results],
+        )
+
+    def _operation_response(self, result: OperationResult) -> pb.ResponseOp:
+        match result:
+            case RangeResult():
+                return pb.ResponseOp(response_range=_bare(self._range_response(result)))
+            case PutResult():
+                return pb.ResponseOp(response_put=_bare(self._put_response(result)))
+            case DeleteResult():
+                return pb.ResponseOp(response_delete_range=_bare(self._delete_response(result)))
+            case TxnResult():
+                return pb.ResponseOp(response_txn=_bare(self._txn_response(result)))
+            case _ as unreachable:
+                assert_never(unreachable)
+
+
+def _range(request: pb.RangeRequest) -> Range:
+    try:
+        order, target = SortOrder(request.sort_order), SortTarget(request.sort_target)
+    except ValueError as exc:
+        raise RpcError(Code.INVALID_ARGUMENT, "etcdserver: invalid sort option") from exc
+    return Range(
+        key=request.key,
+        end=request.range_end,
+        limit=request.limit,
+        revision=Revision(request.revision),
+        order=order,
+        target=target,
+        keys_only=request.keys_only,
+        count_only=request.count_only,
+        min_mod_revision=Revision(request.min_mod_revision),
+        max_mod_revision=Revision(request.max_mod_revision),
+        min_create_revision=Revision(request.min_create_revision),
+        max_create_revision=Revision(request.max_create_revision),
+    )
+
+
+def _put(request: pb.PutRequest) -> Put:
+    return Put(
+        key=request.key,
+        value=request.value,
+        lease=LeaseId(request.lease),
+        prev_kv=request.prev_kv,
+        ignore_value=request.ignore_value,
+        ignore_lease=request.ignore_lease,
+    )
+
+
+def _delete_range(request: pb.DeleteRangeRequest) -> DeleteRange:
+    return DeleteRange(key=request.key, end=request.range_end, prev_kv=request.prev_kv)
+
+
+def _txn(request: pb.TxnRequest) -> Txn:
+    return Txn(
+        compares=[_compare(compare) for compare in request.compare],
+        success=[_operation(op) for op in request.success],
+        failure=[_operation(op) for op in request.failure],
+    )
+
+
+def _operation(op: pb.RequestOp) -> Operation:
+    match op.WhichOneof("request"):
+        case "request_range":
+            return _range(op.request_range)
+        case "request_put":
+            return _put(op.request_put)
+        case "request_delete_range":
+            return _delete_range(op.request_delete_range)
+        case "request_txn":
+            return _txn(op.request_txn)
+        case _:
+            raise RpcError(Code.INVALID_ARGUMENT, "etcdserver: key not found")
+
+
+_OPERANDS = {
+    CompareTarget.VERSION: "version",
+    CompareTarget.CREATE: "create_revision",
+    CompareTarget.MOD: "mod_revision",
+    CompareTarget.VALUE: "value",
+    CompareTarget.LEASE: "lease",
+}
+
+
+def _compare(compare: pb.Compare) -> Compare:
+    try:
+        target, result = CompareTarget(compare.target), CompareResult(compare.result)
+    except ValueError as exc:
+        raise RpcError(Code.INVALID_ARGUMENT, f"etcdserver: invalid compare option: {exc}") from exc
+    operand: bytes | int = getattr(compare, _OPERANDS[target])
+    return Compare(compare.key, compare.range_end, target, result, operand)
+
+
+def _is_serializable(request: pb.TxnRequest) -> bool:
+    return all(
+        _is_serializable(op.request_txn)
+        if op.HasField("request_txn")
+        else op.HasField("request_range") and op.request_range.serializable
+        for op in (*request.success, *request.failure)
+    )
+
+
+_Response = TypeVar("_Response", pb.RangeResponse, pb.PutResponse, pb.DeleteRangeResponse, pb.TxnResponse)
+
+
+def _bare(response: _Response) -> _Response:
+    """Leave of a response within a transaction's only the revision in its header, as etcd does."""
+    response.header.CopyFrom(pb.ResponseHeader(revision=response.header.revision))
+    return response

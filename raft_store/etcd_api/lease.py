@@ -1,0 +1,71 @@
+"""The Lease service."""
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from raft_store.mvcc.lease import MAX_TTL_S
+from raft_store.mvcc.model import LeaseId
+from raft_store.mvcc.requests import Done, Granted, LeaseGrant, LeaseRenew, LeaseRevoke, Renewed
+from trireme_pb.etcdserverpb import rpc_pb2 as pb
+
+from .backend import Backend
+from .errors import Code, RpcError
+
+NO_SUCH_LEASE_S = -1
+
+
+class LeaseService:
+    """etcdserverpb.Lease."""
+
+    def __init__(self, backend: Backend, ids: random.Random) -> None:
+        self._backend = backend
+        self._ids = ids
+
+    async def grant(self, request: pb.LeaseGrantRequest) -> pb.LeaseGrantResponse:
+        """Make a lease, longer than asked for if that is below what an election may take."""
+        if request.TTL > MAX_TTL_S:
+            raise RpcError(Code.OUT_OF_RANGE, "etcdserver: too large lease TTL")
+        lease = LeaseId(request.ID or self._ids.randrange(1, 1 << 63))
+        ttl_s = max(request.TTL, self._backend.min_lease_ttl_s)
+        granted = await self._backend.propose(LeaseGrant(lease, ttl_s), Granted)
+        return pb.LeaseGrantResponse(header=self._backend.header(granted.revision), ID=granted.lease, TTL=granted.ttl_s)
+
+    async def revoke(self, request: pb.LeaseRevokeRequest) -> pb.LeaseRevokeResponse:
+        """End a lease and delete its keys."""
+        done = await self._backend.propose(LeaseRevoke(LeaseId(request.ID)), Done)
+        return pb.LeaseRevokeResponse(header=self._backend.header(done.revision))
+
+    async def keep_alive(
+        self,
+        requests: AsyncIterator[pb.LeaseKeepAliveRequest],
+        send: Callable[[pb.LeaseKeepAliveResponse], Awaitable[None]],
+    ) -> None:
+        """Renew leases as the client asks; a lease that is gone answers with TTL 0."""
+        async for request in requests:
+            header = self._backend.header()  # before the renewal, as clients expect
+            renewed = await self._backend.propose(LeaseRenew([LeaseId(request.ID)]), Renewed)
+            await send(pb.LeaseKeepAliveResponse(header=header, ID=request.ID, TTL=renewed.ttls_s[0]))
+
+    async def time_to_live(self, request: pb.LeaseTimeToLiveRequest) -> pb.LeaseTimeToLiveResponse:
+        """Tell how long a lease will last by this member's clock, and what it holds."""
+        await self._backend.linearize()
+        machine = self._backend.machine
+        held = machine.leases.get(LeaseId(request.ID))
+        if held is None:
+            return pb.LeaseTimeToLiveResponse(header=self._backend.header(), ID=request.ID, TTL=NO_SUCH_LEASE_S)
+        return pb.LeaseTimeToLiveResponse(
+            header=self._backend.header(),
+            ID=held.lease,
+            TTL=int(machine.lease_clock.remaining_s(held.lease)),
+            grantedTTL=held.ttl_s,
+            keys=sorted(held.keys) if request.keys else (),
+        )
+
+    async def leases(self, request: pb.LeaseLeasesRequest) -> pb.LeaseLeasesResponse:  # noqa: ARG002
+        """List every lease, the next to end first."""
+        await self._backend.linearize()
+        machine = self._backend.machine
+        held = sorted(machine.leases.all(), key=lambda lease: machine.lease_clock.remaining_s(lease.lease))
+        return pb.LeaseLeasesResponse(
+            header=self._backend.header(), leases=[pb.LeaseStatus(ID=lease.lease) for lease in held]
+        )

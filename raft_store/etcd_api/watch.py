@@ -1,0 +1,150 @@
+"""The Watch service: one stream, many watches."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+from raft_store.mvcc.model import REST_OF_KEYS, Event, Revision
+from raft_store.mvcc.watch import Canceled, Changes, Created, Notice, Progress, WatchSpec, WatchStream
+from trireme_pb.etcdserverpb import rpc_pb2 as pb
+from trireme_pb.mvccpb import kv_pb2
+
+from .backend import MAX_REQUEST_BYTES, Backend, key_value
+
+MAX_BACKLOG = 256  # notices that wait to be sent before further requests are read
+
+Send = Callable[[pb.WatchResponse], Awaitable[None]]
+
+
+class WatchService:
+    """etcdserverpb.Watch."""
+
+    def __init__(self, backend: Backend, *, progress_interval_s: float) -> None:
+        self._backend = backend
+        self._progress_interval_s = progress_interval_s
+
+    async def watch(self, requests: AsyncIterator[pb.WatchRequest], send: Send) -> None:
+        """Serve one stream until the client ends it; it may stop asking and go on listening."""
+        session = _Session(self._backend, send)
+        tasks = [
+            asyncio.create_task(session.read(requests)),
+            asyncio.create_task(session.tick(self._progress_interval_s)),
+        ]
+        try:
+            await session.write()
+        finally:
+            session.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Session:
+    """One stream: what it was asked, and what it says in which shape."""
+
+    def __init__(self, backend: Backend, send: Send) -> None:
+        self._backend = backend
+        self._send = send
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._stream: WatchStream = backend.machine.hub.open(self._wake.set)
+        self._with_prev: set[int] = set()
+        self._fragmented: set[int] = set()
+
+    async def read(self, requests: AsyncIterator[pb.WatchRequest]) -> None:
+        async for request in requests:
+            match request.WhichOneof("request_union"):
+                case "create_request":
+                    self._create(request.create_request)
+                case "cancel_request":
+                    self._stream.cancel(request.cancel_request.watch_id)
+                case "progress_request":
+                    self._stream.request_progress()
+            while self._stream.backlog > MAX_BACKLOG:
+                self._room.clear()
+                await self._room.wait()
+
+    async def write(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while (notice := self._stream.next()) is not None:
+                for response in self._responses(notice):
+                    await self._send(response)
+                self._room.set()
+                if isinstance(notice, Changes):
+                    await asyncio.sleep(0)  # a long history must not keep the member from its other work
+
+    async def tick(self, interval_s: float) -> None:
+        while True:
+            await asyncio.sleep(interval_s)
+            self._stream.notify_progress()
+
+    def close(self) -> None:
+        self._backend.machine.hub.close(self._stream)
+
+    def _create(self, request: pb.WatchCreateRequest) -> None:
+        filters = set(request.filters)
+        watch_id = self._stream.create(
+            WatchSpec(
+                key=request.key or b"\0",
+                end=request.range_end if request.key or request.range_end else REST_OF_KEYS,
+                start_revision=Revision(request.start_revision),
+                puts=pb.WatchCreateRequest.NOPUT not in filters,
+                deletes=pb.WatchCreateRequest.NODELETE not in filters,
+                progress_notify=request.progress_notify,
+            ),
+            request.watch_id,
+        )
+        if watch_id is None:
+            return
+        for wished, ids in ((request.prev_kv, self._with_prev), (request.fragment, self._fragmented)):
+            (ids.add if wished else ids.discard)(watch_id)
+
+    def _responses(self, notice: Notice) -> Iterator[pb.WatchResponse]:
+        header = self._backend.header(notice.revision)
+        match notice:
+            case Created():
+                yield pb.WatchResponse(header=header, watch_id=notice.watch_id, created=True)
+            case Canceled():
+                yield pb.WatchResponse(
+                    header=header,
+                    watch_id=notice.watch_id,
+                    created=notice.refused,
+                    canceled=True,
+                    compact_revision=notice.compact_revision,
+                    cancel_reason=notice.reason,
+                )
+            case Progress():
+                yield pb.WatchResponse(header=header, watch_id=notice.watch_id)
+            case Changes():
+                with_prev = notice.watch_id in self._with_prev
+                events = [_event(event, with_prev=with_prev) for event in notice.events]
+                whole = pb.WatchResponse(header=header, watch_id=notice.watch_id, events=events)
+                if notice.watch_id not in self._fragmented or whole.ByteSize() <= MAX_REQUEST_BYTES:
+                    yield whole
+                else:
+                    yield from _fragments(whole)
+
+
+def _event(event: Event, *, with_prev: bool) -> kv_pb2.Event:
+    return kv_pb2.Event(
+        type=kv_pb2.Event.DELETE if event.is_delete else kv_pb2.Event.PUT,
+        kv=key_value(event.kv),
+        prev_kv=key_value(event.prev) if with_prev and event.prev is not None else None,
+    )
+
+
+def _fragments(whole: pb.WatchResponse) -> Iterator[pb.WatchResponse]:
+    """Split a response; every part but the last is marked."""
+    part = pb.WatchResponse(header=whole.header, watch_id=whole.watch_id)
+    size = 0
+    for event in whole.events:
+        event_size = event.ByteSize()
+        if part.events and size + event_size > MAX_REQUEST_BYTES:
+            part.fragment = True
+            yield part
+            part = pb.WatchResponse(header=whole.header, watch_id=whole.watch_id)
+            size = 0
+        part.events.append(event)
+        size += event_size
+    yield part

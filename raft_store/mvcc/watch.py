@@ -1,0 +1,338 @@
+"""Watches: who is told of which change, in which order, however slowly they listen.
+
+A watcher is either synced or behind. Synced, it is in the hub's index and every change it wants is put into its own
+short list as soon as it is applied. When that list is full, or when it starts in the past, it is behind: it owns no
+list, only the revision it continues from, and reads the store's history in steps until it has caught up. So a slow
+listener costs one number, never memory.
+
+One stream carries many watchers. What it has to say is asked for one response at a time (``WatchStream.next``), so
+the edge that sends decides the pace. Created and canceled notices go first; a revision's events are never split here.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from .model import REST_OF_KEYS, SINGLE_KEY, Compacted, Event, Revision, covers
+from .store import Store, size_of
+
+MAX_PENDING_EVENTS = 1_000  # of one synced watcher, before it falls behind
+MAX_BATCH_BYTES = 1 << 20  # of one response, unless a single revision has more
+MAX_STEP_EVENTS = 5_000  # looked at in one step of catching up, so that one watcher cannot hold up the member
+NO_WATCH = -1
+
+_K = TypeVar("_K")
+
+
+class WatchSpec(msgspec.Struct, frozen=True):
+    """What a watcher wants to hear; ``start_revision`` 0 means from now on."""
+
+    key: bytes
+    end: bytes = b""
+    start_revision: Revision = Revision(0)
+    puts: bool = True
+    deletes: bool = True
+    progress_notify: bool = False
+
+
+class Created(msgspec.Struct, frozen=True):
+    """The watch stands; changes after ``revision``, or from its start, follow."""
+
+    watch_id: int
+    revision: Revision
+
+
+class Canceled(msgspec.Struct, frozen=True):
+    """The watch has ended: by its listener, or because its history is compacted (``compact_revision``)."""
+
+    watch_id: int
+    revision: Revision
+    reason: str = ""
+    compact_revision: Revision = Revision(0)
+    refused: bool = False  # it never stood
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """Whole revisions, oldest first."""
+
+    watch_id: int
+    revision: Revision
+    events: Sequence[Event]
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """The watch, or the whole stream (NO_WATCH), has heard of every change up to ``revision``."""
+
+    watch_id: int
+    revision: Revision
+
+
+Notice = Created | Canceled | Changes | Progress
+
+
+class Watcher:
+    """One watch of one stream."""
+
+    __slots__ = ("events", "next_revision", "quiet", "spec", "stream", "synced", "watch_id")
+
+    def __init__(self, watch_id: int, spec: WatchSpec, stream: "WatchStream", next_revision: Revision) -> None:
+        self.watch_id = watch_id
+        self.spec = spec
+        self.stream = stream
+        self.next_revision = next_revision  # nothing older is wanted; while behind: where to continue
+        self.synced = False
+        self.events: list[Event] = []  # to be sent; only while synced
+        self.quiet = True  # nothing was sent since the last progress notice
+
+    def wants(self, event: Event) -> bool:
+        """Return whether an event of the watched range passes the filters."""
+        return (self.spec.deletes if event.is_delete else self.spec.puts) and (
+            event.kv.mod_revision >= self.next_revision
+        )
+
+
+class WatchHub:
+    """Every watcher of one member. Told of changes in the same step in which they are applied."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._published = store.revision
+        self._by_key: dict[bytes, list[Watcher]] = {}
+        self._by_range: dict[tuple[bytes, bytes], list[Watcher]] = {}
+        self._streams: set[WatchStream] = set()
+
+    @property
+    def store(self) -> Store:
+        """Return the store that is watched."""
+        return self._store
+
+    def open(self, wake: Callable[[], None]) -> "WatchStream":
+        """Return a new stream; ``wake`` is called whenever it may have something to say."""
+        stream = WatchStream(self, wake)
+        self._streams.add(stream)
+        return stream
+
+    def close(self, stream: "WatchStream") -> None:
+        """Forget a stream and its watchers."""
+        for watcher in stream.watchers.values():
+            self.unsync(watcher)
+        stream.watchers.clear()
+        self._streams.discard(stream)
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many streams and watchers there are."""
+        return len(self._streams), sum(len(stream.watchers) for stream in self._streams)
+
+    def publish(self) -> None:
+        """Tell the synced watchers of what was applied since the last call."""
+        store = self._store
+        first, self._published = Revision(self._published + 1), store.revision
+        if first > store.revision or not (self._by_key or self._by_range):
+            return
+        told: set[Watcher] = set()
+        for _, events in store.events(first, store.revision):
+            for event in events:
+                for watcher in self._listeners(event.kv.key):
+                    if watcher.wants(event):
+                        watcher.events.append(event)
+                        told.add(watcher)
+        for watcher in told:
+            if len(watcher.events) > MAX_PENDING_EVENTS:
+                self.fall_behind(watcher)
+            watcher.stream.mark(watcher)
+
+    def replace(self, store: Store) -> None:
+        """Go on with another store, as a snapshot of the leader brings one; everybody reads its history."""
+        self._store = store
+        for stream in self._streams:
+            for watcher in stream.watchers.values():
+                if watcher.synced:
+                    self.fall_behind(watcher)
+                stream.mark(watcher)
+        self._published = store.revision
+
+    def fall_behind(self, watcher: Watcher) -> None:
+        """Let a synced watcher continue from the history, from the first change it was not sent."""
+        unsent = watcher.events[0].kv.mod_revision if watcher.events else Revision(self._published + 1)
+        watcher.next_revision = max(watcher.next_revision, unsent)
+        self.unsync(watcher)
+
+    def sync(self, watcher: Watcher) -> None:
+        """Tell a watcher that has heard of everything so far of each change from now on."""
+        spec = watcher.spec
+        if spec.end == SINGLE_KEY:
+            self._by_key.setdefault(spec.key, []).append(watcher)
+        else:
+            self._by_range.setdefault((spec.key, spec.end), []).append(watcher)
+        watcher.synced = True
+
+    def unsync(self, watcher: Watcher) -> None:
+        """Take a watcher out of the index and drop its pending events."""
+        if not watcher.synced:
+            return
+        spec = watcher.spec
+        if spec.end == SINGLE_KEY:
+            _remove(self._by_key, spec.key, watcher)
+        else:
+            _remove(self._by_range, (spec.key, spec.end), watcher)
+        watcher.synced = False
+        watcher.events = []
+
+    def read_history(self, watcher: Watcher) -> list[Event]:
+        """Return what a watcher that is behind missed next; sync it once that is all. Raises Compacted."""
+        store = self._store
+        if watcher.next_revision < store.compact_revision:
+            raise Compacted(store.compact_revision)
+        first = max(watcher.next_revision, store.history_start)
+        missed: list[Event] = []
+        looked_at = size = 0
+        for revision, events in store.events(Revision(first), store.revision):
+            if looked_at > MAX_STEP_EVENTS or size > MAX_BATCH_BYTES:
+                watcher.next_revision = revision
+                return missed
+            looked_at += len(events)
+            for event in events:
+                if covers(watcher.spec.key, watcher.spec.end, event.kv.key) and watcher.wants(event):
+                    missed.append(event)
+                    size += size_of(event.kv)
+        watcher.next_revision = max(watcher.next_revision, Revision(store.revision + 1))
+        self.sync(watcher)
+        return missed
+
+    def _listeners(self, key: bytes) -> Iterable[Watcher]:
+        yield from self._by_key.get(key, ())
+        for (first, end), watchers in self._by_range.items():
+            if first <= key and (end == REST_OF_KEYS or key < end):
+                yield from watchers
+
+
+class WatchStream:
+    """One listener's watches and what it is to be told next."""
+
+    def __init__(self, hub: WatchHub, wake: Callable[[], None]) -> None:
+        self._hub = hub
+        self._wake = wake
+        self._notices: deque[Notice] = deque()
+        self._ready: dict[Watcher, None] = {}  # with something to send or to catch up with; in turn
+        self._next_id = 0
+        self._progress_wanted = False
+        self.watchers: dict[int, Watcher] = {}
+
+    @property
+    def backlog(self) -> int:
+        """Return how many notices wait; who reads requests pauses while they are many."""
+        return len(self._notices)
+
+    def create(self, spec: WatchSpec, watch_id: int = 0) -> int | None:
+        """Start a watch; 0 picks its id. Returns the id, or None if it was refused; a notice tells either."""
+        revision = self._hub.store.revision
+        if spec.start_revision < 0:
+            self._refuse("etcdserver: mvcc: required revision has been compacted", watch_id=NO_WATCH)
+            return None
+        if spec.end not in (SINGLE_KEY, REST_OF_KEYS) and spec.key >= spec.end:
+            self._refuse("mvcc: watcher range is empty", watch_id=NO_WATCH)
+            return None
+        if watch_id == 0:
+            while self._next_id in self.watchers:
+                self._next_id += 1
+            watch_id = self._next_id
+            self._next_id += 1
+        elif watch_id in self.watchers:
+            self._refuse("mvcc: duplicate watch ID provided on the WatchStream", watch_id=NO_WATCH)
+            return None
+        start = spec.start_revision or Revision(revision + 1)
+        watcher = self.watchers[watch_id] = Watcher(watch_id, spec, self, start)
+        self._notices.append(Created(watch_id, revision))
+        if start > revision:
+            self._hub.sync(watcher)
+        else:
+            self._ready[watcher] = None
+        self._wake()
+        return watch_id
+
+    def cancel(self, watch_id: int) -> None:
+        """End a watch; one that does not exist is no error."""
+        if watch_id in self.watchers:
+            self._drop(self.watchers[watch_id])
+            self._notices.append(Canceled(watch_id, self._hub.store.revision))
+            self._wake()
+
+    def request_progress(self) -> None:
+        """Ask for a notice as soon as every watch of the stream has been sent all there is."""
+        self._progress_wanted = True
+        self._wake()
+
+    def notify_progress(self) -> None:
+        """Tell the watches that wish it, and heard nothing since the last time, how far they are."""
+        for watcher in self.watchers.values():
+            if watcher.spec.progress_notify and watcher.quiet and watcher.synced and not watcher.events:
+                self._notices.append(Progress(watcher.watch_id, self._hub.store.revision))
+            watcher.quiet = True
+        self._wake()
+
+    def mark(self, watcher: Watcher) -> None:
+        """Note that a watcher has something to send."""
+        self._ready[watcher] = None
+        self._wake()
+
+    def next(self) -> Notice | None:
+        """Return what to send now; None if there is nothing (``wake`` will be called)."""
+        if self._notices:
+            return self._notices.popleft()
+        while self._ready:
+            watcher = next(iter(self._ready))
+            del self._ready[watcher]
+            notice = self._advance(watcher)
+            if notice is not None:
+                return notice
+        if self._progress_wanted:
+            self._progress_wanted = False
+            if self.watchers:
+                return Progress(NO_WATCH, self._hub.store.revision)
+        return None
+
+    def _advance(self, watcher: Watcher) -> Notice | None:
+        revision = self._hub.store.revision
+        if watcher.synced:
+            events, rest = _split(watcher.events)
+            watcher.events = rest
+        else:
+            try:
+                events = self._hub.read_history(watcher)
+            except Compacted as exc:
+                self._drop(watcher)
+                reason = "etcdserver: mvcc: required revision has been compacted"
+                return Canceled(watcher.watch_id, revision, reason, exc.compact_revision)
+        if watcher.events or not watcher.synced:
+            self._ready[watcher] = None  # at the end of the queue: the others have their turn first
+        if not events:
+            return None
+        watcher.quiet = False
+        return Changes(watcher.watch_id, revision, events)
+
+    def _refuse(self, reason: str, *, watch_id: int) -> None:
+        self._notices.append(Canceled(watch_id, self._hub.store.revision, reason, refused=True))
+        self._wake()
+
+    def _drop(self, watcher: Watcher) -> None:
+        self._hub.unsync(watcher)
+        self._ready.pop(watcher, None)
+        del self.watchers[watcher.watch_id]
+
+
+def _split(events: list[Event]) -> tuple[list[Event], list[Event]]:
+    """Cut off as many whole revisions as one response should carry."""
+    size = 0
+    for at, event in enumerate(events):
+        if size > MAX_BATCH_BYTES and event.kv.mod_revision != events[at - 1].kv.mod_revision:
+            return events[:at], events[at:]
+        size += size_of(event.kv)
+    return events, []
+
+
+def _remove(index: dict[_K, list[Watcher]], key: _K, watcher: Watcher) -> None:
+    index[key].remove(watcher)
+    if not index[key]:
+        del index[key]
