@@ -99,7 +99,8 @@ class Bench:
     def leader_kill(self) -> None:
         """Leader killed: gaps in acknowledged writes, by the experiment itself."""
         with tempfile.TemporaryDirectory() as folder:
-            self.trireme("experiment", "leader-kill", "--repeat", str(self.rounds), "--output", folder)
+            argv = ("--name", self.name, "--repeat", str(self.rounds), "--folder", folder)
+            self.run("./trireme", "experiment", "leader-kill", *argv)
             report = json.loads((Path(folder) / "report.json").read_text())
         medians = report["medians"]
         for what, field, goal in (

@@ -50,7 +50,8 @@ class LabUnderTest:
 
     def trireme(self, *args: str, timeout_s: float = 120, check: bool = True) -> str:
         """Run ``./trireme`` on this lab."""
-        return run("./trireme", args[0], "--name", self.name, *args[1:], timeout_s=timeout_s, check=check)
+        words = 2 if args[0] == "experiment" else 1
+        return run("./trireme", *args[:words], "--name", self.name, *args[words:], timeout_s=timeout_s, check=check)
 
     @property
     def env(self) -> dict[str, str]:

@@ -257,7 +257,7 @@ def test_logs_show_programs(lab):
 
 
 def test_leader_kill_experiment_finds_no_lost_write(lab, tmp_path):
-    printed = lab.trireme("experiment", "leader-kill", "--repeat", "1", "--output", str(tmp_path), timeout_s=240)
+    printed = lab.trireme("experiment", "leader-kill", "--repeat", "1", "--folder", str(tmp_path), timeout_s=240)
     assert "no write lost" in printed
     figures = json.loads((tmp_path / "report.json").read_text())
     assert figures["lost"] == 0
