@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+
+from node_agent.network.masquerade import PodFirewall, render_pod_rules
+from node_agent.network.plumbing import PodNetwork, host_interface_of, mac_of
+from node_agent.proxy.iptables import Iptables
+from tests.unit.node_agent.proxy.model_kernel import ModelHost
+from tests.unit.node_agent.proxy.tracer import Packet, targets, trace
+
+RULES = render_pod_rules(pod_cidr="10.244.1.0/24", cluster_cidr="10.244.0.0/16", service_cidr="10.96.0.0/16")
+POD, FAR_POD, WORLD = "10.244.1.5", "10.244.2.5", "198.51.100.1"
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected"),
+    [
+        pytest.param(POD, WORLD, "yes", id="out of the cluster"),
+        pytest.param(POD, FAR_POD, "no", id="to another pod"),
+        pytest.param(POD, "224.0.0.251", "no", id="multicast"),
+        pytest.param(FAR_POD, WORLD, "no", id="another node's pod is that node's business"),
+        pytest.param(WORLD, POD, "no", id="into the cluster"),
+    ],
+)
+def test_who_takes_the_node_s_address(source: str, target: str, expected: str) -> None:
+    assert {o.masqueraded for o in trace(RULES, Packet(source, target, 80))} == {expected == "yes"}
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected"),
+    [
+        pytest.param(POD, WORLD, f"{WORLD}:80", id="a pod to the world"),
+        pytest.param(WORLD, POD, f"{POD}:80", id="the world to a pod"),
+        pytest.param(POD, FAR_POD, f"{FAR_POD}:80", id="a pod to a pod"),
+        pytest.param(WORLD, "198.51.100.2", "DROP", id="what is not ours is left to the policy"),
+        pytest.param(POD, "10.96.3.3", "DROP", id="a service address that no service has"),
+    ],
+)
+def test_what_is_forwarded_where_docker_drops_the_rest(source: str, target: str, expected: str) -> None:
+    assert targets(RULES, Packet(source, target, 80), forward_policy="DROP") == {expected: 1}
+
+
+def test_the_firewall_is_written_once_and_again_after_damage() -> None:
+    host = ModelHost()
+    firewall = PodFirewall(Iptables("nft", host), RULES)
+    assert firewall.ensure()
+    assert not firewall.ensure()
+    host.flush("filter")
+    assert firewall.ensure()
+    firewall.remove()
+    assert not [c for c in host.state if c.name.startswith("TRIREME")]
+
+
+def test_names_fit_the_kernel() -> None:
+    assert len(host_interface_of("b7c1f3a2-9b1d-4b8e-8f5a-000000000000")) <= 15
+    assert host_interface_of("a") != host_interface_of("b")
+    assert mac_of("10.244.1.5") == "0a:58:0a:f4:01:05"
+
+
+@pytest.mark.parametrize("key", ["", "two words", "x" * 129, "new\nline"])
+async def test_a_key_that_an_alias_cannot_hold_is_refused(tmp_path: Path, key: str) -> None:
+    firewall = PodFirewall(Iptables("nft", ModelHost()), RULES)
+    network = PodNetwork(data_dir=tmp_path, pod_cidr="10.244.1.0/24", firewall=firewall)
+    with pytest.raises(ValueError, match="pod key"):
+        await network.attach(1, key)
+    with pytest.raises(ValueError, match="pod key"):
+        await network.detach(key)
