@@ -1,0 +1,1 @@
+"""Drivers: what a host is made of."""

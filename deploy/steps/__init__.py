@@ -1,0 +1,1 @@
+"""What ``up`` and ``down`` do, in order."""
