@@ -1,12 +1,29 @@
 """The native engine: Raft with a synced log, peers over gRPC."""
 
-from collections.abc import Mapping
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import secrets
+import signal
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
-from raft_store.engine import MemberId
+from raft_store.disk.directory import OsDirectory
+from raft_store.disk.storage import Identity, Storage
+from raft_store.driver import Driver, DriverConfig
+from raft_store.engine import EngineError, Index, MemberId, MemberStatus, StateMachine, Stopped
+from raft_store.peers import Peers
+from raft_store.raft.core import Core, CoreConfig, Role
+from raft_store.raft.replica import Replica
 from raft_store.tls import TlsFiles
+
+log = logging.getLogger(__name__)
+
+HAND_OVER_S = 0.5  # a leader that stops spends at most so long on handing over
 
 
 class NativeConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,8 +41,155 @@ class NativeConfig(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_entries: int = 20_000  # applied entries between two snapshots
 
 
-class NativeEngine:
-    """An ``Engine``; one instance is one life of one member."""
+def end_process(exc: Exception) -> None:
+    """Ask this process to end as if by SIGTERM: its disk or its state cannot be trusted any more."""
+    del exc  # logged where it was found
+    os.kill(os.getpid(), signal.SIGTERM)
 
-    def __init__(self, config: NativeConfig) -> None:
+
+class NativeEngine:
+    """An ``Engine``; one instance is one life of one member.
+
+    on_fatal: called once, in the event loop, if this member must not go on (a failed sync, a broken invariant). All
+    waiting calls have been refused with Stopped by then.
+    """
+
+    def __init__(self, config: NativeConfig, *, on_fatal: Callable[[Exception], None] = end_process) -> None:
+        """Raises ValueError for a configuration that cannot work."""
+        if config.member not in config.members:
+            raise ValueError(f"member {config.member} is not among the members {sorted(config.members)}")
+        if not 0 < config.heartbeat_ticks < config.election_ticks:
+            raise ValueError(
+                f"heartbeat_ticks={config.heartbeat_ticks} must be positive and less than "
+                f"election_ticks={config.election_ticks}"
+            )
+        if config.tick_ms <= 0 or config.snapshot_entries <= 0:
+            raise ValueError("tick_ms and snapshot_entries must be positive")
         self._config = config
+        self._on_fatal = on_fatal
+        self._directory: OsDirectory | None = None
+        self._storage: Storage | None = None
+        self._replica: Replica | None = None
+        self._driver: Driver | None = None
+        self._peers: Peers | None = None
+
+    async def start(self, machine: StateMachine) -> None:
+        """Recover and join; raises DiskError (DirectoryInUse, CorruptLog), ListenFailed."""
+        config = self._config
+        try:
+            self._directory = await asyncio.to_thread(OsDirectory, config.data_dir)
+            storage = self._storage = Storage(self._directory)
+            await asyncio.to_thread(storage.claim, Identity(config.cluster, config.member))
+            past = await asyncio.to_thread(storage.recover)
+            if past.snapshot is not None:
+                machine.restore(past.snapshot.data)
+            core = Core(
+                CoreConfig(
+                    member=config.member,
+                    voters=frozenset(config.members),
+                    heartbeat_ticks=config.heartbeat_ticks,
+                    election_ticks=config.election_ticks,
+                ),
+                hard_state=past.hard_state,
+                log=past.log,
+                random=random.Random(),  # noqa: S311 - spreads time-outs, guards nothing
+                logger=logging.getLogger("raft_store.raft"),
+            )
+            self._replica = Replica(core, session=secrets.randbits(64))
+            self._driver = Driver(
+                DriverConfig(
+                    tick_s=config.tick_ms / 1000,
+                    snapshot_entries=config.snapshot_entries,
+                    keep_entries=config.snapshot_entries // 4,
+                ),
+                replica=self._replica,
+                storage=storage,
+                machine=machine,
+                on_fatal=self._on_fatal,
+            )
+            self._peers = Peers(
+                member=config.member,
+                cluster=config.cluster,
+                members=config.members,
+                tls=config.tls,
+                receive=self._driver.receive,
+                load_snapshot=self._driver.load_snapshot,
+                snapshot_failed=self._driver.snapshot_failed,
+            )
+            await self._peers.start(config.listen)
+            self._driver.start(self._peers.send)
+        except BaseException:
+            await self._close()
+            raise
+        log.info(
+            "member started member=%d term=%d last=%d snapshot=%d",
+            config.member,
+            core.term,
+            core.log.last_index,
+            core.log.base.index,
+        )
+
+    async def stop(self) -> None:
+        """Hand leadership over if we have it, then stop."""
+        if self._driver is not None:
+            with contextlib.suppress(EngineError):
+                await self._hand_over(self._driver)
+        await self._close()
+
+    async def propose(self, data: bytes, *, timeout_s: float) -> object:
+        """See ``Engine.propose``; raises EngineError too if too many proposals are waiting (surely not made)."""
+        return await self._running().propose(data, timeout_s=timeout_s)
+
+    async def read_barrier(self, *, timeout_s: float) -> Index:
+        """See ``Engine.read_barrier``."""
+        return await self._running().read_barrier(timeout_s=timeout_s)
+
+    async def transfer_leadership(self, to: MemberId, *, timeout_s: float) -> None:
+        """See ``Engine.transfer_leadership``."""
+        await self._running().transfer_leadership(to, timeout_s=timeout_s)
+
+    def status(self) -> MemberStatus:
+        """See ``Engine.status``."""
+        if self._replica is None or self._storage is None:
+            raise Stopped("this member is not running")
+        core = self._replica.core
+        return MemberStatus(
+            member=core.member,
+            leader=core.leader,
+            role=core.role.value,
+            term=core.term,
+            commit_index=core.log.committed,
+            applied_index=self._replica.applied,
+            log_bytes=self._storage.log_bytes,
+        )
+
+    def _running(self) -> Driver:
+        if self._driver is None:
+            raise Stopped("this member is not running")
+        return self._driver
+
+    async def _hand_over(self, driver: Driver) -> None:
+        assert self._replica is not None
+        core = self._replica.core
+        if core.role is not Role.LEADER:
+            return
+        followers = core.progress()
+        if followers:
+            best = max(followers, key=lambda peer: (followers[peer].active, followers[peer].matched))
+            await driver.transfer_leadership(best, timeout_s=HAND_OVER_S)
+
+    async def _close(self) -> None:
+        if self._driver is not None:
+            self._driver.halt()
+        if self._peers is not None:
+            await self._peers.stop()
+            self._peers = None
+        if self._driver is not None:
+            await self._driver.stop()
+            self._driver = None
+        if self._storage is not None:
+            self._storage.close()
+            self._storage = None
+        if self._directory is not None:
+            self._directory.close()
+            self._directory = None

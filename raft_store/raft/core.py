@@ -116,7 +116,7 @@ class Core:
         self._since_leader += 1
         if self.role is Role.LEADER:
             self._tick_leader()
-        elif self._since_leader >= self._patience:
+        elif self._since_leader >= self._patience or not self.peers:
             self._campaign(pre=True)
         elif self.role is not Role.FOLLOWER and self._since_leader % self.config.heartbeat_ticks == 0:
             self._ask_for_votes()

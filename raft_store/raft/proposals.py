@@ -41,7 +41,7 @@ class Proposal:
     def __init__(self, data: bytes, owner: object) -> None:
         self.data = data
         self.owner = owner
-        self.in_flight = False  # it was, at least once: its fate is not ours to decide
+        self.in_flight = False  # its fate is not ours to decide just now
         self.abandoned = False  # nobody waits any more: it is not proposed again
 
 
@@ -188,6 +188,8 @@ class Origin:
         dead: list[Proposal] = []
         while self._flights and self._flights[0].term < term:
             dead.extend(p for p in self._flights.popleft().proposals if not p.abandoned)
+        for proposal in dead:
+            proposal.in_flight = False
         self._waiting.extendleft(reversed(dead))
 
 
