@@ -113,18 +113,20 @@ def _resources(kind: Kind) -> Iterator[dict[str, Any]]:
         entry["storageVersionHash"] = _storage_hash(kind)
     yield entry
     for name in kind.subresources:
-        group, version, answer = _answer_kind(kind, name)
+        group, version, answer = answer_kind(kind, name)
         below = {"name": f"{kind.plural}/{name}", "singularName": "", "namespaced": kind.namespaced}
         if (group, version) != (kind.group, kind.version):
             below |= {"group": group, "version": version}
-        yield below | {"kind": answer, "verbs": list(_verbs(name))}
+        yield below | {"kind": answer, "verbs": list(subresource_verbs(name))}
 
 
-def _answer_kind(kind: Kind, subresource: str) -> tuple[str, str, str]:
+def answer_kind(kind: Kind, subresource: str) -> tuple[str, str, str]:
+    """Return (group, version, kind) of what a subresource answers."""
     return _OTHER_KINDS.get(subresource, (kind.group, kind.version, kind.kind))
 
 
-def _verbs(subresource: str) -> tuple[str, ...]:
+def subresource_verbs(subresource: str) -> tuple[str, ...]:
+    """Return the verbs that a subresource has."""
     return _SUBRESOURCE_VERBS.get(subresource, ("get", "patch", "update"))
 
 
@@ -175,8 +177,8 @@ def _aggregated_resource(kind: Kind) -> dict[str, Any]:
         entry["subresources"] = [
             {
                 "subresource": name,
-                "responseKind": _group_version_kind(*_answer_kind(kind, name)),
-                "verbs": list(_verbs(name)),
+                "responseKind": _group_version_kind(*answer_kind(kind, name)),
+                "verbs": list(subresource_verbs(name)),
             }
             for name in kind.subresources
         ]

@@ -1,0 +1,185 @@
+"""OpenAPI facts: one definition for each struct, as the published document names and shapes them.
+
+Written from the structs (``api.shapes``) and the merge rules (``api.merge_keys``); kubectl validates manifests and
+computes its patches from them.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from api.kinds.table import Kind
+from api.merge_keys import RETAIN_KEYS, ListRule, list_rule
+from api.meta import DeleteOptions, ListMeta, Status
+from api.shapes import AnyJson, Field, ListOf, MapOf, Scalar, Shape, StructOf, fields_of
+from api.struct import ApiStruct
+
+META = "io.k8s.apimachinery.pkg.apis.meta.v1"
+QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
+TIME = f"{META}.Time"
+# Module -> the package its structs are published under, for those that do not bear the group's name.
+_PACKAGES = {
+    "api.meta": META,
+    "api.kinds.pods": "io.k8s.api.core.v1",
+    "api.kinds.volumes": "io.k8s.api.core.v1",
+    "api.kinds.runtime": "io.k8s.api.node.v1",
+    "api.kinds.extensions": "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1",
+}
+# The module has both versions of autoscaling; these are the older one's, all others the newer one's.
+_AUTOSCALING_V1 = frozenset({
+    "Scale", "ScaleSpec", "ScaleStatus", "HorizontalPodAutoscaler", "HorizontalPodAutoscalerSpec",
+    "HorizontalPodAutoscalerStatus", "CrossVersionObjectReference",
+})  # fmt: skip
+# What a client must send is what is always written, but for the structs that are held by value: of those, these.
+_BY_VALUE = frozenset({"metadata", "spec", "status", "template", "jobTemplate"})
+_REQUIRED = frozenset("""
+    apps.ControllerRevision.data apps.DaemonSet.spec apps.DaemonSetSpec.template apps.Deployment.spec
+    apps.DeploymentSpec.template apps.ReplicaSet.spec apps.StatefulSet.spec apps.StatefulSetSpec.template
+    authentication.TokenReview.spec authorization.LocalSubjectAccessReview.spec
+    authorization.SelfSubjectAccessReview.spec authorization.SelfSubjectRulesReview.spec
+    authorization.SubjectAccessReview.spec autoscaling.HorizontalPodAutoscaler.spec
+    autoscaling.HorizontalPodAutoscalerV2.spec batch.CronJob.spec batch.CronJobSpec.jobTemplate batch.JobSpec.template
+    certificates.CertificateSigningRequest.spec core.Event.metadata extensions.CustomResourceDefinition.spec
+    storage.CSIDriver.spec storage.CSINode.spec storage.VolumeAttachment.spec
+    volumes.PersistentVolumeClaimTemplate.spec
+""".split())
+_BASE64 = frozenset({("Secret", "data"), ("ConfigMap", "binary_data")})
+
+Schema = dict[str, Any]
+
+
+def definition_name(model: type[ApiStruct]) -> str:
+    """Return ``io.k8s.api.core.v1.Pod``."""
+    package, name = _PACKAGES.get(model.__module__, ""), model.__name__
+    if not package:
+        group = model.__module__.rpartition(".")[2]
+        version = "v2" if group == "autoscaling" and name not in _AUTOSCALING_V1 else "v1"
+        package, name = f"io.k8s.api.{group}.{version}", name.removesuffix("V2")
+    return f"{package}.{name}"
+
+
+def list_name(kind: Kind) -> str:
+    """Return the definition name of a kind's list."""
+    package = definition_name(kind.model).rpartition(".")[0]
+    return f"{package}.{kind.kind}List"
+
+
+def definitions(kinds: Iterable[Kind], *, prefix: str) -> dict[str, Schema]:
+    """Return name -> schema for the kinds, their lists and every struct that they reach, in order of name.
+
+    prefix: what a reference starts with: "#/definitions/" in v2, "#/components/schemas/" in v3.
+    """
+    writer = _Writer(prefix)
+    for kind in kinds:
+        writer.add_kind(kind)
+    for model in (Status, DeleteOptions):
+        writer.add(model)
+    return dict(sorted(writer.found.items()))
+
+
+def group_version_kind(kind: Kind) -> dict[str, str]:
+    """Return the value of ``x-kubernetes-group-version-kind`` for one kind."""
+    return {"group": kind.group, "kind": kind.kind, "version": kind.version}
+
+
+class _Writer:
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self.found: dict[str, Schema] = {
+            QUANTITY: {"type": "string"},
+            INT_OR_STRING: {"type": "string", "format": "int-or-string"},
+            TIME: {"type": "string", "format": "date-time"},
+        }
+
+    def add_kind(self, kind: Kind) -> None:
+        self.add(kind.model)
+        own = group_version_kind(kind)
+        self.found[definition_name(kind.model)]["x-kubernetes-group-version-kind"] = [own]
+        if "list" in kind.verbs:
+            self.add(ListMeta)
+            items = {"type": "array", "items": self._reference(definition_name(kind.model))}
+            properties = {"apiVersion": {"type": "string"}, "items": items, "kind": {"type": "string"}}
+            self.found[list_name(kind)] = {
+                "type": "object",
+                "required": ["items"],
+                "properties": {**properties, "metadata": self._reference(definition_name(ListMeta))},
+                "x-kubernetes-group-version-kind": [{**own, "kind": f"{kind.kind}List"}],
+            }
+
+    def add(self, model: type[ApiStruct]) -> None:
+        name = definition_name(model)
+        if name in self.found:
+            return
+        schema: Schema = {"type": "object"}
+        self.found[name] = schema  # before its fields: structs may refer to themselves
+        fields = fields_of(model)
+        if required := [each.name for each in fields.values() if is_required(model, each)]:
+            schema["required"] = required
+        schema["properties"] = {each.name: self._property(model, each) for each in fields.values()}
+
+    def _property(self, model: type[ApiStruct], field: Field) -> Schema:
+        schema = self._schema(field.shape)
+        if (model.__name__, field.attribute) in _BASE64:
+            schema["additionalProperties"]["format"] = "byte"
+        elif field.shape == Scalar("string") and _is_time(field.attribute):
+            return self._reference(TIME)
+        if isinstance(field.shape, ListOf):
+            schema |= dict(_list_extensions(list_rule(model.__name__, field.attribute)))
+        if (model.__name__, field.attribute) in RETAIN_KEYS:
+            schema["x-kubernetes-patch-strategy"] = "retainKeys"
+        return schema
+
+    def _schema(self, shape: Shape) -> Schema:
+        match shape:
+            case AnyJson():
+                return {"type": "object"}
+            case Scalar("quantity"):
+                return self._reference(QUANTITY)
+            case Scalar("int-or-string"):
+                return self._reference(INT_OR_STRING)
+            case Scalar("integer"):
+                return {"type": "integer", "format": "int64"}
+            case Scalar("number"):
+                return {"type": "number", "format": "double"}
+            case Scalar(name):
+                return {"type": name}
+            case ListOf(items):
+                return {"type": "array", "items": self._schema(items)}
+            case MapOf(values):
+                return {"type": "object", "additionalProperties": self._schema(values)}
+            case StructOf(model):
+                self.add(model)
+                return self._reference(definition_name(model))
+
+    def _reference(self, name: str) -> Schema:
+        return {"$ref": self._prefix + name}
+
+
+def is_required(model: type[ApiStruct], field: Field) -> bool:
+    """Return whether a client must send ``field``."""
+    if field.name in ("apiVersion", "kind") and "metadata" in fields_of(model):
+        return False
+    if f"{model.__module__.rpartition('.')[2]}.{model.__name__}.{field.name}" in _REQUIRED:
+        return True
+    return field.required and not (field.name in _BY_VALUE and isinstance(field.shape, StructOf))
+
+
+def _is_time(attribute: str) -> bool:
+    return attribute.endswith(("_timestamp", "_time")) or attribute in ("time", "time_added")
+
+
+def _list_extensions(rule: ListRule | None) -> Iterator[tuple[str, Any]]:
+    if rule is None:
+        yield "x-kubernetes-list-type", "atomic"
+        return
+    if rule.set_:
+        yield "x-kubernetes-list-type", "set"
+    elif rule.map_keys:
+        yield "x-kubernetes-list-type", "map"
+        yield "x-kubernetes-list-map-keys", list(rule.map_keys)
+    else:
+        yield "x-kubernetes-list-type", "atomic"
+    if rule.merge:
+        yield "x-kubernetes-patch-strategy", "merge,retainKeys" if rule.retain_keys else "merge"
+    if rule.merge and rule.patch_key:
+        yield "x-kubernetes-patch-merge-key", rule.patch_key
