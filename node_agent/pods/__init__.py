@@ -1,0 +1,1 @@
+"""Pods of this node: from what the API wants to what the container runtime has."""

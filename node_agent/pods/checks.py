@@ -1,0 +1,130 @@
+"""The four ways to ask a container how it is: run a command, GET a page, open a connection, call its health service.
+
+Each returns a verdict or raises TimeoutError through the caller's time-out; none of them decides what follows.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Sequence
+
+import grpc
+import msgspec
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from api.kinds.pods import Container, ExecAction, GRPCAction, HTTPGetAction, TCPSocketAction
+from node_agent.runtime.base import ContainerRuntime, NotRunning
+
+_OUTPUT_LIMIT = 10 * 1024
+_HEAD_LIMIT = 64 * 1024
+_AGENT = "kube-probe/1.0"
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """The answer; ``message`` says what was wrong, in the kubelet's words."""
+
+    ok: bool
+    message: str = ""
+
+
+async def check_command(action: ExecAction, container_id: str, runtime: ContainerRuntime) -> Verdict:
+    """Run the command inside the container; exit status 0 is good."""
+    try:
+        session = await runtime.exec(container_id, action.command)
+    except NotRunning as exc:
+        return Verdict(ok=False, message=str(exc))
+    output = bytearray()
+    try:
+        async for part in session.output():
+            output += part.data[: _OUTPUT_LIMIT - len(output)]
+        code = await session.exit_code()
+    finally:
+        await session.close()
+    return Verdict(code == 0, output.decode(errors="replace"))
+
+
+async def check_http(action: HTTPGetAction, container: Container, pod_ip: str) -> Verdict:
+    """GET the page; a status from 200 to 399 is good. Certificates are not checked, redirects not followed."""
+    host, port = action.host or pod_ip, resolve_port(action.port, container)
+    secure = action.scheme.upper() == "HTTPS"
+    try:
+        status = await _get_status(host, port, action, secure=secure)
+    except (OSError, EOFError, ValueError, ssl.SSLError) as exc:
+        url = f"{'https' if secure else 'http'}://{host}:{port}{action.path or '/'}"
+        return Verdict(ok=False, message=f'Get "{url}": {_reason(exc)}')
+    return Verdict(200 <= status < 400, f"HTTP probe failed with statuscode: {status}")
+
+
+async def _get_status(host: str, port: int, action: HTTPGetAction, *, secure: bool) -> int:
+    context = _unchecked_tls() if secure else None
+    reader, writer = await asyncio.open_connection(host, port, ssl=context, limit=_HEAD_LIMIT)
+    try:
+        headers = {"Host": f"{host}:{port}", "User-Agent": _AGENT, "Accept": "*/*"}
+        headers |= {each.name: each.value for each in action.http_headers}
+        path = action.path if action.path.startswith("/") else f"/{action.path}"
+        lines = [f"GET {path} HTTP/1.1", *(f"{n}: {v}" for n, v in headers.items()), "Connection: close", "", ""]
+        writer.write("\r\n".join(lines).encode())
+        first = await reader.readline()
+        if not first.startswith(b"HTTP/"):
+            raise ValueError("malformed HTTP response" if first else "EOF")
+        return int(first.split(b" ", 2)[1])
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError, ssl.SSLError):
+            await writer.wait_closed()
+
+
+def _unchecked_tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def check_tcp(action: TCPSocketAction, container: Container, pod_ip: str) -> Verdict:
+    """Open a connection and close it again."""
+    host, port = action.host or pod_ip, resolve_port(action.port, container)
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError as exc:
+        return Verdict(ok=False, message=f"dial tcp {host}:{port}: {_reason(exc)}")
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return Verdict(ok=True)
+
+
+async def check_grpc(action: GRPCAction, pod_ip: str) -> Verdict:
+    """Ask the standard health service; SERVING is good."""
+    async with grpc.aio.insecure_channel(f"{pod_ip}:{action.port}") as channel:
+        try:
+            answer = await health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(service=action.service)
+            )
+        except grpc.aio.AioRpcError as exc:
+            return Verdict(ok=False, message=f"rpc error: code = {exc.code().name} desc = {exc.details()}")
+    name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    return Verdict(name == "SERVING", f"service unhealthy (responded with {name!r})")
+
+
+def resolve_port(port: int | str, container: Container) -> int:
+    """Return the number of a port given by number or by one of the container's port names."""
+    if isinstance(port, int):
+        return port
+    if port.isdigit():
+        return int(port)
+    found = _named(container, port)
+    if found is None:
+        raise ValueError(f"container {container.name} has no port named {port!r}")
+    return found
+
+
+def _named(container: Container, name: str) -> int | None:
+    ports: Sequence[int] = [each.container_port for each in container.ports if each.name == name]
+    return ports[0] if ports else None
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, ConnectionRefusedError):
+        return "connect: connection refused"
+    return getattr(exc, "strerror", None) or str(exc) or type(exc).__name__

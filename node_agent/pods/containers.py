@@ -1,0 +1,256 @@
+"""From a container's spec to the runtime's words: limits, privileges, names, files every container gets. Pure."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from api import quantity
+from api.kinds.pods import Container, Pod, PodSpec, ResourceRequirements, SecurityContext
+from node_agent.errors import NodeError
+from node_agent.pods.environment import expand
+from node_agent.pods.plan import DELAY_LABEL, HASH_LABEL, StartContainer, container_hash
+from node_agent.runtime.base import ContainerConfig, Image, Limits, Mount, PodRef, Privileges, SandboxConfig
+
+DEFAULT_GRACE_S = 30
+TERMINATION_LOG = "/dev/termination-log"
+HOSTNAME_LIMIT = 63
+_MIN_SHARES, _SHARES_PER_CPU = 2, 1024
+_MIN_QUOTA_US, _PERIOD_US = 1000, 100_000
+_GUARANTEED_OOM_SCORE, _BEST_EFFORT_OOM_SCORE = -997, 1000
+
+
+class RefusedByPolicy(NodeError):
+    """What the pod's security context asks for and what the image is contradict each other."""
+
+
+class NodeNames(msgspec.Struct, frozen=True, kw_only=True):
+    """How pods on this node find names, and what the node itself is called."""
+
+    node: str
+    host_ip: str
+    cluster_dns: str
+    cluster_domain: str
+    host_nameservers: tuple[str, ...] = ()
+    host_searches: tuple[str, ...] = ()
+
+
+def pod_ref(pod: Pod) -> PodRef:
+    """Return the pod's identity."""
+    return PodRef(pod.metadata.namespace, pod.metadata.name, pod.metadata.uid)
+
+
+def grace_period_s(pod: Pod) -> int:
+    """Return how long the pod may take to end if nobody says otherwise."""
+    given = pod.spec.termination_grace_period_seconds
+    return DEFAULT_GRACE_S if given is None else given
+
+
+def all_containers(spec: PodSpec) -> tuple[Container, ...]:
+    """Return init containers and containers, in this order."""
+    return (*spec.init_containers, *spec.containers)
+
+
+def find_container(spec: PodSpec, name: str) -> Container | None:
+    """Return the container of that name."""
+    return next((each for each in all_containers(spec) if each.name == name), None)
+
+
+def hostname_of(pod: Pod) -> str:
+    """Return what the pod calls itself: its name unless it says otherwise, cut to what a host name may be."""
+    return (pod.spec.hostname or pod.metadata.name)[:HOSTNAME_LIMIT].rstrip("-.")
+
+
+def qos_class(spec: PodSpec) -> str:
+    """Return Guaranteed (every container limits CPU and memory and requests as much), BestEffort or Burstable."""
+    asked = [container.resources or ResourceRequirements() for container in all_containers(spec)]
+    names = ("cpu", "memory")
+    if not any(_given(r.requests, n) or _given(r.limits, n) for r in asked for n in names):
+        return "BestEffort"
+    guaranteed = all(
+        _given(r.limits, n) and quantity.parse(r.requests.get(n, r.limits[n])) == quantity.parse(r.limits[n])
+        for r in asked
+        for n in names
+    )
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+def _given(values: Mapping[str, str], name: str) -> bool:
+    return name in values and quantity.parse(values[name]) > 0
+
+
+def render_limits(container: Container, *, qos: str, memory_capacity_bytes: int, negative_oom_score: bool) -> Limits:
+    """Return what the kernel shall enforce.
+
+    negative_oom_score: whether this host may protect processes from the out-of-memory killer at all.
+    """
+    resources = container.resources or ResourceRequirements()
+    requested = resources.requests.get("cpu", resources.limits.get("cpu", "0"))
+    quota = quantity.cpu_millis(resources.limits.get("cpu", "0")) * _PERIOD_US // 1000
+    score = _oom_score(qos, resources, memory_capacity_bytes)
+    return Limits(
+        cpu_shares=max(_MIN_SHARES, quantity.cpu_millis(requested) * _SHARES_PER_CPU // 1000),
+        cpu_quota_us=max(quota, _MIN_QUOTA_US) if quota else 0,
+        memory_bytes=quantity.whole(resources.limits.get("memory", "0")),
+        oom_score_adj=score if negative_oom_score else max(score, 0),
+    )
+
+
+def _oom_score(qos: str, resources: ResourceRequirements, memory_capacity_bytes: int) -> int:
+    if qos == "Guaranteed":
+        return _GUARANTEED_OOM_SCORE
+    if qos == "BestEffort":
+        return _BEST_EFFORT_OOM_SCORE
+    requested = quantity.whole(resources.requests.get("memory", "0"))
+    score = 1000 - 1000 * requested // max(memory_capacity_bytes, 1)
+    return min(max(score, 3), 999)
+
+
+def render_privileges(container: Container, spec: PodSpec, image: Image) -> Privileges:
+    """Join the container's security context over the pod's; raises RefusedByPolicy."""
+    own, shared = container.security_context or SecurityContext(), spec.security_context
+    user = own.run_as_user if own.run_as_user is not None else shared and shared.run_as_user
+    group = own.run_as_group if own.run_as_group is not None else shared and shared.run_as_group
+    non_root = own.run_as_non_root if own.run_as_non_root is not None else shared and shared.run_as_non_root
+    if non_root:
+        _check_non_root(user, image)
+    groups = (
+        (*shared.supplemental_groups, *([shared.fs_group] if shared.fs_group is not None else [])) if shared else ()
+    )
+    capabilities = own.capabilities
+    return Privileges(
+        user=_user(user, group, image),
+        groups=groups,
+        privileged=bool(own.privileged),
+        add_capabilities=capabilities.add if capabilities else (),
+        drop_capabilities=capabilities.drop if capabilities else (),
+        read_only_root=bool(own.read_only_root_filesystem),
+        no_new_privileges=own.allow_privilege_escalation is False,
+        seccomp=_seccomp(own, spec),
+    )
+
+
+def _user(user: int | None, group: int | None, image: Image) -> str:
+    if group is None:
+        return "" if user is None else str(user)
+    return f"{user if user is not None else image.user.partition(':')[0] or 0}:{group}"
+
+
+def _check_non_root(user: int | None, image: Image) -> None:
+    if user == 0:
+        raise RefusedByPolicy("container's runAsUser breaks non-root policy")
+    if user is not None:
+        return
+    named = image.user.partition(":")[0]
+    if named in {"", "0", "root"}:
+        raise RefusedByPolicy("container has runAsNonRoot and image will run as root")
+    if not named.isdigit():
+        raise RefusedByPolicy(
+            f"container has runAsNonRoot and image has non-numeric user ({named}), cannot verify user is non-root"
+        )
+
+
+def _seccomp(own: SecurityContext, spec: PodSpec) -> str:
+    profile = own.seccomp_profile or (spec.security_context.seccomp_profile if spec.security_context else None)
+    if profile is None or profile.type == "RuntimeDefault":
+        return ""
+    if profile.type == "Unconfined":
+        return "unconfined"
+    raise RefusedByPolicy(f"seccomp profile {profile.localhost_profile!r}: this node keeps no profiles of its own")
+
+
+def render_sandbox(pod: Pod, attempt: int) -> SandboxConfig:
+    """Return the sandbox that the pod needs."""
+    spec = pod.spec
+    context = spec.security_context
+    return SandboxConfig(
+        pod=pod_ref(pod),
+        attempt=attempt,
+        hostname=hostname_of(pod),
+        host_network=bool(spec.host_network),
+        host_pid=bool(spec.host_pid),
+        host_ipc=bool(spec.host_ipc),
+        reap_orphans=bool(spec.share_process_namespace),
+        sysctls={each.name: each.value for each in context.sysctls} if context else {},
+    )
+
+
+def render_container(
+    pod: Pod,
+    container: Container,
+    start: StartContainer,
+    *,
+    sandbox_id: str,
+    image: Image,
+    environment: Mapping[str, str],
+    mounts: Sequence[Mount],
+    limits: Limits,
+) -> ContainerConfig:
+    """Return the container to be made; command and arguments may refer to its environment."""
+    lifecycle = container.lifecycle
+    return ContainerConfig(
+        pod=pod_ref(pod),
+        name=container.name,
+        attempt=start.attempt,
+        image=container.image,
+        command=tuple(expand(word, environment) for word in container.command),
+        args=tuple(expand(word, environment) for word in container.args),
+        env=environment,
+        working_dir=container.working_dir,
+        mounts=mounts,
+        limits=limits,
+        privileges=render_privileges(container, pod.spec, image),
+        share_pid_with=sandbox_id if pod.spec.share_process_namespace else "",
+        host_pid=bool(pod.spec.host_pid),
+        host_ipc=bool(pod.spec.host_ipc),
+        tty=bool(container.tty),
+        stdin=bool(container.stdin),
+        stdin_once=bool(container.stdin_once),
+        stop_signal=lifecycle.stop_signal if lifecycle else "",
+        labels={HASH_LABEL: container_hash(container), DELAY_LABEL: str(start.delay_s)},
+    )
+
+
+def render_hosts(pod: Pod, pod_ip: str, names: NodeNames) -> str:
+    """Return the pod's /etc/hosts."""
+    lines = [
+        "# Kubernetes-managed hosts file.",
+        "127.0.0.1\tlocalhost",
+        "::1\tlocalhost ip6-localhost ip6-loopback",
+        "fe00::0\tip6-localnet",
+        "fe00::0\tip6-mcastprefix",
+        "fe00::1\tip6-allnodes",
+        "fe00::2\tip6-allrouters",
+    ]
+    if pod_ip:
+        hostname = names.node if pod.spec.host_network else hostname_of(pod)
+        domain = f"{pod.metadata.namespace}.svc.{names.cluster_domain}"
+        full = f"{hostname}.{pod.spec.subdomain}.{domain}\t" if pod.spec.subdomain else ""
+        lines.append(f"{pod_ip}\t{full}{hostname}")
+    if pod.spec.host_aliases:
+        lines += ["", "# Entries added by HostAliases."]
+        lines += ["\t".join((alias.ip, *alias.hostnames)) for alias in pod.spec.host_aliases]
+    return "\n".join(lines) + "\n"
+
+
+def render_resolv_conf(pod: Pod, names: NodeNames) -> str:
+    """Return the pod's /etc/resolv.conf."""
+    policy, domain = pod.spec.dns_policy or "ClusterFirst", names.cluster_domain
+    from_cluster = policy == "ClusterFirstWithHostNet" or (policy == "ClusterFirst" and not pod.spec.host_network)
+    servers: list[str] = []
+    searches: list[str] = []
+    options: dict[str, str] = {}
+    if from_cluster and names.cluster_dns:
+        servers = [names.cluster_dns]
+        searches = [f"{pod.metadata.namespace}.svc.{domain}", f"svc.{domain}", domain, *names.host_searches]
+        options = {"ndots": "5"}
+    elif policy != "None":
+        servers, searches = list(names.host_nameservers), list(names.host_searches)
+    if pod.spec.dns_config:
+        config = pod.spec.dns_config
+        servers += [each for each in config.nameservers if each not in servers]
+        searches += [each for each in config.searches if each not in searches]
+        options |= {option.name: option.value for option in config.options}
+    lines = [f"nameserver {server}" for server in servers]
+    lines += [f"search {' '.join(searches)}"] if searches else []
+    lines += [f"options {' '.join(f'{n}:{v}' if v else n for n, v in options.items())}"] if options else []
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,29 @@
+"""Lifecycle hooks: what a container wants done after its start and before its end."""
+
+import asyncio
+
+from api.kinds.pods import Container, LifecycleHandler
+from node_agent.errors import NodeError
+from node_agent.pods.checks import Verdict, check_command, check_http, check_tcp
+from node_agent.runtime.base import ContainerRuntime
+
+
+class HookFailed(NodeError):
+    """The hook ran and failed."""
+
+
+async def run_hook(
+    handler: LifecycleHandler, container: Container, container_id: str, pod_ip: str, runtime: ContainerRuntime
+) -> None:
+    """Run a hook to its end; the caller bounds it. Raises HookFailed."""
+    verdict = Verdict(ok=True)
+    if handler.exec:
+        verdict = await check_command(handler.exec, container_id, runtime)
+    elif handler.http_get:
+        verdict = await check_http(handler.http_get, container, pod_ip)
+    elif handler.tcp_socket:
+        verdict = await check_tcp(handler.tcp_socket, container, pod_ip)
+    elif handler.sleep:
+        await asyncio.sleep(handler.sleep.seconds)
+    if not verdict.ok:
+        raise HookFailed(verdict.message)

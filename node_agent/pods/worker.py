@@ -1,0 +1,457 @@
+"""One pod's worker: looks, plans, starts what the plan says, shows the status; again whenever something changed.
+
+The loop itself never waits for the slow things. Each operation (make the sandbox, start one container, stop one) is a
+task; while it runs, its container's name is ``busy`` and the plan leaves it alone. So a deletion is seen while an image
+is pulled, and one container's grace period does not delay its neighbour's restart.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+import msgspec
+
+from api.errors import ApiError
+from api.kinds.pods import Pod, PodStatus
+from node_agent.errors import NodeError
+from node_agent.pods.containers import grace_period_s, pod_ref, render_sandbox
+from node_agent.pods.hooks import HookFailed, run_hook
+from node_agent.pods.launch import Launcher, StartFailed
+from node_agent.pods.plan import (
+    SANDBOX,
+    Action,
+    CreateSandbox,
+    Failure,
+    KillContainer,
+    Plan,
+    RemoveContainer,
+    Situation,
+    StartContainer,
+    StopSandbox,
+    plan_pod,
+)
+from node_agent.pods.probes import Prober
+from node_agent.pods.status import Appearance, build_status
+from node_agent.pods.surroundings import Surroundings
+from node_agent.pods.volumes import PodVolumes
+from node_agent.runtime.base import Container, RuntimeFailed, Sandbox, State
+
+log = logging.getLogger(__name__)
+
+_RESYNC_S = 60.0
+_ENGINE_RETRY_S = 1.0
+_API_RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+_MIN_GRACE_S = 2.0
+_SANDBOX_RETRY_S = 1.0
+_SANDBOX_RETRY_MAX_S = 60.0
+_DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
+
+
+class PodWorker:
+    """Brings one pod to what the API wants. ``run`` returns when the pod is gone from this node.
+
+    gone: the API has no such pod any more; nothing is reported, everything is removed.
+    """
+
+    def __init__(self, pod: Pod, around: Surroundings, *, gone: bool = False) -> None:
+        self._pod = pod
+        self._around = around
+        self._gone = gone
+        self._wake = asyncio.Event()
+        self._ops: dict[str, asyncio.Task[None]] = {}
+        self._failures: dict[str, Failure] = {}
+        self._deadline: float | None = None  # when whatever still runs is killed
+        self._ended_because = ("", "")  # reason and message of an end that this node decided on
+        self._volumes = PodVolumes(around.data_dir, pod.metadata.uid)
+        self._launcher = Launcher(around, self._volumes)
+        self._prober = Prober(around.runtime, on_change=self.poke, record=self._record_unhealthy)
+        self._pod_ip = ""
+        self._adopted = False
+        self._messages: dict[str, str] = {}
+        self._status: PodStatus | None = None
+        self._status_changed = asyncio.Event()
+        self._status_written: PodStatus | None = None
+        if pod.metadata.deletion_timestamp or gone:
+            self._start_deletion()
+
+    @property
+    def pod(self) -> Pod:
+        """The pod as the API last showed it."""
+        return self._pod
+
+    @property
+    def status(self) -> PodStatus:
+        """The newest status, written or not."""
+        return self._status or self._pod.status
+
+    @property
+    def pod_ip(self) -> str:
+        """The pod's address, "" while it has none."""
+        return self._pod_ip
+
+    def update(self, pod: Pod) -> None:
+        """Take what the API says now."""
+        self._pod = pod
+        if pod.metadata.deletion_timestamp:
+            self._start_deletion()
+        self.poke()
+
+    def vanish(self) -> None:
+        """The API has no such pod any more: end it at once."""
+        self._gone = True
+        self._start_deletion()
+        self.poke()
+
+    def evict(self, reason: str, message: str) -> None:
+        """End the pod with phase Failed; its object stays."""
+        if not self._ended_because[0]:
+            self._ended_because = (reason, message)
+            self._end_by(self._around.now() + grace_period_s(self._pod))
+            self.poke()
+
+    def poke(self) -> None:
+        """Look again: the runtime, a probe or an object said that something changed."""
+        self._wake.set()
+
+    def objects_changed(self) -> None:
+        """A ConfigMap or Secret of the pod changed: bring its files up to date."""
+        self._launcher.refresh_soon()
+        self.poke()
+
+    def _start_deletion(self) -> None:
+        given = self._pod.metadata.deletion_grace_period_seconds
+        grace_s = grace_period_s(self._pod) if given is None else given
+        # Measured from when we learn of it: the masters' clocks need not be ours.
+        self._end_by(self._around.now() + (0 if self._gone else grace_s))
+
+    def _end_by(self, deadline: float) -> None:
+        """End the pod; a later call can only shorten the time left."""
+        if self._deadline is not None and deadline >= self._deadline - 1:
+            return
+        self._deadline = deadline
+        for name, task in list(self._ops.items()):
+            if task.get_name() == "kill":
+                # It waits for the longer period: begin again with what is left.
+                task.cancel()
+                self._ops.pop(name, None)
+
+    @property
+    def _ending(self) -> bool:
+        return self._deadline is not None or self._pod.status.phase in {"Succeeded", "Failed"}
+
+    async def run(self) -> None:
+        """Work until the pod is gone from this node; cancelling leaves its containers running."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            writer = tasks.create_task(self._write_statuses())
+            try:
+                await self._loop()
+            finally:
+                writer.cancel()
+                self._prober.stop()
+                for task in self._ops.values():
+                    task.cancel()
+
+    async def _loop(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                plan = await self._step()
+            except RuntimeFailed as exc:
+                log.warning("pod not looked at pod=%s error=%s", pod_ref(self._pod), exc)
+                await self._sleep(_ENGINE_RETRY_S)
+                continue
+            if plan.ended and self._is_leaving():
+                await self._leave()
+                return
+            wait_s = _RESYNC_S if plan.wake_at is None else min(plan.wake_at - self._around.now(), _RESYNC_S)
+            await self._sleep(max(wait_s, 0.01))
+
+    def _is_leaving(self) -> bool:
+        return self._gone or bool(self._pod.metadata.deletion_timestamp)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait until poked, at most so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _step(self) -> Plan:
+        """Look, plan, act, show."""
+        situation = await self._observe()
+        self._check_deadline(situation)
+        self._adopt(situation)
+        situation = msgspec.structs.replace(situation, busy=frozenset(self._ops), ending=self._ending)
+        plan = plan_pod(situation)
+        for action in plan.actions:
+            self._begin(action)
+        if not self._ending:
+            self._launcher.refresh_if_due(self._tasks, self._pod, self._pod_ip)
+        self._show(situation, plan)
+        return plan
+
+    async def _observe(self) -> Situation:
+        runtime, uid = self._around.runtime, self._pod.metadata.uid
+        sandboxes, found = await asyncio.gather(runtime.sandboxes(uid), runtime.containers(uid))
+        containers: dict[str, list[Container]] = {}
+        for each in found:
+            containers.setdefault(each.name, []).append(each)
+        await self._read_last_words(found)
+        running = [each for each in found if each.state is State.RUNNING]
+        self._prober.sync(self._pod, [] if self._ending else running, self._probe_address())
+        for stale in sandboxes[1:]:
+            if not stale.running and f"sandbox {stale.id}" not in self._ops:
+                self._spawn(f"sandbox {stale.id}", runtime.remove_sandbox(stale.id))
+        return Situation(
+            pod=self._pod,
+            sandbox=sandboxes[0] if sandboxes else None,
+            containers=containers,
+            now=self._around.now(),
+            health=self._prober.health(running),
+            busy=frozenset(self._ops),
+            failures=dict(self._failures),
+            ending=self._ending,
+        )
+
+    def _probe_address(self) -> str:
+        return self._around.names.host_ip if self._pod.spec.host_network else self._pod_ip
+
+    def _check_deadline(self, s: Situation) -> None:
+        limit, started = self._pod.spec.active_deadline_seconds, self.status.start_time
+        if limit is None or not started or self._ending:
+            return
+        due = parse_iso(started) + limit
+        if s.now >= due:
+            self._record("Normal", "DeadlineExceeded", _DEADLINE_MESSAGE)
+            self.evict("DeadlineExceeded", _DEADLINE_MESSAGE)
+        elif "deadline" not in self._ops:
+            asyncio.get_running_loop().call_later(max(due - s.now, 0), self.poke)
+
+    def _adopt(self, s: Situation) -> None:
+        """After a restart of the agent: the sandbox may have to be plugged in again, its address learnt."""
+        if self._adopted or s.sandbox is None or not s.sandbox.running or SANDBOX in self._ops or self._ending:
+            return
+        self._adopted = True
+        self._launcher.adopt(s.sandbox)
+        self._spawn(SANDBOX, self._plug_in(s.sandbox))
+
+    # Operations
+
+    def _begin(self, action: Action) -> None:
+        match action:
+            case CreateSandbox(attempt):
+                self._adopted = True
+                self._launcher.expect_sandbox()
+                self._spawn(SANDBOX, self._create_sandbox(attempt))
+            case StopSandbox(sandbox_id):
+                self._spawn(SANDBOX, self._stop_sandbox(sandbox_id))
+            case StartContainer(name):
+                self._spawn(name, self._start(action))
+            case KillContainer(name):
+                self._spawn(name, self._kill(action), title="kill")
+            case RemoveContainer(container_id):
+                self._spawn(f"remove {container_id}", self._around.runtime.remove_container(container_id))
+
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None], title: str = "operation") -> None:
+        if name in self._ops:
+            work.close()
+            return
+        self._ops[name] = self._tasks.create_task(self._operate(name, work), name=title)
+
+    async def _operate(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Own one operation: its failure is the pod's, not the worker's."""
+        try:
+            await work
+        except (NodeError, ApiError) as exc:
+            log.warning("pod operation failed pod=%s operation=%r error=%s", pod_ref(self._pod), name, exc)
+            await asyncio.sleep(_ENGINE_RETRY_S)
+        finally:
+            if self._ops.get(name) is asyncio.current_task():
+                del self._ops[name]
+            self.poke()
+
+    async def _create_sandbox(self, attempt: int) -> None:
+        runtime = self._around.runtime
+        try:
+            sandbox_id = await runtime.create_sandbox(render_sandbox(self._pod, attempt))
+            self._launcher.sandbox_created(sandbox_id)
+            sandbox = await runtime.start_sandbox(sandbox_id)
+            await self._plug_in(sandbox)
+        except NodeError as exc:
+            self._launcher.sandbox_failed(exc)
+            self._sandbox_failed(exc)
+        else:
+            self._failures.pop(SANDBOX, None)
+
+    async def _plug_in(self, sandbox: Sandbox) -> None:
+        names = self._around.names
+        if self._pod.spec.host_network:
+            self._pod_ip = names.host_ip
+        else:
+            plugged = await self._around.network.attach(sandbox.pid, self._pod.metadata.uid)
+            self._pod_ip = plugged.address
+        await self._launcher.sandbox_ready(self._pod, sandbox, self._pod_ip)
+
+    def _sandbox_failed(self, exc: NodeError) -> None:
+        before, now = self._failures.get(SANDBOX), self._around.now()
+        delay_s = min(before.delay_s * 2, _SANDBOX_RETRY_MAX_S) if before else _SANDBOX_RETRY_S
+        self._failures[SANDBOX] = Failure(
+            reason="FailedCreatePodSandBox", message=str(exc), failed_at=now, retry_at=now + delay_s, delay_s=delay_s
+        )
+        self._record("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {exc}")
+
+    async def _stop_sandbox(self, sandbox_id: str) -> None:
+        if not self._pod.spec.host_network:
+            await self._around.network.detach(self._pod.metadata.uid)
+        await self._around.runtime.stop_sandbox(sandbox_id)
+
+    async def _start(self, action: StartContainer) -> None:
+        try:
+            await self._launcher.start(
+                self._pod, action, before=self._failures.get(action.name), is_ending=lambda: self._ending
+            )
+        except StartFailed as exc:
+            if exc.failure is not None:
+                self._failures[action.name] = exc.failure
+        else:
+            self._failures.pop(action.name, None)
+
+    async def _kill(self, action: KillContainer) -> None:
+        now = self._around.now
+        started, grace_s = now(), self._grace_s(action)
+        if action.why:
+            self._record("Normal", "Killing", action.why, action.name)
+        spec = self._launcher.spec_of(self._pod, action.name)
+        hook = spec.lifecycle.pre_stop if spec and spec.lifecycle else None
+        if hook and spec and grace_s > 0:
+            try:
+                async with asyncio.timeout(grace_s):
+                    await run_hook(hook, spec, action.container_id, self._probe_address(), self._around.runtime)
+            except (HookFailed, NodeError, TimeoutError) as exc:
+                self._record("Warning", "FailedPreStopHook", f"PreStopHook failed: {exc}", action.name)
+        left_s = grace_s - (now() - started)
+        # After a slow hook the process still gets a moment to end by itself.
+        await self._around.runtime.stop_container(
+            action.container_id, grace_s=left_s if not hook else max(left_s, min(grace_s, _MIN_GRACE_S))
+        )
+
+    def _grace_s(self, action: KillContainer) -> float:
+        if self._deadline is not None:
+            return max(self._deadline - self._around.now(), 0)
+        override = self._prober.grace_override(action.container_id)
+        return grace_period_s(self._pod) if override is None else override
+
+    # What others see
+
+    async def _read_last_words(self, found: list[Container] | Any) -> None:
+        ended = [c for c in found if c.state is State.EXITED and c.id not in self._messages]
+        for container in ended:
+            self._messages[container.id] = await self._launcher.last_words(self._pod, container)
+        known = {container.id for container in found}
+        self._messages = {key: text for key, text in self._messages.items() if key in known}
+
+    def _show(self, situation: Situation, plan: Plan) -> None:
+        reason, message = self._ended_because
+        if not reason and self._pod.status.phase == "Failed":
+            reason, message = self._pod.status.reason, self._pod.status.message
+        # The times of conditions come from what we said last, not from what the API has seen of it.
+        shown = msgspec.structs.replace(self._pod, status=self._last_shown())
+        status = build_status(
+            msgspec.structs.replace(situation, pod=shown),
+            plan,
+            Appearance(
+                host_ip=self._around.names.host_ip,
+                pod_ip=self._pod_ip,
+                messages=self._messages,
+                image_refs=self._launcher.image_refs,
+                reason=reason,
+                message=message,
+            ),
+        )
+        if status != self._status:
+            self._status = status
+            self._status_changed.set()
+
+    def _last_shown(self) -> PodStatus:
+        """Return our last status with the conditions that others have set since."""
+        if self._status is None:
+            return self._pod.status
+        own = {condition.type for condition in self._status.conditions}
+        foreign = tuple(c for c in self._pod.status.conditions if c.type not in own)
+        current = {c.type: c for c in self._pod.status.conditions}
+        kept = tuple(c if c.type in _REPORTED else current.get(c.type, c) for c in self._status.conditions)
+        return msgspec.structs.replace(self._status, conditions=(*kept, *foreign))
+
+    async def _write_statuses(self) -> None:
+        """Bring every status to the API, the newest only, as long as it takes."""
+        while True:
+            await self._status_changed.wait()
+            self._status_changed.clear()
+            if self._status is not None and not self._gone:
+                await self._persist(self._write_status)
+
+    async def _write_status(self) -> None:
+        status = self._status
+        if status is not None and status != self._status_written:
+            await self._around.api.write_status(self._pod, status)
+            self._status_written = status
+
+    async def _persist(self, write: Any) -> None:
+        """Repeat a write until the API takes it; pods go on while masters are away."""
+        for attempt in range(1_000_000):
+            try:
+                await write()
+            except ApiError as exc:
+                pause_s = _API_RETRY_S[min(attempt, len(_API_RETRY_S) - 1)]
+                log.warning("pod not written pod=%s retry_s=%.1f error=%s", pod_ref(self._pod), pause_s, exc)
+                await asyncio.sleep(pause_s)
+                if self._gone:
+                    return
+            else:
+                return
+
+    async def _leave(self) -> None:
+        """Everything has ended: say so, clean up, and let the API forget the pod."""
+        if not self._gone:
+            await self._persist(self._write_status)
+        await self._clean_up()
+        if not self._gone:
+            await self._persist(lambda: self._around.api.finalize(self._pod))
+        log.info("pod removed pod=%s uid=%s", pod_ref(self._pod), self._pod.metadata.uid)
+
+    async def _clean_up(self) -> None:
+        runtime, uid = self._around.runtime, self._pod.metadata.uid
+        for _ in range(1_000_000):
+            try:
+                if not self._pod.spec.host_network:
+                    await self._around.network.detach(uid)
+                containers, sandboxes = await asyncio.gather(runtime.containers(uid), runtime.sandboxes(uid))
+                await asyncio.gather(
+                    *(runtime.remove_container(each.id) for each in containers),
+                    *(runtime.remove_sandbox(each.id) for each in sandboxes),
+                )
+                await asyncio.to_thread(self._volumes.tear_down)
+            except (NodeError, OSError) as exc:
+                log.warning("pod not cleaned up pod=%s error=%s", pod_ref(self._pod), exc)
+                await asyncio.sleep(_ENGINE_RETRY_S)
+            else:
+                return
+
+    def _record(self, kind: str, reason: str, message: str, container: str = "") -> None:
+        self._launcher.record(self._pod, kind, reason, message, container)
+
+    def _record_unhealthy(self, container: str, message: str) -> None:
+        self._record("Warning", "Unhealthy", message, container)
+
+
+_REPORTED = frozenset({"Initialized", "Ready", "ContainersReady", "PodScheduled"})
+
+
+def parse_iso(text: str) -> float:
+    """Return Unix seconds of an API time."""
+    from datetime import datetime  # noqa: PLC0415
+
+    return datetime.fromisoformat(text).timestamp()
