@@ -107,9 +107,9 @@ class DnsServer:
         """Answer without waiting, or say what must be asked outside."""
         query = wire.parse_query(packet)
         if query is None:
-            return wire.render_failure(packet, wire.FORMERR)
+            return wire.render_failure(packet, None, wire.FORMERR)
         if rcode := wire.refusal_of(query):
-            return wire.render_failure(packet, rcode)
+            return wire.render_failure(packet, query, rcode)
         name, wanted = wire.question_of(query)
         snapshot = self._snapshot
         aliases: tuple[Record, ...] = ()
@@ -125,12 +125,12 @@ class DnsServer:
             # Stub resolvers do not follow an alias themselves.
             aliases += found.records
             name = target
-        return wire.render_failure(packet, wire.SERVFAIL)
+        return wire.render_failure(packet, query, wire.SERVFAIL)
 
     async def _forward(self, packet: bytes, outside: Outside, *, over_tcp: bool) -> bytes:
         if not outside.aliases:
             reply = await self._forwarder.ask(packet, over_tcp=over_tcp)
-            return reply if reply is not None else wire.render_failure(packet, wire.SERVFAIL)
+            return reply if reply is not None else wire.render_failure(packet, outside.query, wire.SERVFAIL)
         target = str(outside.aliases[-1].data)
         found = await self._look_up_outside(target, outside.wanted)
         rcode = wire.SERVFAIL if found is None else found.header.rcode

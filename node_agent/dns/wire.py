@@ -37,14 +37,20 @@ def question_of(query: dnslib.DNSRecord) -> tuple[str, str]:
     return str(query.q.qname), str(kind)
 
 
-def render_failure(packet: bytes, rcode: int) -> bytes:
-    """Return the answer to a packet of which only the header may be readable; b"" if not even that is."""
+def render_failure(packet: bytes, query: dnslib.DNSRecord | None, rcode: int) -> bytes:
+    """Return an answer that says why there is none.
+
+    query: the packet, parsed; None if only its header may be readable. b"" if not even that is, or if the
+    packet is itself an answer: two servers must never answer each other in a circle.
+    """
+    if query is not None and query.questions:
+        reply = query.reply(ra=1, aa=0)
+        reply.header.rcode = rcode
+        return bytes(reply.pack())
     if len(packet) < 12 or packet[2] & 0x80:
         return b""
     flags = bytes([0x80 | (packet[2] & 0x79), 0x80 | rcode])
-    question = packet[12:] if packet[4:12] == b"\0\1\0\0\0\0\0\0" else b""
-    counts = packet[4:12] if question else bytes(8)
-    return packet[:2] + flags + counts + question
+    return packet[:2] + flags + bytes(8)
 
 
 def render_answer(query: dnslib.DNSRecord, answer: Answer, snapshot: Snapshot) -> dnslib.DNSRecord:
