@@ -127,7 +127,7 @@ def render_haproxy(lab: Lab, *, bind: str) -> str:
     servers = "\n".join(f"  server {master.name} {master.address}:{API_PORT}" for master in lab.masters)
     return f"""\
 global
-  maxconn 10000
+  maxconn 4000
   log stdout format raw local0 notice
 
 defaults

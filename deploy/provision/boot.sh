@@ -8,9 +8,9 @@ services=$SERVICES/$role
 # A container is given its cgroups read-only, and on cgroup v2 its root group may not both hold processes
 # and delegate controllers: a nested engine needs neither restriction.
 open_cgroups() {
-  mount -o remount,rw /sys 2>/dev/null || true
+  mount -o remount,bind,rw /sys 2>/dev/null || true
   for mounted in /sys/fs/cgroup /sys/fs/cgroup/*/; do
-    mount -o remount,rw "$mounted" 2>/dev/null || true
+    mount -o remount,bind,rw "$mounted" 2>/dev/null || true
   done
   if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
     mkdir -p /sys/fs/cgroup/init
