@@ -1,0 +1,81 @@
+"""The agent's configuration file, ``node.toml``."""
+
+from pathlib import Path
+
+import msgspec
+
+from node_agent.errors import NodeError
+
+
+class BadConfig(NodeError):
+    """The configuration cannot be used; the message names file, field and fix."""
+
+
+class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """PEM files; the certificate serves both as client towards the masters and as server for them."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
+class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that tells one node from another.
+
+    runtime: "docker" or "hollow" (no containers, everything else real). instance: what this agent's containers are
+    labelled with; two agents on one engine need different ones. tls: without it everything is plain text, for tests.
+    """
+
+    name: str
+    address: str
+    masters: tuple[str, ...]
+    tls: Tls | None = None
+    listen: str = "0.0.0.0:10250"  # noqa: S104 - the masters must reach it
+    http_listen: str = "0.0.0.0:10255"  # noqa: S104 - so must whoever scrapes metrics
+    data_dir: Path = Path("/var/lib/trireme/node")
+    runtime: str = "docker"
+    docker_socket: str = "/var/run/docker.sock"
+    sandbox_image: str = "trireme/tools:1"
+    instance: str = ""
+    static_pods: Path | None = None
+    cluster_dns: str = "10.96.0.10"
+    cluster_domain: str = "cluster.local"
+    service_cidr: str = "10.96.0.0/16"
+    pod_cidr: str = "10.244.0.0/16"
+    heartbeat_s: float = 1.0
+    max_pods: int = 110
+    labels: dict[str, str] = {}
+
+
+def load_config(path: Path) -> NodeConfig:
+    """Read and check the file; raises BadConfig."""
+    try:
+        config = msgspec.toml.decode(path.read_bytes(), type=NodeConfig)
+    except OSError as exc:
+        raise BadConfig(f"{path}: cannot be read: {exc.strerror}") from exc
+    except (msgspec.ValidationError, msgspec.DecodeError) as exc:
+        raise BadConfig(f"{path}: {exc}; correct this field") from exc
+    _check(path, config)
+    return config
+
+
+def _check(path: Path, config: NodeConfig) -> None:
+    if config.runtime not in {"docker", "hollow"}:
+        raise BadConfig(f'{path}: field runtime is {config.runtime!r}; use "docker" or "hollow"')
+    if not config.masters:
+        raise BadConfig(f'{path}: field masters is empty; give at least one "ip:6444"')
+    if config.heartbeat_s <= 0:
+        raise BadConfig(f"{path}: field heartbeat_s is {config.heartbeat_s}; use a positive number of seconds")
+    for name in ("listen", "http_listen"):
+        parse_address(path, name, getattr(config, name))
+    for file in (config.tls.ca, config.tls.cert, config.tls.key) if config.tls else ():
+        if not file.is_file():
+            raise BadConfig(f"{path}: table tls names {file}, which is no file; put it there or correct the path")
+
+
+def parse_address(path: Path, field: str, text: str) -> tuple[str, int]:
+    """Return (host, port) of ``host:port``; raises BadConfig."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 <= int(port) < 65536:
+        raise BadConfig(f'{path}: field {field} is {text!r}; use "ip:port"')
+    return host, int(port)
