@@ -1,33 +1,147 @@
-"""The columns in which ``kubectl get`` shows each kind."""
+"""The columns in which ``kubectl get`` shows each kind.
 
-from typing import Any
+A layout is a line of column names and a function from object to cells. ``*`` marks a column of ``-o wide``, ``#`` one
+that holds a number.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, NamedTuple
 
 import msgspec
 
+from api import cells as cells_of
+from api.cells import Cells
 from api.kinds.table import Kind
 from api.meta import Resource
 
 
 class Column(msgspec.Struct, frozen=True):
+    """One column of a table; those of a priority above 0 are shown with ``-o wide`` only."""
+
     name: str
     type: str = "string"
     format: str = ""
-    description: str = ""
     priority: int = 0
 
     def definition(self) -> dict[str, Any]:
+        """Return what a Table says of the column."""
         return {
             "name": self.name,
             "type": self.type,
             "format": self.format,
-            "description": self.description,
+            "description": f"{self.name} of the object",
             "priority": self.priority,
         }
 
 
+class _Layout(NamedTuple):
+    columns: tuple[Column, ...]
+    cells: Callable[[Any, float], Cells]
+
+
 def of(kind: Kind) -> tuple[Column, ...]:
-    return (Column("Name", format="name"), Column("Age"))
+    """Return the columns of a kind."""
+    return _layout(kind).columns
 
 
-def cells(kind: Kind, obj: Resource, now: float) -> list[Any]:
-    return [obj.metadata.name, "1m"]
+def cells(kind: Kind, obj: Resource, now: float) -> Cells:
+    """Return the cells of one object, one for each column.
+
+    now: seconds since 1970, for ages.
+    """
+    return _layout(kind).cells(obj, now)
+
+
+@cache
+def _layout(kind: Kind) -> _Layout:
+    names, write = _LAYOUTS.get((kind.group, kind.plural), _DEFAULT)
+    return _Layout(tuple(_column(each.strip()) for each in names.split(",")), write)
+
+
+def _column(text: str) -> Column:
+    name = text.rstrip("*#")
+    return Column(
+        name,
+        type="integer" if "#" in text else "string",
+        format="name" if name == "Name" else "",
+        priority=1 if "*" in text else 0,
+    )
+
+
+_TEMPLATE = "Containers*, Images*, Selector*"
+_EVENT = "Last Seen, Type, Reason, Object, Subobject*, Source*, Message, First Seen*, Count#*, Name*"
+_VOLUME = (
+    "Name, Capacity, Access Modes, Reclaim Policy, Status, Claim, StorageClass, VolumeAttributesClass, Reason, Age, "
+    "VolumeMode*"
+)
+_RBAC = "rbac.authorization.k8s.io"
+_DEFAULT: tuple[str, Callable[[Any, float], Cells]] = ("Name, Age", cells_of.plain)
+_LAYOUTS: Mapping[tuple[str, str], tuple[str, Callable[[Any, float], Cells]]] = {
+    ("", "pods"): ("Name, Ready, Status, Restarts, Age, IP*, Node*, Nominated Node*, Readiness Gates*", cells_of.pod),
+    ("", "nodes"): (
+        "Name, Status, Roles, Age, Version, Internal-IP*, External-IP*, OS-Image*, Kernel-Version*, Container-Runtime*",
+        cells_of.node,
+    ),
+    ("", "namespaces"): ("Name, Status, Age", cells_of.namespace),
+    ("", "services"): ("Name, Type, Cluster-IP, External-IP, Port(s), Age, Selector*", cells_of.service),
+    ("", "endpoints"): ("Name, Endpoints, Age", cells_of.endpoints),
+    ("", "events"): (_EVENT, cells_of.event),
+    ("", "configmaps"): ("Name, Data#, Age", cells_of.config_map),
+    ("", "secrets"): ("Name, Type, Data#, Age", cells_of.secret),
+    ("", "serviceaccounts"): ("Name, Secrets#, Age", cells_of.service_account),
+    ("", "replicationcontrollers"): (
+        f"Name, Desired#, Current#, Ready#, Age, {_TEMPLATE}",
+        cells_of.replication_controller,
+    ),
+    ("", "podtemplates"): ("Name, Containers, Images, Pod Labels", cells_of.pod_template),
+    ("", "limitranges"): ("Name, Created At", cells_of.created_at),
+    ("", "resourcequotas"): ("Name, Request, Limit, Age", cells_of.resource_quota),
+    ("", "persistentvolumes"): (
+        _VOLUME,
+        cells_of.persistent_volume,
+    ),
+    ("", "persistentvolumeclaims"): (
+        "Name, Status, Volume, Capacity, Access Modes, StorageClass, VolumeAttributesClass, Age, VolumeMode*",
+        cells_of.persistent_volume_claim,
+    ),
+    ("apps", "deployments"): (f"Name, Ready, Up-to-date#, Available#, Age, {_TEMPLATE}", cells_of.deployment),
+    ("apps", "replicasets"): (f"Name, Desired#, Current#, Ready#, Age, {_TEMPLATE}", cells_of.replica_set),
+    ("apps", "statefulsets"): ("Name, Ready, Age, Containers*, Images*", cells_of.stateful_set),
+    ("apps", "daemonsets"): (
+        f"Name, Desired#, Current#, Ready#, Up-to-date#, Available#, Node Selector, Age, {_TEMPLATE}",
+        cells_of.daemon_set,
+    ),
+    ("apps", "controllerrevisions"): ("Name, Controller, Revision#, Age", cells_of.controller_revision),
+    ("batch", "jobs"): (f"Name, Status, Completions, Duration, Age, {_TEMPLATE}", cells_of.job),
+    ("batch", "cronjobs"): (
+        f"Name, Schedule, Timezone, Suspend, Active#, Last Schedule, Age, {_TEMPLATE}",
+        cells_of.cron_job,
+    ),
+    ("autoscaling", "horizontalpodautoscalers"): (
+        "Name, Reference, Targets, MinPods, MaxPods#, Replicas#, Age",
+        cells_of.autoscaler,
+    ),
+    ("policy", "poddisruptionbudgets"): (
+        "Name, Min Available, Max Unavailable, Allowed Disruptions#, Age",
+        cells_of.disruption_budget,
+    ),
+    ("networking.k8s.io", "ingresses"): ("Name, Class, Hosts, Address, Ports, Age", cells_of.ingress),
+    ("networking.k8s.io", "ingressclasses"): ("Name, Controller, Parameters, Age", cells_of.ingress_class),
+    ("networking.k8s.io", "networkpolicies"): ("Name, Pod-Selector, Age", cells_of.network_policy),
+    ("discovery.k8s.io", "endpointslices"): ("Name, AddressType, Ports, Endpoints, Age", cells_of.endpoint_slice),
+    ("coordination.k8s.io", "leases"): ("Name, Holder, Age", cells_of.lease),
+    ("events.k8s.io", "events"): (_EVENT, cells_of.new_event),
+    (_RBAC, "roles"): ("Name, Created At", cells_of.created_at),
+    (_RBAC, "clusterroles"): ("Name, Created At", cells_of.created_at),
+    (_RBAC, "rolebindings"): ("Name, Role, Age, Users*, Groups*, ServiceAccounts*", cells_of.binding),
+    (_RBAC, "clusterrolebindings"): ("Name, Role, Age, Users*, Groups*, ServiceAccounts*", cells_of.binding),
+    ("storage.k8s.io", "storageclasses"): (
+        "Name, Provisioner, ReclaimPolicy, VolumeBindingMode, AllowVolumeExpansion, Age",
+        cells_of.storage_class,
+    ),
+    ("scheduling.k8s.io", "priorityclasses"): (
+        "Name, Value#, Global-Default, Age, PreemptionPolicy",
+        cells_of.priority_class,
+    ),
+}
