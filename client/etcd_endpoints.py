@@ -101,14 +101,22 @@ class Endpoint:
 
     async def connect(self, timeout_s: float) -> None:
         """Return when a connection stands. Raises EndpointLost: nothing was sent then."""
-        if self._channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY:
+        state = self._channel.get_state(try_to_connect=True)
+        if state is grpc.ChannelConnectivity.READY:
             return
         try:
             async with asyncio.timeout(timeout_s):
-                await self._channel.channel_ready()
-        except TimeoutError as exc:
-            self.distrust("no connection")
-            raise EndpointLost(f"{self.address}: no connection", maybe_applied=False) from exc
+                while state is not grpc.ChannelConnectivity.READY:
+                    if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                        break
+                    await self._channel.wait_for_state_change(state)
+                    state = self._channel.get_state(try_to_connect=True)
+                else:
+                    return
+        except TimeoutError:
+            pass  # not even refused; the same to the caller
+        self.distrust("no connection")
+        raise EndpointLost(f"{self.address}: no connection", maybe_applied=False)
 
     async def call(self, method: UnaryCall[Response], request: Any, *, timeout_s: float, patience_s: float) -> Response:
         """Return the answer. Raises EndpointLost, or grpc's error for what the store itself decided."""

@@ -5,11 +5,13 @@ import contextlib
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
 import grpc.aio
+from aiohttp import web
 
 from .config import Config, cluster_id, member_id, peer_address
 from .engine import Engine, EngineError, MemberId, Term
@@ -18,7 +20,7 @@ from .engines.native import NativeConfig, NativeEngine
 from .etcd_api.auth import AuthService
 from .etcd_api.backend import Backend, MemberFacts
 from .etcd_api.cluster import ClusterService
-from .etcd_api.front import LeaderGuard, make_server, set_serving
+from .etcd_api.front import CallCounts, LeaderGuard, make_server, set_serving
 from .etcd_api.kv import KvService
 from .etcd_api.lease import LeaseService
 from .etcd_api.maintenance import MaintenanceService
@@ -27,6 +29,7 @@ from .etcd_api.watch import WatchService
 from .machine import Machine, encode
 from .mvcc.lease import LeaseClock
 from .mvcc.requests import Alarm, AlarmKind, LeaseExpire, Publish, SetAlarm
+from .observe import Observer, serve
 from .tls import TlsFiles
 
 log = logging.getLogger(__name__)
@@ -86,6 +89,7 @@ class Member:
             min_lease_ttl_s=MIN_LEASE_TTL_S,
         )
         self.guard = LeaderGuard(self.engine.status)
+        self.calls: CallCounts = Counter()
         self.leader_changes = 0
         self.client_port = 0  # known once started; the configuration may leave the choice to the system
         self._leader = MemberId(0)
@@ -93,15 +97,19 @@ class Member:
         self._leader_seen = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
         self._server: grpc.aio.Server | None = None
+        self._http: web.AppRunner | None = None
 
     async def start(self) -> None:
         """Recover, join the group, then let clients in. Raises OSError if an address is taken."""
         await self.engine.start(self.machine)
         try:
-            self._server, self._health = make_server(self._services().methods(), self.guard)
+            self._server, self._health = make_server(self._services().methods(), self.guard, self.calls)
             self.client_port = _bind(self._server, self.config.client_listen, self.config.client_tls)
             await self._server.start()
+            await self._observe()
         except BaseException:
+            if self._server is not None:
+                await self._server.stop(None)
             await self.engine.stop()
             raise
         self._tasks = [asyncio.create_task(self._pulse()), asyncio.create_task(self._publish())]
@@ -114,11 +122,25 @@ class Member:
             self.machine.store.revision,
         )
 
+    async def _observe(self) -> None:
+        if self.config.metrics_listen is None:
+            return
+        observer = Observer(
+            self.backend,
+            self.calls,
+            name=self.config.name,
+            engine=self.config.engine,
+            leader_changes=lambda: self.leader_changes,
+        )
+        self._http = await serve(observer.app(), self.config.metrics_listen)
+
     async def stop(self) -> None:
         """Let clients go, then leave the group."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._http is not None:
+            await self._http.cleanup()
         if self._server is not None:
             await set_serving(self._health, serving=False)
             await self._server.stop(STOP_GRACE_S)

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
@@ -15,7 +16,7 @@ from raft_store.engine import MemberStatus
 
 from .backend import MAX_REQUEST_BYTES
 from .errors import NO_LEADER, RpcError
-from .services import Method, StreamMethod, Unary, UnaryMethod
+from .services import Method, StreamMethod, UnaryMethod
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,9 @@ SERVER_OPTIONS = (
 )
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+CallCounts = Counter[tuple[str, str, str]]  # (service, method, code) -> calls that ended so
 
 
 class LeaderGuard:
@@ -72,12 +76,14 @@ class LeaderGuard:
             task.cancel()
 
 
-def make_server(methods: Sequence[Method], guard: LeaderGuard) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+def make_server(
+    methods: Sequence[Method], guard: LeaderGuard, calls: CallCounts
+) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """Return a server with the services, health and reflection registered; no port is bound yet."""
     server = grpc.aio.server(options=SERVER_OPTIONS)
-    by_service: dict[str, dict[str, "grpc.RpcMethodHandler[Any, Any]"]] = {}
+    by_service: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
     for method in methods:
-        by_service.setdefault(f"{PACKAGE}.{method.service}", {})[method.method] = _handler(method, guard)
+        by_service.setdefault(f"{PACKAGE}.{method.service}", {})[method.method] = _handler(method, guard, calls)
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler(service, rpcs) for service, rpcs in by_service.items()]
     )
@@ -93,52 +99,61 @@ async def set_serving(servicer: health.aio.HealthServicer, *, serving: bool) -> 
     await servicer.set("", status)
 
 
-def _handler(method: Method, guard: LeaderGuard) -> "grpc.RpcMethodHandler[Any, Any]":
+def _handler(method: Method, guard: LeaderGuard, calls: CallCounts) -> "grpc.RpcMethodHandler[Any, Any]":
     match method:
         case UnaryMethod():
             return grpc.unary_unary_rpc_method_handler(
-                _unary(method.handler, guard),
-                request_deserializer=method.request.FromString,
-                response_serializer=_serialize,
-            )
-        case StreamMethod(many_requests=True):
-            return grpc.stream_stream_rpc_method_handler(
-                _stream(method, guard),
+                _unary(method, guard, calls),
                 request_deserializer=method.request.FromString,
                 response_serializer=_serialize,
             )
         case StreamMethod():
-            return grpc.unary_stream_rpc_method_handler(
-                _stream(method, guard),
+            make = (
+                grpc.stream_stream_rpc_method_handler if method.many_requests else grpc.unary_stream_rpc_method_handler
+            )
+            return make(
+                _stream(method, guard, calls),
                 request_deserializer=method.request.FromString,
                 response_serializer=_serialize,
             )
 
 
-def _unary(handler: Unary, guard: LeaderGuard) -> Callable[..., Awaitable[Message]]:
+def _unary(method: UnaryMethod, guard: LeaderGuard, calls: CallCounts) -> Callable[..., Awaitable[Message]]:
+    handler = method.handler
+    ended_well = (f"{PACKAGE}.{method.service}", method.method, "OK")
+
     async def call(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
         try:
             guard.check(context)
-            return await handler(request)
+            response = await handler(request)
         except RpcError as exc:
-            await context.abort(_CODES[exc.code], exc.text)
+            await _abort(context, method, exc, calls)
+        calls[ended_well] += 1
+        return response
 
     return call
 
 
-def _stream(method: StreamMethod, guard: LeaderGuard) -> Callable[..., Awaitable[None]]:
+def _stream(method: StreamMethod, guard: LeaderGuard, calls: CallCounts) -> Callable[..., Awaitable[None]]:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         requests = request if method.many_requests else _once(request)
         try:
+            guarded = guard.check(context)
             running = method.handler(requests, context.write)
-            if guard.check(context):
-                await guard.run(running)
-            else:
-                await running
+            await (guard.run(running) if guarded else running)
         except RpcError as exc:
-            await context.abort(_CODES[exc.code], exc.text)
+            await _abort(context, method, exc, calls)
+        calls[f"{PACKAGE}.{method.service}", method.method, "OK"] += 1
 
     return call
+
+
+async def _abort(
+    context: grpc.aio.ServicerContext[Any, Any], method: Method, exc: RpcError, calls: CallCounts
+) -> NoReturn:
+    code = _CODES[exc.code]
+    calls[f"{PACKAGE}.{method.service}", method.method, code.name] += 1
+    await context.abort(code, exc.text)
 
 
 async def _once(request: Message) -> AsyncIterator[Message]:

@@ -1,0 +1,1 @@
+"""What a program needs to talk to the masters and to the store; knows nothing of who uses it."""
