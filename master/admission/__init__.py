@@ -1,0 +1,1 @@
+"""Who may change, complete or refuse an object on its way into the store."""

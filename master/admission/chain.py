@@ -1,0 +1,65 @@
+"""The admission chain: every write passes its plugins, first those that change the object, then those that judge it."""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from api.kinds.table import Kind
+from api.meta import Resource
+from master.access.user import User
+
+Operation = Literal["CREATE", "UPDATE", "DELETE"]
+
+
+class Attributes(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plugin may look at. ``obj`` is None for DELETE, ``old`` for CREATE."""
+
+    kind: Kind
+    operation: Operation
+    namespace: str
+    name: str
+    subresource: str = ""
+    user: User
+    dry_run: bool = False
+    obj: Resource | None = None
+    old: Resource | None = None
+
+
+class Plugin(Protocol):
+    """One rule of admission."""
+
+    async def mutate(self, attributes: Attributes, obj: Resource) -> Resource:
+        """Return what to make of ``obj``; raises ApiError to refuse it."""
+
+    async def judge(self, attributes: Attributes) -> None:
+        """Raise ApiError if this may not be done."""
+
+
+class Rule:
+    """A plugin that does nothing; others override what they need."""
+
+    async def mutate(self, attributes: Attributes, obj: Resource) -> Resource:  # noqa: ARG002 - the protocol's shape
+        """Change nothing."""
+        return obj
+
+    async def judge(self, attributes: Attributes) -> None:
+        """Refuse nothing."""
+
+
+class Chain:
+    """The plugins in their order."""
+
+    def __init__(self, plugins: Sequence[Plugin] = ()) -> None:
+        self._plugins = tuple(plugins)
+
+    async def mutate(self, attributes: Attributes, obj: Resource) -> Resource:
+        """Return ``obj`` as every plugin in turn has changed it."""
+        for plugin in self._plugins:
+            obj = await plugin.mutate(attributes, obj)
+        return obj
+
+    async def judge(self, attributes: Attributes) -> None:
+        """Let every plugin refuse."""
+        for plugin in self._plugins:
+            await plugin.judge(attributes)

@@ -1,0 +1,168 @@
+"""One place's objects, its recent history, and the watchers who follow it.
+
+Index, log and watchers take a change in one step of the event loop, so they never disagree. A watcher that resumes
+reads the log; one that starts anew reads the index; both then stay on the live feed.
+"""
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+
+from sortedcontainers import SortedDict
+
+from api.errors import ApiError, Expired
+from api.kinds.table import Kind
+from client.resources import EventType
+from master.objects import Selection, StoredObject, Wanted
+from master.rest.seam import Event
+
+RECENT_CHANGES = 4096  # of one place, kept for watchers that resume
+RECENT_BYTES = 4 * 1024 * 1024
+WATCHER_BACKLOG = 4096  # events that one watcher may be behind
+
+
+class Change:
+    """One change of one object: ``old`` is None for a new one, ``new`` for a deleted one."""
+
+    __slots__ = ("_gone", "new", "old", "revision")
+
+    def __init__(self, revision: int, old: StoredObject | None, new: StoredObject | None) -> None:
+        self.revision = revision
+        self.old = old
+        self.new = new
+        self._gone: StoredObject | None = None
+
+    def gone(self) -> StoredObject:
+        """Return the last state under the revision of this change: what DELETED shows."""
+        if self._gone is None:
+            assert self.old is not None
+            self._gone = self.old.at(self.revision)
+        return self._gone
+
+    def seen_by(self, wanted: Wanted) -> Event | None:
+        """Return the event that this is to somebody who wants only some objects, if any."""
+        was = self.old is not None and wanted(self.old)
+        if self.new is not None and wanted(self.new):
+            return Event(EventType.MODIFIED if was else EventType.ADDED, self.new, self.revision)
+        return Event(EventType.DELETED, self.gone(), self.revision) if was else None
+
+    @property
+    def weight(self) -> int:
+        """Return about how many bytes the log holds for it; the new state is in the index anyway."""
+        return 200 + (len(self.old.json) if self.old is not None else 0)
+
+
+class Watcher:
+    """One open watch: a bounded queue between the cache and a client that may be slow."""
+
+    def __init__(self, wanted: Wanted, *, bookmarks: bool = False, backlog: int = WATCHER_BACKLOG) -> None:
+        self.wanted = wanted
+        self.bookmarks = bookmarks
+        self.told = 0  # every change up to this revision has been queued or was not wanted
+        self._limit = backlog
+        self._events: deque[Event] = deque()
+        self._ready = asyncio.Event()
+        self._failure: ApiError | None = None
+
+    def preload(self, events: Iterable[Event]) -> None:
+        """Queue the initial events, to which no limit applies."""
+        self._events.extend(events)
+        if self._events:
+            self._ready.set()
+
+    def offer(self, change: Change) -> None:
+        """Queue what ``change`` is to this watcher."""
+        if (event := change.seen_by(self.wanted)) is not None:
+            self.put(event)
+
+    def put(self, event: Event) -> None:
+        """Queue an event; a watcher that is too far behind is cut and told so."""
+        if self._failure is not None:
+            return
+        if len(self._events) >= self._limit:
+            self._events.clear()
+            self.fail(Expired("too old resource version: this watch fell too far behind and must start again"))
+            return
+        self._events.append(event)
+        self.told = event.revision
+        self._ready.set()
+
+    def fail(self, error: ApiError) -> None:
+        """End the watch with ``error``, after what is queued."""
+        self._failure = self._failure or error
+        self._ready.set()
+
+    async def next_batch(self) -> Sequence[Event]:
+        """Return what is ready, waiting for at least one event; raises what ended the watch."""
+        await self._ready.wait()
+        batch = tuple(self._events)
+        self._events.clear()
+        if batch:
+            if self._failure is None:
+                self._ready.clear()
+            return batch
+        assert self._failure is not None
+        raise self._failure
+
+
+class PlaceCache:
+    """The objects of one place, ordered by key, and what happened to them lately."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.objects: SortedDict[str, StoredObject] = SortedDict()  # "namespace/name", or "name"
+        self.watchers: dict[Watcher, None] = {}
+        self.floor = 0  # the log has every change after this revision
+        self._log: deque[Change] = deque()
+        self._log_bytes = 0
+
+    def record(self, name: str, new: StoredObject | None, revision: int) -> None:
+        """Take one change into the index and the log, and tell the watchers."""
+        old = self.objects.get(name)
+        if new is not None:
+            self.objects[name] = new
+        elif old is not None:
+            del self.objects[name]
+        else:
+            return
+        change = Change(revision, old, new)
+        self._append(change)
+        for watcher in tuple(self.watchers):
+            watcher.offer(change)
+
+    def _append(self, change: Change) -> None:
+        self._log.append(change)
+        self._log_bytes += change.weight
+        while len(self._log) > RECENT_CHANGES or self._log_bytes > RECENT_BYTES:
+            dropped = self._log.popleft()
+            self._log_bytes -= dropped.weight
+            self.floor = dropped.revision
+
+    def forget_history(self, revision: int) -> None:
+        """Drop the log: there is a gap in it before ``revision``."""
+        self._log.clear()
+        self._log_bytes = 0
+        self.floor = revision
+
+    def since(self, revision: int) -> Sequence[Change]:
+        """Return the logged changes after ``revision``, oldest first; ``revision`` is not before ``floor``."""
+        recent = list(itertools.takewhile(lambda change: change.revision > revision, reversed(self._log)))
+        recent.reverse()
+        return recent
+
+    def get(self, namespace: str, name: str) -> StoredObject | None:
+        """Return one object."""
+        found: StoredObject | None = self.objects.get(f"{namespace}/{name}" if self.kind.namespaced else name)
+        return found
+
+    def select(self, selection: Selection, wanted: Wanted, *, after: str = "") -> Iterator[StoredObject]:
+        """Yield the wanted objects in key order, beginning behind the key ``after``."""
+        if selection.name and (selection.namespace or not self.kind.namespaced):
+            found = self.get(selection.namespace, selection.name)
+            return iter((found,) if found is not None and not after and wanted(found) else ())
+        first, last = after, None
+        if selection.namespace:
+            first, last = max(after, f"{selection.namespace}/"), f"{selection.namespace}0"  # "0" follows "/"
+        keys = self.objects.irange(first or None, last, inclusive=(first != after, False))
+        return filter(wanted, map(self.objects.__getitem__, keys))

@@ -1,0 +1,159 @@
+"""The registry: every verb on every kind in the table, for REST, gRPC and the controllers alike."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from api.errors import MethodNotAllowed, NotFound
+from api.kinds.table import Kind, Table
+from api.meta import DeleteOptions
+from master.access.user import User
+from master.actions import PodActions
+from master.cache import WatchCache
+from master.objects import StoredObject
+from master.reads import Reader
+from master.rest.seam import Deleted, Event, Page, Query, WriteOptions, Written
+from master.scale import scale_of
+from master.storage import Fence
+from master.writes import Writer
+
+_DELETIONS_AT_ONCE = 16
+
+
+class Registry:
+    """Implements ``master.rest.seam.Registry``."""
+
+    def __init__(self, table: Table, cache: WatchCache, reader: Reader, writer: Writer) -> None:
+        self._table = table
+        self._cache = cache
+        self._reader = reader
+        self._writer = writer
+        self._actions = PodActions(table, reader, writer)
+
+    @property
+    def table(self) -> Table:
+        """Return the kinds that are served."""
+        return self._table
+
+    @property
+    def cache_revision(self) -> int:
+        """Return up to where this master's cache knows everything."""
+        return self._cache.revision
+
+    async def get(
+        self, kind: Kind, *, namespace: str, name: str, subresource: str = "", resource_version: str = ""
+    ) -> StoredObject:
+        """Return one object (of subresource "scale": its Scale); raises NotFound."""
+        stored = await self._reader.get(kind, namespace=namespace, name=name, resource_version=resource_version)
+        return scale_of(stored) if subresource == "scale" else stored
+
+    async def list(self, kind: Kind, query: Query) -> Page:
+        """Return the objects that match, in key order."""
+        return await self._reader.list(kind, query)
+
+    def watch(self, kind: Kind, query: Query) -> AsyncGenerator[Sequence[Event], None]:
+        """Yield the changes in order; the first batch may be empty: the watch is open."""
+        return self._reader.watch(kind, query)
+
+    async def create(
+        self,
+        kind: Kind,
+        document: Mapping[str, Any],
+        *,
+        namespace: str,
+        name: str = "",
+        subresource: str = "",
+        options: WriteOptions,
+        fence: Fence | None = None,
+    ) -> Written:
+        """Store a new object; with ``name`` and ``subresource`` act on an existing one (binding, eviction)."""
+        match subresource:
+            case "":
+                return await self._writer.create(kind, document, namespace=namespace, options=options, fence=fence)
+            case "binding":
+                return await self._actions.bind(document, namespace=namespace, name=name, options=options, fence=fence)
+            case "eviction":
+                return await self._actions.evict(document, namespace=namespace, name=name, options=options, fence=fence)
+        raise MethodNotAllowed("the server does not allow this method on the requested resource")
+
+    async def update(
+        self,
+        kind: Kind,
+        document: Mapping[str, Any],
+        *,
+        namespace: str,
+        name: str,
+        subresource: str = "",
+        options: WriteOptions,
+        fence: Fence | None = None,
+    ) -> Written:
+        """Replace an object."""
+        return await self._writer.update(
+            kind, document, namespace=namespace, name=name, subresource=subresource, options=options, fence=fence
+        )
+
+    async def patch(
+        self,
+        kind: Kind,
+        patch: Any,
+        patch_type: str,
+        *,
+        namespace: str,
+        name: str,
+        subresource: str = "",
+        options: WriteOptions,
+        fence: Fence | None = None,
+    ) -> Written:
+        """Change an object; ``patch_type``: "json", "merge", "strategic" or "apply"."""
+        return await self._writer.patch(
+            kind,
+            patch,
+            patch_type,
+            namespace=namespace,
+            name=name,
+            subresource=subresource,
+            options=options,
+            fence=fence,
+        )
+
+    async def delete(
+        self,
+        kind: Kind,
+        *,
+        namespace: str,
+        name: str,
+        options: DeleteOptions,
+        user: User,
+        fence: Fence | None = None,
+    ) -> Deleted:
+        """Delete an object, or begin to."""
+        return await self._writer.delete(kind, namespace=namespace, name=name, options=options, user=user, fence=fence)
+
+    async def delete_collection(
+        self, kind: Kind, query: Query, *, options: DeleteOptions, user: User, fence: Fence | None = None
+    ) -> Sequence[StoredObject]:
+        """Delete every object that matches; return their last states."""
+        page = await self._reader.list(kind, query)
+        at_once = asyncio.Semaphore(_DELETIONS_AT_ONCE)
+
+        async def delete(stored: StoredObject) -> StoredObject | None:
+            async with at_once:
+                try:
+                    deleted = await self.delete(
+                        kind, namespace=stored.namespace, name=stored.name, options=options, user=user, fence=fence
+                    )
+                except NotFound:
+                    return None
+                assert isinstance(deleted.stored, StoredObject)
+                return deleted.stored
+
+        found = [each for each in page.items if isinstance(each, StoredObject)]
+        results = await asyncio.gather(*(delete(each) for each in found))
+        return [each for each in results if each is not None]
+
+    def problems(self) -> Mapping[str, str]:
+        """Return check -> what is wrong for each readiness check; an empty text is a passed check."""
+        return {
+            "watch-cache": "" if self._cache.synced else "the watch cache has not read the store yet",
+            "store": "" if self._cache.connected else "the store does not answer",
+        }

@@ -1,0 +1,163 @@
+"""How kinds differ in what the API server does to their objects: one row for each kind that differs.
+
+A strategy's functions are pure; what every kind has in common (uid, timestamps, generation, finalizers) is in
+``master.lifecycle``.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import msgspec
+from msgspec.structs import replace
+
+from api import quantity
+from api.kinds.core import Namespace, NamespaceSpec, NamespaceStatus
+from api.kinds.pods import Container, Pod, PodStatus
+from api.kinds.table import Kind
+from api.meta import DeleteOptions, Resource
+from api.struct import ApiStruct
+
+DEFAULT_POD_GRACE_S = 30
+
+
+def _unchanged(obj: Resource) -> Resource:
+    return obj
+
+
+def _not_graceful(obj: Resource, options: DeleteOptions) -> int | None:  # noqa: ARG001 - one signature for all rows
+    return None
+
+
+def _not_held(obj: Resource) -> bool:  # noqa: ARG001 - one signature for all rows
+    return False
+
+
+class Strategy(msgspec.Struct, frozen=True, kw_only=True):
+    """What a kind's objects go through beside the common path."""
+
+    on_create: Callable[[Resource], Resource] = _unchanged  # after the status has been reset
+    keeps_status: bool = False  # a new object's status is its author's
+    counts_generations: bool = False
+    counts_annotations: bool = False  # a change of annotations is a new generation, too
+    # Seconds of grace that a deletion gives; None: the kind knows no grace.
+    grace_s: Callable[[Resource, DeleteOptions], int | None] = _not_graceful
+    # Whether something beside metadata.finalizers keeps a deleted object in place.
+    held: Callable[[Resource], bool] = _not_held
+    orphans_by_default: bool = False  # deletion without a policy leaves dependents alone
+    unconditional_update: bool = True  # an update may leave resourceVersion out
+    ttl_s: int = 0  # the store forgets objects after so long; 0: never
+
+
+def _new_pod(obj: Resource) -> Resource:
+    pod = cast("Pod", obj)
+    return replace(pod, status=PodStatus(phase="Pending", qos_class=qos_class(pod)))
+
+
+def qos_class(pod: Pod) -> str:
+    """Return Guaranteed (every container has equal limits and requests of both), Burstable, or BestEffort."""
+    containers = (*pod.spec.containers, *pod.spec.init_containers)
+    if not any(_amounts(each, part) for each in containers for part in ("limits", "requests")):
+        return "BestEffort"
+    return "Guaranteed" if all(_is_guaranteed(each) for each in containers) else "Burstable"
+
+
+def _amounts(container: Container, part: str) -> dict[str, str]:
+    """Return the CPU and memory that a container names, without zeros."""
+    amounts: dict[str, str] = getattr(container.resources, part, None) or {}
+    return {name: text for name, text in amounts.items() if name in ("cpu", "memory") and quantity.parse(text) > 0}
+
+
+def _is_guaranteed(container: Container) -> bool:
+    limits, requests = _amounts(container, "limits"), _amounts(container, "requests")
+    return len(limits) == 2 and all(
+        quantity.parse(requests.get(name, text)) == quantity.parse(text) for name, text in limits.items()
+    )
+
+
+def _pod_grace(obj: Resource, options: DeleteOptions) -> int | None:
+    pod = cast("Pod", obj)
+    if not pod.spec.node_name or pod.status.phase in ("Failed", "Succeeded"):
+        return 0
+    wanted = options.grace_period_seconds
+    if wanted is None:
+        wanted = pod.spec.termination_grace_period_seconds
+    if wanted is None:
+        wanted = DEFAULT_POD_GRACE_S
+    return 1 if wanted < 0 else wanted
+
+
+def _new_namespace(obj: Resource) -> Resource:
+    namespace = cast("Namespace", obj)
+    finalizers = namespace.spec.finalizers
+    if "kubernetes" not in finalizers:
+        finalizers = (*finalizers, "kubernetes")
+    # Selectors of network policies find a namespace by this label.
+    labels = {**namespace.metadata.labels, "kubernetes.io/metadata.name": namespace.metadata.name}
+    return replace(
+        namespace,
+        metadata=replace(namespace.metadata, labels=labels),
+        spec=NamespaceSpec(finalizers=finalizers),
+        status=NamespaceStatus(phase="Active"),
+    )
+
+
+def _namespace_held(obj: Resource) -> bool:
+    return bool(cast("Namespace", obj).spec.finalizers)
+
+
+def _new_volume(obj: Resource) -> Resource:
+    volume = cast("Any", obj)
+    return cast("Resource", replace(volume, status=replace(volume.status, phase="Pending")))
+
+
+_COUNTING = Strategy(counts_generations=True)
+_PLAIN = Strategy()
+
+STRATEGIES: Mapping[tuple[str, str], Strategy] = {
+    ("", "pods"): Strategy(on_create=_new_pod, grace_s=_pod_grace, counts_generations=True),
+    ("", "namespaces"): Strategy(on_create=_new_namespace, held=_namespace_held),
+    ("", "nodes"): Strategy(keeps_status=True),
+    ("", "events"): Strategy(ttl_s=3600),
+    ("", "replicationcontrollers"): Strategy(counts_generations=True, orphans_by_default=True),
+    ("", "persistentvolumes"): Strategy(on_create=_new_volume),
+    ("", "persistentvolumeclaims"): Strategy(on_create=_new_volume),
+    ("apps", "deployments"): Strategy(counts_generations=True, counts_annotations=True),
+    ("apps", "replicasets"): _COUNTING,
+    ("apps", "statefulsets"): _COUNTING,
+    ("apps", "daemonsets"): _COUNTING,
+    ("batch", "jobs"): Strategy(counts_generations=True, orphans_by_default=True),
+    ("batch", "cronjobs"): _COUNTING,
+    ("policy", "poddisruptionbudgets"): Strategy(counts_generations=True, unconditional_update=False),
+    ("networking.k8s.io", "ingresses"): _COUNTING,
+    ("networking.k8s.io", "ingressclasses"): _COUNTING,
+    ("networking.k8s.io", "networkpolicies"): _COUNTING,
+    ("discovery.k8s.io", "endpointslices"): _COUNTING,
+    ("coordination.k8s.io", "leases"): Strategy(unconditional_update=False),
+}
+
+
+def strategy_of(kind: Kind) -> Strategy:
+    """Return what is special about ``kind``; custom resources count generations."""
+    return STRATEGIES.get(kind.place, _PLAIN)
+
+
+def has_status(kind: Kind) -> bool:
+    """Return whether spec and status of ``kind`` are written separately."""
+    return "status" in kind.subresources
+
+
+def spec_of(obj: Resource) -> tuple[object, ...]:
+    """Return everything of ``obj`` that is neither metadata nor status."""
+    skipped = ("api_version", "kind", "metadata", "status")
+    return tuple(getattr(obj, name) for name in obj.__struct_fields__ if name not in skipped)
+
+
+def with_status_of(obj: Resource, other: Resource) -> Resource:
+    """Return ``obj`` with the status of ``other``."""
+    return replace(obj, status=cast("Any", other).status)
+
+
+def without_status(kind: Kind, obj: Resource) -> Resource:
+    """Return ``obj`` with the status that an object of ``kind`` begins with."""
+    empty: ApiStruct = cast("Any", kind.model()).status
+    return replace(obj, status=empty)
