@@ -1,9 +1,11 @@
-"""From the API's Service objects and their backends to what DNS names are made of."""
+"""From API objects to what DNS needs: the names of services, and how a pod's resolver is set up."""
 
 from collections.abc import Iterable, Mapping
 
 from api.kinds.core import Service
+from api.kinds.pods import Pod
 from node_agent.dns.answers import DnsEndpoint, DnsPort, DnsService
+from node_agent.dns.resolv_conf import ResolvConf, render_pod_resolv_conf
 from node_agent.proxy.model import Backend, Key, key_of
 
 
@@ -32,4 +34,27 @@ def dns_service(service: Service, backends: tuple[Backend, ...]) -> DnsService:
             for b in backends
         ),
         publish_not_ready=bool(spec.publish_not_ready_addresses),
+    )
+
+
+def pod_resolv_conf(pod: Pod, *, cluster_dns: str, cluster_domain: str, host: ResolvConf) -> str:
+    """Return the text of the pod's ``resolv.conf``. Raises ValueError for a dnsPolicy that cannot work."""
+    asked = pod.spec.dns_config
+    config = (
+        ResolvConf(
+            asked.nameservers,
+            asked.searches,
+            tuple(f"{o.name}:{o.value}" if o.value else o.name for o in asked.options),
+        )
+        if asked
+        else None
+    )
+    return render_pod_resolv_conf(
+        policy=pod.spec.dns_policy or "ClusterFirst",
+        namespace=pod.metadata.namespace,
+        cluster_dns=cluster_dns,
+        cluster_domain=cluster_domain,
+        host=host,
+        host_network=bool(pod.spec.host_network),
+        config=config,
     )

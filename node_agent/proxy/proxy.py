@@ -18,7 +18,7 @@ from node_agent.errors import NodeError
 from node_agent.network import kernel
 from node_agent.proxy.conntrack import Flow, FlowForgetter, forget_flows, stale_flows
 from node_agent.proxy.iptables import TABLES, Iptables
-from node_agent.proxy.rules import CANARY, OWNED_PREFIXES, ProxyConfig, ServicePort, render_rules
+from node_agent.proxy.rules import CANARY, OWNED_PREFIXES, Chains, ProxyConfig, ServicePort, assemble, render_parts
 from node_agent.proxy.ruleset import Ruleset, missing_from
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class ServiceProxy:
         self._timing = timing or ProxyTiming()
         self._on_look = on_look
         self._wanted: tuple[ServicePort, ...] | None = None
+        self._parts: dict[ServicePort, Chains] = {}
         self._written: tuple[ServicePort, ...] = ()
         self._programmed: Ruleset | None = None  # None: what the kernel holds is not known
         # Cancelling ``run`` does not stop a write that its thread has begun; clean_up waits for it here.
@@ -155,7 +156,8 @@ class ServiceProxy:
     def _write_rules(self, services: tuple[ServicePort, ...]) -> frozenset[Flow]:
         """Write the rules and return the flows that must be forgotten now."""
         started = time.monotonic()
-        rules = render_rules(services, self._config)
+        self._parts = render_parts(services, self._config, self._parts)
+        rules = assemble(self._parts.values())
         if self._programmed is None:
             self._iptables.replace(rules, OWNED_PREFIXES)
         else:

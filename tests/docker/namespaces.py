@@ -1,6 +1,6 @@
 """Hosts and pods as network namespaces: real kernel, real rules, no engine.
 
-A ``Namespace`` runs functions and coroutines in a thread that entered it; so does every worker thread
+A ``Place`` runs functions and coroutines in a thread that entered it; so does every worker thread
 of that coroutine's loop. Nothing touches the machine's own namespace.
 """
 
@@ -19,28 +19,15 @@ from pyroute2.netns import setns
 T = TypeVar("T")
 
 
-class Namespace:
-    def __init__(self, name: str) -> None:
-        self.name = f"trireme-test-{os.getpid()}-{name}"
-        self.path = f"/run/netns/{self.name}"
-        _ip("netns", "add", self.name)
-        self._file = os.open(self.path, os.O_RDONLY)
-        self.sh("ip link set lo up")
+class Place:
+    """An existing network namespace, held open."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._file = os.open(path, os.O_RDONLY)
 
     def close(self) -> None:
         os.close(self._file)
-        _ip("netns", "del", self.name)
-
-    def sh(self, command: str) -> str:
-        done = subprocess.run(
-            ["ip", "netns", "exec", self.name, "sh", "-c", command],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert done.returncode == 0, f"{command}: {done.stderr}"
-        return done.stdout
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
         """Run a function inside and wait for it."""
@@ -76,10 +63,35 @@ class Namespace:
         return self.call(lambda: socket.socket(socket.AF_INET, kind))
 
 
+class Namespace(Place):
+    """A new network namespace with a loopback, removed by ``close``."""
+
+    def __init__(self, name: str) -> None:
+        self.name = f"trireme-test-{os.getpid()}-{name}"
+        _ip("netns", "add", self.name)
+        super().__init__(f"/run/netns/{self.name}")
+        self.sh("ip link set lo up")
+
+    def close(self) -> None:
+        super().close()
+        _ip("netns", "del", self.name)
+
+    def sh(self, command: str) -> str:
+        done = subprocess.run(
+            ["ip", "netns", "exec", self.name, "sh", "-c", command],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        return done.stdout
+
+
 class EchoServer:
     """Answers every connection or datagram with its own name and the client's address."""
 
-    def __init__(self, namespace: Namespace, name: str, port: int, kind: int = socket.SOCK_STREAM) -> None:
+    def __init__(self, namespace: Place, name: str, port: int, kind: int = socket.SOCK_STREAM) -> None:
         self.name = name
         self._socket = namespace.socket(kind)
         self._socket.bind(("0.0.0.0", port))
@@ -112,7 +124,7 @@ class EchoServer:
 
 
 def ask(
-    namespace: Namespace, address: str, port: int, *, source: str | None = None, timeout_s: float = 3.0
+    namespace: Place, address: str, port: int, *, source: str | None = None, timeout_s: float = 3.0
 ) -> tuple[str, str]:
     """Connect from ``namespace`` and return (server's name, the client address it saw)."""
     with namespace.socket() as client:

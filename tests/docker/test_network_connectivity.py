@@ -1,0 +1,153 @@
+"""The whole of a node's network at once, and a real container in it."""
+
+import asyncio
+import io
+import os
+import shutil
+import socket
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import dnslib
+import pytest
+
+from api.kinds.core import Node, NodeAddress, NodeSpec, NodeStatus, Service, ServicePort, ServiceSpec
+from api.meta import ObjectMeta
+from node_agent.connectivity import Connectivity, ConnectivityConfig
+from node_agent.proxy.model import Backend, BackendPort
+from tests.docker.namespaces import EchoServer, Namespace, Place, ask
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
+]
+
+DNS = "10.96.0.10"
+WEB = Service(
+    metadata=ObjectMeta(namespace="default", name="web"),
+    spec=ServiceSpec(type="ClusterIP", cluster_ip="10.96.0.20", ports=(ServicePort(name="http", port=80),)),
+)
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as held:
+        yield held
+
+
+@pytest.fixture
+def image() -> Iterator[str]:
+    """An image of our own with nothing but a static busybox."""
+    busybox = shutil.which("busybox")
+    assert busybox, "this test needs the package busybox-static"
+    name = f"trireme-test-network:{os.getpid()}"
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.add(busybox, "bin/busybox")
+    _docker("import", "-", name, stdin=archive.getvalue())
+    yield name
+    _docker("rmi", name)
+
+
+def _docker(*args: str, stdin: bytes = b"") -> str:
+    done = subprocess.run(["docker", *args], input=stdin, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode().strip()
+
+
+def _namespace(stack: ExitStack, name: str) -> Namespace:
+    made = Namespace(name)
+    stack.callback(made.close)
+    return made
+
+
+def _config(tmp_path: Path) -> ConnectivityConfig:
+    return ConnectivityConfig(
+        node="node1",
+        address="192.0.2.1",
+        data_dir=tmp_path,
+        pod_cidr="10.244.1.0/24",
+        cluster_cidr="10.244.0.0/16",
+        service_cidr="10.96.0.0/16",
+        cluster_dns=DNS,
+    )
+
+
+def _node(name: str, address: str, pod_cidr: str) -> Node:
+    return Node(
+        metadata=ObjectMeta(name=name),
+        spec=NodeSpec(pod_cidr=pod_cidr),
+        status=NodeStatus(addresses=(NodeAddress(type="InternalIP", address=address),)),
+    )
+
+
+def _resolve(pod: Namespace, name: str) -> str:
+    with pod.socket(socket.SOCK_DGRAM) as client:
+        client.settimeout(3)
+        client.sendto(bytes(dnslib.DNSRecord.question(name).pack()), (DNS, 53))
+        return str(dnslib.DNSRecord.parse(client.recv(2048)).short())
+
+
+def test_a_pod_finds_a_service_by_name_and_reaches_it(stack: ExitStack, tmp_path: Path) -> None:
+    host, lan = _namespace(stack, "host"), _namespace(stack, "lan")
+    host.sh(f"ip link add eth0 type veth peer name eth0 netns {lan.name}")
+    host.sh("ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up; ip route add default via 192.0.2.254")
+    lan.sh("ip addr add 192.0.2.254/24 dev eth0; ip link set eth0 up")
+    client, server = _namespace(stack, "client"), _namespace(stack, "server")
+    stack.callback(EchoServer(server, "web", 8080).close)
+    connectivity = Connectivity(_config(tmp_path))
+
+    async def main() -> None:
+        async with connectivity as network:
+            mine = await network.pods.attach(client.path, "client")
+            backend = Backend(
+                (await network.pods.attach(server.path, "server")).address, (BackendPort("http", "TCP", 8080),)
+            )
+            revision = network.update_services([WEB], {("default", "web"): (backend,)})
+            await network.proxy.wait_synced(revision)
+            await network.update_nodes(
+                [_node("node1", "192.0.2.1", "10.244.1.0/24"), _node("node2", "192.0.2.2", "10.244.2.0/24")]
+            )
+            found = await asyncio.to_thread(_resolve, client, "web.default.svc.cluster.local")
+            assert found == "10.96.0.20"
+            assert ask(client, "10.96.0.20", 80) == ("web", mine.address)
+            assert "10.244.2.0/24 via 192.0.2.2" in host.sh("ip route")
+        # The agent is gone for a moment: what was connected stays so.
+        assert ask(client, "10.96.0.20", 80)[0] == "web"
+        await connectivity.clean_up()
+
+    host.run(main)
+    saved = host.sh("iptables-nft-save -t nat; iptables-nft-save -t filter")
+    assert "KUBE" not in saved
+    assert "TRIREME" not in saved
+    links = host.sh("ip -br link")
+    assert "tri" not in links
+    assert "10.244" not in host.sh("ip route")
+
+
+def test_a_real_container_is_plugged_in(image: str, stack: ExitStack, tmp_path: Path) -> None:
+    name = f"trireme-test-{os.getpid()}-sandbox"
+    _docker("run", "-d", "--network", "none", "--name", name, image, "/bin/busybox", "sleep", "60")
+    stack.callback(_docker, "rm", "-f", name)
+    pid = int(_docker("inspect", "-f", "{{.State.Pid}}", name))
+    sandbox = Place(f"/proc/{pid}/ns/net")
+    stack.callback(sandbox.close)
+    stack.callback(EchoServer(sandbox, "container", 8080).close)
+    host, client = _namespace(stack, "host"), _namespace(stack, "client")
+    connectivity = Connectivity(_config(tmp_path))
+
+    async def main() -> None:
+        async with connectivity as network:
+            mine = await network.pods.attach(client.path, "client")
+            plugged = await network.pods.attach(pid, "sandbox")
+            assert ask(client, plugged.address, 8080) == ("container", mine.address)
+            _docker("kill", name)
+            # The kernel removed the pair with the sandbox; detaching what is gone is no error.
+            await network.pods.detach("sandbox")
+            assert network.pods.address_of("sandbox") is None
+        await connectivity.clean_up()
+
+    host.run(main)
