@@ -53,10 +53,10 @@ class Remove(msgspec.Struct, frozen=True):
 
 
 class Fence(msgspec.Struct, frozen=True):
-    """A key whose unchanged creation proves that its holder may still write."""
+    """A key that proves, while nobody has written it since ``revision``, that its holder may still write."""
 
     key: str
-    create_revision: int
+    revision: int
 
 
 class Refused(Exception):
@@ -89,7 +89,7 @@ def _compares(writes: Sequence[Write], fence: Fence | None) -> list[Compare]:
         if write.expect is not None
     ]
     if fence is not None:
-        compares.append(Compare(fence.key.encode(), Fact.CREATE_REVISION, Relation.EQUAL, fence.create_revision))
+        compares.append(Compare(fence.key.encode(), Fact.MOD_REVISION, Relation.EQUAL, fence.revision))
     return compares
 
 
@@ -177,7 +177,7 @@ class Storage:
         }
         if maybe and (revision := await self._done_before(writes[0], present[writes[0].key], answer)) is not None:
             return revision
-        if fence is not None and (not found[-1] or found[-1][0].create_revision != fence.create_revision):
+        if fence is not None and (not found[-1] or found[-1][0].mod_revision != fence.revision):
             raise Fenced("this master does not lead any more", retry_after_s=1)
         raise Refused(present)
 
