@@ -7,7 +7,7 @@ allowed explicitly, because Docker sets the policy of FORWARD to DROP.
 import logging
 
 from node_agent.proxy.iptables import Iptables
-from node_agent.proxy.ruleset import ChainId, Jump, Ruleset, missing_from
+from node_agent.proxy.ruleset import ChainId, Jump, Ruleset
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,10 @@ class PodFirewall:
 
     def ensure(self) -> bool:
         """Write the chains unless they are there already; whether that was needed."""
-        missing = missing_from(self._iptables.present(), self._rules)
+        missing = [c.name for c in self._rules.chains if not self._iptables.has_rules(*c)]
+        # Asking for a jump to a chain that is not there is an error of its own.
+        if not missing:
+            missing = [f"{j.origin} to {j.target}" for j in self._rules.jumps if not self._iptables.has_jump(j)]
         if missing:
             self._iptables.replace(self._rules, PREFIXES)
             log.info("pod firewall written missing=%s", ",".join(missing))

@@ -7,13 +7,14 @@ kubelet and Docker are, as iptables-wrappers does.
 
 import logging
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
 from typing import Protocol
 
 from node_agent.errors import CommandFailed, Unsupported
-from node_agent.proxy.ruleset import Present, Ruleset, parse_save, render_change, render_full, render_removal
+from node_agent.proxy.ruleset import Jump, Present, Ruleset, parse_save, render_change, render_full, render_removal
 
 log = logging.getLogger(__name__)
 
@@ -97,13 +98,12 @@ class Iptables:
 
     def has_rules(self, table: str, chain: str) -> bool:
         """Whether the chain exists and holds a rule: a cheap sign that nobody flushed the table."""
-        try:
-            listed = self._run([f"iptables-{self.backend}", "-w", str(LOCK_WAIT_S), "-t", table, "-S", chain])
-        except CommandFailed as exc:
-            if exc.status == 1:
-                return False
-            raise
-        return any(line.startswith("-A ") for line in listed.splitlines())
+        listed = self._ask(table, "-S", chain)
+        return listed is not None and any(line.startswith("-A ") for line in listed.splitlines())
+
+    def has_jump(self, jump: Jump) -> bool:
+        """Whether the jump is in its built-in chain."""
+        return self._ask(jump.table, "-C", jump.origin, *shlex.split(jump.rule)) is not None
 
     def replace(self, wanted: Ruleset, owned_prefixes: Sequence[str]) -> None:
         """Bring the kernel to ``wanted`` from whatever it holds."""
@@ -121,6 +121,15 @@ class Iptables:
         text = render_removal(self.present(), owned_prefixes)
         if text:
             self.restore(text)
+
+    def _ask(self, table: str, *question: str) -> str | None:
+        """Return what iptables says, None if it says that there is no such thing."""
+        try:
+            return self._run([f"iptables-{self.backend}", "-w", str(LOCK_WAIT_S), "-t", table, *question])
+        except CommandFailed as exc:
+            if exc.status == 1:
+                return None
+            raise
 
 
 def _faulty_line(output: str, text: str) -> str:

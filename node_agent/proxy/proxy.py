@@ -28,13 +28,14 @@ class ProxyTiming(msgspec.Struct, frozen=True):
     """How often the proxy writes and looks.
 
     min_interval_s: from the end of one write to the start of the next; the first change after a quiet
-    time is written at once. canary_s: between looks at the canary; full_check_canaries: every so many
-    looks all chains are counted instead. retry_s: after a failed write, doubled up to retry_max_s.
+    time is written at once. canary_s: between looks at the canary. full_check_s: between counts of all
+    chains; longer where a count would use more than a hundredth of the time. retry_s: after a failed
+    write, doubled up to retry_max_s.
     """
 
     min_interval_s: float = 0.05
     canary_s: float = 5.0
-    full_check_canaries: int = 6
+    full_check_s: float = 30.0
     retry_s: float = 0.5
     retry_max_s: float = 10.0
 
@@ -68,7 +69,7 @@ class ServiceProxy:
         self._kernel_lock = threading.Lock()
         self._changed = asyncio.Event()
         self._progress = asyncio.Condition()
-        self._looks = 0
+        self._full_check_due = 0.0
         self.revision = 0
         """Number of the latest update."""
         self.synced_revision = 0
@@ -138,9 +139,11 @@ class ServiceProxy:
         self._on_look()
         if self._programmed is None:
             return
-        self._looks += 1
-        if self._looks % self._timing.full_check_canaries == 0:
+        started = time.monotonic()
+        if started >= self._full_check_due:
             damage = missing_from(self._iptables.present(), self._programmed)
+            took_s = time.monotonic() - started
+            self._full_check_due = started + max(self._timing.full_check_s, 100 * took_s)
         else:
             damage = [table for table in TABLES if not self._iptables.has_rules(table, CANARY)]
         if damage:

@@ -262,7 +262,7 @@ def test_rules_come_back_after_somebody_damaged_them(lab: Lab, damage: str) -> N
             assert time.monotonic() < deadline, lab.rules()
             await asyncio.sleep(0.05)
 
-    timing = ProxyTiming(canary_s=0.1, full_check_canaries=2)
+    timing = ProxyTiming(canary_s=0.1, full_check_s=0.1)
     lab.with_proxy(main, timing=timing, on_look=lab.firewall.ensure)
 
 

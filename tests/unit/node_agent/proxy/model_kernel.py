@@ -64,10 +64,12 @@ class ModelHost:
         self.state = kernel()
         self.restores: list[str] = []
         self.fail_next = 0
+        self.saves = 0
 
     def __call__(self, argv: Sequence[str], stdin: str = "") -> str:
         match argv:
             case [program, "-t", table] if program.endswith("-save"):
+                self.saves += 1
                 return save({c: r for c, r in self.state.items() if c.table == table})
             case [program, "--noflush", *_] if program.endswith("-restore"):
                 if self.fail_next:
@@ -81,6 +83,10 @@ class ModelHost:
                     raise CommandFailed(argv, 1, "No chain/target/match by that name.")
                 rules = self.state[ChainId(table, chain)]
                 return "\n".join([f"-N {chain}", *(f"-A {chain} {rule}" for rule in rules)])
+            case [_, "-w", _, "-t", table, "-C", chain, *rule]:
+                if " ".join(rule) not in self.state[ChainId(table, chain)]:
+                    raise CommandFailed(argv, 1, "Bad rule (does a matching rule exist in that chain?).")
+                return ""
             case _:
                 raise AssertionError(argv)
 

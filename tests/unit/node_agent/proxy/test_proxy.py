@@ -17,7 +17,7 @@ from node_agent.proxy.ruleset import ChainId
 from tests.unit.node_agent.proxy.model_kernel import ModelHost, kernel
 
 CONFIG = ProxyConfig(node="node1", cluster_cidr="10.244.0.0/16")
-QUICK = ProxyTiming(min_interval_s=0, canary_s=0.002, full_check_canaries=2, retry_s=0.001, retry_max_s=0.002)
+QUICK = ProxyTiming(min_interval_s=0, canary_s=0.002, full_check_s=0, retry_s=0.001, retry_max_s=0.002)
 
 
 @pytest.fixture(autouse=True)
@@ -124,9 +124,11 @@ async def test_a_failed_write_is_repeated_from_what_the_kernel_holds() -> None:
 @pytest.mark.parametrize("table", ["nat", "filter"])
 async def test_the_canary_tells_that_a_table_was_flushed(table: str) -> None:
     host = ModelHost()
-    timing = ProxyTiming(min_interval_s=0, canary_s=0.002, full_check_canaries=1_000_000)
+    # Long enough after the first that no second full check comes.
+    timing = ProxyTiming(min_interval_s=0, canary_s=0.002, full_check_s=1000)
     async with running(host, timing) as proxy:
         await synced(proxy, service(1))
+        await until(lambda: host.saves > 2)
         host.flush(table)
         await until(lambda: holds(host, service(1)))
 
