@@ -9,7 +9,6 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
@@ -19,6 +18,7 @@ from api.kinds.core import Event, EventSource
 from api.kinds.table import TABLE
 from api.kinds.volumes import ObjectReference
 from api.meta import ObjectMeta, Resource
+from client.clock import timestamp
 from client.resources import Resources
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class _Note(NamedTuple):
 
 class _Written(NamedTuple):
     name: str
-    count: int
+    times: int
 
 
 class _Bucket(msgspec.Struct):
@@ -113,13 +113,13 @@ class EventRecorder:
         before = self._written.get(key)
         namespace = note.about.namespace or "default"
         if before is not None:
-            patch = {"count": before.count + 1, "lastTimestamp": _iso(note.at)}
+            patch = {"count": before.times + 1, "lastTimestamp": timestamp(note.at)}
             try:
                 await self._resources.patch(Event, before.name, patch, namespace=namespace)
             except NotFound:
                 del self._written[key]  # expired meanwhile
             else:
-                self._remember(key, _Written(before.name, before.count + 1))
+                self._remember(key, _Written(before.name, before.times + 1))
                 return
         self._number += 1
         # Unique over restarts and components: the time, and a number within it.
@@ -141,8 +141,8 @@ class EventRecorder:
             reason=note.reason,
             message=note.message,
             count=1,
-            first_timestamp=_iso(note.at),
-            last_timestamp=_iso(note.at),
+            first_timestamp=timestamp(note.at),
+            last_timestamp=timestamp(note.at),
             source=self._source,
             reporting_component=self._source.component,
             reporting_instance=self._source.host,
@@ -161,7 +161,3 @@ def reference_to(about: Resource, field_path: str = "") -> ObjectReference:
         resource_version=meta.resource_version,
         field_path=field_path,
     )
-
-
-def _iso(unix_s: float) -> str:
-    return datetime.fromtimestamp(int(unix_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

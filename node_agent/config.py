@@ -30,8 +30,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     address: str
     masters: tuple[str, ...]
     tls: Tls | None = None
-    listen: str = "0.0.0.0:10250"  # noqa: S104 - the masters must reach it
-    http_listen: str = "0.0.0.0:10255"  # noqa: S104 - so must whoever scrapes metrics
+    listen: str = "0.0.0.0:10250"
+    http_listen: str = "0.0.0.0:10255"
     data_dir: Path = Path("/var/lib/trireme/node")
     runtime: str = "docker"
     docker_socket: str = "/var/run/docker.sock"

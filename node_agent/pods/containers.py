@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from api import quantity
-from api.kinds.pods import Container, Pod, PodSpec, ResourceRequirements, SecurityContext
+from api.kinds.pods import Container, Pod, PodSecurityContext, PodSpec, ResourceRequirements, SecurityContext
+from node_agent.dns.resolv_conf import ResolvConf, render_pod_resolv_conf
 from node_agent.errors import NodeError
 from node_agent.pods.environment import expand
 from node_agent.pods.plan import DELAY_LABEL, HASH_LABEL, StartContainer, container_hash
@@ -30,8 +31,7 @@ class NodeNames(msgspec.Struct, frozen=True, kw_only=True):
     host_ip: str
     cluster_dns: str
     cluster_domain: str
-    host_nameservers: tuple[str, ...] = ()
-    host_searches: tuple[str, ...] = ()
+    host_resolv_conf: ResolvConf = ResolvConf()
 
 
 def pod_ref(pod: Pod) -> PodRef:
@@ -107,15 +107,13 @@ def _oom_score(qos: str, resources: ResourceRequirements, memory_capacity_bytes:
 
 def render_privileges(container: Container, spec: PodSpec, image: Image) -> Privileges:
     """Join the container's security context over the pod's; raises RefusedByPolicy."""
-    own, shared = container.security_context or SecurityContext(), spec.security_context
-    user = own.run_as_user if own.run_as_user is not None else shared and shared.run_as_user
-    group = own.run_as_group if own.run_as_group is not None else shared and shared.run_as_group
-    non_root = own.run_as_non_root if own.run_as_non_root is not None else shared and shared.run_as_non_root
+    own, shared = container.security_context or SecurityContext(), spec.security_context or PodSecurityContext()
+    user = shared.run_as_user if own.run_as_user is None else own.run_as_user
+    group = shared.run_as_group if own.run_as_group is None else own.run_as_group
+    non_root = shared.run_as_non_root if own.run_as_non_root is None else own.run_as_non_root
     if non_root:
         _check_non_root(user, image)
-    groups = (
-        (*shared.supplemental_groups, *([shared.fs_group] if shared.fs_group is not None else [])) if shared else ()
-    )
+    groups = (*shared.supplemental_groups, *([] if shared.fs_group is None else [shared.fs_group]))
     capabilities = own.capabilities
     return Privileges(
         user=_user(user, group, image),
@@ -232,25 +230,21 @@ def render_hosts(pod: Pod, pod_ip: str, names: NodeNames) -> str:
     return "\n".join(lines) + "\n"
 
 
-def render_resolv_conf(pod: Pod, names: NodeNames) -> str:
-    """Return the pod's /etc/resolv.conf."""
-    policy, domain = pod.spec.dns_policy or "ClusterFirst", names.cluster_domain
-    from_cluster = policy == "ClusterFirstWithHostNet" or (policy == "ClusterFirst" and not pod.spec.host_network)
-    servers: list[str] = []
-    searches: list[str] = []
-    options: dict[str, str] = {}
-    if from_cluster and names.cluster_dns:
-        servers = [names.cluster_dns]
-        searches = [f"{pod.metadata.namespace}.svc.{domain}", f"svc.{domain}", domain, *names.host_searches]
-        options = {"ndots": "5"}
-    elif policy != "None":
-        servers, searches = list(names.host_nameservers), list(names.host_searches)
-    if pod.spec.dns_config:
-        config = pod.spec.dns_config
-        servers += [each for each in config.nameservers if each not in servers]
-        searches += [each for each in config.searches if each not in searches]
-        options |= {option.name: option.value for option in config.options}
-    lines = [f"nameserver {server}" for server in servers]
-    lines += [f"search {' '.join(searches)}"] if searches else []
-    lines += [f"options {' '.join(f'{n}:{v}' if v else n for n, v in options.items())}"] if options else []
-    return "\n".join(lines) + "\n"
+def resolv_conf_of(pod: Pod, names: NodeNames) -> str:
+    """Return the pod's /etc/resolv.conf; raises ValueError for a policy that makes no sense."""
+    config = pod.spec.dns_config
+    return render_pod_resolv_conf(
+        policy=pod.spec.dns_policy or "ClusterFirst",
+        namespace=pod.metadata.namespace,
+        cluster_dns=names.cluster_dns,
+        cluster_domain=names.cluster_domain,
+        host=names.host_resolv_conf,
+        host_network=bool(pod.spec.host_network),
+        config=ResolvConf(
+            nameservers=config.nameservers,
+            searches=config.searches,
+            options=tuple(f"{o.name}:{o.value}" if o.value else o.name for o in config.options),
+        )
+        if config
+        else None,
+    )

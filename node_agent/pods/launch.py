@@ -17,14 +17,13 @@ from node_agent.errors import NodeError
 from node_agent.pods.containers import (
     TERMINATION_LOG,
     RefusedByPolicy,
-    all_containers,
     find_container,
     pod_ref,
     qos_class,
     render_container,
     render_hosts,
     render_limits,
-    render_resolv_conf,
+    resolv_conf_of,
 )
 from node_agent.pods.environment import ConfigMissing, Facts, needs_pod_ip, render_environment
 from node_agent.pods.hooks import run_hook
@@ -40,7 +39,7 @@ log = logging.getLogger(__name__)
 
 _CONFIG_RETRY_S = 1.0
 _CONFIG_RETRY_MAX_S = 60.0
-_TOKEN_REFRESH_S = 600.0
+_REFRESH_S = 10.0
 _LAST_LINES = 80
 _LAST_BYTES = 2048
 
@@ -115,7 +114,7 @@ class Launcher:
     async def _write_etc(self, pod: Pod, pod_ip: str) -> tuple[str, str]:
         names = self._around.names
         hosts = await asyncio.to_thread(self._volumes.write_etc, "hosts", render_hosts(pod, pod_ip, names))
-        resolv = await asyncio.to_thread(self._volumes.write_etc, "resolv.conf", render_resolv_conf(pod, names))
+        resolv = await asyncio.to_thread(self._volumes.write_etc, "resolv.conf", resolv_conf_of(pod, names))
         return str(hosts), str(resolv)
 
     # Starting
@@ -140,7 +139,7 @@ class Launcher:
         except (VolumeFailed, ApiError) as exc:
             self.record(pod, "Warning", "FailedMount", str(exc))
             raise StartFailed(str(exc), _failure("ContainerCreating", "", before, now())) from exc
-        except (ConfigMissing, RefusedByPolicy) as exc:
+        except (ConfigMissing, RefusedByPolicy, ValueError) as exc:
             self.record(pod, "Warning", "Failed", f"Error: {exc}", spec.name)
             raise StartFailed(str(exc), _failure("CreateContainerConfigError", str(exc), before, now())) from exc
         except RuntimeFailed as exc:
@@ -151,6 +150,8 @@ class Launcher:
         self, pod: Pod, spec: ContainerSpec, action: StartContainer, is_ending: Callable[[], bool]
     ) -> None:
         assert self._promise is not None, "a container is started in a sandbox"
+        if not pod.spec.host_network and any(port.host_port for port in spec.ports):
+            raise RefusedByPolicy("hostPort is not supported on this node; use hostNetwork or a NodePort service")
         promise = self._promise
         image, mounted, sandbox_id = await asyncio.gather(
             self._ensure_image(pod, spec), self._mount_volumes(pod), _wait(promise.id)
@@ -264,17 +265,18 @@ class Launcher:
         files = {}
         for volume in following:
             tokens = {wanted: await self._around.objects.token(pod, wanted) for wanted in tokens_wanted(volume)}
-            if tokens:
-                self._refresh_at = self._around.now() + _TOKEN_REFRESH_S
             try:
                 files[volume.name] = render_files(volume, facts, tokens)
             except ConfigMissing as exc:
                 raise VolumeFailed(f'MountVolume.SetUp failed for volume "{volume.name}" : {exc}') from exc
+        if following:
+            self._refresh_at = self._around.now() + _REFRESH_S
         return await asyncio.to_thread(self._volumes.set_up, pod, files)
 
-    def refresh_soon(self) -> None:
-        """An object that files are made from changed."""
-        self._refresh_at = 0.0
+    @property
+    def refresh_at(self) -> float | None:
+        """When files that follow objects are to be looked at next; None: there are none."""
+        return self._refresh_at
 
     def refresh_if_due(self, tasks: asyncio.TaskGroup, pod: Pod, pod_ip: str) -> None:
         """Bring the files that follow objects up to date, in the background."""
@@ -288,6 +290,7 @@ class Launcher:
         try:
             await self._set_up_volumes(pod, pod_ip)
         except (NodeError, ApiError) as exc:
+            self._refresh_at = self._around.now() + _REFRESH_S
             log.warning("volume files not updated pod=%s error=%s", pod_ref(pod), exc)
 
     # Looking back
@@ -331,6 +334,3 @@ def _failed(task: "asyncio.Task[Any]") -> bool:
 def _failure(reason: str, message: str, before: Failure | None, now: float) -> Failure:
     delay_s = min(before.delay_s * 2, _CONFIG_RETRY_MAX_S) if before else _CONFIG_RETRY_S
     return Failure(reason=reason, message=message, failed_at=now, retry_at=now + delay_s, delay_s=delay_s)
-
-
-__all__ = ["Launcher", "StartFailed", "all_containers"]

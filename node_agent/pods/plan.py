@@ -284,7 +284,7 @@ class _Planner:
 
     def _first_in_sandbox(self, spec: ContainerSpec, newest: Container | None, policy: str) -> None:
         if newest is None:
-            self._start(spec, 0, 0)
+            self._start(spec, _attempts_before(self._s.pod, spec.name), 0)
         elif newest.state is State.CREATED:
             self._actions.append(RemoveContainer(newest.id))
         elif spec in self._s.pod.spec.init_containers or should_restart(policy, newest.exit_code):
@@ -338,6 +338,13 @@ class _Planner:
             return Waiting(failure.later_reason, failure.later_message)
         self._wakes.append(failure.failed_at + shown_s)
         return Waiting(failure.reason, failure.message)
+
+
+def _attempts_before(pod: Pod, name: str) -> int:
+    """Return how often the container was started according to the API: the engine may have lost everything."""
+    status = pod.status
+    known = (*status.init_container_statuses, *status.container_statuses)
+    return next((each.restart_count + 1 for each in known if each.name == name and each.container_id), 0)
 
 
 def _running(s: Situation) -> Iterator[Container]:

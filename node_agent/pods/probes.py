@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 STARTUP, LIVENESS, READINESS = "startup", "liveness", "readiness"
 _FIRST_EXTRA_S = 0.05
 _EXTRA_GROWTH = 1.6
-_NO_ROUTE_S = 0.05
 
 
 class Counter(msgspec.Struct, frozen=True):
@@ -102,10 +101,13 @@ class Prober:
         self._record = record
         self._watches: dict[str, _Watch] = {}
         self._pod_ip = ""
+        self._addressed = asyncio.Event()
 
     def sync(self, pod: Pod, running: Sequence[Container], pod_ip: str) -> None:
         """Probe exactly the containers that run. pod_ip: where, "" while the pod has no address."""
         self._pod_ip = pod_ip
+        if pod_ip:
+            self._addressed.set()
         specs = {spec.name: spec for spec in all_containers(pod.spec)}
         wanted = {each.id: each for each in running if each.name in specs}
         for container_id in self._watches.keys() - wanted.keys():
@@ -196,8 +198,7 @@ class Prober:
     async def _check(self, watch: _Watch, probe: Probe) -> Verdict:
         if probe.exec:
             return await check_command(probe.exec, watch.container.id, self._runtime)
-        while not self._pod_ip:
-            await asyncio.sleep(_NO_ROUTE_S)
+        await self._addressed.wait()
         if probe.http_get:
             return await check_http(probe.http_get, watch.spec, self._pod_ip)
         if probe.tcp_socket:

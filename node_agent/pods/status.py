@@ -1,7 +1,6 @@
 """A pod's status as the API shows it: pure, from the same situation that plans are made from."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -22,6 +21,7 @@ from api.kinds.pods import (
     PodSpec,
     PodStatus,
 )
+from client.clock import timestamp
 from node_agent.pods.containers import qos_class
 from node_agent.pods.plan import (
     Health,
@@ -58,7 +58,7 @@ class Appearance(msgspec.Struct, frozen=True, kw_only=True):
 
 def iso(unix_s: float) -> str:
     """Return whole seconds as the API writes times; "" for a time that has not come."""
-    return datetime.fromtimestamp(int(unix_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if unix_s else ""
+    return timestamp(unix_s) if unix_s else ""
 
 
 def build_status(s: Situation, plan: Plan, around: Appearance) -> PodStatus:

@@ -52,8 +52,8 @@ class PodObjects(Protocol):
 class PodApi(Protocol):
     """The pod's own object in the API."""
 
-    async def write_status(self, pod: Pod, status: PodStatus) -> None:
-        """Write what differs; returns when the API has it, or when the pod is no longer there."""
+    async def write_status(self, pod: Pod, old: PodStatus, new: PodStatus) -> None:
+        """Write what differs from ``old``, which the API has; a pod that is no longer there needs nothing."""
 
     async def finalize(self, pod: Pod) -> None:
         """Remove the object for good: everything of the pod has ended."""

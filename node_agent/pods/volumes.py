@@ -221,7 +221,7 @@ def write_files(directory: Path, files: Mapping[str, File], *, group: int | None
     fresh.chmod(0o755)
     for name, file in files.items():
         _write_file(fresh / name, file, group)
-    old = os.readlink(directory / _DATA) if (directory / _DATA).is_symlink() else None
+    old = (directory / _DATA).readlink() if (directory / _DATA).is_symlink() else None
     draft = directory / "..data_tmp"
     draft.unlink(missing_ok=True)
     draft.symlink_to(fresh.name)

@@ -14,6 +14,7 @@ import msgspec
 
 from api.errors import ApiError
 from api.kinds.pods import Pod, PodStatus
+from client.clock import seconds_of
 from node_agent.errors import NodeError
 from node_agent.pods.containers import grace_period_s, pod_ref, render_sandbox
 from node_agent.pods.hooks import HookFailed, run_hook
@@ -95,6 +96,10 @@ class PodWorker:
         self._pod = pod
         if pod.metadata.deletion_timestamp:
             self._start_deletion()
+        if self._status_written is not None and _overruled(pod.status, self._status_written):
+            # Somebody else wrote, as the masters do while a node is out of reach.
+            self._status_written = pod.status
+            self._status_changed.set()
         self.poke()
 
     def vanish(self) -> None:
@@ -113,11 +118,6 @@ class PodWorker:
     def poke(self) -> None:
         """Look again: the runtime, a probe or an object said that something changed."""
         self._wake.set()
-
-    def objects_changed(self) -> None:
-        """A ConfigMap or Secret of the pod changed: bring its files up to date."""
-        self._launcher.refresh_soon()
-        self.poke()
 
     def _start_deletion(self) -> None:
         given = self._pod.metadata.deletion_grace_period_seconds
@@ -138,7 +138,7 @@ class PodWorker:
 
     @property
     def _ending(self) -> bool:
-        return self._deadline is not None or self._pod.status.phase in {"Succeeded", "Failed"}
+        return self._deadline is not None or self._pod.status.phase in _ENDED
 
     async def run(self) -> None:
         """Work until the pod is gone from this node; cancelling leaves its containers running."""
@@ -165,7 +165,9 @@ class PodWorker:
             if plan.ended and self._is_leaving():
                 await self._leave()
                 return
-            wait_s = _RESYNC_S if plan.wake_at is None else min(plan.wake_at - self._around.now(), _RESYNC_S)
+            wakes = [plan.wake_at, None if self._ending else self._launcher.refresh_at]
+            due = min((each for each in wakes if each is not None), default=None)
+            wait_s = _RESYNC_S if due is None else min(due - self._around.now(), _RESYNC_S)
             await self._sleep(max(wait_s, 0.01))
 
     def _is_leaving(self) -> bool:
@@ -223,7 +225,7 @@ class PodWorker:
         limit, started = self._pod.spec.active_deadline_seconds, self.status.start_time
         if limit is None or not started or self._ending:
             return
-        due = parse_iso(started) + limit
+        due = seconds_of(started) + limit
         if s.now >= due:
             self._record("Normal", "DeadlineExceeded", _DEADLINE_MESSAGE)
             self.evict("DeadlineExceeded", _DEADLINE_MESSAGE)
@@ -354,6 +356,8 @@ class PodWorker:
         self._messages = {key: text for key, text in self._messages.items() if key in known}
 
     def _show(self, situation: Situation, plan: Plan) -> None:
+        if self._gone or (self._pod.status.phase in _ENDED and not situation.containers):
+            return  # it ended before and its containers are gone: what the API says is all that is known
         reason, message = self._ended_because
         if not reason and self._pod.status.phase == "Failed":
             reason, message = self._pod.status.reason, self._pod.status.message
@@ -396,7 +400,7 @@ class PodWorker:
     async def _write_status(self) -> None:
         status = self._status
         if status is not None and status != self._status_written:
-            await self._around.api.write_status(self._pod, status)
+            await self._around.api.write_status(self._pod, self._status_written or self._pod.status, status)
             self._status_written = status
 
     async def _persist(self, write: Any) -> None:
@@ -448,10 +452,13 @@ class PodWorker:
 
 
 _REPORTED = frozenset({"Initialized", "Ready", "ContainersReady", "PodScheduled"})
+_ENDED = frozenset({"Succeeded", "Failed"})
 
 
-def parse_iso(text: str) -> float:
-    """Return Unix seconds of an API time."""
-    from datetime import datetime  # noqa: PLC0415
+def _overruled(seen: PodStatus, written: PodStatus) -> bool:
+    """Whether the API shows another phase or readiness than we wrote."""
+    return seen.phase != written.phase or _ready(seen) != _ready(written)
 
-    return datetime.fromisoformat(text).timestamp()
+
+def _ready(status: PodStatus) -> str:
+    return next((c.status for c in status.conditions if c.type == "Ready"), "")

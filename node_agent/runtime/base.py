@@ -11,7 +11,7 @@ RuntimeFailed
 └── NotRunning        it is there and does not run
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -294,7 +294,7 @@ class ContainerRuntime(Protocol):
     async def remove_image(self, image_id: str) -> None:
         """Remove an image that no container uses."""
 
-    def logs(self, container_id: str, options: LogOptions) -> AsyncIterator[Output]:
+    def logs(self, container_id: str, options: LogOptions) -> AsyncGenerator[Output, None]:
         """Yield the container's output; ends when everything there is was given, or with ``follow`` when it ends."""
 
     async def exec(
@@ -305,7 +305,7 @@ class ContainerRuntime(Protocol):
     async def attach(self, container_id: str, *, stdin: bool = False) -> Session:
         """Connect to the container's own process; raises NotRunning."""
 
-    def events(self) -> AsyncIterator[RuntimeEvent]:
+    def events(self) -> AsyncGenerator[RuntimeEvent, None]:
         """Yield what happens to this agent's containers from now on; ends when the engine goes away.
 
         The first event has an empty pod_uid and says that the subscription stands.

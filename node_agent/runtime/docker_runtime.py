@@ -9,7 +9,7 @@ import asyncio
 import base64
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -199,7 +199,7 @@ class DockerRuntime:
 
     async def _create(self, document: Mapping[str, Any], name: str) -> str:
         def create(client: docker.APIClient) -> str:
-            return str(client.create_container_from_config(document, name)["Id"])
+            return str(client.create_container_from_config(document, name)["Id"])  # type: ignore[no-untyped-call]
 
         try:
             return await self._call(create)
@@ -267,7 +267,7 @@ class DockerRuntime:
     async def image(self, name: str) -> Image | None:
         """Return a local image."""
         try:
-            document = await self._call(lambda client: client.inspect_image(name))
+            document = await self._call(lambda client: client.inspect_image(name))  # type: ignore[no-untyped-call]
         except (ImageMissing, NoSuchContainer):
             return None
         return docker_config.read_image(document)
@@ -305,7 +305,7 @@ class DockerRuntime:
 
     # Streams
 
-    async def logs(self, container_id: str, options: LogOptions) -> AsyncIterator[Output]:
+    async def logs(self, container_id: str, options: LogOptions) -> AsyncGenerator[Output, None]:
         """Yield the container's output."""
         _, engine = await self._connected()
         document = await self._call(lambda client: client.inspect_container(container_id))
@@ -372,7 +372,7 @@ class DockerRuntime:
         tty = bool(document["Config"].get("Tty"))
         return DockerSession(answer, tty=tty, resize=resize, exit_code=exit_code)
 
-    async def events(self) -> AsyncIterator[RuntimeEvent]:
+    async def events(self) -> AsyncGenerator[RuntimeEvent, None]:
         """Yield starts, ends and removals of this agent's containers."""
         _, engine = await self._connected()
         answer = await engine.call("GET", "/events", query={"filters": docker_config.event_filter(self._agent)})

@@ -95,8 +95,7 @@ class EngineSocket:
             async with asyncio.timeout(answer_s):
                 status, answer_headers = await _read_head(reader)
             answer = Answer(status, answer_headers, reader, writer)
-            if status >= 400:
-                raise failure(status, await _message(answer))
+            await _check(answer)
         except (OSError, EOFError, TimeoutError, ValueError) as exc:
             writer.close()
             raise RuntimeFailed(f"{method} {path}: {exc!r}") from exc
@@ -130,6 +129,11 @@ async def _read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]
     first, *rest = head.split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest if line)}
     return int(first.split(" ", 2)[1]), headers
+
+
+async def _check(answer: Answer) -> None:
+    if answer.status >= 400:
+        raise failure(answer.status, await _message(answer))
 
 
 async def _message(answer: Answer) -> str:
