@@ -75,7 +75,10 @@ class ModelHost:
                 if self.fail_next:
                     self.fail_next -= 1
                     raise CommandFailed(argv, 4, "iptables-restore: line 2 failed")
-                self.state = restore(self.state, stdin)
+                try:
+                    self.state = restore(self.state, stdin)
+                except AssertionError as exc:
+                    raise CommandFailed(argv, 1, str(exc)) from exc
                 self.restores.append(stdin)
                 return ""
             case [_, "-w", _, "-t", table, "-S", chain]:
