@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 PROBE_EVERY_S = 0.25
 SILENT_S = 0.5  # a probe unanswered for so long: look elsewhere
-LOST_S = 1.5  # nothing heard for so long: give up writes that are under way
+LOST_S = 1.0  # nothing heard for so long: give up writes that are under way
 PAUSE_S = 0.05  # between tries while no member is known to be of use
 
 WITH_LEADER = (("hasleader", "true"),)

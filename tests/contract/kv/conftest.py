@@ -1,0 +1,54 @@
+import itertools
+from collections.abc import AsyncIterator, Iterator
+
+import grpc.aio
+import pytest
+
+from tests.contract.kv.stores import Store, ours, real_etcd
+from trireme_pb.etcdserverpb import rpc_pb2_grpc
+
+STORES = [
+    pytest.param("memory-1", id="memory"),
+    pytest.param("native-1", id="native-1"),
+    pytest.param("native-3", id="native-3"),
+    pytest.param("etcd", id="etcd", marks=pytest.mark.etcd),
+]
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session", params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "etcd":
+        with real_etcd(folder) as running:
+            yield running
+    else:
+        engine, members = request.param.split("-")
+        with ours(folder, members=int(members), engine=engine) as running:
+            yield running
+
+
+class Api:
+    """The stubs of one endpoint."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.kv = rpc_pb2_grpc.KVStub(channel)
+        self.watch = rpc_pb2_grpc.WatchStub(channel)
+        self.lease = rpc_pb2_grpc.LeaseStub(channel)
+        self.cluster = rpc_pb2_grpc.ClusterStub(channel)
+        self.maintenance = rpc_pb2_grpc.MaintenanceStub(channel)
+        self.auth = rpc_pb2_grpc.AuthStub(channel)
+
+
+@pytest.fixture
+async def api(store: Store) -> AsyncIterator[Api]:
+    """The last member of the store: of three, one that most likely follows."""
+    async with grpc.aio.insecure_channel(store.endpoints[-1]) as channel:
+        yield Api(channel)
+
+
+@pytest.fixture
+def prefix() -> bytes:
+    """Keys of this test's own: the stores live as long as the session."""
+    return b"t%06d/" % next(_numbers)

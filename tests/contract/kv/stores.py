@@ -1,0 +1,119 @@
+"""Stores to hold against the contract, each as the processes that users run."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import grpc
+
+from trireme_pb.etcdserverpb import rpc_pb2 as pb
+from trireme_pb.etcdserverpb import rpc_pb2_grpc
+
+ROOT = Path(__file__).resolve().parents[3]
+READY_S = 20.0
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for taken in sockets:
+            taken.bind(("127.0.0.1", 0))
+        return [taken.getsockname()[1] for taken in sockets]
+
+
+class Store:
+    """The endpoints of a running store, and its processes by endpoint."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def endpoints(self) -> list[str]:
+        return list(self.processes)
+
+    @property
+    def is_etcd(self) -> bool:
+        return self.name == "etcd"
+
+
+@contextlib.contextmanager
+def ours(folder: Path, *, members: int, engine: str) -> Iterator[Store]:
+    ports = free_ports(members * 2)
+    names = [f"m{i}" for i in range(members)]
+    peers = "\n".join(f'{name} = "http://127.0.0.1:{ports[i * 2]}"' for i, name in enumerate(names))
+    with _processes(Store(f"{engine}-{members}")) as store:
+        for i, name in enumerate(names):
+            client = f"127.0.0.1:{ports[i * 2 + 1]}"
+            config = folder / f"{name}.toml"
+            config.write_text(
+                f'name = "{name}"\ncluster = "contract"\ndata_dir = "{folder / name}"\nengine = "{engine}"\n'
+                f'client_listen = "{client}"\npeer_listen = "127.0.0.1:{ports[i * 2]}"\n'
+                f'client_url = "http://{client}"\n[members]\n{peers}\n'
+            )
+            command = [sys.executable, "-m", "raft_store", "--config", str(config)]
+            _start(store, client, command, folder / f"{name}.log")
+        _wait_ready(store)
+        yield store
+
+
+@contextlib.contextmanager
+def real_etcd(folder: Path) -> Iterator[Store]:
+    program = shutil.which("etcd")
+    assert program is not None, "the marker 'etcd' promises Debian's etcd-server"
+    peer, port = free_ports(2)
+    client = f"127.0.0.1:{port}"
+    command = [program, "--name", "m0", "--data-dir", str(folder / "etcd"), "--logger", "zap"]
+    command += ["--listen-client-urls", f"http://{client}", "--advertise-client-urls", f"http://{client}"]
+    command += ["--listen-peer-urls", f"http://127.0.0.1:{peer}"]
+    command += ["--initial-advertise-peer-urls", f"http://127.0.0.1:{peer}"]
+    command += ["--initial-cluster", f"m0=http://127.0.0.1:{peer}"]
+    with _processes(Store("etcd")) as store:
+        _start(store, client, command, folder / "etcd.log")
+        _wait_ready(store)
+        yield store
+
+
+def _start(store: Store, client: str, command: Sequence[str], log: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ETCD")}
+    with log.open("wb") as output:
+        store.processes[client] = subprocess.Popen(
+            command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment
+        )
+
+
+@contextlib.contextmanager
+def _processes(store: Store) -> Iterator[Store]:
+    try:
+        yield store
+    finally:
+        for process in store.processes.values():
+            process.send_signal(signal.SIGTERM)
+        for process in store.processes.values():
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_ready(store: Store) -> None:
+    deadline = time.monotonic() + READY_S
+    for endpoint in store.endpoints:
+        with grpc.insecure_channel(endpoint) as channel:
+            stub = rpc_pb2_grpc.KVStub(channel)
+            while True:
+                try:
+                    stub.Range(pb.RangeRequest(key=b"ready"), timeout=1.0)
+                    break
+                except grpc.RpcError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.05)
