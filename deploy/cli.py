@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from deploy import state
-from deploy.errors import DeployError, UsageError
+from deploy.errors import DeployError
 from deploy.lab import Host, Lab, check_name, check_size, pick_hosts
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def _host_names(ctx: typer.Context, incomplete: str) -> list[str]:
 
 Name = Annotated[str, typer.Option("--name", help="Which lab.", autocompletion=_lab_names)]
 Hosts = Annotated[list[str], typer.Argument(metavar="HOST...", autocompletion=_host_names)]
+AnyHosts = Annotated[list[str] | None, typer.Argument(metavar="[HOST...]", autocompletion=_host_names)]
 OneHost = Annotated[str, typer.Argument(metavar="HOST", autocompletion=_host_names)]
 Output = Annotated[Literal["text", "json"], typer.Option("--output", "-o", help="How to print.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer yes to every question.")]
@@ -124,8 +125,11 @@ def down(*, name: Name = "lab") -> None:
 
     lab = state.find(check_name(name))
     if lab is not None and lab.driver == "vagrant":
-        raise UsageError(f"lab '{name}' runs on VMs", hint=f"take it down with: cd {lab.folder} && vagrant destroy -f")
-    if not remove_lab(connect(), name):
+        from deploy.hosts.vagrant import VagrantHosts  # noqa: PLC0415
+
+        VagrantHosts(lab).destroy()
+        state.forget(name)
+    elif not remove_lab(connect(), name):
         state.load(name)  # says that there is none, and which there are
     console.print(f"Lab '{name}' is gone.")
 
@@ -159,7 +163,7 @@ def list_labs(*, output: Output = "text") -> None:
 
 
 @app.command()
-def start(hosts: Hosts | None = None, *, name: Name = "lab", yes: Yes = False) -> None:
+def start(hosts: AnyHosts = None, *, name: Name = "lab", yes: Yes = False) -> None:
     """Start stopped or killed hosts, or without names the whole lab (after a reboot, too)."""
     from deploy import engine  # noqa: PLC0415
 
@@ -171,7 +175,7 @@ def start(hosts: Hosts | None = None, *, name: Name = "lab", yes: Yes = False) -
 
 
 @app.command()
-def stop(hosts: Hosts | None = None, *, name: Name = "lab") -> None:
+def stop(hosts: AnyHosts = None, *, name: Name = "lab") -> None:
     """Stop hosts in order, or without names the whole lab; all data stays."""
     lab = state.load(name)
     chosen = pick_hosts(lab, hosts or []) or lab.hosts
@@ -192,8 +196,10 @@ def kill(
     lab = state.load(name)
     chosen = pick_hosts(lab, hosts)
     if program:
-        from deploy.programs import kill_program  # noqa: PLC0415
+        from deploy.programs import check_program, kill_program  # noqa: PLC0415
 
+        for host in chosen:
+            check_program(lab, host, program)
         return _on_hosts(lab, chosen, f"killed {program}", lambda driver, host: kill_program(driver, host, program))
     return _on_hosts(lab, chosen, "killed", lambda driver, host: driver.kill(host))
 
@@ -287,9 +293,12 @@ def ssh(
     name: Name = "lab",
 ) -> None:
     """Run a command on a host, or a shell; its exit status is passed on."""
+    # What follows the host is the command's own, but --name right behind the host can only be meant for us.
+    if command and len(command) > 1 and command[0] == "--name":
+        name, command = command[1], command[2:]
     lab = state.load(name)
-    driver = driver_of(lab)
     found = lab.host(host)
+    driver = driver_of(lab)
     _check_running(driver, found)
     tty = sys.stdin.isatty() and sys.stdout.isatty()
     # One word with blanks is a shell line, as with ssh itself.
@@ -310,9 +319,9 @@ def logs(
     from deploy.programs import log_argv  # noqa: PLC0415
 
     lab = state.load(name)
-    driver = driver_of(lab)
     found = lab.host(host)
-    argv = log_argv(found, program, follow=follow, lines=lines)
+    argv = log_argv(lab, found, program, follow=follow, lines=lines)
+    driver = driver_of(lab)
     _check_running(driver, found)
     _become(driver.terminal_argv(found, argv, tty=False, stdin=False))
 
@@ -330,6 +339,22 @@ def load(
     lab = state.load(name)
     for host in load_images(connect(), lab, driver_of(lab), images):
         console.print(f"{host.name}: loaded {', '.join(images)}", markup=False)
+
+
+@app.command("test", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def run_tests(
+    ctx: typer.Context,
+    *,
+    yes: Yes = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Without Docker and end-to-end tests.")] = False,
+) -> None:
+    """Install what the tests need and run every check; further arguments go to pytest, which then runs alone."""
+    from deploy.checks import run_checks  # noqa: PLC0415
+    from deploy.engine import ask_on_terminal  # noqa: PLC0415
+
+    ask = ask_on_terminal(yes=yes)
+    if not run_checks(ask=ask, quick=quick, pytest_arguments=ctx.args, console=console):
+        raise typer.Exit(1)
 
 
 @app.command(hidden=True)

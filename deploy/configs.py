@@ -155,7 +155,11 @@ backend masters
 """
 
 
-def render_keepalived(lab: Lab, host: Host, *, interface: str) -> str:
+# Which interface bears the host's address only the host knows: vm.sh puts it there.
+INTERFACE = "@INTERFACE@"
+
+
+def render_keepalived(lab: Lab, host: Host) -> str:
     """Return the configuration that keeps the virtual address on one master whose balancer answers.
 
     Unicast: virtual networks often drop multicast.
@@ -175,7 +179,7 @@ vrrp_script haproxy {{
 vrrp_instance api {{
   state BACKUP
   nopreempt
-  interface {interface}
+  interface {INTERFACE}
   virtual_router_id 51
   priority {priority}
   advert_int 0.3
@@ -208,6 +212,7 @@ def render_host_files(lab: Lab, host: Host) -> dict[str, str]:
             if lab.virtual_address:
                 # Only on the virtual address: the master itself listens on the host's own.
                 files["haproxy.cfg"] = render_haproxy(lab, bind=lab.virtual_address)
+                files["keepalived.conf"] = render_keepalived(lab, host)
             return files
 
 
@@ -240,9 +245,9 @@ contexts:
 def render_environment(lab: Lab, *, kubeconfig: Path, ca: Path, cert: Path, key: Path) -> dict[str, str]:
     """Return what kubectl and etcdctl need, variable -> value."""
     values = {"KUBECONFIG": str(kubeconfig), "ETCDCTL_API": "3"}
+    files: tuple[Path, ...] = (ca, cert, key)
     if not lab.store_endpoints:
         endpoints = [f"https://{master.address}:{STORE_PORT}" for master in lab.masters]
-        files = (ca, cert, key)
     else:
         scheme = "https" if lab.store_tls else "http"
         endpoints = [f"{scheme}://{endpoint}" for endpoint in lab.store_endpoints]

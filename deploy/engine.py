@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,10 @@ from deploy import shell
 from deploy.errors import CommandFailed, EngineUnavailable
 from deploy.state import log_file
 
+DEFAULT_HOST = "unix:///var/run/docker.sock"
 START_TIMEOUT_S = 30
+# Of engine 20.10, which Debian 12 has. Naming a version spares the SDK the question at every start.
+OLDEST_API = "1.41"
 CALL_TIMEOUT_S = 600  # loading a large image is one call
 
 Ask = Callable[[str], bool]  # a question -> whether the user said yes
@@ -24,11 +28,45 @@ Ask = Callable[[str], bool]  # a question -> whether the user said yes
 def connect() -> docker.DockerClient:
     """Return a client of the engine that answers; raises EngineUnavailable saying why none does."""
     try:
-        client = docker.from_env(timeout=CALL_TIMEOUT_S)
+        _knock()
+        client = docker.DockerClient.from_env(version=OLDEST_API, timeout=CALL_TIMEOUT_S)
+    except (DockerException, OSError) as exc:
+        raise EngineUnavailable(f"no Docker engine answers: {_explain(exc)}", hint=_advice(exc)) from exc
+    try:
         client.ping()
     except (DockerException, OSError) as exc:
-        raise EngineUnavailable(f"no Docker engine answers: {explain(str(exc))}", hint=_advice(str(exc))) from exc
+        client.close()
+        raise EngineUnavailable(f"no Docker engine answers: {_explain(exc)}", hint=_advice(exc)) from exc
     return client
+
+
+def _knock() -> None:
+    """Raise the operating system's own error if the engine's socket cannot be reached; the SDK buries it."""
+    url = os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+    if url.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(url.removeprefix("unix://"))
+
+
+def _explain(exc: Exception) -> str:
+    where = os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+    match exc:
+        case PermissionError():
+            return f"permission denied at {where}"
+        case FileNotFoundError():
+            return f"there is no {where}"
+        case ConnectionRefusedError():
+            return f"nothing listens at {where}"
+        case _:
+            return f"{where}: {exc}"
+
+
+def _advice(exc: Exception) -> str:
+    if isinstance(exc, PermissionError):
+        return "run trireme as root, or let your user use Docker: adduser $USER docker (then log in again)"
+    if os.environ.get("DOCKER_HOST"):
+        return "DOCKER_HOST is set: start that engine or unset the variable"
+    return "start the engine (systemctl start docker); 'trireme up --yes' installs and starts one"
 
 
 def ensure(ask: Ask, note: Callable[[str], None]) -> docker.DockerClient:
@@ -36,7 +74,7 @@ def ensure(ask: Ask, note: Callable[[str], None]) -> docker.DockerClient:
     try:
         return connect()
     except EngineUnavailable as exc:
-        if "permission denied" in str(exc) or os.environ.get("DOCKER_HOST"):
+        if isinstance(exc.__cause__, PermissionError) or os.environ.get("DOCKER_HOST"):
             raise
         if os.geteuid() != 0:
             hint = "start one, or run trireme as root so that it can install and start one"
@@ -56,27 +94,6 @@ def ensure(ask: Ask, note: Callable[[str], None]) -> docker.DockerClient:
         note("starting the Docker engine")
         start()
         return connect()
-
-
-def explain(reason: str) -> str:
-    """Return the SDK's reason in words that a newcomer understands."""
-    lowered = reason.lower()
-    where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    if "permission denied" in lowered:
-        return f"permission denied at {where}"
-    if "filenotfound" in lowered or "no such file" in lowered:
-        return f"nothing listens at {where}"
-    if "connection refused" in lowered or "connectionrefused" in lowered:
-        return f"connection refused at {where}"
-    return reason
-
-
-def _advice(reason: str) -> str:
-    if "permission denied" in reason.lower():
-        return "run trireme as root, or let your user use Docker: adduser $USER docker (then log in again)"
-    if os.environ.get("DOCKER_HOST"):
-        return "DOCKER_HOST is set: start that engine or unset the variable"
-    return "start the engine (systemctl start docker); 'trireme up --yes' installs and starts one"
 
 
 def install_packages(packages: list[str]) -> None:

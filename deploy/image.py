@@ -34,7 +34,8 @@ DEBIAN_GLIBC = 36  # the newest manylinux_2_x that its libc satisfies
 HOST = "trireme/host"
 BASE = "trireme/host-base"
 # The part of provision/ that the base is made from.
-BASE_SCRIPTS = ("base.sh", "lib.sh", "Dockerfile.base", "requirements-no-deps.txt")
+NO_DEPS = "requirements-no-deps.txt"
+BASE_SCRIPTS = ("base.sh", "lib.sh", "Dockerfile.base", NO_DEPS)
 MINIMUM_FREE_BYTES = 3 << 30
 
 Note = Callable[[str], None]
@@ -43,20 +44,18 @@ Files = Mapping[str, bytes]  # path in the build context -> contents
 
 def ensure(client: docker.DockerClient, note: Note) -> str:
     """Return the tag of the host image for the present source, building what is missing."""
-    code = dict(_code_files())
-    base_tag = f"{BASE}:{_digest(_base_files())}"
+    code = dict(code_files())
+    base_tag = f"{BASE}:{_digest(base_files())}"
     tag = f"{HOST}:{_digest(code | {'BASE': base_tag.encode()})}"
     if _present(client, tag):
         return tag
     if not _present(client, base_tag):
         check_space(client)
         _ensure_debian(client, note)
-        with tempfile.TemporaryDirectory(prefix="trireme-") as folder:
-            note("fetching Python packages")
-            wheels = fetch_wheels(Path(folder))
-            note("installing Debian and Python packages (a minute or two, once)")
-            context = _base_files() | {f"wheels/{path.name}": path.read_bytes() for path in wheels}
-            _build(client, context, dockerfile="provision/Dockerfile.base", tag=base_tag)
+        note("fetching Python packages")
+        wheels = {f"wheels/{path.name}": path.read_bytes() for path in fetch_wheels()}
+        note("installing Debian and Python packages (a minute or two, once)")
+        _build(client, base_files() | wheels, dockerfile="provision/Dockerfile.base", tag=base_tag)
     note("installing Trireme's own code")
     _build(client, code, dockerfile="provision/Dockerfile", tag=tag, arguments={"BASE": base_tag})
     remove_outdated(client, keep={tag, base_tag})
@@ -92,31 +91,41 @@ def requirements() -> str:
     return "".join(f"{line}\n" for line in project["dependencies"])
 
 
-def fetch_wheels(folder: Path) -> list[Path]:
-    """Download or build every wheel that a host needs into ``folder``, for Debian's Python whatever runs here."""
-    (folder / "requirements.txt").write_text(requirements())
-    machine = platform.machine()
-    platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in range(5, DEBIAN_GLIBC + 1)]
-    platforms += [f"--platform=manylinux{year}_{machine}" for year in ("1", "2010", "2014")]
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    log = log_file("image")
-    target = ["--python-version", DEBIAN_PYTHON, "--implementation=cp", "--only-binary=:all:", *platforms]
-    shell.run(
-        [*pip, "download", "-q", "-d", str(folder), "-r", str(folder / "requirements.txt"), *target],
-        log=log,
-        timeout_s=1800,
-    )
-    bare = str(PROVISION / "requirements-no-deps.txt")
-    shell.run([*pip, "wheel", "-q", "--no-deps", "-w", str(folder), "-r", bare], log=log, timeout_s=600)
+def fetch_wheels() -> list[Path]:
+    """Return every wheel that a host needs, fetched once into the cache: for Debian's Python, whatever runs here."""
+    wanted = requirements() + (PROVISION / NO_DEPS).read_text()
+    folder = home() / "cache" / f"wheels-{hashlib.sha256(wanted.encode()).hexdigest()[:16]}"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="wheels-", dir=folder.parent) as fresh:
+            _fetch_wheels(Path(fresh) / "wheels")
+            (Path(fresh) / "wheels").rename(folder)
     return sorted(folder.glob("*.whl"))
 
 
-def _base_files() -> dict[str, bytes]:
+def _fetch_wheels(folder: Path) -> None:
+    folder.mkdir()
+    listed = folder / "requirements.txt"
+    listed.write_text(requirements())
+    machine = platform.machine()
+    platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in range(5, DEBIAN_GLIBC + 1)]
+    platforms += [f"--platform=manylinux{year}_{machine}" for year in ("1", "2010", "2014")]
+    target = ["--python-version", DEBIAN_PYTHON, "--implementation=cp", "--only-binary=:all:", *platforms]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    log = log_file("image")
+    shell.run([*pip, "download", "-q", "-d", str(folder), "-r", str(listed), *target], log=log, timeout_s=1800)
+    bare = ["-r", str(PROVISION / NO_DEPS)]
+    shell.run([*pip, "wheel", "-q", "--no-deps", "-w", str(folder), *bare], log=log, timeout_s=600)
+
+
+def base_files() -> dict[str, bytes]:
+    """Return what the base image is made from, wheels apart: path in the build context -> contents."""
     files = {f"provision/{name}": (PROVISION / name).read_bytes() for name in BASE_SCRIPTS}
     return files | {"provision/requirements.txt": requirements().encode()}
 
 
-def _code_files() -> Iterator[tuple[str, bytes]]:
+def code_files() -> Iterator[tuple[str, bytes]]:
+    """Give all provisioning scripts and our packages: path in the build context, contents."""
     for path in sorted(PROVISION.iterdir()):
         if path.is_file():
             yield f"provision/{path.name}", path.read_bytes()

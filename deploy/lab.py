@@ -43,6 +43,7 @@ PROGRAMS: dict[Role, tuple[str, ...]] = {
     "master": ("master", "raft_store"),
     "node": ("node_agent", "dockerd"),
 }
+BALANCER_PROGRAMS = ("haproxy", "keepalived")  # beside each master where there is no entry host
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -99,6 +100,13 @@ class Lab(msgspec.Struct, frozen=True):
     def api_url(self) -> str:
         """Return the URL that the kubeconfig names."""
         return f"https://{self.api_address}:{API_PORT}"
+
+    def programs(self, host: Host) -> tuple[str, ...]:
+        """Return the programs that ``host`` runs."""
+        programs = PROGRAMS[host.role]
+        if host.role == "master" and self.store_endpoints:
+            programs = tuple(name for name in programs if name != "raft_store")
+        return programs + (BALANCER_PROGRAMS if host.role == "master" and self.virtual_address else ())
 
     def host(self, name: str) -> Host:
         """Return the host called ``name``; raises UsageError naming those that there are."""

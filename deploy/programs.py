@@ -9,23 +9,23 @@ from docker.errors import ImageNotFound
 
 from deploy.errors import HostFailed, UsageError
 from deploy.hosts.base import HostDriver
-from deploy.lab import PROGRAMS, Host, Lab
+from deploy.lab import Host, Lab
 from deploy.parallel import each
 from deploy.state import home
 
 SERVICES = "/opt/trireme/services"
 
 
-def check_program(host: Host, program: str) -> str:
+def check_program(lab: Lab, host: Host, program: str) -> str:
     """Return ``program`` if ``host`` runs one of that name; raises UsageError naming those that it runs."""
-    if program not in PROGRAMS[host.role]:
-        raise UsageError(f"{host.name} runs no {program}", hint=f"its programs: {', '.join(PROGRAMS[host.role])}")
+    if program not in lab.programs(host):
+        raise UsageError(f"{host.name} runs no {program}", hint=f"its programs: {', '.join(lab.programs(host))}")
     return program
 
 
-def log_argv(host: Host, program: str, *, follow: bool, lines: int) -> list[str]:
+def log_argv(lab: Lab, host: Host, program: str, *, follow: bool, lines: int) -> list[str]:
     """Return the command that prints the logs on the host."""
-    programs = [check_program(host, program)] if program else list(PROGRAMS[host.role])
+    programs = [check_program(lab, host, program)] if program else list(lab.programs(host))
     files = [f"/var/log/trireme/{name}/current" for name in programs]
     count = str(lines) if lines > 0 else "+1"
     # -F: svlogd begins a new file when the old one is full.
@@ -33,8 +33,7 @@ def log_argv(host: Host, program: str, *, follow: bool, lines: int) -> list[str]
 
 
 def kill_program(driver: HostDriver, host: Host, program: str) -> None:
-    """Kill one program of the host; its supervisor starts it again a second later."""
-    check_program(host, program)
+    """Kill one program of the host (checked before); its supervisor starts it again a second later."""
     result = driver.execute(host, ["sv", "kill", f"{SERVICES}/{host.role}/{program}"])
     if result.exit_status != 0:
         raise HostFailed(f"{program} on {host.name} could not be killed: {result.output.strip()}")

@@ -1,5 +1,6 @@
 """Running other programs."""
 
+import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,7 +41,12 @@ def run(
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as file:
-            file.write(f"$ {' '.join(argv)}\n{output}\n")
+            file.write(f"$ {quote(argv)}\n{output}\n")
     if status != 0:
         raise CommandFailed(argv, status, output)
     return output
+
+
+def quote(argv: Sequence[str]) -> str:
+    """Return ``argv`` as one line that a shell splits into the same words."""
+    return shlex.join(argv)

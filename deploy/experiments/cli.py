@@ -82,18 +82,22 @@ def _lab(name: str, engine: str | None) -> Iterator[Lab]:
     if engine is None or (lab is not None and lab.engine == engine):
         yield lab or state.load(name)
         return
-    from deploy import bring  # noqa: PLC0415 - only here are the Docker SDK and the image needed
+    # Only here are the Docker SDK and the image needed.
+    from deploy.choices import Choices  # noqa: PLC0415
+    from deploy.engine import ask_on_terminal, connect  # noqa: PLC0415
+    from deploy.steps.bring_up import bring_up  # noqa: PLC0415
+    from deploy.steps.take_down import remove_lab  # noqa: PLC0415
 
     other = f"{name}-{engine}"
     if state.find(other) is not None:
         raise UsageError(f"a lab called '{other}' is in the way", hint=f"take it down: trireme down --name {other}")
     progress.print(f"lab '{name}' does not run the {engine} store: trying it on lab '{other}'")
     masters = len(lab.masters) if lab else 3
-    choices = bring.Choices(name=other, masters=masters, nodes=0, engine=engine)
+    choices = Choices(name=other, masters=masters, nodes=0, engine=engine)
     try:
-        yield bring.bring_up(choices, keep=False, wait=engine == "native", yes=True)
+        yield bring_up(choices, ask=ask_on_terminal(yes=True), keep=False, wait=engine == "native")
     finally:
-        bring.take_down(other)
+        remove_lab(connect(), other)
 
 
 async def _rounds(scenario: Scenario, lab: Lab, *, repeat: int, timing: Timing) -> list[Round]:

@@ -131,7 +131,7 @@ class ContainerHosts:
             },
         }
         # The SDK's own create has no field for masked paths.
-        created = self._client.api.create_container_from_config(body, name)
+        created = self._client.api.create_container_from_config(body, name)  # type: ignore[no-untyped-call]
         self._client.api.start(created["Id"])
 
     def _host_config(self, host: Host, binds: list[str]) -> dict[str, Any]:
@@ -200,6 +200,8 @@ class ContainerHosts:
         """Run ``argv`` on the host as root, without input."""
         with _explained(f"{host.name} could not run {argv[0]}"):
             exit_status, output = self._get(host).exec_run(list(argv))
+        assert isinstance(output, bytes), "neither streamed nor demultiplexed"
+        assert exit_status is not None, "it has ended"
         return Result(exit_status, output.decode(errors="replace"))
 
     def terminal_argv(self, host: Host, argv: Sequence[str], *, tty: bool, stdin: bool) -> list[str]:
@@ -279,7 +281,7 @@ def labs_found(client: docker.DockerClient) -> set[str]:
 
 def remove_all(client: docker.DockerClient, lab: str) -> int:
     """Remove every container, network and volume of the lab, whatever its state; return how many there were."""
-    mine = {"label": f"{LABEL}={lab}"}
+    mine: dict[str, str | list[str] | bool] = {"label": f"{LABEL}={lab}"}
     with _explained(f"lab '{lab}' could not be removed entirely"):
         containers = client.containers.list(all=True, filters=mine, ignore_removed=True)
         each(containers, lambda container: _remove(container.remove, force=True, v=True))

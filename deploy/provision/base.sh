@@ -7,10 +7,11 @@ here=$(dirname "$(readlink -f "$0")")
 . "$here/lib.sh"
 
 install_packages() {
-  local packages=(python3 python3-venv runit iptables iproute2 procps ca-certificates busybox-static)
+  local packages=(python3 python3-venv runit iptables iproute2 iputils-ping curl procps ca-certificates busybox-static)
   for role in "$@"; do
     case $role in
       entry) packages+=(haproxy) ;;
+      balancer) packages+=(haproxy keepalived) ;;
       master) ;;
       node) packages+=(docker.io conntrack ipset) ;;
       *) echo "base.sh: there is no role called '$role'" >&2; exit 2 ;;

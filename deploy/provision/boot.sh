@@ -33,10 +33,19 @@ if [ "$role" = node ]; then
 fi
 
 if [ "$role" = master ]; then
+  # The balancer listens on an address that may be another master's right now.
+  [ -e /etc/trireme/keepalived.conf ] && sysctl -qw net.ipv4.ip_nonlocal_bind=1
   if [ -e /etc/trireme/store.toml ]; then rm -f "$services/raft_store/down"; else touch "$services/raft_store/down"; fi
 fi
 
 stop() {
+  if [ "$role" = node ]; then
+    # Left to itself, the engine waits 15 s for a container that ignores SIGTERM.
+    sv -w 5 force-stop "$services/node_agent" >/dev/null || true
+    pods=$(timeout 2 docker ps -q || true)
+    # shellcheck disable=SC2086 - one word an identifier
+    [ -z "$pods" ] || timeout 6 docker stop -t 2 $pods >/dev/null || true
+  fi
   sv -w 8 force-stop "$services"/*/ >/dev/null
   kill -HUP "$supervisor"
   exit 0

@@ -19,7 +19,9 @@ from pathlib import Path
 NAME = "trireme/tools:1"
 CREATED = "1970-01-01T00:00:00Z"
 
-# The sandbox's process: sleeps until told to stop. A shell, because busybox's own sleep as process 1 ignores SIGTERM.
+# Process 1 of a container gets only the signals that it asked for: without a trap, stopping takes all of the grace
+# period.
+# The sandbox's process: sleeps until told to stop.
 PAUSE = """#!/bin/sh
 trap 'kill $!; exit 0' TERM INT
 while :; do sleep 2147483647 & wait $!; done
@@ -29,7 +31,8 @@ while :; do sleep 2147483647 & wait $!; done
 WEB = """#!/bin/sh
 port=8080
 [ "$1" = --port ] && port=$2
-exec httpd -f -p "$port" -h /www
+trap 'kill $!; exit 0' TERM INT
+httpd -f -p "$port" -h /www & wait $!
 """
 PAGE = """#!/bin/sh
 printf 'Content-Type: text/plain\\r\\n\\r\\n%s\\n' "$(hostname)"

@@ -1,13 +1,13 @@
 """Waiting until a lab is ready, and finding out why it does not get there."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deploy.errors import NotReady
 from deploy.health import judge
 from deploy.hosts.base import HostDriver
-from deploy.lab import PROGRAMS, Host, Lab
+from deploy.lab import Host, Lab
 from deploy.observe import ask_masters, is_ready, list_nodes
 from deploy.parallel import each
 from deploy.steps.progress import Progress
@@ -49,7 +49,7 @@ def _check_time(lab: Lab, hosts: HostDriver, deadline: float, missing: str) -> N
 def _troubles(lab: Lab, hosts: HostDriver) -> str:
     """Return the last words of every program that does not stay up."""
     lines = []
-    for host, service in each(lab.hosts, lambda host: (host, failing_programs(hosts, host))):
+    for host, service in each(lab.hosts, lambda host: (host, failing_programs(hosts, host, lab.programs(host)))):
         lines += [f"{host.name}: {program} keeps ending: {words}" for program, words in service.items()]
     return "\n".join(lines) or "every program runs; trireme logs HOST PROGRAM shows what they are about"
 
@@ -65,9 +65,9 @@ done
 """
 
 
-def failing_programs(hosts: HostDriver, host: Host) -> Mapping[str, str]:
+def failing_programs(hosts: HostDriver, host: Host, programs: Sequence[str]) -> Mapping[str, str]:
     """Return the host's programs that do not stay up: name -> the last line that each logged."""
-    result = hosts.execute(host, ["sh", "-c", FAILING, host.role, *PROGRAMS[host.role]])
+    result = hosts.execute(host, ["sh", "-c", FAILING, host.role, *programs])
     pairs = [line.split("\t", 1) for line in result.output.splitlines() if "\t" in line]
     return {pair[0]: pair[1] for pair in pairs}
 

@@ -1,0 +1,31 @@
+# Short names for what `./trireme` and pytest do; `make check` is what a change must pass before it is pushed.
+PYTHON := .venv/bin/python
+
+.PHONY: help setup proto check test sim docker-test e2e bench clean
+
+help:            ## this list
+	@sed -n 's/^\([a-z0-9-]*\): *[a-z-]* *## /\1\t/p' Makefile | expand -t 14
+
+setup:           ## virtual environment and stubs
+	./trireme --help >/dev/null
+
+proto: setup     ## generate the stubs of proto/ anew
+	$(PYTHON) proto/generate.py --force
+
+check:           ## linters, types, import rules, and all tests without Docker
+	./trireme test --quick
+
+test:            ## everything, Docker and end-to-end tests included
+	./trireme test
+
+sim: setup       ## one seed of the Raft simulation: make sim SEED=7
+	TRIREME_SEEDS=$(or $(SEED),1) .venv/bin/pytest tests/simulation
+
+docker-test:     ## only the tests that need a Docker engine
+	./trireme test -m docker
+
+e2e:             ## only the tests that drive a whole lab with real clients
+	./trireme test -m e2e
+
+clean:           ## what the tools left in the checkout
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build results
