@@ -208,6 +208,9 @@ class _Replay:
             # Segments before this one may be gone, with entries that a snapshot holds.
             self._base, self._begun = SnapshotMark(Index(first - 1)), True
         keep = first - 1 - self._base.index
+        if keep < 0 and first - 1 <= self._snapshot.index:
+            # What was replaced here began in a segment that is gone; the snapshot holds all before the replacement.
+            self._base, self._entries, keep = SnapshotMark(Index(first - 1)), [], 0
         if not 0 <= keep <= len(self._entries):
             have = f"{self._base.index + 1} to {self._base.index + len(self._entries)}"
             raise CorruptLog(f"{name}: the record at byte {offset} begins with entry {first}, but we have {have}")

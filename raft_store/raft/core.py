@@ -484,6 +484,9 @@ class Core:
 
     def _send_append(self, peer: MemberId, progress: Progress) -> None:
         log = self.log
+        if progress.next <= log.base.index and not progress.behind:
+            # Replies may have been lost: the oldest entry that we have is worth a try before a snapshot is.
+            progress.next = Index(log.base.index + 1)
         prev_index = Index(progress.next - 1)
         prev_term = log.term(prev_index)
         if prev_term is None:
@@ -524,7 +527,8 @@ class Core:
             return
         if reply.rejected:
             may_agree, _ = self.log.hint(reply.hint_index, reply.hint_term)
-            progress.rejected(reply.index, may_agree)
+            if progress.rejected(reply.index, may_agree):
+                progress.behind = reply.index <= self.log.base.index
             return
         assert reply.index <= self.log.last_index, (reply, self.log.last_index)
         if progress.accepted(reply.index):

@@ -31,6 +31,7 @@ class Progress:
         "_in_flight",
         "_paused",
         "active",
+        "behind",
         "commit_sent",
         "matched",
         "next",
@@ -49,6 +50,7 @@ class Progress:
         self.active = False  # heard from since the last quorum check
         self.read_round = 0  # highest heartbeat round it confirmed
         self.snapshot = Index(0)  # in SNAPSHOT: the index that the snapshot brings it to
+        self.behind = False  # it said that it has not even the oldest entry of ours
         self.waited_ticks = 0  # in SNAPSHOT
         self._paused = False  # in PROBE: an append is under way
         self._in_flight: deque[Index] = deque()  # in REPLICATE: last index of each append under way
@@ -77,6 +79,7 @@ class Progress:
         news = index > self.matched
         if news:
             self.matched = index
+        self.behind = False
         self.next = Index(max(self.next, index + 1))
         while self._in_flight and self._in_flight[0] <= index:
             self._in_flight.popleft()

@@ -1,0 +1,84 @@
+"""A disk that forgets what was not synced, and tears what was being written."""
+
+from random import Random
+
+from raft_store.disk.directory import DiskError, File
+
+SECTOR_BYTES = 64  # a real one has 512; small ones tear small records
+
+
+class SimulatedFile:
+    """A file whose tail is in the cache until it is synced."""
+
+    def __init__(self, content: bytes = b"") -> None:
+        self.content = bytearray(content)
+        self.durable_bytes = len(content)
+
+    def append(self, data: bytes) -> None:
+        """See ``File``."""
+        self.content += data
+
+    def sync(self) -> None:
+        """See ``File``."""
+        self.durable_bytes = len(self.content)
+
+    def close(self) -> None:
+        """See ``File``."""
+
+    def crash(self, random: Random) -> None:
+        """Lose a random part of what was not synced: sectors reach the disk in any order."""
+        for start in range(self.durable_bytes, len(self.content), SECTOR_BYTES):
+            if random.random() < 0.5:
+                end = min(start + SECTOR_BYTES, len(self.content))
+                self.content[start:end] = bytes(end - start)
+        if random.random() < 0.5:
+            del self.content[random.randint(self.durable_bytes, len(self.content)) :]
+        self.durable_bytes = len(self.content)
+
+
+class SimulatedDirectory:
+    """A ``Directory`` in memory; names are durable at once, removals once a later name is."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, SimulatedFile] = {}
+        self._removed: list[tuple[str, SimulatedFile]] = []
+
+    def names(self) -> list[str]:
+        """See ``Directory``."""
+        return sorted(self.files)
+
+    def read(self, name: str) -> bytes:
+        """See ``Directory``."""
+        if name not in self.files:
+            raise DiskError(f"cannot read {name}: no such file")
+        return bytes(self.files[name].content)
+
+    def create(self, name: str, *, expected_bytes: int) -> File:
+        """See ``Directory``."""
+        del expected_bytes
+        self._removed.clear()
+        self.files[name] = SimulatedFile()
+        return self.files[name]
+
+    def reopen(self, name: str, *, size: int, expected_bytes: int) -> File:
+        """See ``Directory``."""
+        del expected_bytes
+        self.files[name] = SimulatedFile(self.read(name)[:size])
+        return self.files[name]
+
+    def replace(self, name: str, data: bytes) -> None:
+        """See ``Directory``."""
+        self._removed.clear()
+        self.files[name] = SimulatedFile(data)
+
+    def remove(self, name: str) -> None:
+        """See ``Directory``."""
+        self._removed.append((name, self.files.pop(name)))
+
+    def crash(self, random: Random) -> None:
+        """Lose what was not synced: bytes, and the latest removals."""
+        for name, file in self._removed[random.randint(0, len(self._removed)) :]:
+            self.files.setdefault(name, file)
+        self._removed.clear()
+        for file in self.files.values():
+            file.crash(random)
