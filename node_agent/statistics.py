@@ -158,11 +158,15 @@ class Statistics:
 
     def sample(self, running: Iterable[Container]) -> Sample:
         """Take a sample and remember it."""
-        found = {each.id: self._cgroups.container(each.pid) for each in running if each.pid}
-        containers = {key: usage for key, usage in found.items() if usage is not None}
-        sample = Sample(time.time(), self._node(), containers)
+        sample = self.measure(running)
         self._samples = (*self._samples[-1:], sample)
         return sample
+
+    def measure(self, running: Iterable[Container]) -> Sample:
+        """Take a sample."""
+        found = {each.id: self._cgroups.container(each.pid) for each in running if each.pid}
+        containers = {key: usage for key, usage in found.items() if usage is not None}
+        return Sample(time.time(), self._node(), containers)
 
     @property
     def window(self) -> tuple[Sample, Sample] | None:

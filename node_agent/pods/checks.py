@@ -7,12 +7,13 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Sequence
+from typing import Protocol
 
 import grpc
 import msgspec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from api.kinds.pods import Container, ExecAction, GRPCAction, HTTPGetAction, TCPSocketAction
+from api.kinds.pods import Container, ExecAction, GRPCAction, HTTPGetAction, Probe, TCPSocketAction
 from node_agent.runtime.base import ContainerRuntime, NotRunning
 
 _OUTPUT_LIMIT = 10 * 1024
@@ -25,6 +26,35 @@ class Verdict(msgspec.Struct, frozen=True):
 
     ok: bool
     message: str = ""
+
+
+class Ask(Protocol):
+    """Runs a probe's check once."""
+
+    async def __call__(self, probe: Probe, container: Container, container_id: str, pod_ip: str, /) -> Verdict:
+        """Return the verdict."""
+
+
+def asking(runtime: ContainerRuntime) -> Ask:
+    """Return what really asks; commands run through ``runtime``."""
+
+    async def ask(probe: Probe, container: Container, container_id: str, pod_ip: str, /) -> Verdict:
+        if probe.exec:
+            return await check_command(probe.exec, container_id, runtime)
+        if probe.http_get:
+            return await check_http(probe.http_get, container, pod_ip)
+        if probe.tcp_socket:
+            return await check_tcp(probe.tcp_socket, container, pod_ip)
+        if probe.grpc:
+            return await check_grpc(probe.grpc, pod_ip)
+        return Verdict(ok=True)
+
+    return ask
+
+
+async def always_well(probe: Probe, container: Container, container_id: str, pod_ip: str, /) -> Verdict:  # noqa: ARG001
+    """Answer for containers that do not exist."""
+    return Verdict(ok=True)
 
 
 async def check_command(action: ExecAction, container_id: str, runtime: ContainerRuntime) -> Verdict:

@@ -14,10 +14,10 @@ import msgspec
 from api.kinds.pods import Container as ContainerSpec
 from api.kinds.pods import Pod, Probe
 from node_agent.errors import NodeError
-from node_agent.pods.checks import Verdict, check_command, check_grpc, check_http, check_tcp
+from node_agent.pods.checks import Ask, Verdict
 from node_agent.pods.containers import all_containers
 from node_agent.pods.plan import Health
-from node_agent.runtime.base import Container, ContainerRuntime
+from node_agent.runtime.base import Container
 
 log = logging.getLogger(__name__)
 
@@ -90,13 +90,11 @@ class _Watch:
 class Prober:
     """Keeps the probe tasks of one pod in step with its running containers.
 
-    on_change: called when a verdict changes. record: takes (container, message) of each failure.
+    ask: runs one check. on_change: called when a verdict changes. record: takes (container, message) of each failure.
     """
 
-    def __init__(
-        self, runtime: ContainerRuntime, *, on_change: Callable[[], None], record: Callable[[str, str], None]
-    ) -> None:
-        self._runtime = runtime
+    def __init__(self, ask: Ask, *, on_change: Callable[[], None], record: Callable[[str, str], None]) -> None:
+        self._ask = ask
         self._on_change = on_change
         self._record = record
         self._watches: dict[str, _Watch] = {}
@@ -196,13 +194,6 @@ class Prober:
             return Verdict(ok=False, message=str(exc))
 
     async def _check(self, watch: _Watch, probe: Probe) -> Verdict:
-        if probe.exec:
-            return await check_command(probe.exec, watch.container.id, self._runtime)
-        await self._addressed.wait()
-        if probe.http_get:
-            return await check_http(probe.http_get, watch.spec, self._pod_ip)
-        if probe.tcp_socket:
-            return await check_tcp(probe.tcp_socket, watch.spec, self._pod_ip)
-        if probe.grpc:
-            return await check_grpc(probe.grpc, self._pod_ip)
-        return Verdict(ok=True)
+        if probe.exec is None:
+            await self._addressed.wait()
+        return await self._ask(probe, watch.spec, watch.container.id, self._pod_ip)

@@ -9,6 +9,7 @@ import msgspec
 
 from api.kinds.core import ConfigMap, Secret, Service
 from api.kinds.pods import Pod, PodStatus
+from node_agent.pods.checks import Ask
 from node_agent.pods.containers import NodeNames
 from node_agent.pods.images import Images
 from node_agent.pods.volume_files import TokenRequest
@@ -86,4 +87,5 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     names: NodeNames
     limits: NodeLimits
     data_dir: Path
+    ask: Ask
     now: Callable[[], float] = time.time

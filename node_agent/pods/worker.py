@@ -66,7 +66,9 @@ class PodWorker:
         self._ended_because = ("", "")  # reason and message of an end that this node decided on
         self._volumes = PodVolumes(around.data_dir, pod.metadata.uid)
         self._launcher = Launcher(around, self._volumes)
-        self._prober = Prober(around.runtime, on_change=self.poke, record=self._record_unhealthy)
+        self._prober = Prober(around.ask, on_change=self.poke, record=self._record_unhealthy)
+        self.running: tuple[Container, ...] = ()
+        """The instances that ran when last looked at."""
         self._pod_ip = ""
         self._adopted = False
         self._messages: dict[str, str] = {}
@@ -202,8 +204,8 @@ class PodWorker:
         for each in found:
             containers.setdefault(each.name, []).append(each)
         await self._read_last_words(found)
-        running = [each for each in found if each.state is State.RUNNING]
-        self._prober.sync(self._pod, [] if self._ending else running, self._probe_address())
+        self.running = running = tuple(each for each in found if each.state is State.RUNNING)
+        self._prober.sync(self._pod, () if self._ending else running, self._probe_address())
         for stale in sandboxes[1:]:
             if not stale.running and f"sandbox {stale.id}" not in self._ops:
                 self._spawn(f"sandbox {stale.id}", runtime.remove_sandbox(stale.id))
