@@ -8,6 +8,11 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
 from api.kinds.table import TABLE, Table
 from api.meta import Resource
 from client.etcd import EtcdClient
@@ -16,18 +21,28 @@ from master.access.authorization import Authorizer
 from master.access.policies import RegistryPolicies
 from master.admission.chain import Chain
 from master.admission.namespace import NamespaceLifecycle
+from master.admission.noderestriction import NodeRestriction
 from master.allocation import ServiceClaims, ServiceNetwork
 from master.boot import BootObjects
 from master.cache import WatchCache
 from master.config import MasterConfig
+from master.grpc_api import SERVER_OPTIONS, ResourcesService, server_credentials
+from master.lab_api import LabService
+from master.leadership import Leadership
 from master.lifecycle import Surroundings
+from master.maintenance import Leases, compact_history
 from master.reads import Reader
 from master.registry import Registry
+from master.rest.node_agents import NodeAgents
 from master.rest.server import RestServer
-from master.storage import Storage
+from master.storage import Fence, Storage
 from master.writes import Claimant, Writer
+from trireme_pb.cluster import cluster_pb2, cluster_pb2_grpc
 
 log = logging.getLogger(__name__)
+
+SHUTDOWN_S = 1.0
+HEALTH_S = 0.5
 
 
 class CannotStart(Exception):
@@ -42,16 +57,18 @@ class Core:
         self.cache = WatchCache(table, self.storage)
         self.reader = Reader(self.cache, self.storage)
         world = Surroundings()
-        chain = Chain([NamespaceLifecycle(_find_namespace(table, self.cache, self.reader))])
+        chain = Chain([NamespaceLifecycle(_find_namespace(table, self.cache, self.reader)), NodeRestriction()])
         writer = Writer(
             table,
             self.cache,
             self.storage,
             chain,
+            leases=Leases(client),
             claimants=_claimants(config, table, self.cache, world.rng),
             world=world,
         )
         self.registry = Registry(table, self.cache, self.reader, writer)
+        self.authorizer = Authorizer(RegistryPolicies(self.registry))
 
 
 def _find_namespace(table: Table, cache: WatchCache, reader: Reader) -> Callable[[str], Awaitable[Resource | None]]:
@@ -91,6 +108,73 @@ def server_context(config: MasterConfig) -> ssl.SSLContext:
     return context
 
 
+def _node_credentials(config: MasterConfig) -> grpc.ChannelCredentials | None:
+    """Return the client side of mutual TLS towards node agents; raises CannotStart."""
+    files = config.node_tls
+    if files is None:
+        return None
+    try:
+        return grpc.ssl_channel_credentials(
+            root_certificates=files.ca.read_bytes(),
+            private_key=files.key.read_bytes(),
+            certificate_chain=files.cert.read_bytes(),
+        )
+    except OSError as error:
+        raise CannotStart(f"[node_tls] {error}: make the files readable, or correct their paths") from error
+
+
+class GrpcServer:
+    """The gRPC services of a master, with health and reflection."""
+
+    def __init__(self, config: MasterConfig, core: Core, client: EtcdClient, leadership: Leadership) -> None:
+        self._config = config
+        self._registry = core.registry
+        self._server = grpc.aio.server(options=SERVER_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        cluster_pb2_grpc.add_ResourcesServicer_to_server(ResourcesService(core.registry, core.authorizer), self._server)
+        lab = LabService(config, client, core.registry, leadership, core.authorizer)
+        cluster_pb2_grpc.add_LabServicer_to_server(lab, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = [service.full_name for service in cluster_pb2.DESCRIPTOR.services_by_name.values()]
+        reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
+
+    async def start(self) -> None:
+        """Listen; raises CannotStart."""
+        try:
+            credentials = server_credentials(self._config.tls)
+            self._server.add_secure_port(self._config.grpc_listen, credentials)
+        except (OSError, RuntimeError) as error:
+            raise CannotStart(f"grpc_listen: {error}: choose a free address and port") from error
+        await self._server.start()
+        log.info("gRPC server listens address=%s", self._config.grpc_listen)
+
+    async def stop(self) -> None:
+        """End every call and close."""
+        await self._server.stop(SHUTDOWN_S)
+
+    async def tell_health(self) -> None:
+        """Keep the health service's answer true, until cancelled."""
+        serving, absent = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+        while True:
+            ready = not any(self._registry.problems().values())
+            await self._health.set(health.OVERALL_HEALTH, serving if ready else absent)
+            await asyncio.sleep(HEALTH_S)
+
+
+class Leader:
+    """What runs on the leading master alone."""
+
+    def __init__(self, config: MasterConfig, core: Core, client: EtcdClient) -> None:
+        self._config = config
+        self._core = core
+        self._client = client
+
+    async def lead(self, fence: Fence) -> None:
+        """Run until cancelled; every write carries ``fence``."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(compact_history(self._client))
+
+
 async def run(config: MasterConfig) -> None:
     """Serve until SIGTERM or SIGINT; raises CannotStart."""
     stop = asyncio.Event()
@@ -104,12 +188,13 @@ async def run(config: MasterConfig) -> None:
             raise CannotStart(f"[store_tls] {error}: make the files readable, or correct their paths") from error
         stack.push_async_callback(client.close)
         core = Core(config, client)
-        rest = RestServer(
-            core.registry,
-            Authenticator(),
-            Authorizer(RegistryPolicies(core.registry)),
-            address=config.api_address,
-        )
+        leadership = Leadership(client, name=config.name, endpoint=config.store_endpoints[0])
+        grpc_server = GrpcServer(config, core, client, leadership)
+        await grpc_server.start()
+        stack.push_async_callback(grpc_server.stop)
+        agents = NodeAgents(_node_credentials(config))
+        stack.push_async_callback(agents.close)
+        rest = RestServer(core.registry, Authenticator(), core.authorizer, agents=agents, address=config.api_address)
         try:
             await rest.start(*config.rest_listen, tls)
         except OSError as error:
@@ -119,6 +204,8 @@ async def run(config: MasterConfig) -> None:
             background = [
                 tasks.create_task(core.cache.run()),
                 tasks.create_task(BootObjects(config, core.registry).ensure()),
+                tasks.create_task(grpc_server.tell_health()),
+                tasks.create_task(leadership.run(Leader(config, core, client).lead)),
             ]
             log.info("master runs name=%s store=%s", config.name, ",".join(config.store_endpoints))
             await stop.wait()

@@ -42,6 +42,7 @@ from master.lifecycle import (
     prepare_new,
     timestamp,
 )
+from master.maintenance import Leases
 from master.objects import StoredObject, read_stored, to_store, without_revision
 from master.rest.seam import Deleted, WriteOptions, Written
 from master.scale import SCALE, scale_of, with_scale
@@ -95,6 +96,7 @@ class Writer:
         storage: Storage,
         chain: Chain,
         *,
+        leases: Leases,
         claimants: Mapping[tuple[str, str], Claimant] | None = None,
         world: Surroundings | None = None,
     ) -> None:
@@ -102,6 +104,7 @@ class Writer:
         self._cache = cache
         self._storage = storage
         self._chain = chain
+        self._leases = leases
         self._claimants = claimants or {}
         self._world = world or Surroundings()
 
@@ -157,9 +160,10 @@ class Writer:
                     raise already_exists(owner.plural, name, group=owner.group)
                 return _stored(owner, full, 0)
             data = _checked(to_store(full))
+            lease = await self._leases.lease(strategy_of(owner).ttl_s)
             claims = [] if claimant is None else claimant.writes(None, full)
             try:
-                revision = await self._storage.commit([Put(key, data, 0), *claims], fence=fence)
+                revision = await self._storage.commit([Put(key, data, 0, lease), *claims], fence=fence)
             except Refused as refused:
                 if refused.present[key] is not None:
                     raise already_exists(owner.plural, name, group=owner.group) from None
@@ -338,7 +342,11 @@ class Writer:
     async def _commit(self, owner: Kind, key: str, old: StoredObject, outcome: Outcome, fence: Fence | None) -> int:
         claimant = self._claimants.get(owner.place)
         new = None if isinstance(outcome, Gone) else outcome
-        write: Write = Remove(key, old.revision) if new is None else Put(key, _checked(to_store(new)), old.revision)
+        if new is None:
+            write: Write = Remove(key, old.revision)
+        else:
+            lease = await self._leases.lease(strategy_of(owner).ttl_s)
+            write = Put(key, _checked(to_store(new)), old.revision, lease)
         claims = [] if claimant is None else claimant.writes(old.obj, new)
         try:
             return await self._storage.commit([write, *claims], fence=fence)
