@@ -5,10 +5,12 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 # Beyond this many different label sets further ones are counted as "other": a scrape stays small whatever is asked.
 MAX_SERIES = 2_000
+_PROC = Path("/proc/self")
 
 
 class Metrics:
@@ -65,8 +67,7 @@ class Metrics:
 
 def _process(started_unix_s: float) -> Iterator[str]:
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123 - procfs
-        resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    resident = int((_PROC / "statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     yield "# TYPE process_cpu_seconds_total counter"
     yield f"process_cpu_seconds_total {usage.ru_utime + usage.ru_stime:.3f}"
     yield "# TYPE process_resident_memory_bytes gauge"
@@ -74,4 +75,4 @@ def _process(started_unix_s: float) -> Iterator[str]:
     yield "# TYPE process_start_time_seconds gauge"
     yield f"process_start_time_seconds {started_unix_s:.3f}"
     yield "# TYPE process_open_fds gauge"
-    yield f"process_open_fds {len(os.listdir('/proc/self/fd'))}"
+    yield f"process_open_fds {sum(1 for _ in (_PROC / 'fd').iterdir())}"

@@ -117,9 +117,7 @@ class Documents:
             return Answer(code=301, headers={"Location": f"/openapi/v3/{root}?hash={digest}"})
         answer = _answer(request, body, digest, JSON)
         if asked:
-            answer = Answer(
-                code=answer.code, body=answer.body, headers={**answer.headers, "Cache-Control": _FOREVER}
-            )
+            answer = Answer(code=answer.code, body=answer.body, headers={**answer.headers, "Cache-Control": _FOREVER})
         return answer
 
 

@@ -47,11 +47,7 @@ class PathWriter:
 
     def paths(self, kinds: Iterable[Kind]) -> dict[str, Any]:
         """Return path template -> item for every route of ``kinds``."""
-        found: dict[str, Any] = {}
-        for kind in kinds:
-            for path, item in self._of_kind(kind):
-                found[path] = item
-        return found
+        return {path: item for kind in kinds for path, item in self._of_kind(kind)}
 
     def _of_kind(self, kind: Kind) -> Iterator[tuple[str, dict[str, Any]]]:
         root = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"

@@ -19,9 +19,11 @@ from master.rest import http, impersonation, routes
 from master.rest.handlers import Call, Handlers
 from master.rest.http import Answer
 from master.rest.metrics import Metrics
-from master.rest.paths import Paths
+from master.rest.node_agents import NodeAgents
 from master.rest.parameters import read_bool
+from master.rest.paths import Paths
 from master.rest.seam import Registry
+from master.rest.streams import Streams
 from master.rest.watch import OpenStreams
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ SHUTDOWN_S = 2.0
 class RestServer:
     """Serves the API on one address.
 
+    agents: the way to the node agents; without it logs, exec, attach and port-forward are refused.
     address: "ip:port" under which clients reach the API, shown in discovery.
     """
 
@@ -47,6 +50,7 @@ class RestServer:
         authenticator: Authenticator,
         authorizer: Authorizer,
         *,
+        agents: NodeAgents | None = None,
         address: str = "",
     ) -> None:
         self._registry = registry
@@ -54,6 +58,7 @@ class RestServer:
         self._authorizer = authorizer
         self._streams = OpenStreams()
         self._handlers = Handlers(registry, self._streams)
+        self._connected = Streams(registry, agents, self._streams)
         self._metrics = Metrics()
         self._paths = Paths(registry, self._metrics, self._streams, address=address)
         self._runner: web.ServerRunner | None = None
@@ -80,6 +85,7 @@ class RestServer:
         started = time.perf_counter()
         common = {"Audit-Id": request.headers.get("Audit-Id", "")[:128] or str(uuid.uuid4()), **_FLOW}
         verb, resource = request.method.lower(), ""
+        found: routes.Target | routes.Unserved | None = None
         try:
             user = await self._user(request)
             path = unquote(request.rel_url.raw_path)
@@ -91,10 +97,14 @@ class RestServer:
                 answer = await self._resource(request, user, found, verb, common)
         except ApiError as error:
             answer = http.failure(error)
+        except ConnectionError:
+            raise  # the client has gone; aiohttp cleans up
         except Exception:
             log.exception("request failed method=%s path=%s audit=%s", request.method, request.path, common["Audit-Id"])
             answer = http.failure(InternalError("an error on the server has prevented the request from succeeding"))
         code = answer.code if isinstance(answer, Answer) else answer.status
+        if isinstance(found, routes.Target) and found.subresource in routes.CONNECTED:
+            verb = "connect"
         self._metrics.observe(verb, resource, code, time.perf_counter() - started)
         if isinstance(answer, Answer):
             return await http.to_response(request, answer, common)
@@ -130,6 +140,8 @@ class RestServer:
         query = request.rel_url.query
         todo = routes.pick_verb(found, request.method, watch=read_bool(query, "watch"))
         call = Call(request, user, found, query, common)
+        if todo == "connect":
+            return await self._connected.serve(call)
         return await self._handlers.serve(todo, call)
 
 

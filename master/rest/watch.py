@@ -18,7 +18,7 @@ from master.rest.tables import Printer, partial_metadata
 
 log = logging.getLogger(__name__)
 
-# A client that does not take one batch within this time is cut: it can list and watch again, we cannot buffer for it.
+# A client that does not take what was written within this time is cut: it can ask again, we cannot buffer for it.
 SLOW_CLIENT_S = 30.0
 
 
@@ -107,26 +107,24 @@ async def stream_events(
         async with asyncio.timeout(timeout_s) as deadline, aclosing(events):
             with streams.added(lambda: deadline.reschedule(0)):
                 async for batch in events:
-                    if not await _send(response, b"".join([lines.write(event) for event in batch])):
-                        log.warning("watcher cut: too slow resource=%s peer=%s", kind.plural, request.remote)
-                        _abort(request)
+                    data = b"".join([lines.write(event) for event in batch])
+                    if data and not await send_or_cut(request, response, data):
                         return response
     except TimeoutError:
         pass
     except ApiError as error:
-        await _send(response, _line("ERROR", encode_json(error.status())))
+        await send_or_cut(request, response, _line("ERROR", encode_json(error.status())))
     return response
 
 
-async def _send(response: web.StreamResponse, data: bytes) -> bool:
+async def send_or_cut(request: web.BaseRequest, response: web.StreamResponse, data: bytes) -> bool:
+    """Write ``data``; return False if the client did not take it in time, and has been cut off."""
     try:
         async with asyncio.timeout(SLOW_CLIENT_S):
             await response.write(data)
     except TimeoutError:
+        log.warning("client cut: too slow path=%s peer=%s", request.path, request.remote)
+        if request.transport is not None:
+            request.transport.abort()
         return False
     return True
-
-
-def _abort(request: web.BaseRequest) -> None:
-    if request.transport is not None:
-        request.transport.abort()

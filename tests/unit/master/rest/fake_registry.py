@@ -118,7 +118,8 @@ class FakeRegistry:
 
     def _decode(self, kind: Kind, document: Mapping[str, Any], options: WriteOptions) -> tuple[Resource, Sequence[str]]:
         unknown: list[str] = []
-        obj = codec.decode(kind, document, unknown=unknown)
+        named = {"apiVersion": kind.group_version, "kind": kind.kind, **document}
+        obj = codec.decode(kind, named, unknown=unknown)
         if unknown and options.field_validation == "Strict":
             raise errors.BadRequest("strict decoding error: " + ", ".join(unknown))
         return obj, unknown if options.field_validation != "Ignore" else []
