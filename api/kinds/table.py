@@ -10,6 +10,8 @@ import msgspec
 
 from api.kinds import (
     apps,
+    authentication,
+    authorization,
     autoscaling,
     batch,
     coordination,
@@ -73,6 +75,8 @@ def _row(model: type[Resource], plural: str, short: str = "", **more: object) ->
 _ALL = ("all",)
 _STATUS = ("status",)
 _SCALE = ("status", "scale")
+# Questions that are answered, not stored.
+_ASKED = ("create",)
 
 ROWS: tuple[Kind, ...] = (
     _row(
@@ -126,6 +130,23 @@ ROWS: tuple[Kind, ...] = (
     _row(rbac.ClusterRoleBinding, "clusterrolebindings", group="rbac.authorization.k8s.io", namespaced=False),
     _row(storage.StorageClass, "storageclasses", "sc", group="storage.k8s.io", namespaced=False),
     _row(scheduling.PriorityClass, "priorityclasses", "pc", group="scheduling.k8s.io", namespaced=False),
+    *(
+        _row(model, plural, group="authorization.k8s.io", namespaced=namespaced, verbs=_ASKED)
+        for model, plural, namespaced in (
+            (authorization.SelfSubjectAccessReview, "selfsubjectaccessreviews", False),
+            (authorization.SelfSubjectRulesReview, "selfsubjectrulesreviews", False),
+            (authorization.SubjectAccessReview, "subjectaccessreviews", False),
+            (authorization.LocalSubjectAccessReview, "localsubjectaccessreviews", True),
+        )
+    ),
+    _row(
+        authentication.SelfSubjectReview,
+        "selfsubjectreviews",
+        group="authentication.k8s.io",
+        namespaced=False,
+        verbs=_ASKED,
+    ),
+    _row(authentication.TokenReview, "tokenreviews", group="authentication.k8s.io", namespaced=False, verbs=_ASKED),
 )
 
 

@@ -44,9 +44,9 @@ class RegistryPolicies:
             stored = await self._registry.get(kind, namespace=namespace, name=name, resource_version="0")
         except NotFound:
             return None
-        return cast(R, stored.obj)
+        return cast("R", stored.obj)
 
     async def _list(self, model: type[R], *, namespace: str = "", field_selector: str = "") -> list[R]:
         query = Query(namespace=namespace, field_selector=field_selector, resource_version="0")
         page = await self._registry.list(self._registry.table.of(model), query)
-        return [cast(R, each.obj) for each in page.items]
+        return [cast("R", each.obj) for each in page.items]

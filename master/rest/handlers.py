@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import msgspec
 from aiohttp import web
 
-from api import fields, selectors
+from api import codec, fields, selectors
 from api.errors import BadRequest, UnsupportedMediaType
 from api.kinds.table import Kind
 from api.meta import DeleteOptions
+from master.access.reviews import Reviews
 from master.access.user import User
 from master.rest import http, parameters
 from master.rest.http import Answer
@@ -64,8 +65,9 @@ class Call(NamedTuple):
 class Handlers:
     """One method for each verb."""
 
-    def __init__(self, registry: Registry, streams: OpenStreams) -> None:
+    def __init__(self, registry: Registry, streams: OpenStreams, reviews: Reviews) -> None:
         self._registry = registry
+        self._reviews = reviews
         self._streams = streams
 
     async def serve(self, verb: str, call: Call) -> Answer | web.StreamResponse:
@@ -143,6 +145,10 @@ class Handlers:
         form = call.form(OBJECT_FORMS)
         target, options = call.target, _write_options(call)
         document, warnings = await self._document(call, options)
+        if self._reviews.answers(target.kind.model):
+            asked = codec.decode(target.kind, document)
+            body = codec.encode(await self._reviews.answer(asked, call.user))
+            return _answer(call, Form(form.media_type), body, code=201)
         written = await self._registry.create(
             target.kind,
             document,

@@ -14,6 +14,7 @@ from aiohttp import web
 from api.errors import ApiError, InternalError
 from master.access.authentication import Authenticator
 from master.access.authorization import Authorizer
+from master.access.reviews import Reviews
 from master.access.user import User
 from master.rest import http, impersonation, routes
 from master.rest.handlers import Call, Handlers
@@ -57,7 +58,7 @@ class RestServer:
         self._authenticator = authenticator
         self._authorizer = authorizer
         self._streams = OpenStreams()
-        self._handlers = Handlers(registry, self._streams)
+        self._handlers = Handlers(registry, self._streams, Reviews(authenticator, authorizer))
         self._connected = Streams(registry, agents, self._streams)
         self._metrics = Metrics()
         self._paths = Paths(registry, self._metrics, self._streams, address=address)
