@@ -10,6 +10,7 @@ from pathlib import Path
 import uvloop
 
 from .config import Config, ConfigError, load_config
+from .engine import EngineError
 from .member import running
 
 log = logging.getLogger(__name__)
@@ -35,8 +36,8 @@ def main() -> int:
         return BAD_CONFIG
     try:
         uvloop.run(_serve(config))
-    except OSError as exc:
-        log.error("cannot run reason=%s", exc)  # noqa: TRY400 - the address says it all
+    except (OSError, EngineError) as exc:
+        log.error("cannot run reason=%s", exc)  # noqa: TRY400 - the reason says it all
         return 1
     return 0
 

@@ -48,11 +48,24 @@ def make_engine(config: Config) -> Engine:
             return MemoryEngine(config.member)
         case "raftos":
             # Only who asks for it has the library installed.
-            from .engines.raftos_engine import RaftosEngine  # noqa: PLC0415
+            from .engines.raftos_engine import RaftosConfig, RaftosEngine  # noqa: PLC0415
 
-            return RaftosEngine(config)
+            heartbeat = (config.raft.tick_ms or 0) * (config.raft.heartbeat_ticks or 1)
+            return RaftosEngine(
+                RaftosConfig(
+                    member=config.member,
+                    members=_members(config),
+                    data_dir=config.data_dir,
+                    cluster=config.cluster,
+                    heartbeat_s=heartbeat / 1000 if heartbeat else None,
+                )
+            )
         case _:
             return NativeEngine(_native_config(config))
+
+
+def _members(config: Config) -> dict[MemberId, str]:
+    return {member_id(config.cluster, name): peer_address(url) for name, url in config.members.items()}
 
 
 def _native_config(config: Config) -> NativeConfig:
@@ -63,7 +76,7 @@ def _native_config(config: Config) -> NativeConfig:
     }
     return NativeConfig(
         member=config.member,
-        members={member_id(config.cluster, name): peer_address(url) for name, url in config.members.items()},
+        members=_members(config),
         data_dir=config.data_dir,
         listen=config.peer_listen,
         cluster=config.cluster,
