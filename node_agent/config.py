@@ -50,13 +50,19 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 def load_config(path: Path) -> NodeConfig:
     """Read and check the file; raises BadConfig."""
     try:
-        config = msgspec.toml.decode(path.read_bytes(), type=NodeConfig)
+        config = msgspec.toml.decode(path.read_bytes(), type=NodeConfig, dec_hook=_path)
     except OSError as exc:
         raise BadConfig(f"{path}: cannot be read: {exc.strerror}") from exc
     except (msgspec.ValidationError, msgspec.DecodeError) as exc:
         raise BadConfig(f"{path}: {exc}; correct this field") from exc
     _check(path, config)
     return config
+
+
+def _path(wanted: type, value: object) -> object:
+    if wanted is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError(wanted)
 
 
 def _check(path: Path, config: NodeConfig) -> None:
