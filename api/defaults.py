@@ -204,7 +204,8 @@ RULES: Mapping[tuple[str, str], tuple[Rule, ...]] = {
         ("spec.allocateLoadBalancerNodePorts", lambda spec: True if spec.get("type") == "LoadBalancer" else None),
     ),
     ("", "endpoints"): (("subsets[].ports[].protocol", "TCP"),),
-    ("", "namespaces"): (("spec", {}), ("spec.finalizers", ["kubernetes"]), ("status", {}), ("status.phase", "Active")),
+    # The finalizer "kubernetes" is given to new namespaces alone: finalizing means taking it away.
+    ("", "namespaces"): (("spec", {}), ("status", {}), ("status.phase", "Active")),
     ("", "nodes"): (("spec", {}), ("status", {})),
     ("", "secrets"): (("type", "Opaque"),),
     ("", "replicationcontrollers"): (("spec.replicas", 1),),

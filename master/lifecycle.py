@@ -83,8 +83,9 @@ def prepare_change(kind: Kind, old: Resource, new: Resource) -> Resource:
     new = replace(new, api_version=kind.group_version, kind=kind.kind, metadata=meta)
     if has_status(kind):
         new = with_status_of(new, old)
+    new = strategy.on_change(old, new)
     if strategy.counts_generations and _is_next_generation(strategy, old, new):
-        new = replace(new, metadata=replace(meta, generation=(old.metadata.generation or 0) + 1))
+        new = replace(new, metadata=replace(new.metadata, generation=(old.metadata.generation or 0) + 1))
     return new
 
 

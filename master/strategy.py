@@ -24,6 +24,10 @@ def _unchanged(obj: Resource) -> Resource:
     return obj
 
 
+def _new_one(old: Resource, new: Resource) -> Resource:  # noqa: ARG001 - one signature for all rows
+    return new
+
+
 def _not_graceful(obj: Resource, options: DeleteOptions) -> int | None:  # noqa: ARG001 - one signature for all rows
     return None
 
@@ -36,6 +40,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
     """What a kind's objects go through beside the common path."""
 
     on_create: Callable[[Resource], Resource] = _unchanged  # after the status has been reset
+    on_change: Callable[[Resource, Resource], Resource] = _new_one  # old, new; after common fields have been kept
     keeps_status: bool = False  # a new object's status is its author's
     counts_generations: bool = False
     counts_annotations: bool = False  # a change of annotations is a new generation, too
@@ -101,6 +106,11 @@ def _new_namespace(obj: Resource) -> Resource:
     )
 
 
+def _changed_namespace(old: Resource, new: Resource) -> Resource:
+    """Only the finalize subresource changes a namespace's own finalizers."""
+    return replace(new, spec=cast("Namespace", old).spec)
+
+
 def _namespace_held(obj: Resource) -> bool:
     return bool(cast("Namespace", obj).spec.finalizers)
 
@@ -115,7 +125,7 @@ _PLAIN = Strategy()
 
 STRATEGIES: Mapping[tuple[str, str], Strategy] = {
     ("", "pods"): Strategy(on_create=_new_pod, grace_s=_pod_grace, counts_generations=True),
-    ("", "namespaces"): Strategy(on_create=_new_namespace, held=_namespace_held),
+    ("", "namespaces"): Strategy(on_create=_new_namespace, on_change=_changed_namespace, held=_namespace_held),
     ("", "nodes"): Strategy(keeps_status=True),
     ("", "events"): Strategy(ttl_s=3600),
     ("", "replicationcontrollers"): Strategy(counts_generations=True, orphans_by_default=True),
