@@ -2,6 +2,9 @@
 
 A network namespace belongs to a thread, not to a process. Work inside another namespace therefore
 runs in a thread of its own that enters it and ends there: no thread has to find its way back.
+
+The netlink library runs event loops of its own in the calling thread, made by the default policy. uvloop's
+loops take no netlink socket, so a program may use ``uvloop.run`` but must not install uvloop as the policy.
 """
 
 import errno

@@ -22,6 +22,8 @@ from typing import Any
 
 import msgspec
 
+from node_agent.commands import run_command
+from node_agent.errors import CommandFailed
 from node_agent.network import kernel
 from node_agent.network.addresses import AddressBook, AddressFile
 from node_agent.network.kernel import Namespace
@@ -120,8 +122,7 @@ class PodNetwork:
             self._book = self._file.load(self._book.cidr)
         self._mtu = self._mtu or kernel.uplink_mtu()
         kernel.write_sysctl("net/ipv4/ip_forward", "1")
-        if not kernel.write_sysctl("net/bridge/bridge-nf-call-iptables", "1"):
-            log.warning("bridged packets bypass iptables, pods of one node may miss services on it")
+        _let_iptables_see_the_bridge()
         with kernel.netlink(f"set up bridge {self.bridge}") as socket:
             index = kernel.link_index(socket, self.bridge)
             if index is None:
@@ -214,6 +215,23 @@ class PodNetwork:
                 _delete_link(socket, host_interface_of(pod_key))
             _delete_link(socket, self.bridge)
         self._firewall.remove()
+
+
+def _let_iptables_see_the_bridge() -> None:
+    """Send bridged packets through iptables.
+
+    Otherwise a pod's answer to a pod of the same node that asked through a service goes straight over the
+    bridge, without the service's address put back, and is thrown away.
+    """
+    key = "net/bridge/bridge-nf-call-iptables"
+    if kernel.write_sysctl(key, "1"):
+        return
+    try:
+        run_command(["modprobe", "br_netfilter"])
+    except CommandFailed as exc:
+        log.warning("module br_netfilter not loaded error=%s", exc)
+    if not kernel.write_sysctl(key, "1"):
+        log.warning("bridged packets bypass iptables: services fail between pods of this node")
 
 
 def _check_key(pod_key: str) -> None:

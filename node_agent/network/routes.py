@@ -10,7 +10,8 @@ and the gateway on the far side is the first address of the peer's pod CIDR, as 
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Collection, Iterable, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, assert_never
 
 import msgspec
@@ -101,30 +102,49 @@ class Routes:
     """Keeps this host's routes to the other nodes' pods.
 
     own_address: this host's address as the peers know it; source_address: the bridge's address, which
-    the host uses towards pods behind a tunnel.
+    the host uses towards pods behind a tunnel. repair_s: how long an update with unchanged peers takes the
+    kernel's routes for granted; nodes report every second, and each report ends here.
     """
 
-    def __init__(self, *, own_name: str, own_address: str, source_address: str) -> None:
+    def __init__(
+        self,
+        *,
+        own_name: str,
+        own_address: str,
+        source_address: str,
+        repair_s: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._own_name = own_name
         self._own_address = own_address
         self._source_address = source_address
+        self._repair_s = repair_s
+        self._clock = clock
         self._lock = asyncio.Lock()
+        # The peers of the latest update that succeeded, and when that was.
+        self._peers: frozenset[Peer] = frozenset()
+        self._looked_at = float("-inf")
 
     async def update(self, peers: Iterable[Peer]) -> int:
         """Bring the kernel's routes to what ``peers`` need; returns the number of changes.
 
         Raises KernelRefused; what was done before stays, and the next update continues.
         """
-        nodes = tuple(peers)
+        nodes = frozenset(peers)
         async with self._lock:
-            return await asyncio.to_thread(self._update, nodes)
+            if nodes == self._peers and self._clock() - self._looked_at < self._repair_s:
+                return 0
+            changes = await asyncio.to_thread(self._update, nodes)
+            self._peers, self._looked_at = nodes, self._clock()
+            return changes
 
     async def clean_up(self) -> None:
         """Remove every route of ours and the VXLAN interface."""
         async with self._lock:
+            self._looked_at = float("-inf")
             await asyncio.to_thread(self._clean_up)
 
-    def _update(self, peers: tuple[Peer, ...]) -> int:
+    def _update(self, peers: frozenset[Peer]) -> int:
         with kernel.netlink("update routes to pods") as socket:
             networks = _own_networks(socket)
             wanted = plan_paths(own_name=self._own_name, own_networks=networks, peers=peers)

@@ -9,10 +9,9 @@ import logging
 import re
 import shlex
 import shutil
-import subprocess
 from collections.abc import Sequence
-from typing import Protocol
 
+from node_agent.commands import Runner, run_command
 from node_agent.errors import CommandFailed, Unsupported
 from node_agent.proxy.ruleset import Jump, Present, Ruleset, parse_save, render_change, render_full, render_removal
 
@@ -20,29 +19,7 @@ log = logging.getLogger(__name__)
 
 TABLES = ("nat", "filter")
 LOCK_WAIT_S = 5
-TIMEOUT_S = 30.0
 HINTS = ("KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY")
-
-
-class Runner(Protocol):
-    """Runs a program to its end and returns its standard output."""
-
-    def __call__(self, argv: Sequence[str], stdin: str = "") -> str:
-        """Raise CommandFailed on a non-zero status or when it takes longer than TIMEOUT_S."""
-        ...
-
-
-def run_command(argv: Sequence[str], stdin: str = "") -> str:
-    """Run a program of the host."""
-    try:
-        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired as exc:
-        raise CommandFailed(argv, -1, f"no answer within {TIMEOUT_S:g} s") from exc
-    except FileNotFoundError as exc:
-        raise CommandFailed(argv, 127, "program not found; install the package iptables") from exc
-    if done.returncode != 0:
-        raise CommandFailed(argv, done.returncode, done.stderr or done.stdout)
-    return done.stdout
 
 
 def pick_backend(nft_rules: str | None, legacy_rules: str | None) -> str:

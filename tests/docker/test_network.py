@@ -216,6 +216,24 @@ def test_a_tunnel_damaged_by_hand_is_made_again(stack: ExitStack, tmp_path: Path
     assert "0a:54:c6:33:64:02" in host.namespace.sh("ip neigh show dev trireme.vxlan")
 
 
+def test_unchanged_peers_are_not_looked_at_until_it_is_time(stack: ExitStack, tmp_path: Path) -> None:
+    host = Host(stack, tmp_path, 1)
+    host.namespace.sh("ip link add eth0 type bridge; ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up")
+    now = [0.0]
+    routes = Routes(
+        own_name="node1", own_address="192.0.2.1", source_address="10.244.1.1", repair_s=30, clock=lambda: now[0]
+    )
+    peers = [Peer("node2", "192.0.2.2", "10.244.2.0/24")]
+    assert host.namespace.run(lambda: routes.update(peers)) == 1
+    host.namespace.sh("ip route del 10.244.2.0/24")
+    assert host.namespace.run(lambda: routes.update(peers)) == 0
+    more = [*peers, Peer("node3", "192.0.2.3", "10.244.3.0/24")]
+    assert host.namespace.run(lambda: routes.update(more)) == 2, "a changed peer is seen to at once"
+    host.namespace.sh("ip route del 10.244.2.0/24")
+    now[0] = 30
+    assert host.namespace.run(lambda: routes.update(more)) == 1
+
+
 def test_clean_up_leaves_nothing(stack: ExitStack, tmp_path: Path) -> None:
     host = Host(stack, tmp_path, 1)
     host.set_up()
@@ -249,7 +267,8 @@ def _rules(namespace: Namespace) -> list[str]:
 
 
 def _routes(host: Host, address: str) -> Routes:
-    return Routes(own_name=host.name, own_address=address, source_address=host.pod_cidr.replace("0/24", "1"))
+    gateway = host.pod_cidr.replace("0/24", "1")
+    return Routes(own_name=host.name, own_address=address, source_address=gateway, repair_s=0)
 
 
 def _two_connected_hosts(

@@ -7,8 +7,8 @@ import shutil
 import socket
 import subprocess
 import tarfile
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import dnslib
@@ -16,8 +16,19 @@ import pytest
 
 from api.kinds.core import Node, NodeAddress, NodeSpec, NodeStatus, Service, ServicePort, ServiceSpec
 from api.meta import ObjectMeta
-from node_agent.connectivity import Connectivity, ConnectivityConfig
-from node_agent.proxy.model import Backend, BackendPort
+from node_agent.dns.answers import Snapshot, Zone
+from node_agent.dns.model import dns_services
+from node_agent.dns.server import DnsServer
+from node_agent.dns.upstream import Forwarder
+from node_agent.network.local_address import add_local_address, remove_local_address
+from node_agent.network.masquerade import PodFirewall, render_pod_rules
+from node_agent.network.model import peers_of
+from node_agent.network.plumbing import PodNetwork
+from node_agent.network.routes import Routes
+from node_agent.proxy.iptables import Iptables
+from node_agent.proxy.model import Backend, BackendPort, Key, service_ports
+from node_agent.proxy.proxy import ServiceProxy
+from node_agent.proxy.rules import ProxyConfig
 from tests.docker.namespaces import EchoServer, Namespace, Place, ask
 
 pytestmark = [
@@ -26,6 +37,8 @@ pytestmark = [
 ]
 
 DNS = "10.96.0.10"
+POD_CIDR = "10.244.1.0/24"
+CLUSTER = "10.244.0.0/16"
 WEB = Service(
     metadata=ObjectMeta(namespace="default", name="web"),
     spec=ServiceSpec(type="ClusterIP", cluster_ip="10.96.0.20", ports=(ServicePort(name="http", port=80),)),
@@ -64,16 +77,42 @@ def _namespace(stack: ExitStack, name: str) -> Namespace:
     return made
 
 
-def _config(tmp_path: Path) -> ConnectivityConfig:
-    return ConnectivityConfig(
-        node="node1",
-        address="192.0.2.1",
-        data_dir=tmp_path,
-        pod_cidr="10.244.1.0/24",
-        cluster_cidr="10.244.0.0/16",
-        service_cidr="10.96.0.0/16",
-        cluster_dns=DNS,
-    )
+class NodeNetwork:
+    """The parts as a node agent puts them together."""
+
+    def __init__(self, data_dir: Path) -> None:
+        iptables = Iptables("nft")
+        rules = render_pod_rules(pod_cidr=POD_CIDR, cluster_cidr=CLUSTER, service_cidr="10.96.0.0/16")
+        firewall = PodFirewall(iptables, rules)
+        self.pods = PodNetwork(data_dir=data_dir, pod_cidr=POD_CIDR, firewall=firewall)
+        self.routes = Routes(own_name="node1", own_address="192.0.2.1", source_address="10.244.1.1")
+        config = ProxyConfig("node1", CLUSTER, frozenset({DNS}))
+        self.proxy = ServiceProxy(config, iptables, on_look=firewall.ensure)
+        self._zone = Zone("cluster.local", DNS)
+        self._dns = DnsServer(Snapshot(self._zone), Forwarder(lambda: ()))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        await self.pods.set_up()
+        await add_local_address(DNS)
+        await self._dns.start(DNS)
+        watching = asyncio.create_task(self.proxy.run())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            await self._dns.stop()
+
+    async def use(self, services: list[Service], backends: Mapping[Key, tuple[Backend, ...]]) -> None:
+        self._dns.publish(Snapshot(self._zone, dns_services(services, backends)))
+        await self.proxy.wait_synced(self.proxy.update(service_ports(services, backends)))
+
+    async def clean_up(self) -> None:
+        await self.proxy.clean_up()
+        await self.routes.clean_up()
+        await remove_local_address()
+        await self.pods.clean_up()
 
 
 def _node(name: str, address: str, pod_cidr: str) -> Node:
@@ -98,26 +137,24 @@ def test_a_pod_finds_a_service_by_name_and_reaches_it(stack: ExitStack, tmp_path
     lan.sh("ip addr add 192.0.2.254/24 dev eth0; ip link set eth0 up")
     client, server = _namespace(stack, "client"), _namespace(stack, "server")
     stack.callback(EchoServer(server, "web", 8080).close)
-    connectivity = Connectivity(_config(tmp_path))
+    network = NodeNetwork(tmp_path)
 
     async def main() -> None:
-        async with connectivity as network:
+        async with network.running():
             mine = await network.pods.attach(client.path, "client")
             backend = Backend(
                 (await network.pods.attach(server.path, "server")).address, (BackendPort("http", "TCP", 8080),)
             )
-            revision = network.update_services([WEB], {("default", "web"): (backend,)})
-            await network.proxy.wait_synced(revision)
-            await network.update_nodes(
-                [_node("node1", "192.0.2.1", "10.244.1.0/24"), _node("node2", "192.0.2.2", "10.244.2.0/24")]
-            )
+            await network.use([WEB], {("default", "web"): (backend,)})
+            nodes = [_node("node1", "192.0.2.1", "10.244.1.0/24"), _node("node2", "192.0.2.2", "10.244.2.0/24")]
+            await network.routes.update(peers_of(nodes))
             found = await asyncio.to_thread(_resolve, client, "web.default.svc.cluster.local")
             assert found == "10.96.0.20"
             assert ask(client, "10.96.0.20", 80) == ("web", mine.address)
             assert "10.244.2.0/24 via 192.0.2.2" in host.sh("ip route")
         # The agent is gone for a moment: what was connected stays so.
         assert ask(client, "10.96.0.20", 80)[0] == "web"
-        await connectivity.clean_up()
+        await network.clean_up()
 
     host.run(main)
     saved = host.sh("iptables-nft-save -t nat; iptables-nft-save -t filter")
@@ -137,10 +174,10 @@ def test_a_real_container_is_plugged_in(image: str, stack: ExitStack, tmp_path: 
     stack.callback(sandbox.close)
     stack.callback(EchoServer(sandbox, "container", 8080).close)
     host, client = _namespace(stack, "host"), _namespace(stack, "client")
-    connectivity = Connectivity(_config(tmp_path))
+    network = NodeNetwork(tmp_path)
 
     async def main() -> None:
-        async with connectivity as network:
+        async with network.running():
             mine = await network.pods.attach(client.path, "client")
             plugged = await network.pods.attach(pid, "sandbox")
             assert ask(client, plugged.address, 8080) == ("container", mine.address)
@@ -148,6 +185,6 @@ def test_a_real_container_is_plugged_in(image: str, stack: ExitStack, tmp_path: 
             # Whether the kernel has taken the pair away with the sandbox already or not.
             await network.pods.detach("sandbox")
             assert network.pods.address_of("sandbox") is None
-        await connectivity.clean_up()
+        await network.clean_up()
 
     host.run(main)

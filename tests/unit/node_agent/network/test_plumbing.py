@@ -2,6 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from node_agent.errors import CommandFailed
+from node_agent.network import kernel, plumbing
 from node_agent.network.masquerade import PodFirewall, render_pod_rules
 from node_agent.network.plumbing import PodNetwork, host_interface_of, mac_of
 from node_agent.proxy.iptables import Iptables
@@ -65,3 +67,29 @@ async def test_a_key_that_an_alias_cannot_hold_is_refused(tmp_path: Path, key: s
         await network.attach(1, key)
     with pytest.raises(ValueError, match="pod key"):
         await network.detach(key)
+
+
+@pytest.mark.parametrize(
+    ("loads", "modprobes", "warnings"),
+    [
+        pytest.param("already", 0, 0, id="the kernel has it"),
+        pytest.param("works", 1, 0, id="a module that can be loaded"),
+        pytest.param("fails", 1, 2, id="no such module"),
+    ],
+)
+def test_iptables_is_made_to_see_the_bridge(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, loads: str, modprobes: int, warnings: int
+) -> None:
+    called: list[tuple[str, ...]] = []
+
+    def run(argv: tuple[str, ...]) -> str:
+        called.append(tuple(argv))
+        if loads == "fails":
+            raise CommandFailed(argv, 1, "Module br_netfilter not found")
+        return ""
+
+    monkeypatch.setattr(plumbing, "run_command", run)
+    monkeypatch.setattr(kernel, "write_sysctl", lambda *_: loads == "already" or (loads == "works" and bool(called)))
+    plumbing._let_iptables_see_the_bridge()
+    assert called == [("modprobe", "br_netfilter")] * modprobes
+    assert len(caplog.records) == warnings
