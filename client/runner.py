@@ -7,6 +7,7 @@ lags would make a controller create a pod twice. Writes are noticed by the ``Res
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from api.errors import ApiError, Conflict, Timeout
 from api.meta import Resource
 from client.clock import Clock, SystemClock
-from client.informer import SharedInformers
+from client.informer import Informer, SharedInformers
 from client.resources import Listing, Resources, Revision, WatchEvent
 from client.workqueue import ShutDown, WorkQueue
 
@@ -237,25 +238,35 @@ class Runner:
         del self._written[key]
         return True
 
-    def _conditions(self, written: Written) -> list[tuple[Callable[[], bool], Any]]:
-        conditions: list[tuple[Callable[[], bool], Any]] = []
+    def _conditions(self, written: Written) -> list[tuple[Callable[[], bool], Informer[Any]]]:
+        """Return, for each cache concerned, the test of whether it shows what was written."""
+        conditions: list[tuple[Callable[[], bool], Informer[Any]]] = []
         for model, revision in written.revisions.items():
             if (informer := self._informers.known(model)) is not None:
-                conditions.append((lambda i=informer, r=revision: i.revision >= r, informer))
+                conditions.append((partial(_is_at, informer, revision), informer))
         for model, key, uid in written.removed:
             if (informer := self._informers.known(model)) is not None:
-                conditions.append((lambda i=informer, k=key, u=uid: _is_leaving(i.get(k), u), informer))
+                conditions.append((partial(_is_leaving, informer, key, uid), informer))
         return conditions
 
 
-def _is_leaving(obj: Resource | None, uid: str) -> bool:
+def _is_at(informer: Informer[Any], revision: int) -> bool:
+    return informer.revision >= revision
+
+
+def _is_leaving(informer: Informer[Any], key: str, uid: str) -> bool:
+    obj = informer.get(key)
     return obj is None or obj.metadata.uid != uid or bool(obj.metadata.deletion_timestamp)
 
 
 async def _within(clock: Clock, limit_s: float, work: Awaitable[None]) -> bool:
     """Return whether ``work`` was done within ``limit_s`` of ``clock``; if not it is cancelled."""
     task = asyncio.ensure_future(work)
-    timer = clock.call_later(limit_s, lambda: task.cancel() and None)
+
+    def stop() -> None:
+        task.cancel()
+
+    timer = clock.call_later(limit_s, stop)
     try:
         await asyncio.wait((task,))
         return not task.cancelled()

@@ -106,7 +106,7 @@ class WorkQueue:
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         # 2**20 is past any cap and still a small number.
-        delay_s = max(at_least_s, min(self._first_delay_s * 2 ** min(failures, 20), self._longest_delay_s))
+        delay_s = max(at_least_s, min(self._first_delay_s * float(2 ** min(failures, 20)), self._longest_delay_s))
         self.add_after(key, delay_s)
         return delay_s
 

@@ -1,0 +1,1 @@
+"""What keeps the cluster as its objects say: one controller a file, each a pure plan and a thin apply."""

@@ -1,0 +1,91 @@
+"""Everything that runs once in a cluster: a row for each, run while this master leads.
+
+``run`` ends only by cancellation: a master that loses the leadership cancels it and makes a new manager the next time,
+so nothing of a former reign is remembered.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from client.clock import Clock, SystemClock
+from client.events import EventRecorder
+from client.informer import SharedInformers
+from client.resources import Resources
+from master.controllers.context import Context, ControllerConfig
+from master.controllers.deployment import DeploymentController
+from master.controllers.replicaset import replicaset_controller, replication_controller
+from master.scheduler.loop import Scheduler
+
+log = logging.getLogger(__name__)
+
+
+class Runnable(Protocol):
+    """A controller, made and not yet running."""
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One thing that runs on the leader."""
+
+    name: str
+    make: Callable[[Context], Runnable]
+
+
+ROWS: Sequence[Row] = (
+    Row("replicaset", replicaset_controller),
+    Row("replication", replication_controller),
+    Row("deployment", DeploymentController),
+    Row("scheduler", Scheduler),
+)
+
+
+class ControllerManager:
+    """The controllers and the scheduler of a leading master."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        config: ControllerConfig | None = None,
+        clock: Clock | None = None,
+        *,
+        rows: Sequence[Row] = ROWS,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._clock = clock or SystemClock()
+        self._resources = resources
+        self._recorders: dict[str, EventRecorder] = {}
+        self.informers = SharedInformers(resources, clock=self._clock)
+        context = Context(
+            resources=resources,
+            informers=self.informers,
+            config=config or ControllerConfig(),
+            clock=self._clock,
+            rng=rng or random.Random(),  # noqa: S311 - spreads ties, protects nothing
+            recorder=self._recorder,
+        )
+        self._runnables = {row.name: row.make(context) for row in rows}
+
+    def _recorder(self, component: str) -> EventRecorder:
+        if component not in self._recorders:
+            self._recorders[component] = EventRecorder(self._resources, component=component, now=self._clock.time)
+        return self._recorders[component]
+
+    async def run(self) -> None:
+        """Run every row until cancelled."""
+        log.info("controllers start count=%d", len(self._runnables))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.informers.run(), name="informers")
+                for component, recorder in self._recorders.items():
+                    group.create_task(recorder.run(), name=f"events of {component}")
+                for name, runnable in self._runnables.items():
+                    group.create_task(runnable.run(), name=name)
+        finally:
+            log.info("controllers stop")

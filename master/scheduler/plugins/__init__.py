@@ -1,0 +1,1 @@
+"""The rules of placement, one topic a file; ``master.scheduler.profile`` lists them."""

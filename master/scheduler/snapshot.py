@@ -1,0 +1,394 @@
+"""What the scheduler knows of nodes and of the pods on them.
+
+``Cluster`` takes changes and hands out snapshots. A snapshot and everything in it is immutable: a change replaces the
+one ``NodeInfo`` it concerns, so a snapshot costs one tuple. A pod that was just placed is *assumed*: it counts on its
+node before its binding has come back through the watch, so two pods never get the same room.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from api import quantity
+from api.kinds.core import Node, Taint
+from api.kinds.pods import Container, Pod, PodAffinityTerm, WeightedPodAffinityTerm
+from api.meta import ObjectMeta
+from api.selectors import LabelQuery, Requirement, of_struct
+from client.informer import key_of
+
+# What a container without requests counts for in scores, never in filters.
+NONZERO_CPU_MILLIS = 100
+NONZERO_MEMORY_BYTES = 200 * 1024 * 1024
+NOT_READY = Taint(key="node.kubernetes.io/not-ready", effect="NoSchedule")
+_NO_PORTS: frozenset["HostPort"] = frozenset()
+
+
+class HostPort(NamedTuple):
+    """A port of the node that a container takes."""
+
+    ip: str
+    protocol: str
+    port: int
+
+
+class Term(msgspec.Struct, frozen=True):
+    """A pod affinity term made ready for matching; weight is 0 for a required one, negative against."""
+
+    query: LabelQuery
+    namespaces: frozenset[str]
+    namespace_query: LabelQuery | None
+    topology_key: str
+    weight: int = 0
+
+    def matches(self, pod: Pod, namespaces: Mapping[str, Mapping[str, str]]) -> bool:
+        """Return whether ``pod`` is one that this term speaks of; ``namespaces``: name -> labels."""
+        meta = pod.metadata
+        if meta.namespace not in self.namespaces and (
+            self.namespace_query is None or not self.namespace_query.matches(namespaces.get(meta.namespace, {}))
+        ):
+            return False
+        return self.query.matches(meta.labels)
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """All that one pod says about other pods."""
+
+    affinity: Sequence[Term] = ()
+    anti: Sequence[Term] = ()
+    preferred: Sequence[Term] = ()  # with positive and negative weights
+
+
+NO_TERMS = Terms()
+
+
+class PodInfo(msgspec.Struct, frozen=True):
+    """A pod with what placement asks of it, computed once."""
+
+    pod: Pod
+    key: str
+    uid: str
+    requests: Mapping[str, int]  # cpu in thousandths, all else in units
+    score_cpu: int
+    score_memory: int
+    ports: frozenset[HostPort]
+    terms: Terms
+    controller: str  # uid of the controller, "" for a bare pod
+
+
+class NodeInfo(msgspec.Struct, frozen=True):
+    """A node with everything on it."""
+
+    node: Node
+    name: str
+    labels: Mapping[str, str]
+    taints: Sequence[Taint]
+    allocatable: Mapping[str, int]
+    requested: Mapping[str, int] = {}
+    score_cpu: int = 0
+    score_memory: int = 0
+    pods: Mapping[str, PodInfo] = {}  # by uid
+    ports: frozenset[HostPort] = _NO_PORTS
+    controllers: Mapping[str, int] = {}  # uid of a controller -> its pods here
+    images: Mapping[str, int] = {}  # name -> bytes
+
+    def offers_the_same(self, other: "NodeInfo") -> bool:
+        """Return whether both would be judged alike by filters, but for their pods."""
+        return (
+            self.labels == other.labels
+            and self.taints == other.taints
+            and self.allocatable == other.allocatable
+            and self.node.spec.unschedulable == other.node.spec.unschedulable
+        )
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """The cluster at one moment."""
+
+    nodes: Sequence[NodeInfo]
+    namespaces: Mapping[str, Mapping[str, str]]  # name -> labels
+    with_terms: Sequence[NodeInfo]  # nodes with pods that have affinity terms
+
+
+@lru_cache(maxsize=4096)
+def amount(resource: str, text: str) -> int:
+    """Return a quantity as the integer that is added up."""
+    return quantity.cpu_millis(text) if resource == "cpu" else quantity.whole(text)
+
+
+def amounts(quantities: Mapping[str, str]) -> dict[str, int]:
+    """Return every quantity of a resource list as an integer."""
+    return {name: amount(name, text) for name, text in quantities.items()}
+
+
+def _requests_of(container: Container) -> dict[str, int]:
+    return amounts(container.resources.requests) if container.resources is not None else {}
+
+
+def _add(into: dict[str, int], more: Mapping[str, int]) -> None:
+    for name, value in more.items():
+        into[name] = into.get(name, 0) + value
+
+
+def _at_least(into: dict[str, int], floor: Mapping[str, int]) -> None:
+    for name, value in floor.items():
+        into[name] = max(into.get(name, 0), value)
+
+
+def requests_of(pod: Pod) -> dict[str, int]:
+    """Return what the pod needs: its containers together, or its greediest moment of initialisation, plus overhead.
+
+    Init containers that go on running (restartPolicy Always) count with the containers and with every later
+    init container.
+    """
+    together: dict[str, int] = {}
+    for container in pod.spec.containers:
+        _add(together, _requests_of(container))
+    staying: dict[str, int] = {}
+    peak: dict[str, int] = {}
+    for container in pod.spec.init_containers:
+        needed = _requests_of(container)
+        if container.restart_policy == "Always":
+            _add(staying, needed)
+            _at_least(peak, staying)
+        else:
+            _add(needed, staying)
+            _at_least(peak, needed)
+    _add(together, staying)
+    _at_least(together, peak)
+    _add(together, amounts(pod.spec.overhead))
+    return together
+
+
+def _ports_of(pod: Pod) -> frozenset[HostPort]:
+    found = [
+        HostPort(port.host_ip or "0.0.0.0", port.protocol or "TCP", port.host_port)  # noqa: S104 - means any address
+        for container in pod.spec.containers
+        for port in container.ports
+        if port.host_port
+    ]
+    return frozenset(found) if found else _NO_PORTS
+
+
+def _term(term: PodAffinityTerm, meta: ObjectMeta, weight: int = 0) -> Term:
+    query = of_struct(term.label_selector)
+    extra = [
+        Requirement(key, operator, frozenset([meta.labels[key]]))
+        for keys, operator in ((term.match_label_keys, "in"), (term.mismatch_label_keys, "notin"))
+        for key in keys
+        if key in meta.labels
+    ]
+    if extra and query.requirements is not None:
+        query = LabelQuery((*query.requirements, *extra))
+    selects = term.namespace_selector
+    own = not term.namespaces and selects is None
+    return Term(
+        query=query,
+        namespaces=frozenset([meta.namespace] if own else term.namespaces),
+        namespace_query=of_struct(selects) if selects is not None else None,
+        topology_key=term.topology_key,
+        weight=weight,
+    )
+
+
+def _weighted(terms: Iterable[WeightedPodAffinityTerm], meta: ObjectMeta, sign: int) -> list[Term]:
+    return [_term(each.pod_affinity_term, meta, sign * each.weight) for each in terms]
+
+
+def _terms_of(pod: Pod) -> Terms:
+    affinity = pod.spec.affinity
+    if affinity is None or (affinity.pod_affinity is None and affinity.pod_anti_affinity is None):
+        return NO_TERMS
+    near, far, meta = affinity.pod_affinity, affinity.pod_anti_affinity, pod.metadata
+    preferred: list[Term] = []
+    if near is not None:
+        preferred += _weighted(near.preferred_during_scheduling_ignored_during_execution, meta, 1)
+    if far is not None:
+        preferred += _weighted(far.preferred_during_scheduling_ignored_during_execution, meta, -1)
+    return Terms(
+        affinity=[_term(t, meta) for t in near.required_during_scheduling_ignored_during_execution] if near else (),
+        anti=[_term(t, meta) for t in far.required_during_scheduling_ignored_during_execution] if far else (),
+        preferred=preferred,
+    )
+
+
+def pod_info(pod: Pod) -> PodInfo:
+    """Return ``pod`` ready for placement."""
+    cpu = memory = 0
+    for container in pod.spec.containers:
+        requests = _requests_of(container)
+        cpu += requests.get("cpu", NONZERO_CPU_MILLIS)
+        memory += requests.get("memory", NONZERO_MEMORY_BYTES)
+    controller = next((ref.uid for ref in pod.metadata.owner_references if ref.controller), "")
+    return PodInfo(
+        pod=pod,
+        key=key_of(pod),
+        uid=pod.metadata.uid,
+        requests=requests_of(pod),
+        score_cpu=cpu,
+        score_memory=memory,
+        ports=_ports_of(pod),
+        terms=_terms_of(pod),
+        controller=controller,
+    )
+
+
+def _taints_of(node: Node) -> Sequence[Taint]:
+    """Return the node's taints, with not-ready where the condition says so and the taint has yet to come."""
+    ready = next((each for each in node.status.conditions if each.type == "Ready"), None)
+    taints = node.spec.taints
+    if ready is None or ready.status == "True" or any(each.effect == "NoSchedule" for each in taints):
+        return taints
+    return (*taints, NOT_READY)
+
+
+def node_info(node: Node, pods: Iterable[PodInfo] = ()) -> NodeInfo:
+    """Return ``node`` with ``pods`` on it."""
+    info = NodeInfo(
+        node=node,
+        name=node.metadata.name,
+        labels=node.metadata.labels,
+        taints=_taints_of(node),
+        allocatable=amounts(node.status.allocatable or node.status.capacity),
+        images={name: image.size_bytes or 0 for image in node.status.images for name in image.names},
+    )
+    for pod in pods:
+        info = with_pod(info, pod)
+    return info
+
+
+def with_node(info: NodeInfo, node: Node) -> NodeInfo:
+    """Return ``info`` with the node's new state and the same pods: what every heartbeat does."""
+    fresh = node_info(node)
+    return replace(
+        info,
+        node=node,
+        labels=fresh.labels,
+        taints=fresh.taints,
+        allocatable=fresh.allocatable,
+        images=fresh.images,
+    )
+
+
+def with_pod(info: NodeInfo, pod: PodInfo) -> NodeInfo:
+    """Return ``info`` with ``pod`` on it, instead of a former state of the same pod."""
+    if pod.uid in info.pods:
+        info = without_pod(info, pod.uid)
+    requested = dict(info.requested)
+    _add(requested, pod.requests)
+    controllers = info.controllers
+    if pod.controller:
+        controllers = {**controllers, pod.controller: controllers.get(pod.controller, 0) + 1}
+    return replace(
+        info,
+        requested=requested,
+        score_cpu=info.score_cpu + pod.score_cpu,
+        score_memory=info.score_memory + pod.score_memory,
+        pods={**info.pods, pod.uid: pod},
+        ports=info.ports | pod.ports if pod.ports else info.ports,
+        controllers=controllers,
+    )
+
+
+def without_pod(info: NodeInfo, uid: str) -> NodeInfo:
+    """Return ``info`` without that pod."""
+    pods = dict(info.pods)
+    gone = pods.pop(uid)
+    requested = {name: value - gone.requests.get(name, 0) for name, value in info.requested.items()}
+    controllers = dict(info.controllers)
+    if gone.controller:
+        controllers[gone.controller] -= 1
+        if not controllers[gone.controller]:
+            del controllers[gone.controller]
+    return replace(
+        info,
+        requested=requested,
+        score_cpu=info.score_cpu - gone.score_cpu,
+        score_memory=info.score_memory - gone.score_memory,
+        pods=pods,
+        ports=frozenset(port for each in pods.values() for port in each.ports) if gone.ports else info.ports,
+        controllers=controllers,
+    )
+
+
+class Cluster:
+    """The present state, fed by changes of nodes and pods and by the scheduler's own decisions."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, NodeInfo] = {}
+        self._waiting: dict[str, dict[str, PodInfo]] = {}  # pods on nodes that we have not seen yet, by node
+        self._where: dict[str, str] = {}  # pod uid -> node
+        self._namespaces: dict[str, Mapping[str, str]] = {}
+        self._with_terms: dict[str, int] = {}  # node -> its pods with terms
+        self._snapshot: Snapshot | None = None
+
+    def snapshot(self) -> Snapshot:
+        """Return the state of this moment."""
+        if self._snapshot is None:
+            nodes = tuple(self._nodes.values())
+            with_terms = tuple(self._nodes[name] for name in self._with_terms if name in self._nodes)
+            self._snapshot = Snapshot(nodes, dict(self._namespaces), with_terms)
+        return self._snapshot
+
+    def node_of(self, uid: str) -> str:
+        """Return where that pod is, or is assumed to be; "" if nowhere."""
+        return self._where.get(uid, "")
+
+    def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
+        """Take a namespace's labels, None if it is gone."""
+        if labels is None:
+            self._namespaces.pop(name, None)
+        else:
+            self._namespaces[name] = labels
+        self._snapshot = None
+
+    def node(self, name: str) -> NodeInfo | None:
+        """Return a node as it is known now."""
+        return self._nodes.get(name)
+
+    def set_node(self, name: str, node: Node | None) -> None:
+        """Take a node's new state, None if it is gone; pods that it had stay in mind until they are gone, too."""
+        self._snapshot = None
+        before = self._nodes.get(name)
+        if node is None:
+            if self._nodes.pop(name, None) is not None and before is not None and before.pods:
+                self._waiting[name] = dict(before.pods)
+        elif before is not None and before.node.metadata.uid == node.metadata.uid:
+            self._nodes[name] = with_node(before, node)
+        else:
+            pods = before.pods if before is not None else self._waiting.pop(name, {})
+            self._nodes[name] = node_info(node, pods.values())
+
+    def put_pod(self, pod: PodInfo, node: str) -> None:
+        """Let ``pod`` count on ``node``: bound, or assumed."""
+        if (present := self._where.get(pod.uid)) is not None and present != node:
+            self.remove_pod(pod.uid)
+        self._snapshot = None
+        known = present == node
+        self._where[pod.uid] = node
+        if node in self._nodes:
+            self._nodes[node] = with_pod(self._nodes[node], pod)
+        else:
+            self._waiting.setdefault(node, {})[pod.uid] = pod
+        if pod.terms is not NO_TERMS and not known:
+            self._with_terms[node] = self._with_terms.get(node, 0) + 1
+
+    def remove_pod(self, uid: str) -> None:
+        """Let a pod count nowhere: gone, finished, or not bound after all."""
+        node = self._where.pop(uid, None)
+        if node is None:
+            return
+        self._snapshot = None
+        if node in self._nodes:
+            gone = self._nodes[node].pods[uid]
+            self._nodes[node] = without_pod(self._nodes[node], uid)
+        else:
+            gone = self._waiting[node].pop(uid)
+            if not self._waiting[node]:
+                del self._waiting[node]
+        if gone.terms is not NO_TERMS:
+            self._with_terms[node] -= 1
+            if not self._with_terms[node]:
+                del self._with_terms[node]
