@@ -7,6 +7,7 @@ import signal
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -19,6 +20,7 @@ from client.etcd import EtcdClient
 from master.access.authentication import Authenticator
 from master.access.authorization import Authorizer
 from master.access.policies import RegistryPolicies
+from master.access.user import SYSTEM_MASTERS, User
 from master.admission.chain import Chain
 from master.admission.namespace import NamespaceLifecycle
 from master.admission.noderestriction import NodeRestriction
@@ -30,6 +32,7 @@ from master.grpc_api import SERVER_OPTIONS, ResourcesService, server_credentials
 from master.lab_api import LabService
 from master.leadership import Leadership
 from master.lifecycle import Surroundings
+from master.local import LocalResources
 from master.maintenance import Leases, compact_history
 from master.reads import Reader
 from master.registry import Registry
@@ -168,10 +171,25 @@ class Leader:
         self._config = config
         self._core = core
         self._client = client
+        self._root_ca = Path(config.tls.client_ca).read_text()
 
     async def lead(self, fence: Fence) -> None:
         """Run until cancelled; every write carries ``fence``."""
+        # Here, because a master that never leads needs none of it in memory.
+        from master.controllers.context import ControllerConfig  # noqa: PLC0415
+        from master.controllers.manager import ControllerManager  # noqa: PLC0415
+
+        config = self._config
+        user = User(f"system:master:{config.name}", (SYSTEM_MASTERS,))
+        settings = ControllerConfig(
+            pod_cidr=str(config.pod_cidr),
+            node_monitor_grace_s=config.node_monitor_grace_s,
+            pod_eviction_s=config.pod_eviction_s,
+            root_ca=self._root_ca,
+        )
+        controllers = ControllerManager(LocalResources(self._core.registry, user, fence=fence), settings)
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(controllers.run())
             tasks.create_task(compact_history(self._client))
 
 
