@@ -54,7 +54,7 @@ async def holds(api: Api, compare: pb.Compare) -> bool:
     ],
 )
 async def test_comparing_a_key(
-    api: Api, prefix: bytes, target: int, operand: dict[str, object], result: int, expected: bool
+    api: Api, prefix: bytes, *, target: int, operand: dict[str, object], result: int, expected: bool
 ) -> None:
     await put(api, prefix, b"1")
     await put(api, prefix, b"2")
@@ -73,7 +73,7 @@ async def test_comparing_a_key(
     ],
 )
 async def test_comparing_a_missing_key(
-    api: Api, prefix: bytes, target: int, operand: dict[str, object], result: int, expected: bool
+    api: Api, prefix: bytes, *, target: int, operand: dict[str, object], result: int, expected: bool
 ) -> None:
     assert await holds(api, pb.Compare(key=prefix, target=target, result=result, **operand)) is expected
 
@@ -173,7 +173,7 @@ DUPLICATE = (grpc.StatusCode.INVALID_ARGUMENT, "etcdserver: duplicate key given 
         pytest.param([put_op(b"k"), get_op(b"k")], True, id="put and read"),
     ],
 )
-async def test_a_key_is_put_once_in_a_revision(api: Api, operations: list[pb.RequestOp], accepted: bool) -> None:
+async def test_a_key_is_put_once_in_a_revision(api: Api, *, operations: list[pb.RequestOp], accepted: bool) -> None:
     call = api.kv.Txn(pb.TxnRequest(success=operations))
     if accepted:
         assert (await call).succeeded

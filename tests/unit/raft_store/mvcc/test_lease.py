@@ -1,0 +1,98 @@
+"""Expiry by a clock that is not replicated."""
+
+from raft_store.engine import Entry, Index, Term
+from raft_store.machine import Machine, encode
+from raft_store.mvcc.lease import LeaseClock
+from raft_store.mvcc.model import LeaseId
+from raft_store.mvcc.requests import Command, LeaseExpire, LeaseGrant, LeaseRenew, LeaseRevoke, Put
+
+LEASE = LeaseId(7)
+
+
+class World:
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.machine = Machine(LeaseClock(lambda: self.now))
+        self._index = 0
+        self.apply(LeaseGrant(LEASE, 2))
+        self.apply(Put(b"k", b"", LEASE))
+
+    def apply(self, command: Command, term: int = 1) -> object:
+        self._index += 1
+        (result,) = self.machine.apply([Entry(Index(self._index), Term(term), encode(command))])
+        return result
+
+    def expire(self, term: int = 1) -> LeaseExpire:
+        """What a leader of ``term`` would propose now."""
+        return LeaseExpire(term, self.machine.lease_clock.expired(self.machine.leases, 10))
+
+    @property
+    def holds(self) -> bool:
+        return self.machine.store.index.get(b"k") is not None
+
+
+def test_a_lease_ends_when_its_time_is_up_and_not_before() -> None:
+    world = World()
+    world.now += 1.9
+    assert world.machine.lease_clock.remaining_s(LEASE) > 0
+    world.apply(world.expire())
+    assert world.holds
+    world.now += 0.2
+    world.apply(world.expire())
+    assert not world.holds
+    assert world.machine.leases.get(LEASE) is None
+    assert world.expire().expired == []
+
+
+def test_a_renewal_that_is_committed_first_wins() -> None:
+    world = World()
+    world.now += 3
+    proposal = world.expire()
+    world.apply(LeaseRenew([LEASE]))
+    world.apply(proposal)
+    assert world.holds
+    world.now += 3
+    world.apply(world.expire())
+    assert not world.holds
+
+
+def test_what_a_deposed_leader_found_expired_is_ignored() -> None:
+    world = World()
+    world.now += 3
+    world.apply(world.expire(term=1), term=2)
+    assert world.holds
+
+
+def test_a_new_leader_gives_every_lease_its_whole_time() -> None:
+    world = World()
+    world.now += 1.9
+    world.machine.lease_clock.restart(world.machine.leases.all())
+    world.now += 1.9
+    assert world.expire().expired == []
+    world.now += 0.2
+    assert [expiry.lease for expiry in world.expire().expired] == [LEASE]
+
+
+def test_a_member_restored_from_a_snapshot_knows_keys_and_renewals() -> None:
+    world = World()
+    world.apply(LeaseRenew([LEASE]))
+    restored = World()
+    restored.machine.restore(world.machine.snapshot())
+    restored.now += 3
+    restored.apply(restored.expire())
+    assert not restored.holds
+
+
+def test_a_revoked_lease_is_not_expired_again() -> None:
+    world = World()
+    world.now += 3
+    world.apply(LeaseRevoke(LEASE))
+    assert world.expire().expired == []
+
+
+def test_only_so_many_at_once() -> None:
+    world = World()
+    for lease in range(10, 20):
+        world.apply(LeaseGrant(LeaseId(lease), 1))
+    world.now += 5
+    assert len(world.machine.lease_clock.expired(world.machine.leases, 3)) == 3

@@ -1,0 +1,169 @@
+"""Watchers that cannot keep up, and what a stream says of its progress."""
+
+import pytest
+
+from raft_store.engine import Entry, Index, Term
+from raft_store.machine import Machine, encode
+from raft_store.mvcc import watch
+from raft_store.mvcc.lease import LeaseClock
+from raft_store.mvcc.model import Revision
+from raft_store.mvcc.requests import Command, Compact, DeleteRange, Put
+from raft_store.mvcc.watch import NO_WATCH, Canceled, Changes, Created, Notice, Progress, WatchSpec, WatchStream
+
+
+class World:
+    """A machine, and a stream that counts how often it was woken."""
+
+    def __init__(self) -> None:
+        self.machine = Machine(LeaseClock(lambda: 0.0))
+        self.woken = 0
+        self._index = 0
+        self.stream = self.machine.hub.open(self._wake)
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def apply(self, *commands: Command) -> None:
+        entries = []
+        for command in commands:
+            self._index += 1
+            entries.append(Entry(Index(self._index), Term(1), encode(command)))
+        self.machine.apply(entries)
+
+    def put(self, *names: str) -> None:
+        self.apply(*(Put(name.encode(), b"v") for name in names))
+
+    def said(self, stream: WatchStream | None = None) -> list[Notice]:
+        found = []
+        while (notice := (stream or self.stream).next()) is not None:
+            found.append(notice)
+        return found
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def keys(notices: list[Notice]) -> list[bytes]:
+    return [event.kv.key for notice in notices if isinstance(notice, Changes) for event in notice.events]
+
+
+EVERYTHING = WatchSpec(key=b"\0", end=b"\0")
+
+
+def test_a_batch_of_entries_is_one_response(world: World) -> None:
+    world.stream.create(EVERYTHING)
+    assert isinstance(world.said()[0], Created)
+    woken = world.woken
+    world.put("a", "b", "c")
+    assert world.woken == woken + 1
+    (changes,) = world.said()
+    assert isinstance(changes, Changes)
+    assert (keys([changes]), changes.revision) == ([b"a", b"b", b"c"], 4)
+
+
+def test_nobody_is_woken_for_what_they_do_not_watch(world: World) -> None:
+    world.stream.create(WatchSpec(key=b"a", end=b"b"))
+    world.said()
+    woken = world.woken
+    world.put("b", "0")
+    assert world.woken == woken
+
+
+def test_falling_behind_costs_no_memory_and_misses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "MAX_PENDING_EVENTS", 3)
+    world.stream.create(EVERYTHING)
+    world.said()
+    world.put("a")
+    world.put("b", "c", "d")
+    world.put("e")
+    (watcher,) = world.stream.watchers.values()
+    assert not watcher.synced
+    assert watcher.events == []
+    assert keys(world.said()) == [b"a", b"b", b"c", b"d", b"e"]
+    assert watcher.synced
+    world.put("f")
+    assert keys(world.said()) == [b"f"]
+
+
+def test_a_watcher_that_fell_too_far_behind_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "MAX_PENDING_EVENTS", 1)
+    world.stream.create(EVERYTHING)
+    world.said()
+    world.put("a", "b", "c")
+    world.apply(Compact(Revision(4)))
+    (canceled,) = world.said()
+    assert isinstance(canceled, Canceled)
+    assert canceled.compact_revision == 4
+    assert not world.stream.watchers
+
+
+def test_a_long_history_is_read_in_steps_and_others_have_their_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "MAX_STEP_EVENTS", 1)
+    world.put(*"abcdef")
+    slow = world.stream.create(WatchSpec(key=b"\0", end=b"\0", start_revision=Revision(2)))
+    fast = world.stream.create(WatchSpec(key=b"f", start_revision=Revision(7)))
+    notices = [n for n in world.said() if isinstance(n, Changes)]
+    assert [n.watch_id for n in notices][:2] == [slow, fast]
+    assert keys([n for n in notices if n.watch_id == slow]) == [b"a", b"b", b"c", b"d", b"e", b"f"]
+    assert len([n for n in notices if n.watch_id == slow]) > 1
+
+
+def test_large_batches_are_cut_between_revisions(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "MAX_BATCH_BYTES", 1)
+    world.put("a", "b")
+    world.stream.create(EVERYTHING)
+    world.said()
+    world.apply(DeleteRange(b"\0", b"\0"), Put(b"c", b""))
+    first, second = world.said()
+    assert (keys([first]), keys([second])) == ([b"a", b"b"], [b"c"])
+
+
+def test_progress_waits_for_everything_that_is_due(world: World) -> None:
+    world.put("a")
+    world.stream.create(WatchSpec(key=b"\0", end=b"\0", start_revision=Revision(1)))
+    world.stream.request_progress()
+    said = world.said()
+    assert [type(notice) for notice in said] == [Created, Changes, Progress]
+    assert said[-1] == Progress(NO_WATCH, Revision(2))
+    world.stream.request_progress()
+    world.stream.request_progress()
+    assert world.said() == [Progress(NO_WATCH, Revision(2))]  # two wishes, one answer
+
+
+def test_progress_notices_go_to_the_idle_who_wished_for_them(world: World) -> None:
+    wished = world.stream.create(WatchSpec(key=b"a", progress_notify=True))
+    world.stream.create(WatchSpec(key=b"b"))
+    world.said()
+    world.put("a")
+    world.said()
+    world.stream.notify_progress()
+    assert world.said() == []  # it just heard something
+    world.put("elsewhere")
+    world.stream.notify_progress()
+    assert world.said() == [Progress(wished, Revision(3))]
+
+
+def test_a_snapshot_of_the_leader_hides_no_change(world: World) -> None:
+    """A follower that is sent a snapshot skips entries; its watches read what they skipped."""
+    leader = World()
+    leader.put("a", "b", "c")
+    world.put("a")
+    world.stream.create(EVERYTHING)
+    world.said()
+    world.machine.restore(leader.machine.snapshot())
+    assert keys(world.said()) == [b"b", b"c"]
+
+
+def test_closing_forgets_everything(world: World) -> None:
+    world.stream.create(EVERYTHING)
+    world.stream.create(WatchSpec(key=b"a"))
+    assert world.machine.hub.counts() == (1, 2)
+    world.machine.hub.close(world.stream)
+    woken = world.woken
+    world.put("a")
+    assert world.machine.hub.counts() == (0, 0)
+    assert world.woken == woken
