@@ -70,7 +70,6 @@ class Agent:
         self._engine_problem = ""
         informers = self._informers = SharedInformers(resources)
         pods = informers.of(Pod, field_selector=f"spec.nodeName={config.name}")
-        self._services = informers.of(Service)
         self._recorder = EventRecorder(resources, component="kubelet", host=config.name)
         self._registrar = Registrar(
             resources,
@@ -91,7 +90,7 @@ class Agent:
             runtime=self._runtime,
             images=self._images,
             network=self._connectivity.network,
-            objects=NamedObjects(resources, self._clock, lambda: tuple(self._services)),
+            objects=NamedObjects(resources, self._clock, informers.of(Service)),
             api=ApiPods(resources),
             recorder=self._recorder,
             names=NodeNames(

@@ -197,6 +197,7 @@ def render_container(
         mounts=mounts,
         limits=limits,
         privileges=render_privileges(container, pod.spec, image),
+        host_network=bool(pod.spec.host_network),
         share_pid_with=sandbox_id if pod.spec.share_process_namespace else "",
         host_pid=bool(pod.spec.host_pid),
         host_ipc=bool(pod.spec.host_ipc),

@@ -25,6 +25,7 @@ from node_agent.pods.containers import (
     render_limits,
     resolv_conf_of,
 )
+from node_agent.pods.ending import COMMIT, phase
 from node_agent.pods.environment import ConfigMissing, Facts, needs_pod_ip, render_environment
 from node_agent.pods.hooks import run_hook
 from node_agent.pods.images import ImageNotFetched, NeverPulled, pull_failure, pull_policy
@@ -38,7 +39,7 @@ from node_agent.runtime.base import Container, Image, LogOptions, Mount, Runtime
 log = logging.getLogger(__name__)
 
 _CONFIG_RETRY_S = 1.0
-_CONFIG_RETRY_MAX_S = 60.0
+_CONFIG_RETRY_MAX_S = 10.0
 _REFRESH_S = 10.0
 _LAST_LINES = 80
 _LAST_BYTES = 2048
@@ -180,12 +181,14 @@ class Launcher:
                 negative_oom_score=limits.negative_oom_score,
             ),
         )
-        container_id = await runtime.create_container(sandbox_id, config)
+        with phase(COMMIT):
+            container_id = await runtime.create_container(sandbox_id, config)
         self.record(pod, "Normal", "Created", f"Created container {spec.name}", spec.name)
         pod_ip = await _wait(promise.pod_ip)
         if is_ending():
             raise _Ending("the pod is ending")
-        await runtime.start_container(container_id)
+        with phase(COMMIT):
+            await runtime.start_container(container_id)
         self.record(pod, "Normal", "Started", f"Started container {spec.name}", spec.name)
         await self._post_start(pod, spec, container_id, pod_ip)
 
@@ -249,7 +252,7 @@ class Launcher:
             pod_ip=pod_ip,
             config_maps=config_maps,
             secrets=secrets,
-            services=objects.services(),
+            services=await objects.services(),
             allocatable=self._around.limits.allocatable,
         )
 

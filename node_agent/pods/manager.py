@@ -7,7 +7,7 @@ coming.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import msgspec
 
@@ -109,15 +109,20 @@ class PodManager:
         self._tasks.create_task(self._work(worker), name=f"pod {pod.metadata.namespace}/{pod.metadata.name}")
 
     async def _work(self, worker: PodWorker) -> None:
-        uid = worker.pod.metadata.uid
+        uid, failed = worker.pod.metadata.uid, False
         try:
             await worker.run()
+        except Exception:
+            # One pod that we cannot handle must not take the node down; it is looked at anew, from the start.
+            failed = True
+            log.exception("pod worker failed pod=%s/%s", *_name(worker.pod))
+            await asyncio.sleep(_RETRY_S[-1])
         finally:
             if self._workers.get(uid) is worker:
                 del self._workers[uid]
-        # The name may be back under the same UID only if it never left the API: then it needs a worker again.
+        # A pod that stays needs a worker, whatever became of this one; that a pod is gone we may learn a little later.
         current = self._informer.get(f"{worker.pod.metadata.namespace}/{worker.pod.metadata.name}")
-        if current is not None and current.metadata.uid == uid and not current.metadata.deletion_timestamp:
+        if current is not None and current.metadata.uid == uid and (failed or not current.metadata.deletion_timestamp):
             self._start(current, self._around.api)
 
     async def _remove_strangers(self) -> None:
@@ -188,6 +193,3 @@ def _deleted(pod: Pod) -> Pod:
 
 def _name(pod: Pod) -> tuple[str, str]:
     return pod.metadata.namespace, pod.metadata.name
-
-
-Pods = Mapping[str, Pod]

@@ -1,24 +1,34 @@
 """The objects that pods name, read by name: that is what a node agent may do, and only for its own pods.
 
-Several pods that start together share one answer; an answer is believed for a few seconds.
+Several pods that start together share one answer; an answer is believed for a few seconds. While no master answers,
+the last answer counts: a container that must be restarted then starts with what it had.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+import logging
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
 from typing import NamedTuple, TypeVar
 
-from api.errors import NotFound
+from api.errors import NotFound, Timeout, Unavailable
 from api.kinds.core import ConfigMap, Secret, Service
 from api.kinds.pods import Pod
 from api.meta import Resource
 from client.clock import Clock
+from client.informer import Informer
 from client.resources import Resources
 from node_agent.pods.volume_files import TokenRequest
 from node_agent.pods.volumes import VolumeFailed
 
+log = logging.getLogger(__name__)
+
 R = TypeVar("R", bound=Resource)
 _FRESH_S = 2.0
 _REMEMBERED = 1000
+
+
+_Key = tuple[type[Resource], str, str]
+_SERVICES_S = 2.0
 
 
 class _Answer(NamedTuple):
@@ -27,13 +37,14 @@ class _Answer(NamedTuple):
 
 
 class NamedObjects:
-    """Reads ConfigMaps and Secrets by name. services: the services known at the moment."""
+    """Reads ConfigMaps and Secrets by name; services come from an informer."""
 
-    def __init__(self, resources: Resources, clock: Clock, services: Callable[[], tuple[Service, ...]]) -> None:
+    def __init__(self, resources: Resources, clock: Clock, services: Informer[Service]) -> None:
         self._resources = resources
         self._clock = clock
         self._services = services
-        self._answers: dict[tuple[type[Resource], str, str], _Answer] = {}
+        self._answers: dict[_Key, _Answer] = {}
+        self._last: OrderedDict[_Key, Resource] = OrderedDict()
 
     async def config_maps(self, namespace: str, names: Collection[str]) -> Mapping[str, ConfigMap]:
         """Return name -> object, without those that are not there."""
@@ -50,9 +61,14 @@ class NamedObjects:
             "set automountServiceAccountToken: false"
         )
 
-    def services(self) -> tuple[Service, ...]:
-        """Return the services known now."""
-        return self._services()
+    async def services(self) -> tuple[Service, ...]:
+        """Return the services known now; after a start of the agent that takes a moment."""
+        try:
+            async with asyncio.timeout(_SERVICES_S):
+                await self._services.synced.wait()
+        except TimeoutError:
+            log.warning("containers start without service variables: no master has told of services")
+        return tuple(self._services)
 
     async def _all(self, model: type[R], namespace: str, names: Collection[str]) -> dict[str, R]:
         wanted = sorted(names)
@@ -73,10 +89,22 @@ class NamedObjects:
         return found
 
     async def _read(self, model: type[Resource], namespace: str, name: str) -> Resource | None:
+        key = (model, namespace, name)
         try:
-            return await self._resources.get(model, name, namespace=namespace)
+            found = await self._resources.get(model, name, namespace=namespace)
         except NotFound:
+            self._last.pop(key, None)
             return None
+        except (Unavailable, Timeout):
+            if key not in self._last:
+                raise
+            log.warning("no master answers, using what was read before kind=%s name=%s", model.__name__, name)
+            return self._last[key]
+        self._last[key] = found
+        self._last.move_to_end(key)
+        if len(self._last) > _REMEMBERED:
+            self._last.popitem(last=False)
+        return found
 
 
 def _failed(task: "asyncio.Task[Resource | None]") -> bool:

@@ -149,8 +149,8 @@ class Prober:
     async def _run(self, watch: _Watch, kind: str, probe: Probe) -> None:
         try:
             await asyncio.sleep(probe.initial_delay_seconds or 0)
-            if kind != LIVENESS:
-                await self._until_first_success(watch, kind, probe)
+            if kind != LIVENESS and await self._until_first_success(watch, kind, probe):
+                await asyncio.sleep(0 if watch.verdict(kind) and kind == STARTUP else probe.period_seconds or 10)
             while watch.verdict(STARTUP) is not True or kind != STARTUP:
                 await self._due(watch, kind, probe)
                 if kind == STARTUP and watch.verdict(kind) is not None:
@@ -163,14 +163,15 @@ class Prober:
                 self._launch(watch, following)
             self._on_change()
 
-    async def _until_first_success(self, watch: _Watch, kind: str, probe: Probe) -> None:
-        """Try often within the first period; failures there do not count."""
+    async def _until_first_success(self, watch: _Watch, kind: str, probe: Probe) -> bool:
+        """Try often within the first period, where failures do not count; whether one try succeeded."""
         for pause_s in extra_tries(probe.period_seconds or 10):
             verdict = await self._try(watch, probe)
             if verdict.ok:
                 self._take(watch, kind, verdict)
-                return
+                return True
             await asyncio.sleep(pause_s)
+        return False
 
     async def _due(self, watch: _Watch, kind: str, probe: Probe) -> None:
         self._take(watch, kind, await self._try(watch, probe))

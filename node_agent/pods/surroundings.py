@@ -46,7 +46,7 @@ class PodObjects(Protocol):
     async def token(self, pod: Pod, request: TokenRequest) -> str:
         """Return a token of the pod's service account, bound to the pod."""
 
-    def services(self) -> tuple[Service, ...]:
+    async def services(self) -> tuple[Service, ...]:
         """Return the services known now."""
 
 

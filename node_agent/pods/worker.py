@@ -17,6 +17,7 @@ from api.kinds.pods import Pod, PodStatus
 from client.clock import seconds_of
 from node_agent.errors import NodeError
 from node_agent.pods.containers import grace_period_s, pod_ref, render_sandbox
+from node_agent.pods.ending import COMMIT, KILL, PREPARE, phase
 from node_agent.pods.hooks import HookFailed, run_hook
 from node_agent.pods.launch import Launcher, StartFailed
 from node_agent.pods.plan import (
@@ -133,8 +134,9 @@ class PodWorker:
             return
         self._deadline = deadline
         for name, task in list(self._ops.items()):
-            if task.get_name() == "kill":
-                # It waits for the longer period: begin again with what is left.
+            # A kill waits for the longer period: it begins again with what is left. A start that has not reached the
+            # engine yet may wait for a registry or a network that never answers.
+            if task.get_name() in {KILL, PREPARE}:
                 task.cancel()
                 self._ops.pop(name, None)
 
@@ -167,7 +169,7 @@ class PodWorker:
             if plan.ended and self._is_leaving():
                 await self._leave()
                 return
-            wakes = [plan.wake_at, None if self._ending else self._launcher.refresh_at]
+            wakes = [plan.wake_at, self._active_until(), None if self._ending else self._launcher.refresh_at]
             due = min((each for each in wakes if each is not None), default=None)
             wait_s = _RESYNC_S if due is None else min(due - self._around.now(), _RESYNC_S)
             await self._sleep(max(wait_s, 0.01))
@@ -223,16 +225,16 @@ class PodWorker:
     def _probe_address(self) -> str:
         return self._around.names.host_ip if self._pod.spec.host_network else self._pod_ip
 
-    def _check_deadline(self, s: Situation) -> None:
+    def _active_until(self) -> float | None:
+        """Return when the pod has been active for as long as it may."""
         limit, started = self._pod.spec.active_deadline_seconds, self.status.start_time
-        if limit is None or not started or self._ending:
-            return
-        due = seconds_of(started) + limit
-        if s.now >= due:
+        return seconds_of(started) + limit if limit is not None and started and not self._ending else None
+
+    def _check_deadline(self, s: Situation) -> None:
+        until = self._active_until()
+        if until is not None and s.now >= until:
             self._record("Normal", "DeadlineExceeded", _DEADLINE_MESSAGE)
             self.evict("DeadlineExceeded", _DEADLINE_MESSAGE)
-        elif "deadline" not in self._ops:
-            asyncio.get_running_loop().call_later(max(due - s.now, 0), self.poke)
 
     def _adopt(self, s: Situation) -> None:
         """After a restart of the agent: the sandbox may have to be plugged in again, its address learnt."""
@@ -253,13 +255,13 @@ class PodWorker:
             case StopSandbox(sandbox_id):
                 self._spawn(SANDBOX, self._stop_sandbox(sandbox_id))
             case StartContainer(name):
-                self._spawn(name, self._start(action))
+                self._spawn(name, self._start(action), title=PREPARE)
             case KillContainer(name):
-                self._spawn(name, self._kill(action), title="kill")
+                self._spawn(name, self._kill(action), title=KILL)
             case RemoveContainer(container_id):
                 self._spawn(f"remove {container_id}", self._around.runtime.remove_container(container_id))
 
-    def _spawn(self, name: str, work: Coroutine[Any, Any, None], title: str = "operation") -> None:
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None], title: str = COMMIT) -> None:
         if name in self._ops:
             work.close()
             return
@@ -295,7 +297,8 @@ class PodWorker:
         if self._pod.spec.host_network:
             self._pod_ip = names.host_ip
         else:
-            plugged = await self._around.network.attach(sandbox.pid, self._pod.metadata.uid)
+            with phase(PREPARE):
+                plugged = await self._around.network.attach(sandbox.pid, self._pod.metadata.uid)
             self._pod_ip = plugged.address
         await self._launcher.sandbox_ready(self._pod, sandbox, self._pod_ip)
 

@@ -143,6 +143,7 @@ class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True):
     devices: Sequence[str] = ()
     limits: Limits = Limits()
     privileges: Privileges = Privileges()
+    host_network: bool = False
     share_pid_with: str = ""  # id of the sandbox or container whose PID namespace it joins
     host_pid: bool = False
     host_ipc: bool = False

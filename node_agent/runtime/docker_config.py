@@ -97,7 +97,7 @@ def _host_config(sandbox_id: str, config: ContainerConfig) -> dict[str, Any]:
     limits, privileges = config.limits, config.privileges
     joined = f"container:{sandbox_id}"
     host: dict[str, Any] = {
-        "NetworkMode": joined,
+        "NetworkMode": "host" if config.host_network else joined,
         "IpcMode": "host" if config.host_ipc else joined,
         "CpuShares": limits.cpu_shares,
         "OomScoreAdj": limits.oom_score_adj,

@@ -227,7 +227,13 @@ class DockerRuntime:
             client.start(container_id)
             return dict(client.inspect_container(container_id))
 
-        return await self._call(start)
+        try:
+            return await self._call(start)
+        except RuntimeFailed as exc:
+            if "unable to apply caps" in str(exc):
+                hint = "this node's kernel keeps capabilities from it that privileged containers need"
+                raise RuntimeFailed(f"{hint}: {exc}") from exc
+            raise
 
     async def stop_container(self, container_id: str, *, grace_s: float) -> None:
         """Stop a container; an engine that answers late does not hold a thread."""
