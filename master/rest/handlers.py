@@ -36,6 +36,11 @@ DOCUMENT_KINDS = {
     "binding": ("v1", "Binding"),
     "eviction": ("policy/v1", "Eviction"),
 }
+# Kinds whose last state answers a delete; of others it is a Status. Strict clients decode one or the other.
+RETURNED_WHEN_GONE = frozenset({
+    ("", "pods"), ("", "podtemplates"), ("", "services"), ("", "serviceaccounts"), ("", "resourcequotas"),
+    ("", "persistentvolumes"), ("", "persistentvolumeclaims"), ("storage.k8s.io", "storageclasses"),
+})  # fmt: skip
 # Without timeoutSeconds a watch ends by itself, at a random time so that clients do not come back together.
 WATCH_S = (1800.0, 3600.0)
 
@@ -106,7 +111,7 @@ class Handlers:
     async def _list(self, call: Call) -> Answer:
         form = call.form(LIST_FORMS)
         kind = call.target.kind
-        page = await self._registry.list(kind, parameters.read_query(call.query, namespace=call.target.namespace))
+        page = await self._registry.list(kind, _query(call))
         if form.transform == "Table":
             table = _printer(call, form).table(
                 page.items, revision=page.revision, continue_token=page.continue_token, remaining=page.remaining
@@ -121,10 +126,7 @@ class Handlers:
     async def _watch(self, call: Call) -> web.StreamResponse:
         form = call.form(WATCH_FORMS)
         kind = call.target.kind
-        query = parameters.read_query(call.query, namespace=call.target.namespace)
-        # What is wrong with the question is said before the stream starts.
-        selectors.parse_labels(query.label_selector)
-        fields.check(kind, selectors.parse_fields(query.field_selector))
+        query = _query(call)
         _check_initial_events(query)
         include = call.query.get("includeObject", "")
         if form.transform == "Table":
@@ -217,7 +219,7 @@ class Handlers:
         deleted = await self._registry.delete(
             target.kind, namespace=target.namespace, name=target.name, options=options, user=call.user
         )
-        if not deleted.gone:
+        if not deleted.gone or target.kind.place in RETURNED_WHEN_GONE:
             return _object_answer(call, form, deleted.stored)
         details = {"name": target.name, "group": target.kind.group, "kind": target.kind.plural}
         status = http.success_status(**details, uid=deleted.stored.obj.metadata.uid)
@@ -227,7 +229,7 @@ class Handlers:
         form = call.form(LIST_FORMS)
         kind = call.target.kind
         options = await self._delete_options(call)
-        query = parameters.read_query(call.query, namespace=call.target.namespace)
+        query = _query(call)
         items = await self._registry.delete_collection(kind, query, options=options, user=call.user)
         page = Page(items, max((each.revision for each in items), default=0))
         return _answer(call, Form(form.media_type), _list_body(kind, page))
@@ -255,6 +257,14 @@ class Handlers:
         except msgspec.ValidationError as error:
             raise BadRequest(f"DeleteOptions in the body cannot be read: {error}") from None
         return parameters.read_delete_options(call.query, options)
+
+
+def _query(call: Call) -> Query:
+    """Return what the client asks for; what is wrong with the question is said here, before a watch's stream starts."""
+    query = parameters.read_query(call.query, namespace=call.target.namespace)
+    selectors.parse_labels(query.label_selector)
+    fields.check(call.target.kind, selectors.parse_fields(query.field_selector))
+    return query
 
 
 def _without_nulls(value: Any) -> Any:

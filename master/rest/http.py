@@ -98,13 +98,11 @@ def _parse_json_noting_duplicates(body: bytes, duplicates: list[str]) -> Any:
     return value
 
 
-class _PlainLoader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
-    """YAML as JSON knows it: dates stay text, and aliases are refused since a few lines of them expand to gigabytes."""
+_Parser = yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise BadRequest("error converting YAML to JSON: aliases are not accepted")
-        return super().compose_node(parent, index)
+
+class _PlainLoader(_Parser):  # type: ignore[misc,valid-type]  # one of two classes
+    """YAML as JSON knows it: dates stay text."""
 
 
 _PlainLoader.yaml_implicit_resolvers = {
@@ -113,8 +111,25 @@ _PlainLoader.yaml_implicit_resolvers = {
 }
 
 
+def _check_events(body: bytes) -> None:
+    """Refuse what must not be composed: the C composer recurses without a limit and crashes on deep nesting, and a few
+    lines of aliases expand to gigabytes. The parser beneath it does not recurse.
+    """
+    depth = 0
+    for event in yaml.parse(body, _PlainLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise BadRequest("error converting YAML to JSON: aliases are not accepted")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise _too_deep()
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
 def _parse_yaml(body: bytes) -> Any:
     try:
+        _check_events(body)
         value = yaml.load(body, _PlainLoader)  # noqa: S506 - a safe loader, only plainer
         # Through JSON: what JSON cannot say (sets, bytes, non-text keys) is refused here and not deep in the registry.
         return msgspec.json.decode(msgspec.json.encode(value))
@@ -122,10 +137,10 @@ def _parse_yaml(body: bytes) -> Any:
         raise BadRequest(f"error converting YAML to JSON: {' '.join(str(error).split())}") from None
 
 
-def check_depth(value: Any, *, limit: int = MAX_DEPTH) -> None:
+def check_depth(value: Any) -> None:
     """Raise BadRequest if ``value`` nests deeper than any object of the API does."""
     level: list[Any] = [value]
-    for _ in range(limit):
+    for _ in range(MAX_DEPTH):
         level = [
             inner
             for each in level
@@ -135,7 +150,11 @@ def check_depth(value: Any, *, limit: int = MAX_DEPTH) -> None:
         ]
         if not level:
             return
-    raise BadRequest(f"the object nests more than {limit} levels deep")
+    raise _too_deep()
+
+
+def _too_deep() -> BadRequest:
+    return BadRequest(f"the object nests more than {MAX_DEPTH} levels deep")
 
 
 def encode_as(document: Any, content_type: str, *, pretty: bool = False) -> bytes:

@@ -10,7 +10,7 @@ from api import schema
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, Status
 from master.rest.discovery import answer_kind, subresource_verbs
-from master.rest.handlers import PATCH_TYPES
+from master.rest.handlers import PATCH_TYPES, RETURNED_WHEN_GONE
 from master.rest.negotiation import JSON, YAML
 
 _WRITE = ("dryRun", "fieldManager", "fieldValidation", "pretty")
@@ -67,7 +67,8 @@ class PathWriter:
         for verb in verbs:
             if verb in kind.verbs:
                 name = schema.list_name(kind) if verb == "list" else schema.definition_name(kind.model)
-                answer = schema.definition_name(Status) if verb.startswith("delete") else name
+                returned = verb != "deletecollection" and (verb != "delete" or kind.place in RETURNED_WHEN_GONE)
+                answer = name if returned else schema.definition_name(Status)
                 item[_METHODS[verb]] = self._operation(
                     verb, own, _operation_id(kind, verb, in_path), body=_body(verb, name), answer=answer
                 )
