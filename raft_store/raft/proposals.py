@@ -174,12 +174,14 @@ class Origin:
         if flight is None:
             return None  # buried by a snapshot
         flight.confirm(number)
+        assert flight.first <= number <= flight.last, (
+            f"number {number} of term {term} was applied twice, or was never ours: {flight.first} to {flight.last}"
+        )
         proposal = None
         while flight.first <= number:
             assert proposal is None or proposal.abandoned, f"number {flight.first - 1} of term {term} was skipped"
             proposal = flight.proposals.popleft()
             flight.first += 1
-        assert proposal is not None, f"number {number} of term {term} was applied twice"
         return proposal
 
     def _bury_before(self, term: Term) -> None:

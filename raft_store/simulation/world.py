@@ -41,6 +41,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     partition: float = 0.35
     heal: float = 0.15
     transfer: float = 0.1
+    aimed: float = 0.3  # a crash or partition hits a leader
 
 
 class Values:
@@ -91,12 +92,14 @@ class World:
         *,
         members: int = 3,
         faults: Faults | None = None,
+        max_append_bytes: int = 200,
         tell: Callable[[str], None] | None = None,
     ) -> None:
         self.random = Random(seed)  # noqa: S311 - has to be replayable
         self.faults = faults or Faults()
         self.judge = Judge()
         self.now_ms = 0.0
+        self._max_append_bytes = max_append_bytes
         self.steps = 0
         self._tell = tell
         self._logger = _transcript_logger(self.tell) if tell else _SILENT
@@ -193,7 +196,7 @@ class World:
                 member=member.id,
                 voters=frozenset(self.members),
                 election_ticks=10,
-                max_append_bytes=200,
+                max_append_bytes=self._max_append_bytes,
                 max_apply_entries=8,
                 snapshot_patience_ticks=40,
             ),
@@ -343,8 +346,16 @@ class World:
         getattr(self, f"_fault_{kind}")()
         self._at(self.random.expovariate(1 / faults.every_ms), self._fault)
 
+    def _victim(self) -> Member | None:
+        leaders = self._leaders()
+        aimed = leaders and self.random.random() < self.faults.aimed
+        return self.random.choice(leaders) if aimed else self._pick()
+
+    def _leaders(self) -> list[Member]:
+        return [member for member in self.members.values() if member.up and member.replica.core.role is Role.LEADER]
+
     def _fault_crash(self) -> None:
-        if (member := self._pick()) is not None:
+        if (member := self._victim()) is not None:
             self._crash(member)
             self._at(self.random.uniform(10, 1500), lambda: None if member.up else self._start(member))
 
@@ -352,6 +363,8 @@ class World:
         """Cut a random side off, now and then in one direction only."""
         ids = list(self.members)
         side = set(self.random.sample(ids, self.random.randint(1, len(ids) // 2)))
+        if (victim := self._victim()) is not None and victim.id not in side:
+            side = {*list(side)[1:], victim.id}
         direction = self.random.choice(("both", "both", "in", "out"))
         self._cut = {
             (sender, to)
@@ -366,8 +379,7 @@ class World:
         self.tell("partition heals")
 
     def _fault_transfer(self) -> None:
-        leaders = [member for member in self.members.values() if member.up and member.replica.core.role is Role.LEADER]
-        if leaders:
+        if leaders := self._leaders():
             leader = self.random.choice(leaders)
             leader.replica.core.transfer(self.random.choice(leader.replica.core.peers))
             self._serve(leader)
