@@ -270,9 +270,7 @@ class TestDelete:
 class TestPods:
     async def bound(self, cluster: Cluster, name: str = "web") -> dict[str, Any]:
         await cluster.create("pods", {**POD, "metadata": {"name": name, "labels": {"app": "web"}}})
-        await cluster.create(
-            "pods", {"target": {"kind": "Node", "name": "node1"}}, name=name, subresource="binding"
-        )
+        await cluster.create("pods", {"target": {"kind": "Node", "name": "node1"}}, name=name, subresource="binding")
         return await cluster.get("pods", name)
 
     async def test_begin_pending(self, cluster: Cluster) -> None:
@@ -391,9 +389,7 @@ class TestScale:
 
 class TestServices:
     async def test_addresses_and_ports_are_unique_however_many_ask_at_once(self, cluster: Cluster) -> None:
-        made = await asyncio.gather(
-            *(cluster.create("services", service(f"s{n}", type="NodePort")) for n in range(10))
-        )
+        made = await asyncio.gather(*(cluster.create("services", service(f"s{n}", type="NodePort")) for n in range(10)))
         assert len({each["spec"]["clusterIP"] for each in made}) == 10
         assert {each["spec"]["ports"][0]["nodePort"] for each in made} == set(range(30000, 30010))
         from api.errors import InternalError
