@@ -10,6 +10,7 @@ import msgspec
 import yaml
 from aiohttp import web
 
+from api import protobuf
 from api.errors import (
     ApiError,
     BadRequest,
@@ -60,13 +61,15 @@ def parse_document(body: bytes, content_type: str, duplicates: list[str] | None 
     """Return the JSON value that ``body`` holds.
 
     duplicates: receives a text for every repeated key, which costs a slower parser; of YAML they are not looked for.
-    Raises BadRequest, or UnsupportedMediaType for anything but JSON and YAML.
+    Raises BadRequest, or UnsupportedMediaType for anything but JSON, YAML and protobuf.
     """
     if content_type == JSON:
         return _parse_json(body, duplicates)
     if content_type in (YAML, "application/apply-patch+yaml", "application/x-yaml", "text/yaml"):
         return _parse_yaml(body)
-    supported = f"{JSON}, {YAML}"
+    if content_type == protobuf.MEDIA_TYPE:
+        return protobuf.decode(body)
+    supported = f"{JSON}, {YAML}, {protobuf.MEDIA_TYPE}"
     raise UnsupportedMediaType(
         f"the body of the request was in an unknown format - accepted media types include: {supported}"
     )
