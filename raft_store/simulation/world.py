@@ -107,7 +107,8 @@ class World:
         self._order = itertools.count()
         self._values = itertools.count(1)
         self._cut: set[tuple[MemberId, MemberId]] = set()  # (from, to) that cannot be reached
-        self._overtaken: set[bytes] = set()  # proposals whose fate a snapshot hides
+        self.overtaken: set[bytes] = set()  # proposals whose fate a snapshot hides
+        self._patience_ms = (0.0, 0.0)
         self._calm = False
         self.members: Mapping[MemberId, Member] = {MemberId(i): Member(MemberId(i)) for i in range(1, members + 1)}
         for member in self.members.values():
@@ -115,8 +116,11 @@ class World:
 
     # -- running -----------------------------------------------------------------------------------------------------
 
-    def run(self, *, duration_ms: float, proposals: int, reads: int) -> None:
-        """Let clients and faults do their work; raises Violation."""
+    def run(
+        self, *, duration_ms: float, proposals: int, reads: int, patience_ms: tuple[float, float] = (100.0, 3000.0)
+    ) -> None:
+        """Let clients and faults do their work; raises Violation. patience_ms: range of the proposers' deadlines."""
+        self._patience_ms = patience_ms
         for _ in range(proposals):
             self._at(self.random.uniform(0, duration_ms), self._propose)
         for _ in range(reads):
@@ -136,7 +140,7 @@ class World:
         self._run_while(lambda: not self._all_alike(), deadline, "members differ")
         lasts = {self._propose_at(member) for member in self.members.values()}
         self._run_while(
-            lambda: not lasts <= self.judge.acknowledged.keys() | self._overtaken, deadline, "last proposals are open"
+            lambda: not lasts <= self.judge.acknowledged.keys() | self.overtaken, deadline, "last proposals are open"
         )
         self._run_while(lambda: not self._all_alike(), deadline, "members differ after the last proposals")
         for member in self.members.values():
@@ -245,7 +249,7 @@ class World:
                 self.judge.acknowledge(proposal.data, results[place])
         for proposal in work.lost:
             if member.open.pop(proposal.data, None) is not None:
-                self._overtaken.add(proposal.data)
+                self.overtaken.add(proposal.data)
         for owner, barrier in work.readers:
             assert isinstance(owner, _Reader)
             self.judge.read(
@@ -309,7 +313,7 @@ class World:
     def _propose(self) -> None:
         if (member := self._pick()) is not None:
             data = self._propose_at(member)
-            self._in_life(member, self.random.uniform(100, 3000), lambda: self._give_up(member, data))
+            self._in_life(member, self.random.uniform(*self._patience_ms), lambda: self._give_up(member, data))
 
     def _propose_at(self, member: Member) -> bytes:
         data = b"value %d" % next(self._values)
