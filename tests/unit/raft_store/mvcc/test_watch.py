@@ -167,3 +167,10 @@ def test_closing_forgets_everything(world: World) -> None:
     world.put("a")
     assert world.machine.hub.counts() == (0, 0)
     assert world.woken == woken
+
+
+def test_a_stream_without_watches_has_no_progress(world: World) -> None:
+    world.stream.request_progress()
+    assert world.said() == []
+    world.stream.create(EVERYTHING)
+    assert [type(notice) for notice in world.said()] == [Created]
