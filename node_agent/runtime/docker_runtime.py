@@ -79,7 +79,9 @@ class DockerSession:
             raise NotRunning(f"standard input is closed: {exc}") from exc
 
     async def close_stdin(self) -> None:
-        """Half-close the connection."""
+        """Half-close the connection; with a terminal the engine would cut the output off, too."""
+        if self._tty:
+            return
         try:
             self._answer.writer.write_eof()
         except OSError as exc:
