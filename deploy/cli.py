@@ -33,8 +33,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+# Where nobody looks at a terminal, lines are not folded: what is printed may be parsed or pasted.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def _lab_names(incomplete: str) -> list[str]:
@@ -86,6 +87,7 @@ def up(
     store_cert: Annotated[str, typer.Option(help="Client certificate for it.")] = "",
     store_key: Annotated[str, typer.Option(help="Key of that certificate.")] = "",
     keep: Annotated[bool, typer.Option("--keep", help="Leave a failed lab as it is, to look into it.")] = False,
+    renew: Annotated[bool, typer.Option("--renew", help="Replace hosts made from older code; data stays.")] = False,
     wait: Annotated[bool, typer.Option(help="Return only when all nodes are Ready.")] = True,
     yes: Yes = False,
 ) -> None:
@@ -103,7 +105,7 @@ def up(
         store_endpoints=parse_endpoints(store_endpoints),
         store_tls=parse_store_tls(store_ca, store_cert, store_key),
     )
-    lab = bring_up(choices, ask=ask_on_terminal(yes=yes), keep=keep, wait=wait)
+    lab = bring_up(choices, ask=ask_on_terminal(yes=yes), keep=keep, wait=wait, renew=renew)
     suffix = "" if name == "lab" else f" --name {name}"
     console.print(
         f"\nLab '{name}' is up. Its API: {lab.api_url}\n\n"

@@ -122,7 +122,8 @@ def render_haproxy(lab: Lab, *, bind: str) -> str:
     """Return the balancer's configuration: TLS passed through, masters asked for their health four times a second.
 
     A session whose master is marked down is closed at once, so that clients reconnect instead of waiting for TCP's
-    own timeouts; a connection that a dead master does not take within 200 ms goes to the next one.
+    own timeouts; a connection that a dead master does not take within 300 ms goes to the next one. A check's TLS
+    handshake has to fit into the same 300 ms: on a busy machine one or two may not, hence three failures in a row.
     """
     servers = "\n".join(f"  server {master.name} {master.address}:{API_PORT}" for master in lab.masters)
     return f"""\
@@ -133,7 +134,7 @@ global
 defaults
   mode tcp
   log global
-  timeout connect 200ms
+  timeout connect 300ms
   timeout check 800ms
   timeout client 1h
   timeout server 1h
@@ -149,7 +150,7 @@ backend masters
   option httpchk
   http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host entry
   http-check expect status 200
-  default-server inter 250ms fastinter 200ms downinter 250ms fall 2 rise 1 on-marked-down shutdown-sessions
+  default-server inter 250ms fastinter 100ms downinter 250ms fall 3 rise 1 on-marked-down shutdown-sessions
   default-server check check-ssl verify required ca-file {ETC}/pki/ca.crt crt {ETC}/pki/health.pem
 {servers}
 """
@@ -164,11 +165,14 @@ def render_keepalived(lab: Lab, host: Host) -> str:
 
     Unicast: virtual networks often drop multicast.
     """
-    peers = "\n".join(f"    {master.address}" for master in lab.masters if master != host)
+    others = "\n".join(f"    {master.address}" for master in lab.masters if master != host)
+    peers = f"  unicast_peer {{\n{others}\n  }}\n" if others else ""
     priority = 100 - lab.masters.index(host)
     return f"""\
 global_defs {{
   router_id {host.name}
+  script_user root
+  enable_script_security
 }}
 vrrp_script haproxy {{
   script "/usr/bin/pgrep -x haproxy"
@@ -185,10 +189,7 @@ vrrp_instance api {{
   advert_int 0.3
   version 3
   unicast_src_ip {host.address}
-  unicast_peer {{
-{peers}
-  }}
-  virtual_ipaddress {{
+{peers}  virtual_ipaddress {{
     {lab.virtual_address}/24
   }}
   track_script {{

@@ -95,6 +95,19 @@ class ContainerHosts:
                 check_duplicate=True,
             )
 
+    def outdated(self, *, image: str) -> list[str]:
+        """Return the names of the hosts that were made from another image than ``image``."""
+        with _explained("the engine did not list the lab's containers"):
+            wanted = self._client.images.get(image).id
+            listed = self._client.api.containers(all=True, filters={"label": f"{LABEL}={self._lab.name}"})
+        return sorted(entry["Labels"][HOST_LABEL] for entry in listed if entry["ImageID"] != wanted)
+
+    def discard(self, host: Host) -> None:
+        """Stop the host and remove its container; its volumes, and so all its data, stay."""
+        with _explained(f"{host.name} could not be replaced"):
+            self.stop(host)
+            self._get(host).remove(force=True)
+
     def ensure_hosts(self, *, image: str) -> None:
         """Make the hosts that are not there and see that all run, side by side."""
         with _explained("the engine did not say what it allows"):

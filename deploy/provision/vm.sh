@@ -24,11 +24,20 @@ install_configuration() {
   fi
 }
 
-# Rewritten at every start: Docker (Vagrant's provider of that name) makes /etc/hosts anew each time.
+# Rewritten at every start: Docker (Vagrant's provider of that name) makes /etc/hosts anew each time. Ours come first,
+# because a host has another address there too.
 name_hosts() {
   local others
   others=$(grep -v ' # trireme$' /etc/hosts)
-  { echo "$others"; sed 's/$/ # trireme/' /etc/trireme/hosts; } >/etc/hosts
+  { sed 's/$/ # trireme/' /etc/trireme/hosts; echo "$others"; } >/etc/hosts
+}
+
+stop_services() {
+  pkill -f "boot.sh $role" || return 0
+  for _ in $(seq 150); do
+    pgrep -f "boot.sh $role" >/dev/null || return 0
+    sleep 0.1
+  done
 }
 
 write_unit() {
@@ -63,22 +72,22 @@ case $step in
     "$here/base.sh" packages "${packages[@]}"
     [ -x "$PYTHON" ] && cmp -s "$here/requirements.txt" "$TRIREME/venv/requirements.txt" || {
       rm -rf "$TRIREME/venv"
-      "$here/base.sh" python "$here/../wheels"
+      "$here/base.sh" python "$TRIREME/bundle/wheels"
       cp "$here/requirements.txt" "$TRIREME/venv/requirements.txt"
     }
-    "$here/base.sh" code "$here/../src"
+    "$here/base.sh" code "$TRIREME/bundle/src"
     install_configuration
     "$here/$role.sh"
     [ "$role" = master ] && "$here/balancer.sh" master
     has_systemd && write_unit
-    true
+    rm -rf "$TRIREME/bundle"
     ;;
   start)
     name_hosts
     if has_systemd; then
       systemctl restart trireme
     else
-      pkill -f "boot.sh $role" && sleep 1
+      stop_services
       setsid "$here/boot.sh" "$role" </dev/null >/var/log/trireme/boot.log 2>&1 &
     fi
     ;;

@@ -14,6 +14,7 @@ from deploy.errors import DeployError, HostFailed
 from deploy.hosts import containers
 from deploy.hosts.containers import ContainerHosts
 from deploy.lab import Lab, plan_hosts
+from deploy.parallel import each
 from deploy.steps.progress import Progress
 from deploy.steps.readiness import collect_logs, wait_ready
 from deploy.steps.take_down import remove_lab
@@ -21,7 +22,7 @@ from deploy.steps.take_down import remove_lab
 SUBNET_ATTEMPTS = 5
 
 
-def bring_up(choices: Choices, *, ask: Ask, keep: bool, wait: bool) -> Lab:
+def bring_up(choices: Choices, *, ask: Ask, keep: bool, wait: bool, renew: bool = False) -> Lab:
     """Bring up, finish or repair the lab that ``choices`` describe.
 
     A lab that never was complete is removed again when a step fails or the caller interrupts, unless ``keep``; what
@@ -34,7 +35,7 @@ def bring_up(choices: Choices, *, ask: Ask, keep: bool, wait: bool) -> Lab:
     lab = choices.new_lab(containers.free_subnet(client)) if known is None else choices.change(known)
     log = state.log_file(f"up-{choices.name}")
     try:
-        lab = BringUp(lab, client, progress).run(wait=wait)
+        lab = BringUp(lab, client, progress).run(wait=wait, renew=renew)
     except BaseException as exc:
         _after_failure(client, choices.name, log, exc, keep=keep)
         raise
@@ -65,8 +66,11 @@ class BringUp:
     client: docker.DockerClient
     progress: Progress
 
-    def run(self, *, wait: bool = True) -> Lab:
-        """Bring the lab up and return it as it was saved; with ``wait``, once every node is Ready."""
+    def run(self, *, wait: bool, renew: bool) -> Lab:
+        """Bring the lab up and return it as it was saved; with ``wait``, once every node is Ready.
+
+        renew: hosts made from an older image are replaced; their data stays.
+        """
         with self.progress.step("Host image"):
             tag = image.ensure(self.client, self.progress.note)
         with self.progress.step("Network"):
@@ -74,6 +78,14 @@ class BringUp:
         with self.progress.step("Certificates and configuration"):
             write_files(lab)
         hosts = ContainerHosts(lab, self.client)
+        outdated = hosts.outdated(image=tag)
+        if outdated and renew:
+            with self.progress.step(f"Replacing {', '.join(outdated)}"):
+                each([lab.host(name) for name in outdated], hosts.discard)
+        elif outdated:
+            self.progress.note(
+                "hosts run an older build of the code; trireme up --renew replaces them, their data stays"
+            )
         with self.progress.step(f"Hosts: {_sizes(lab)}"):
             hosts.ensure_hosts(image=tag)
         if wait:

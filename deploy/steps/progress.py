@@ -13,7 +13,7 @@ class Progress:
     """Prints each step when it ends; while it runs, a terminal shows a spinner with what it is about."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self._status: Status | None = None
         self._step = ""
         self._began = time.monotonic()

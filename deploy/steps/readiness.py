@@ -14,20 +14,23 @@ from deploy.steps.progress import Progress
 
 READY_TIMEOUT_S = 90.0
 POLL_S = 0.15
+# A program may end once or twice until what it needs is there; one that still does after this never stays up.
+GRACE_S = 20.0
+LOOK_EVERY_S = 5.0
 
 
 def wait_ready(lab: Lab, hosts: HostDriver, progress: Progress, *, timeout_s: float = READY_TIMEOUT_S) -> None:
     """Return once writes are possible and every node is Ready; raises NotReady saying what is missing and why."""
-    deadline = time.monotonic() + timeout_s
+    patience = Patience(lab, hosts, timeout_s)
     with progress.step("Masters: a leader, writes possible"):
         while not (
             verdict := judge(len(lab.masters), ask_masters(lab), external_store=bool(lab.store_endpoints))
         ).writes:
-            _check_time(lab, hosts, deadline, verdict.words)
+            patience.check(verdict.words)
             time.sleep(POLL_S)
     with progress.step(f"Nodes Ready: {len(lab.nodes)}"):
         while missing := _not_ready(lab):
-            _check_time(lab, hosts, deadline, f"not Ready: {', '.join(missing)}")
+            patience.check(f"not Ready: {', '.join(missing)}")
             time.sleep(POLL_S)
 
 
@@ -37,37 +40,56 @@ def _not_ready(lab: Lab) -> list[str]:
     return [host.name for host in lab.nodes if host.name not in ready]
 
 
-def _check_time(lab: Lab, hosts: HostDriver, deadline: float, missing: str) -> None:
-    """Give up at the deadline, or as soon as a host has stopped by itself."""
-    stopped = sorted(name for name, found in hosts.states().items() if found != "running")
-    if stopped:
-        raise NotReady(f"{', '.join(stopped)} ended while the lab was coming up", hint=f"docker ps -a: {lab.name}")
-    if time.monotonic() > deadline:
-        raise NotReady(f"the lab did not get ready in time: {missing}", hint=_troubles(lab, hosts))
+class Patience:
+    """Decides when waiting has no sense any more: at the deadline, or when something has ended for good."""
+
+    def __init__(self, lab: Lab, hosts: HostDriver, timeout_s: float) -> None:
+        self._lab, self._hosts = lab, hosts
+        self._began = time.monotonic()
+        self._timeout_s = timeout_s
+        self._look_again_at_s = GRACE_S
+
+    def check(self, missing: str) -> None:
+        """Raise NotReady with the reason if ``missing`` will not come."""
+        waited_s = time.monotonic() - self._began
+        stopped = sorted(name for name, found in self._hosts.states().items() if found != "running")
+        if stopped:
+            hint = f"it was killed, or out of memory: docker ps -a --filter label=trireme.lab={self._lab.name}"
+            raise NotReady(f"{', '.join(stopped)} ended while the lab was coming up", hint=hint)
+        if waited_s < self._look_again_at_s:
+            return
+        self._look_again_at_s += LOOK_EVERY_S
+        troubles = self._troubles()
+        if troubles:
+            raise NotReady(f"the lab does not get ready: {missing}", hint="\n".join(troubles))
+        if waited_s > self._timeout_s:
+            hint = "every program runs; trireme logs HOST PROGRAM shows what they are about"
+            raise NotReady(f"the lab did not get ready in time: {missing}", hint=hint)
+
+    def _troubles(self) -> list[str]:
+        """Return the last words of every program that does not stay up."""
+        hosts = self._lab.hosts
+        failing = each(hosts, lambda host: failing_programs(self._hosts, host, self._lab.programs(host)))
+        return [
+            f"{host.name}: {program} keeps ending: {words}"
+            for host, programs in zip(hosts, failing, strict=True)
+            for program, words in programs.items()
+        ]
 
 
-def _troubles(lab: Lab, hosts: HostDriver) -> str:
-    """Return the last words of every program that does not stay up."""
-    lines = []
-    for host, service in each(lab.hosts, lambda host: (host, failing_programs(hosts, host, lab.programs(host)))):
-        lines += [f"{host.name}: {program} keeps ending: {words}" for program, words in service.items()]
-    return "\n".join(lines) or "every program runs; trireme logs HOST PROGRAM shows what they are about"
-
-
-# For each program of the role that ended within the last seconds: its name and the last line that it logged.
+# For each program whose log shows an end among its last lines: its name and the last line of its own.
 FAILING = """
 for program in "$@"; do
-  seconds=$(sv status /opt/trireme/services/$0/$program 2>&1 | sed -n 's/.* \\([0-9]*\\)s.*/\\1/p;q')
-  [ "${seconds:-0}" -le 3 ] || continue
-  line=$(grep -v ' ended: exit status' /var/log/trireme/$program/current 2>/dev/null | tail -n 1 | cut -c 27-)
-  printf '%s\\t%s\\n' "$program" "$line"
+  log=/var/log/trireme/$program/current
+  tail -n 8 $log 2>/dev/null | grep -q ' ended: exit status' || continue
+  printf '%s\\t%s\\n' "$program" "$(grep -v ' ended: exit status' $log | tail -n 1 | cut -c 27-)"
 done
 """
 
 
 def failing_programs(hosts: HostDriver, host: Host, programs: Sequence[str]) -> Mapping[str, str]:
     """Return the host's programs that do not stay up: name -> the last line that each logged."""
-    result = hosts.execute(host, ["sh", "-c", FAILING, host.role, *programs])
+    result = hosts.execute(host, ["sh", "-c", FAILING, "sh", *programs])
     pairs = [line.split("\t", 1) for line in result.output.splitlines() if "\t" in line]
     return {pair[0]: pair[1] for pair in pairs}
 
