@@ -185,16 +185,20 @@ class MemoryResources:
     async def create(self, obj: R) -> R:
         kind = TABLE.of(type(obj))
         self._meet("create", kind, obj.metadata.namespace, obj.metadata.name)
-        if self._defaults:
-            document = codec.to_document(obj)
-            apply_defaults(kind, document)
-            obj = cast("R", codec.decode(kind, document))
+        obj = self._completed(kind, obj)
         new = cast("R", lifecycle.prepare_new(kind, obj, obj.metadata.namespace, self._surroundings))
         if kind.namespaced and not new.metadata.namespace:
             raise errors.BadRequest("the namespace is missing")
         if (new.metadata.namespace, new.metadata.name) in self._all(kind):
             raise errors.already_exists(kind.plural, new.metadata.name, group=kind.group)
         return self._store(kind, new, None)
+
+    def _completed(self, kind: Kind, obj: R) -> R:
+        if not self._defaults:
+            return obj
+        document = codec.to_document(obj)
+        apply_defaults(kind, document)
+        return cast("R", codec.decode(kind, document))
 
     def _check_revision(self, kind: Kind, old: Resource, wanted: str) -> None:
         if wanted and wanted != old.metadata.resource_version:
@@ -208,7 +212,7 @@ class MemoryResources:
         if meta.uid and meta.uid != old.metadata.uid:
             raise errors.conflict(kind.plural, meta.name, "the UID does not match", group=kind.group)
         self._check_revision(kind, old, meta.resource_version)
-        return cast("R", self._change(kind, old, obj, subresource))
+        return cast("R", self._change(kind, old, self._completed(kind, obj), subresource))
 
     def _change(self, kind: Kind, old: Resource, obj: Resource, subresource: str) -> Resource:
         if subresource == "status":

@@ -26,7 +26,9 @@ def template(labels: dict[str, str], image: str = "web:1", **spec: object) -> Po
     )
 
 
-def ready_node(name: str, *, cpu: str = "4", memory: str = "8Gi", pods: str = "110", now: float = 0.0, **labels: str) -> Node:
+def ready_node(
+    name: str, *, cpu: str = "4", memory: str = "8Gi", pods: str = "110", now: float = 0.0, **labels: str
+) -> Node:
     """Return a node that reports ready."""
     moment = timestamp(now)
     return Node(
