@@ -9,9 +9,11 @@ from pathlib import Path
 
 from api.kinds.core import Service
 from api.kinds.pods import Pod
+from client.channel import MasterChannel, TlsFiles
 from client.clock import SystemClock
 from client.events import EventRecorder
 from client.informer import SharedInformers
+from client.remote import RemoteResources
 from client.resources import Resources
 from node_agent.config import NodeConfig, parse_address
 from node_agent.connectivity import HollowConnectivity, HostConnectivity
@@ -198,11 +200,13 @@ def _host_resolv_conf() -> ResolvConf:
 
 @contextlib.asynccontextmanager
 async def connected(config: NodeConfig) -> AsyncIterator[Resources]:
-    """Yield the API as the masters serve it."""
-    from client.remote import RemoteResources  # noqa: PLC0415
-
-    raise NotImplementedError(RemoteResources)
-    yield
+    """Yield the API as the masters serve it. Raises OSError if a certificate cannot be read."""
+    tls = TlsFiles(config.tls.ca, config.tls.cert, config.tls.key) if config.tls else None
+    channel = MasterChannel(config.masters, tls)
+    try:
+        yield RemoteResources(channel)
+    finally:
+        await channel.close()
 
 
 async def run(config: NodeConfig) -> None:

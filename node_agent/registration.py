@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 LEASES = "kube-node-lease"
 KUBELET_VERSION = "v1.33.0+trireme"
 _STATUS_S = 10.0
-_CALL_S = 3.0
+_HEARTBEAT_LIMIT_S = 3.0
+_WRITE_LIMIT_S = 15.0
 _RETRY_S = 0.5
 _LEASE_BEATS = 4
 _MIB = 1 << 20
@@ -264,7 +265,7 @@ class Registrar:
     async def _keep_status(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(_CALL_S):
+                async with asyncio.timeout(_WRITE_LIMIT_S):
                     await self._write_status()
             except (ApiError, TimeoutError) as exc:
                 log.warning("node status not written error=%s", exc or "timeout")
@@ -315,7 +316,7 @@ class Registrar:
         while True:
             started = self._clock.monotonic()
             try:
-                async with asyncio.timeout(max(_CALL_S, self._heartbeat_s)):
+                async with asyncio.timeout(max(_HEARTBEAT_LIMIT_S, self._heartbeat_s)):
                     await self._renew()
             except (ApiError, TimeoutError) as exc:
                 log.warning("heartbeat not delivered error=%s", exc or "timeout")

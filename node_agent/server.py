@@ -155,7 +155,7 @@ class NodeAgentService(node_pb2_grpc.NodeAgentServicer):
 
     async def Stats(  # noqa: N802
         self,
-        request: node_pb2.StatsRequest,
+        request: node_pb2.StatsRequest,  # noqa: ARG002
         context: Context,
     ) -> node_pb2.StatsResponse:
         """Return the last sample, with rates since the one before."""

@@ -302,8 +302,9 @@ class _Planner:
 
     def _restart(self, spec: ContainerSpec, ended: Container) -> None:
         delay_s = restart_delay(ended)
-        # The clock of the engine's host and ours are one; an end in the future means it was set back.
-        due = min(ended.finished_at, self._s.now) + delay_s
+        # Engine and agent share a clock; an end in the future means that it was set back, and waiting would last as
+        # long as that.
+        due = ended.finished_at + delay_s if ended.finished_at <= self._s.now + 1 else self._s.now
         if due > self._s.now:
             meta = self._s.pod.metadata
             message = (
