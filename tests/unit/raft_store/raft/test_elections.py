@@ -1,0 +1,183 @@
+"""Elections: thesis 3.4, 3.6.1, 4.2.3, 6.2, 9.6, 3.10."""
+
+import pytest
+
+from raft_store.raft import messages as m
+
+from .group import ELECTION_TICKS, Group
+
+
+def roles(group):
+    return [desk.core.role.value for desk in group.desks.values()]
+
+
+def test_the_first_to_lose_patience_leads():
+    """3.4: timeout, candidacy, votes of a majority."""
+    group = Group(3)
+    group.lose_patience(1)
+    group.deliver()
+    assert roles(group) == ["leader", "follower", "follower"]
+    assert [desk.core.term for desk in group.desks.values()] == [1, 1, 1]
+    assert [desk.core.leader for desk in group.desks.values()] == [1, 1, 1]
+
+
+def test_a_group_of_one_leads_at_its_first_tick():
+    group = Group(1)
+    group.tick(1)
+    assert roles(group) == ["leader"]
+    group.propose(1, b"a")
+    assert group[1].settled == [b"a"]
+
+
+def test_no_vote_counts_before_it_is_on_disk():
+    """3.8: the candidate's own vote too."""
+    group = Group(3)
+    group[1].slow = True
+    group.lose_patience(1)
+    group.deliver()
+    assert group[1].core.role.value == "candidate"
+    assert group.under_way == []
+    group.sync(1)
+    group.deliver()
+    assert group[1].core.role.value == "leader"
+    group = Group(3)
+    group[2].slow = group[3].slow = True
+    group.lose_patience(1)
+    group.deliver()
+    assert group[1].core.role.value == "candidate"
+    group.sync(2)
+    group.deliver()
+    assert group[1].core.role.value == "leader"
+
+
+def test_a_vote_survives_a_crash():
+    """3.8: one vote a term, whatever happens to the voter."""
+    group = Group(3)
+    group.cut(3)
+    group.forget_leader(2)
+    group.lose_patience(1)
+    group.deliver(lambda message: not (isinstance(message, m.VoteReply) and not message.pre))
+    assert group[2].disk.hard_state == m.HardState(1, 1)
+    group.crash(2)
+    group.start(2)
+    request = m.VoteRequest(3, 2, 1, last_index=9, last_term=9, pre=False)
+    group[2].replica.step(request)
+    group.serve(2)
+    assert [message.granted for message in group.under_way if isinstance(message, m.VoteReply)] == [False]
+
+
+@pytest.mark.parametrize(
+    ("last_term", "last_index", "granted"),
+    [
+        pytest.param(0, 99, False, id="older last term, longer log"),
+        pytest.param(1, 2, False, id="same last term, shorter log"),
+        pytest.param(1, 3, True, id="same log"),
+        pytest.param(1, 4, True, id="same last term, longer log"),
+        pytest.param(2, 1, True, id="newer last term, shorter log"),
+    ],
+)
+def test_a_vote_goes_to_logs_at_least_as_good(last_term, last_index, granted):
+    """3.6.1: the election restriction."""
+    group = Group(3)
+    group.elect(1)
+    group.propose(1, b"a", b"b")
+    group.deliver()
+    group.heartbeat(1)
+    assert group[2].core.log.last_index == 3
+    group.forget_leader(2)
+    group[2].replica.step(m.VoteRequest(3, 2, 5, last_index=last_index, last_term=last_term, pre=False, forced=False))
+    group.serve(2)
+    (reply,) = [message for message in group.under_way if isinstance(message, m.VoteReply)]
+    assert reply.granted is granted
+
+
+def test_a_member_that_was_cut_off_disturbs_nobody():
+    """9.6: its pre-votes raise no term, neither its own nor anybody's."""
+    group = Group(3)
+    group.elect(1)
+    group.cut(3)
+    for _ in range(20):
+        group.lose_patience(3)
+        group.heartbeat(1)
+    group.heal()
+    group.heartbeat(1)
+    assert [desk.core.term for desk in group.desks.values()] == [1, 1, 1]
+    assert roles(group) == ["leader", "follower", "follower"]
+
+
+def test_whoever_hears_a_leader_ignores_candidates():
+    """4.2.3: even ones with a higher term."""
+    group = Group(3)
+    group.elect(1)
+    group[2].replica.step(m.VoteRequest(3, 2, 7, last_index=9, last_term=9, pre=False))
+    group.serve(2)
+    assert group.under_way == []
+    assert group[2].core.term == 1
+
+
+def test_a_leader_without_a_majority_steps_down():
+    """6.2: so that its clients look elsewhere."""
+    group = Group(3)
+    group.elect(1)
+    group.cut(1)
+    group.tick(1, 2 * ELECTION_TICKS)
+    assert group[1].core.role.value == "follower"
+
+
+def test_a_leader_with_a_majority_stays():
+    group = Group(3)
+    group.elect(1)
+    group.cut(3)
+    for _ in range(ELECTION_TICKS):
+        group.heartbeat(1)
+    assert group[1].core.role.value == "leader"
+
+
+def test_an_old_leader_learns_that_its_term_is_over():
+    group = Group(3)
+    group.elect(1)
+    group.cut(1)
+    group.elect(2)
+    group.heal()
+    group.heartbeat(2)
+    assert roles(group) == ["follower", "leader", "follower"]
+    assert group[1].core.leader == 2
+
+
+def test_leadership_is_handed_over_at_once():
+    """3.10: even though everybody hears the old leader."""
+    group = Group(3)
+    group.elect(1)
+    group.deliver()
+    assert group[1].core.transfer(3)
+    group.serve(1)
+    group.deliver()
+    assert roles(group) == ["follower", "follower", "leader"]
+    assert not group[1].core.transfer(2)
+
+
+def test_a_leader_that_hands_over_takes_no_proposals_and_none_is_lost():
+    group = Group(3)
+    group.elect(1)
+    group[1].core.transfer(3)
+    group.propose(1, b"a")
+    group.propose(2, b"b")
+    group.deliver()
+    for _ in range(4):
+        group.heartbeat(3)
+        group.tick(2, 3)
+        group.deliver()
+    assert sorted(group[3].values) == [b"a", b"b"]
+    assert (group[1].settled, group[2].settled) == ([b"a"], [b"b"])
+
+
+def test_a_hand_over_that_fails_is_given_up():
+    group = Group(3)
+    group.elect(1)
+    group.cut(3)
+    group[1].core.transfer(3)
+    for _ in range(ELECTION_TICKS):
+        group.heartbeat(1)
+    group.propose(1, b"a")
+    group.deliver()
+    assert group[1].settled == [b"a"]

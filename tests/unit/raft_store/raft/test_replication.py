@@ -1,0 +1,320 @@
+"""Replication, commitment, reads, re-proposal: thesis 3.5, 3.6, 6.4, 10.2.1."""
+
+import pytest
+
+from raft_store.engine import Index
+from raft_store.raft import messages as m
+from raft_store.raft.progress import MAX_IN_FLIGHT
+from raft_store.raft.quorum import Verdict, commit_index, tally
+
+from .group import Group
+
+
+@pytest.mark.parametrize(
+    ("matched", "voters", "expected"),
+    [
+        pytest.param({1: 5}, {1}, 5, id="one"),
+        pytest.param({1: 5, 2: 3}, {1, 2}, 3, id="two need both"),
+        pytest.param({1: 5, 2: 3, 3: 4}, {1, 2, 3}, 4, id="three"),
+        pytest.param({1: 5}, {1, 2, 3}, 0, id="absent voters count as 0"),
+        pytest.param({1: 5, 2: 5, 9: 5}, {1, 2, 3, 4, 5}, 0, id="strangers do not count"),
+        pytest.param({1: 9, 2: 7, 3: 5, 4: 3, 5: 1}, {1, 2, 3, 4, 5}, 5, id="five"),
+    ],
+)
+def test_commit_index(matched, voters, expected):
+    """3.5: an entry is committed once a majority has it."""
+    assert commit_index(matched, frozenset(voters)) == expected
+
+
+def test_a_quorum_of_nobody_is_refused():
+    with pytest.raises(ValueError, match="at least one voter"):
+        commit_index({}, frozenset())
+
+
+@pytest.mark.parametrize(
+    ("votes", "size", "expected"),
+    [
+        ({1: True}, 1, Verdict.WON),
+        ({1: True}, 3, Verdict.OPEN),
+        ({1: True, 2: True}, 3, Verdict.WON),
+        ({1: True, 2: False, 3: False}, 3, Verdict.LOST),
+        ({1: True, 2: False}, 2, Verdict.LOST),
+        ({1: True, 2: True, 3: False, 4: False}, 5, Verdict.OPEN),
+    ],
+)
+def test_tally(votes, size, expected):
+    assert tally(votes, frozenset(range(1, size + 1))) is expected
+
+
+def test_a_proposal_reaches_every_machine():
+    group = Group(3)
+    group.elect(1)
+    group.propose(1, b"a")
+    group.propose(2, b"b")
+    group.deliver()
+    assert [desk.values for desk in group.desks.values()] == [[b"a", b"b"]] * 3
+    assert (group[1].settled, group[2].settled) == ([b"a"], [b"b"])
+
+
+def test_a_leader_counts_itself_only_once_synced():
+    """10.2.1: appends leave beside its own sync, but commitment waits for a majority of disks."""
+    group = Group(3)
+    group.elect(1)
+    group[1].slow = group[2].slow = True
+    group.propose(1, b"a")
+    group.deliver()
+    assert group[3].disk.entries[-1].index == 2
+    assert group[1].settled == []
+    group.sync(2)
+    group.deliver()
+    assert group[2].values == [b"a"]  # two followers are a majority without the leader's disk
+    assert group[1].settled == []  # which applies nothing that it could lose
+    group.sync(1)
+    assert group[1].settled == [b"a"]
+
+
+def test_whatever_comes_during_a_sync_is_the_next_save():
+    group = Group(3)
+    group.elect(1)
+    group[1].slow = True
+    for i in range(10):
+        group.propose(1, b"%d" % i)
+    assert len(group[1].saving.entries) == 1
+    group.sync(1)
+    assert len(group[1].saving.entries) == 9
+
+
+def test_appends_follow_each_other_without_waiting():
+    group = Group(3)
+    group.elect(1)
+    for i in range(10):
+        group.propose(1, b"%d" % i)
+    appends = [message for message in group.under_way if isinstance(message, m.Append) and message.to == 2]
+    assert len(appends) == 10
+
+
+def test_a_silent_follower_gets_no_endless_stream():
+    group = Group(3)
+    group.elect(1)
+    group.cut(3)
+    for i in range(3 * MAX_IN_FLIGHT):
+        group.propose(1, b"%d" % i)
+    appends = [message for message in group.under_way if isinstance(message, m.Append) and message.to == 3]
+    assert len(appends) == MAX_IN_FLIGHT
+
+
+def test_a_follower_that_missed_much_catches_up():
+    group = Group(3, max_append_bytes=100)
+    group.elect(1)
+    group.cut(3)
+    for i in range(100):
+        group.propose(1, b"%d" % i)
+        group.deliver()
+    group.heal()
+    group.heartbeat(1)
+    group.heartbeat(1)
+    assert group[3].values == group[1].values
+    assert len(group[3].values) == 100
+
+
+def test_uncommitted_entries_of_an_old_leader_are_replaced():
+    """3.5: followers' logs are brought to the leader's."""
+    group = Group(3)
+    group.elect(1)
+    group.cut(1)
+    group.propose(1, b"x", b"y", b"z")
+    group.deliver()
+    group.elect(2)
+    group.propose(2, b"a")
+    group.deliver()
+    group.heal()
+    group.heartbeat(2)
+    group.heartbeat(2)
+    assert group.log_of(1)[:3] == group.log_of(2)[:3]
+    assert [entry.data[16:] for entry in group[1].disk.entries if entry.data][:1] == [b"a"]
+
+
+def test_finding_where_logs_agree_skips_whole_terms():
+    """3.5, end: one refusal a term, not one an entry."""
+    group = Group(3, max_append_bytes=1)
+    group.elect(1)
+    group.cut(1)
+    group.propose(1, *(b"%d" % i for i in range(60)))
+    group.deliver()
+    group.elect(2)
+    group.propose(2, *(b"%d" % i for i in range(60)))
+    group.deliver()
+    group.heal()
+    refusals = []
+    group.tick(2, 3)
+    group.deliver(lambda message: refusals.append(message) or True if isinstance(message, m.AppendReply) else True)
+    assert sum(reply.rejected for reply in refusals) <= 3
+    assert group.log_of(1)[-1] == 2
+
+
+def test_what_leaves_the_old_leader_undecided_is_proposed_again_exactly_once():
+    """A proposal in flight when its leader fails waits for no clock: the new leader's first entry decides."""
+    group = Group(3)
+    group.elect(1)
+    group.cut(1)
+    group.propose(1, b"dead")
+    group.deliver()
+    group.elect(2)
+    group.heal()
+    group.heartbeat(2)
+    group.heartbeat(2)
+    assert group[1].settled == [b"dead"]
+    assert [desk.values for desk in group.desks.values()] == [[b"dead"]] * 3
+
+
+def test_what_survived_the_old_leader_is_not_proposed_again():
+    group = Group(3)
+    group.elect(1)
+    group.propose(3, b"alive")
+    # The entry reaches both followers, their confirmations do not reach the leader.
+    group.deliver(lambda message: not isinstance(message, m.AppendReply))
+    group.cut(1)
+    group.elect(2)
+    group.heartbeat(2)
+    assert group[3].settled == [b"alive"]
+    assert group[2].values == [b"alive"]
+
+
+@pytest.mark.parametrize("kind", [m.Forward, m.ForwardReply])
+def test_a_lost_forward_is_repeated_and_counts_once(kind):
+    group = Group(3)
+    group.elect(1)
+    group.propose(2, b"a", b"b")
+    group.deliver(lambda message: not isinstance(message, kind))
+    for _ in range(4):
+        group.tick(2, 3)
+        group.heartbeat(1)
+    group.propose(2, b"c")
+    group.deliver()
+    assert group[1].values == [b"a", b"b", b"c"]
+    assert group[2].settled == [b"a", b"b", b"c"]
+
+
+def test_a_forward_for_another_term_is_not_taken():
+    group = Group(3)
+    group.elect(1)
+    group.propose(3, b"a")
+    (forward,) = [message for message in group.under_way if isinstance(message, m.Forward)]
+    group.under_way.clear()
+    group.elect(2)
+    group[2].replica.step(m.Forward(3, 2, forward.term, session=forward.session, first=1, proposals=forward.proposals))
+    group.serve(2)
+    group.deliver()
+    assert group[2].values.count(b"a") <= 1
+    assert group[3].settled == [b"a"]
+
+
+def test_a_read_takes_a_majority():
+    """6.4: a leader that was deposed without knowing must not answer."""
+    group = Group(3)
+    group.elect(1)
+    group.cut(1)
+    group.read(1, "stale")
+    group.deliver()
+    assert group[1].readers == []
+    group.elect(2)
+    group.propose(2, b"new")
+    group.deliver()
+    group.heal()
+    group.heartbeat(2)
+    group.tick(1, 3)
+    group.deliver()
+    ((owner, barrier),) = group[1].readers
+    assert (owner, group[1].values) == ("stale", [b"new"])
+    assert barrier >= group[2].core.log.committed
+
+
+def test_reads_share_a_round():
+    group = Group(3)
+    group.elect(1)
+    group.under_way.clear()
+    for i in range(5):
+        group[1].replica.read(i)
+    group.serve(1)
+    assert [type(message) for message in group.under_way] == [m.Heartbeat, m.Heartbeat]
+    group.deliver()
+    assert [owner for owner, _ in group[1].readers] == [0, 1, 2, 3, 4]
+
+
+def test_a_follower_reads_through_its_leader():
+    group = Group(3)
+    group.elect(1)
+    group.propose(1, b"a")
+    group.deliver()
+    group.read(2, "reader")
+    group.deliver()
+    group.heartbeat(1)
+    assert [owner for owner, _ in group[2].readers] == ["reader"]
+    assert group[2].values == [b"a"]
+
+
+def test_a_new_leader_reads_only_after_an_entry_of_its_own_term():
+    """6.4, step 1: until then its commit mark may be behind."""
+    group = Group(3)
+    group.elect(1)
+    group.propose(1, b"a")
+    group.deliver()
+    group.crash(1)
+    group[3].slow = True
+    group.forget_leader(3)
+    group.lose_patience(2)
+    while group[3].saving is None or group[2].core.role.value != "leader":
+        group.deliver()
+        if group[3].saving is not None and group[2].core.role.value != "leader":
+            group.sync(3)
+            group.deliver()
+    group.read(2, "reader")
+    group.deliver()
+    assert group[2].readers == []
+    while group[3].saving is not None:
+        group.sync(3)
+        group.deliver()
+    group.heartbeat(2)
+    assert [owner for owner, _ in group[2].readers] == ["reader"]
+
+
+def test_a_follower_behind_the_log_gets_a_snapshot():
+    """5: and goes on from there."""
+    group = Group(3)
+    group.elect(1)
+    group.cut(3)
+    for i in range(20):
+        group.propose(1, b"%d" % i)
+        group.deliver()
+    group.take_snapshot(1)
+    group.heal()
+    group.heartbeat(1)
+    group.heartbeat(1)
+    assert group[3].values == group[1].values
+    assert group[3].core.log.base.index == Index(21)
+    group.propose(3, b"more")
+    group.deliver()
+    group.heartbeat(1)
+    assert group[3].settled == [b"more"]
+    group.crash(3)
+    group.start(3)
+    group.heartbeat(1)
+    group.heartbeat(1)
+    assert group[3].values == group[1].values
+
+
+def test_a_proposal_that_a_snapshot_hides_is_called_lost():
+    group = Group(3)
+    group.elect(1)
+    group.propose(3, b"mine")
+    group.deliver(lambda message: message.to != 3)
+    group.cut(3)
+    group.deliver()
+    group.heartbeat(1)
+    assert b"mine" in group[1].values
+    group.take_snapshot(1)
+    group.heal()
+    for _ in range(3):
+        group.heartbeat(1)
+    assert group[3].values == [b"mine"]
+    assert (group[3].settled, group[3].lost) == ([], [b"mine"])
