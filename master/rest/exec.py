@@ -184,7 +184,8 @@ class _CallSink:
 
     async def _write(self, message: node_pb2.ExecInput) -> None:
         async with self._turn:
-            await self._call.write(message)
+            if not self._call.done():  # a write that fails would hide what the agent said at the end
+                await self._call.write(message)
 
     async def stdin(self, data: bytes) -> None:
         if data:

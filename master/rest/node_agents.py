@@ -12,6 +12,9 @@ from trireme_pb.node import node_pb2_grpc
 # The asyncio face of the generated stub, which only the type checker knows.
 Stub: TypeAlias = "node_pb2_grpc.NodeAgentAsyncStub"
 
+# What grpcio says instead of the agent's own words when a write crosses the end of the call.
+_WRITE_FAILED = "Internal error from Core"
+
 DEFAULT_PORT = 10250
 MAX_CHANNELS = 256
 _OPTIONS = (
@@ -71,6 +74,8 @@ def address_of(node: Node) -> str:
 def refusal(error: grpc.aio.AioRpcError, node: str) -> ApiError:
     """Return what a client is told when a node agent refuses a call or cannot be reached."""
     text = error.details() or error.code().name
+    if text == _WRITE_FAILED:
+        return InternalError(f"the agent of node {node} ended the call while data was sent to it")
     match error.code():
         case grpc.StatusCode.NOT_FOUND:
             return NotFound(text)

@@ -182,8 +182,11 @@ class Side(Protocol):
 
 async def _copy_in(side: Side, call: Any) -> None:
     while data := await side.read():
+        if call.done():  # a write that fails would hide what the agent said at the end
+            return
         await call.write(node_pb2.PortForwardData(data=data))
-    await call.write(node_pb2.PortForwardData(closed=True))
+    if not call.done():
+        await call.write(node_pb2.PortForwardData(closed=True))
 
 
 class _Channel:

@@ -1,0 +1,138 @@
+"""Watches as a client sees them: lines as they happen, and how they end."""
+
+import asyncio
+import json
+
+import pytest
+
+from api import errors
+from master.rest import watch
+
+PODS = "/api/v1/namespaces/default/pods"
+TABLE = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}
+METADATA = {"Accept": "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json"}
+
+
+async def lines(answer, count):
+    return [json.loads(await asyncio.wait_for(answer.content.readline(), 5)) for _ in range(count)]
+
+
+async def pod(api, name="p", **metadata):
+    return await api.create(PODS, {"metadata": {"name": name, **metadata}})
+
+
+async def test_headers_come_before_anything_happens(api):
+    async with asyncio.timeout(2), api.ask("GET", f"{PODS}?watch=1&resourceVersion=100") as answer:
+        assert answer.status == 200
+        assert answer.headers["Transfer-Encoding"] == "chunked"
+
+
+async def test_events_come_as_they_happen(api):
+    async with api.ask("GET", f"{PODS}?watch=1&resourceVersion=100") as answer:
+        made = await pod(api)
+        assert await lines(answer, 1) == [{"type": "ADDED", "object": made}]
+        await api.json("PUT", f"{PODS}/p", json={"metadata": {"name": "p", "labels": {"a": "b"}}})
+        await api.json("DELETE", f"{PODS}/p")
+        modified, deleted = await lines(answer, 2)
+    assert (modified["type"], deleted["type"]) == ("MODIFIED", "DELETED")
+    # The last state, under the revision of the deletion.
+    assert deleted["object"]["metadata"]["labels"] == {"a": "b"}
+    assert int(deleted["object"]["metadata"]["resourceVersion"]) == api.registry.revision
+
+
+async def test_without_a_revision_the_present_state_comes_first(api):
+    await pod(api, "a")
+    await pod(api, "b")
+    async with api.ask("GET", f"{PODS}?watch=true") as answer:
+        assert [(each["type"], each["object"]["metadata"]["name"]) for each in await lines(answer, 2)] == [
+            ("ADDED", "a"),
+            ("ADDED", "b"),
+        ]
+
+
+async def test_initial_events_end_with_a_marked_bookmark(api):
+    await pod(api, "a")
+    query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    async with api.ask("GET", f"{PODS}?{query}") as answer:
+        added, bookmark = await lines(answer, 2)
+    assert (added["type"], bookmark["type"]) == ("ADDED", "BOOKMARK")
+    assert bookmark["object"]["kind"] == "Pod"
+    assert bookmark["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+    assert bookmark["object"]["metadata"]["resourceVersion"] == str(api.registry.revision)
+
+
+async def test_it_ends_in_order_after_its_time(api):
+    async with asyncio.timeout(5), api.ask("GET", f"{PODS}?watch=1&timeoutSeconds=1") as answer:
+        assert await answer.read() == b""
+
+
+async def test_history_that_is_gone_is_told_as_an_error_event(api):
+    api.registry.compacted = 500
+    async with api.ask("GET", f"{PODS}?watch=1&resourceVersion=400") as answer:
+        assert answer.status == 200
+        (event,) = await lines(answer, 1)
+        assert await answer.content.read() == b""
+    assert event["type"] == "ERROR"
+    assert (event["object"]["code"], event["object"]["reason"]) == (410, "Expired")
+
+
+async def test_a_store_without_quorum_ends_it_with_an_error_event(api):
+    api.registry.refusal = errors.Unavailable("the store has no quorum")
+    async with api.ask("GET", f"{PODS}?watch=1") as answer:
+        assert (await lines(answer, 1))[0]["object"]["code"] == 503
+
+
+async def test_tables_name_their_columns_once(api):
+    async with api.ask("GET", f"{PODS}?watch=1&resourceVersion=100", headers=TABLE) as answer:
+        await pod(api, "a")
+        await pod(api, "b")
+        first, second = await lines(answer, 2)
+    assert first["object"]["kind"] == "Table"
+    assert first["object"]["columnDefinitions"][0]["name"] == "Name"
+    assert not second["object"]["columnDefinitions"]
+    assert second["object"]["rows"][0]["cells"][0] == "b"
+    assert second["object"]["rows"][0]["object"]["kind"] == "PartialObjectMetadata"
+
+
+async def test_metadata_only(api):
+    async with api.ask("GET", f"{PODS}?watch=1&resourceVersion=100", headers=METADATA) as answer:
+        await pod(api, "a")
+        (event,) = await lines(answer, 1)
+    assert set(event["object"]) == {"kind", "apiVersion", "metadata"}
+
+
+async def test_a_client_that_leaves_leaves_nothing_behind(api):
+    async with api.ask("GET", f"{PODS}?watch=1&resourceVersion=100"):
+        assert len(api.server._streams) == 1
+    async with asyncio.timeout(5):
+        while len(api.server._streams):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_stopping_server_ends_watches_in_order(api):
+    async with api.ask("GET", f"{PODS}?watch=1&resourceVersion=100") as answer:
+        reading = asyncio.ensure_future(answer.read())
+        async with asyncio.timeout(3):
+            await api.server.stop()
+            assert await reading == b""
+
+
+async def test_a_client_that_does_not_read_is_cut(api, monkeypatch, caplog):
+    monkeypatch.setattr(watch, "SLOW_CLIENT_S", 0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(api.url.rpartition(":")[2]), limit=1024)
+    request = f"GET {PODS}?watch=1&resourceVersion=100 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin\r\n\r\n"
+    writer.write(request.encode())
+    async with asyncio.timeout(10):
+        await reader.readline()
+        while not any("too slow" in record.message for record in caplog.records):
+            await pod(api, f"p{api.registry.revision}", annotations={"a": "x" * 200_000})
+    writer.close()
+
+
+@pytest.mark.parametrize("count", [20])
+async def test_events_that_are_ready_together_arrive_whole_and_in_order(api, count):
+    async with api.ask("GET", f"{PODS}?watch=1&resourceVersion=100") as answer:
+        await asyncio.gather(*(pod(api, f"p{number}") for number in range(count)))
+        revisions = [int(each["object"]["metadata"]["resourceVersion"]) for each in await lines(answer, count)]
+    assert revisions == sorted(revisions)
+    assert len(set(revisions)) == count
