@@ -21,6 +21,7 @@ NAMESPACE = "default"
 ATTEMPT_S = 2.0  # a client gives up on an attempt, not on the cluster
 PAUSE_S = 0.005  # between two writes of one client: enough to find a gap, little enough to leave the cores alone
 SAMPLE_S = 0.02
+AFTER_FAILURE_S = 0.02  # before the next try at what just failed
 _REFUSALS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED}
 # A broken connection must be dialled again at once: the experiment measures the cluster, not gRPC's patience.
 _OPTIONS = [
@@ -199,11 +200,21 @@ async def _observe(target: str, client: str, key: str, attempt: Callable[[str], 
     try:
         await attempt(key)
     except grpc.aio.AioRpcError as exc:
-        outcome = Outcome.REFUSED if exc.code() in _REFUSALS else Outcome.UNKNOWN
+        outcome = Outcome.REFUSED if exc.code() in _REFUSALS or _never_sent(exc) else Outcome.UNKNOWN
         error = f"{exc.code().name}: {exc.details()}"
     except _Refused as exc:
         outcome = Outcome.REFUSED if 400 <= exc.status < 500 else Outcome.UNKNOWN
         error = str(exc)
+    except aiohttp.ClientConnectorError as exc:
+        outcome, error = Outcome.REFUSED, str(exc)
     except (aiohttp.ClientError, TimeoutError) as exc:
         outcome, error = Outcome.UNKNOWN, f"{type(exc).__name__}: {exc}"
-    return Operation(client, target, key, sent, time.monotonic(), outcome, error)
+    done = time.monotonic()
+    if outcome is not Outcome.ACKNOWLEDGED:
+        await asyncio.sleep(AFTER_FAILURE_S)
+    return Operation(client, target, key, sent, done, outcome, error)
+
+
+def _never_sent(error: grpc.aio.AioRpcError) -> bool:
+    """Return whether the call failed for want of a connection: then nobody can have done it."""
+    return error.code() is grpc.StatusCode.UNAVAILABLE and "failed to connect" in (error.details() or "").lower()
