@@ -65,18 +65,20 @@ def ours(folder: Path, *, members: int, engine: str) -> Iterator[Store]:
 
 
 @contextlib.contextmanager
-def real_etcd(folder: Path) -> Iterator[Store]:
+def real_etcd(folder: Path, *, members: int = 1) -> Iterator[Store]:
     program = shutil.which("etcd")
     assert program is not None, "the marker 'etcd' promises Debian's etcd-server"
-    peer, port = free_ports(2)
-    client = f"127.0.0.1:{port}"
-    command = [program, "--name", "m0", "--data-dir", str(folder / "etcd"), "--logger", "zap"]
-    command += ["--listen-client-urls", f"http://{client}", "--advertise-client-urls", f"http://{client}"]
-    command += ["--listen-peer-urls", f"http://127.0.0.1:{peer}"]
-    command += ["--initial-advertise-peer-urls", f"http://127.0.0.1:{peer}"]
-    command += ["--initial-cluster", f"m0=http://127.0.0.1:{peer}"]
+    ports = free_ports(members * 2)
+    peers = [f"http://127.0.0.1:{port}" for port in ports[:members]]
     with _processes(Store("etcd")) as store:
-        _start(store, client, command, folder / "etcd.log")
+        for i, port in enumerate(ports[members:]):
+            client = f"127.0.0.1:{port}"
+            command = [program, "--name", f"m{i}", "--data-dir", str(folder / f"m{i}"), "--logger", "zap"]
+            command += ["--listen-client-urls", f"http://{client}"]
+            command += ["--advertise-client-urls", f"http://{client}"]
+            command += ["--listen-peer-urls", peers[i], "--initial-advertise-peer-urls", peers[i]]
+            command += ["--initial-cluster", ",".join(f"m{n}={peer}" for n, peer in enumerate(peers))]
+            _start(store, client, command, folder / f"m{i}.log")
         _wait_ready(store)
         yield store
 
