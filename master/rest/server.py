@@ -10,6 +10,7 @@ import uuid
 from urllib.parse import unquote
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from api.errors import ApiError, InternalError
 from master.access.authentication import Authenticator
@@ -28,6 +29,16 @@ from master.rest.streams import Streams
 from master.rest.watch import OpenStreams
 
 log = logging.getLogger(__name__)
+
+
+def _not_the_clients_fault(record: logging.LogRecord) -> bool:
+    """Keep aiohttp from logging a traceback for each request that is no HTTP: the client gets its 400."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
+
+
+_http_log = logging.getLogger(f"{__name__}.http")
+_http_log.addFilter(_not_the_clients_fault)
 
 # Flow control is not done here; these name the one level everyone shares, since clients log them.
 _FLOW = {
@@ -66,7 +77,9 @@ class RestServer:
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
         """Listen; return the port, which the system chose if ``port`` is 0."""
-        server = web.Server(self._handle, handler_cancellation=True, keepalive_timeout=KEEPALIVE_S, access_log=None)
+        server = web.Server(
+            self._handle, handler_cancellation=True, keepalive_timeout=KEEPALIVE_S, access_log=None, logger=_http_log
+        )
         self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_S)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, ssl_context=tls, reuse_address=True)
