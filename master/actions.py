@@ -12,11 +12,12 @@ from api.kinds.pods import Pod, PodCondition
 from api.kinds.policy import PodDisruptionBudget
 from api.kinds.table import Kind, Table
 from api.meta import DeleteOptions, Resource
+from master.modify import Modifier, Outcome
 from master.objects import StoredObject
 from master.reads import Reader
 from master.rest.seam import Query, WriteOptions, Written
 from master.storage import Fence
-from master.writes import Outcome, Writer
+from master.writes import Writer
 
 M = TypeVar("M")
 
@@ -45,11 +46,12 @@ class _Eviction(msgspec.Struct, frozen=True, rename="camel"):
 class PodActions:
     """Binds pods to nodes and evicts them."""
 
-    def __init__(self, table: Table, reader: Reader, writer: Writer) -> None:
+    def __init__(self, table: Table, reader: Reader, writer: Writer, modifier: Modifier) -> None:
         self._pods = _row(table, "", "pods")
         self._budgets = _row(table, "policy", "poddisruptionbudgets")
         self._reader = reader
         self._writer = writer
+        self._modifier = modifier
 
     async def bind(
         self,
@@ -69,7 +71,7 @@ class PodActions:
         async def alter(stored: StoredObject) -> Outcome:
             return _bound(stored, binding, self._writer.timestamp())
 
-        stored = await self._writer.modify(self._pods, namespace, name, alter, dry_run=options.dry_run, fence=fence)
+        stored = await self._modifier.modify(self._pods, namespace, name, alter, dry_run=options.dry_run, fence=fence)
         return Written(stored)
 
     async def evict(
@@ -113,7 +115,7 @@ class PodActions:
         async def alter(stored: StoredObject) -> Outcome:
             return _spent(stored, pod, self._writer.timestamp())
 
-        await self._writer.modify(
+        await self._modifier.modify(
             self._budgets,
             pod.metadata.namespace,
             matching[0].obj.metadata.name,

@@ -34,12 +34,13 @@ from master.leadership import Leadership
 from master.lifecycle import Surroundings
 from master.local import LocalResources
 from master.maintenance import Leases, compact_history
+from master.modify import Claimant, Modifier
 from master.reads import Reader
 from master.registry import Registry
 from master.rest.node_agents import NodeAgents
 from master.rest.server import RestServer
 from master.storage import Fence, Storage
-from master.writes import Claimant, Writer
+from master.writes import Writer
 from trireme_pb.cluster import cluster_pb2, cluster_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -61,16 +62,14 @@ class Core:
         self.reader = Reader(self.cache, self.storage)
         world = Surroundings()
         chain = Chain([NamespaceLifecycle(_find_namespace(table, self.cache, self.reader)), NodeRestriction()])
-        writer = Writer(
-            table,
+        modifier = Modifier(
             self.cache,
             self.storage,
-            chain,
             leases=Leases(client),
             claimants=_claimants(config, table, self.cache, world.rng),
-            world=world,
         )
-        self.registry = Registry(table, self.cache, self.reader, writer)
+        writer = Writer(modifier, chain, world=world)
+        self.registry = Registry(table, self.cache, self.reader, writer, modifier)
         self.authorizer = Authorizer(RegistryPolicies(self.registry))
 
 

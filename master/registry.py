@@ -10,6 +10,7 @@ from api.meta import DeleteOptions
 from master.access.user import User
 from master.actions import PodActions
 from master.cache import WatchCache
+from master.modify import Modifier
 from master.objects import StoredObject
 from master.reads import Reader
 from master.rest.seam import Deleted, Event, Page, Query, WriteOptions, Written
@@ -23,12 +24,12 @@ _DELETIONS_AT_ONCE = 16
 class Registry:
     """Implements ``master.rest.seam.Registry``."""
 
-    def __init__(self, table: Table, cache: WatchCache, reader: Reader, writer: Writer) -> None:
+    def __init__(self, table: Table, cache: WatchCache, reader: Reader, writer: Writer, modifier: Modifier) -> None:
         self._table = table
         self._cache = cache
         self._reader = reader
         self._writer = writer
-        self._actions = PodActions(table, reader, writer)
+        self._actions = PodActions(table, reader, writer, modifier)
 
     @property
     def table(self) -> Table:
@@ -105,6 +106,10 @@ class Registry:
         fence: Fence | None = None,
     ) -> Written:
         """Change an object; ``patch_type``: "json", "merge", "strategic" or "apply"."""
+        if patch_type == "apply":
+            return await self._writer.apply(
+                kind, patch, namespace=namespace, name=name, subresource=subresource, options=options, fence=fence
+            )
         return await self._writer.patch(
             kind,
             patch,

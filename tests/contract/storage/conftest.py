@@ -161,7 +161,7 @@ class running_core:  # noqa: N801 - reads as a function
         self.core = Core(config(), self._client)
         self._task = asyncio.create_task(self.core.cache.run())
         async with asyncio.timeout(10):
-            while not self.core.cache.connected:
+            while not self.core.cache.connected:  # noqa: ASYNC110 - the cache tells nobody
                 await asyncio.sleep(0.01)
         return self.core
 

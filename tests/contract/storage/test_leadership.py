@@ -46,7 +46,7 @@ class Master:
 async def until(condition: object, *, within_s: float = WAIT_S) -> None:
     assert callable(condition)
     async with asyncio.timeout(within_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - any condition
             await asyncio.sleep(0.02)
 
 

@@ -1,7 +1,7 @@
 """The verbs as the real API server's clients rely on them."""
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -194,7 +194,7 @@ class TestPatch:
 
     async def test_may_not_rename(self, cluster: Cluster) -> None:
         await cluster.create("configmaps", config_map("a"))
-        with pytest.raises(Invalid, match="metadata.name"):
+        with pytest.raises(Invalid, match=r"metadata\.name"):
             await cluster.patch("configmaps", "a", {"metadata": {"name": "b"}})
 
 
@@ -447,7 +447,7 @@ class TestServices:
 
 
 class TestEvents:
-    EVENT = {
+    EVENT: ClassVar[dict[str, Any]] = {
         "metadata": {"name": "e"},
         "involvedObject": {"kind": "Pod", "name": "web", "namespace": "default"},
         "reason": "Started",
@@ -479,3 +479,39 @@ class TestEvents:
         found, _ = await cluster.core.storage.client.get(b"/registry/events/default/e")
         assert found is not None
         assert found.lease != 0
+
+
+class TestApply:
+    async def apply(self, cluster: Cluster, manager: str, data: dict[str, str], **more: Any) -> dict[str, Any]:
+        return await cluster.patch(
+            "configmaps", "a", {**config_map("a"), "data": data}, "apply", field_manager=manager, **more
+        )
+
+    async def test_creates_changes_and_takes_away(self, cluster: Cluster) -> None:
+        made = await self.apply(cluster, "one", {"x": "1", "y": "1"})
+        assert made["metadata"]["managedFields"][0]["manager"] == "one"
+        assert await self.apply(cluster, "one", {"x": "1", "y": "1"}) == made, "applying again changes nothing"
+        assert (await self.apply(cluster, "one", {"x": "2"}))["data"] == {"x": "2"}
+
+    async def test_conflicts_with_another_manager_unless_forced(self, cluster: Cluster) -> None:
+        await self.apply(cluster, "one", {"x": "1"})
+        with pytest.raises(Conflict) as refusal:
+            await self.apply(cluster, "two", {"x": "2"})
+        assert {cause.reason for cause in refusal.value.causes} == {"FieldManagerConflict"}
+        assert (await self.apply(cluster, "two", {"x": "2"}, force=True))["data"] == {"x": "2"}
+        with pytest.raises(Conflict):
+            await self.apply(cluster, "one", {"x": "1"})
+
+    async def test_updates_take_fields_over(self, cluster: Cluster) -> None:
+        await self.apply(cluster, "one", {"x": "1", "y": "1"})
+        await cluster.patch("configmaps", "a", {"data": {"x": "2"}}, field_manager="editor")
+        with pytest.raises(Conflict) as refusal:
+            await self.apply(cluster, "one", {"x": "1", "y": "1"})
+        assert [cause.field for cause in refusal.value.causes] == [".data.x"]
+
+    async def test_bookkeeping_is_not_the_clients_to_write(self, cluster: Cluster) -> None:
+        made = await self.apply(cluster, "one", {"x": "1"})
+        forged = {**made, "metadata": {**made["metadata"], "managedFields": [{"manager": "forged"}]}}
+        assert await cluster.update("configmaps", forged) == made
+        cleared = {**made, "metadata": {**made["metadata"], "managedFields": [{}]}}
+        assert "managedFields" not in (await cluster.update("configmaps", cleared))["metadata"]

@@ -161,5 +161,5 @@ async def test_following_tells_all_changes_in_order(store_of: Storage) -> None:
     [("3.4.30", False), ("3.4.31", True), ("3.5.12", False), ("3.5.13", True), ("3.6.0", True), ("4.0.0-rc.1", True),
      ("", False), ("3.3.99", False)],
 )  # fmt: skip
-def test_progress_is_asked_for_only_where_it_is_exact(version: str, exact: bool) -> None:
+def test_progress_is_asked_for_only_where_it_is_exact(version: str, exact: bool) -> None:  # noqa: FBT001 - a column
     assert exact_progress(version) is exact
