@@ -18,6 +18,13 @@ from client.informer import SharedInformers
 from client.resources import Resources
 from master.controllers.context import Context, ControllerConfig
 from master.controllers.deployment import DeploymentController
+from master.controllers.endpoints import EndpointsController
+from master.controllers.endpointslices import EndpointSliceController
+from master.controllers.garbagecollector import GarbageCollector
+from master.controllers.namespaces import FurnishingController, NamespaceController
+from master.controllers.nodeipam import NodeIpamController
+from master.controllers.nodelifecycle import NodeLifecycleController
+from master.controllers.podgc import PodGcController
 from master.controllers.replicaset import replicaset_controller, replication_controller
 from master.scheduler.loop import Scheduler
 
@@ -42,6 +49,14 @@ ROWS: Sequence[Row] = (
     Row("replicaset", replicaset_controller),
     Row("replication", replication_controller),
     Row("deployment", DeploymentController),
+    Row("endpoints", EndpointsController),
+    Row("endpointslice", EndpointSliceController),
+    Row("nodelifecycle", NodeLifecycleController),
+    Row("nodeipam", NodeIpamController),
+    Row("namespace", NamespaceController),
+    Row("serviceaccount", FurnishingController),
+    Row("garbagecollector", GarbageCollector),
+    Row("podgc", PodGcController),
     Row("scheduler", Scheduler),
 )
 

@@ -77,11 +77,11 @@ async def apply_claims(api: Resources, owner: O, claims: Claims[R]) -> Sequence[
     if claims.adopt and await is_still_there(api, owner):
         for each in claims.adopt:
             references = (*each.metadata.owner_references, reference_to_controller(owner))
-            owned.append(await _set_owners(api, each, references))
+            owned.append(await set_owners(api, each, references))
     for each in claims.release:
         references = tuple(ref for ref in each.metadata.owner_references if ref.uid != owner.metadata.uid)
         try:
-            await _set_owners(api, each, references)
+            await set_owners(api, each, references)
         except NotFound:
             continue  # it left by itself
     return owned
@@ -96,7 +96,8 @@ async def is_still_there(api: Resources, obj: Resource) -> bool:
     return fresh.metadata.uid == obj.metadata.uid and not fresh.metadata.deletion_timestamp
 
 
-async def _set_owners(api: Resources, obj: R, references: tuple[OwnerReference, ...]) -> R:
+async def set_owners(api: Resources, obj: R, references: tuple[OwnerReference, ...]) -> R:
+    """Give ``obj``, if it is still as we know it (Conflict), these owners."""
     meta = obj.metadata
     patch = {
         "metadata": {
