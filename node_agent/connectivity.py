@@ -191,7 +191,11 @@ class HostConnectivity(_Base):
             tasks.create_task(self._follow_nodes(gateway), name="routes")
 
     async def _follow_services(self, proxy: ServiceProxy) -> None:
-        zone = Zone(self._config.cluster_domain, self._config.cluster_dns, networks=(self._config.pod_cidr, self._config.service_cidr))
+        zone = Zone(
+            self._config.cluster_domain,
+            self._config.cluster_dns,
+            networks=(self._config.pod_cidr, self._config.service_cidr),
+        )
         dns = DnsServer(Snapshot(zone), Forwarder(HostResolvers({self._config.cluster_dns})))
 
         async def listen() -> None:
