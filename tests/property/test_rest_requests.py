@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from api.kinds.table import ROWS
 from master.rest.http import parse_document
-from tests.unit.master.rest.conftest import agent, api, registry  # noqa: F401 - fixtures
 
 SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 METHODS = st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "BREW"])

@@ -1,6 +1,6 @@
 """Who sent a request, and as whom they act; and what they may ask about themselves."""
 
-import datetime
+import datetime as dt
 import ssl
 
 import aiohttp
@@ -16,7 +16,6 @@ from master.access.authorization import Authorizer
 from master.access.policies import RegistryPolicies
 from master.access.user import ANONYMOUS, AUTHENTICATED, User
 from master.rest.server import RestServer
-from tests.unit.master.rest.conftest import agent, api, registry  # noqa: F401 - fixtures
 from tests.unit.master.rest.fake_registry import FakeRegistry
 
 REVIEWS = "/apis/authorization.k8s.io/v1"
@@ -61,10 +60,10 @@ def authority():
 
 
 def certificate(subject_, issuer, public_key, signer, *, ca=False):
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     builder = x509.CertificateBuilder().subject_name(subject_).issuer_name(issuer).public_key(public_key)
-    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(hours=1))
-    builder = builder.not_valid_after(now + datetime.timedelta(hours=1))
+    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - dt.timedelta(hours=1))
+    builder = builder.not_valid_after(now + dt.timedelta(hours=1))
     builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
     builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
     return builder.sign(signer, hashes.SHA256())
@@ -171,8 +170,8 @@ async def test_a_local_question_stays_in_its_namespace(api):
 
 async def test_what_may_i(api):
     status = (await ask(api, "selfsubjectrulesreviews", {"namespace": "a"}, user="alice"))["status"]
-    assert ["/healthz"] == [
-        url for each in status["nonResourceRules"] for url in each["nonResourceURLs"] if url == "/healthz"
+    assert [url for each in status["nonResourceRules"] for url in each["nonResourceURLs"] if url == "/healthz"] == [
+        "/healthz"
     ]
     assert not any("pods" in each["resources"] for each in status["resourceRules"])
 

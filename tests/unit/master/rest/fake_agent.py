@@ -3,6 +3,7 @@
 import asyncio
 
 import grpc
+
 from trireme_pb.node import node_pb2, node_pb2_grpc
 
 
@@ -25,7 +26,7 @@ class FakeAgent(node_pb2_grpc.NodeAgentServicer):
     async def stop(self):
         await self.server.stop(None)
 
-    async def Logs(self, request, context):
+    async def Logs(self, request, context):  # noqa: N802 - the name of the call
         self.logs.append(request)
         if request.target.pod == "sleepy":
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, 'container "a" is waiting to start')
@@ -44,7 +45,7 @@ class FakeAgent(node_pb2_grpc.NodeAgentServicer):
             if request.follow:
                 self.cancelled.set()
 
-    async def Exec(self, requests, context):
+    async def Exec(self, requests, context):  # noqa: N802
         start = (await anext(aiter(requests))).start
         self.starts.append(start)
         word, *rest = [*start.command] or ["attached"]
@@ -78,7 +79,7 @@ class FakeAgent(node_pb2_grpc.NodeAgentServicer):
                 yield node_pb2.ExecOutput(stdout=f"{word}\n".encode())
         yield node_pb2.ExecOutput(exit_code=0)
 
-    async def PortForward(self, requests, context):
+    async def PortForward(self, requests, context):  # noqa: N802
         """Answer each chunk in capitals; port 81 refuses."""
         start = (await anext(aiter(requests))).start
         if start.port == 81:

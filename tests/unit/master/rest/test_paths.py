@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from trireme_pb.openapi import openapi_v2_pb2
 
 from api.kinds.table import ROWS
+from trireme_pb.openapi import openapi_v2_pb2
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
 PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"

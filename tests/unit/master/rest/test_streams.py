@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from master.rest import spdy
+from tests.unit.master.conftest import until
 from tests.unit.master.rest.test_spdy import Client
 
 POD = "/api/v1/namespaces/default/pods/web"
@@ -258,9 +259,7 @@ async def test_a_command_over_spdy(api, agent, pod):
         await connection.send(7, b'ght": 50}\n{"Width":1,"Height":2}')
         await connection.send(3, b"x" * 200_000)
         await connection.until(lambda: len(connection.data.get(5, b"")) == 200_000)
-        async with asyncio.timeout(5):
-            while len(agent.sizes) < 2:
-                await asyncio.sleep(0.01)
+        await until(lambda: len(agent.sizes) == 2)
         await connection.send(3, b"", finished=True)
         await connection.until(lambda: {1, 5} <= connection.finished)
     assert connection.data[5] == b"x" * 200_000
@@ -275,12 +274,9 @@ async def test_a_spdy_client_that_leaves_ends_the_command(api, agent, pod):
     async with raw_spdy(api, f"{POD}/exec?command=hang&stdout=1", "v4.channel.k8s.io") as connection:
         await connection.open(1, streamtype="error")
         await connection.open(3, streamtype="stdout")
-        while not agent.starts:
-            await asyncio.sleep(0.01)
+        await until(lambda: agent.starts)
     await asyncio.wait_for(agent.cancelled.wait(), 5)
-    async with asyncio.timeout(5):
-        while any(not each.done() and "handle" in repr(each.get_coro()) for each in asyncio.all_tasks()):
-            await asyncio.sleep(0.01)
+    await until(lambda: not any("_handle_request" in repr(each.get_coro()) for each in asyncio.all_tasks()))
 
 
 async def forward(connection, number, port, request="1"):

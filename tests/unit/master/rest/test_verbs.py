@@ -185,7 +185,8 @@ async def test_our_own_faults_are_answered_and_logged_once(api, caplog):
     status = await api.json("GET", PODS, code=500)
     assert status["reason"] == "InternalError"
     assert "deep down" not in status["message"]
-    assert [record.message for record in caplog.records if record.levelname == "ERROR"][0].startswith("request failed")
+    (logged,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert logged.startswith("request failed")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 from api import errors
 from master.rest import watch
+from tests.unit.master.conftest import until
 
 PODS = "/api/v1/namespaces/default/pods"
 TABLE = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}
@@ -104,9 +105,7 @@ async def test_metadata_only(api):
 async def test_a_client_that_leaves_leaves_nothing_behind(api):
     async with api.ask("GET", f"{PODS}?watch=1&resourceVersion=100"):
         assert len(api.server._streams) == 1
-    async with asyncio.timeout(5):
-        while len(api.server._streams):
-            await asyncio.sleep(0.01)
+    await until(lambda: not len(api.server._streams))
 
 
 async def test_a_stopping_server_ends_watches_in_order(api):

@@ -1,6 +1,8 @@
 """A REST server over the fake registry, on a free port of this machine."""
 
+import asyncio
 import contextlib
+import typing
 
 import aiohttp
 import pytest
@@ -21,7 +23,7 @@ ALICE = User("alice", ("devs",))
 class Tokens:
     """Bearer tokens that are the names of users."""
 
-    users = {"admin": ADMIN, "alice": ALICE, "node": User("system:node:n1", ("system:nodes",))}
+    users: typing.ClassVar = {"admin": ADMIN, "alice": ALICE, "node": User("system:node:n1", ("system:nodes",))}
 
     async def verify(self, token):
         return self.users.get(token)
@@ -52,6 +54,13 @@ class Api:
 
     async def create(self, path, document, *, code=201, **more):
         return await self.json("POST", path, json=document, code=code, **more)
+
+
+async def until(done):
+    """Wait, a little at a time and not for long, for what another task does; nothing there can be awaited."""
+    async with asyncio.timeout(5):
+        while not done():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
