@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 MAX_OPEN_PROPOSALS = 50_000
 MAX_OPEN_BYTES = 128 << 20
+MAX_WORKS_A_TURN = 16  # then the loop's other tasks have their turn, also while a long log is replayed
 MAX_INBOX = 20_000  # messages; more is dropped, which Raft tolerates
 
 
@@ -168,8 +169,12 @@ class Driver:
             if self._tick_due:
                 self._tick_due = False
                 self._replica.tick()
-            while (work := self._replica.ready()) is not None:
+            for _ in range(MAX_WORKS_A_TURN):
+                if (work := self._replica.ready()) is None:
+                    break
                 self._do(work)
+            else:
+                self._schedule()
             self._snapshot_if_due()
         except Exception as exc:  # noqa: BLE001 - our own error or the machine's: this state must not reach the disk
             self._fail(exc)

@@ -23,8 +23,7 @@ Sources: D. Ongaro, "Consensus: Bridging Theory and Practice", 2014 ("thesis").
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -46,6 +45,13 @@ class Role(Enum):
     LEADER = "leader"
 
 
+class Chance(Protocol):
+    """Where a core's randomness comes from: ``random.Random`` does."""
+
+    def randrange(self, stop: int, /) -> int:
+        """Return a number from 0 up to, but not including, ``stop``."""
+
+
 class CoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One member's fixed facts; ticks are the driver's, whatever they last."""
 
@@ -55,7 +61,7 @@ class CoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     election_ticks: int = 13
     max_append_bytes: int = 1 << 20  # of entries in one append; a larger entry travels alone
     max_uncommitted: int = 100_000  # entries; beyond, a leader takes no proposals until the group has caught up
-    max_apply_entries: int = 1024  # handed to the machine at once
+    max_apply_entries: int = 256  # handed to the machine at once
     max_apply_bytes: int = 4 << 20
     snapshot_patience_ticks: int = 500  # a snapshot that did not arrive in this time is sent again
 
@@ -64,7 +70,7 @@ class Core:
     """Consensus of one member; ``random`` spreads election time-outs, ``logger`` tells what an operator would."""
 
     def __init__(
-        self, config: CoreConfig, *, hard_state: m.HardState, log: Log, random: Random, logger: logging.Logger
+        self, config: CoreConfig, *, hard_state: m.HardState, log: Log, random: Chance, logger: logging.Logger
     ) -> None:
         assert config.member in config.voters, config
         assert 0 < config.heartbeat_ticks < config.election_ticks, config
