@@ -11,7 +11,6 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
-from aiohttp import web
 
 from .config import Config, cluster_id, member_id, peer_address
 from .engine import Engine, EngineError, MemberId, Term
@@ -38,6 +37,7 @@ PULSE_S = 0.1  # how often the member looks at its leases, its leader and its si
 LEADERLESS_S = 1.0  # without a leader for so long, streams that asked for one are cut
 MIN_LEASE_TTL_S = 1  # whole seconds; longer than an election takes
 EXPIRE_BATCH = 500
+IDLE_TRIM = 1_000  # compacted changes given back at each pulse
 STOP_GRACE_S = 1.0
 
 
@@ -110,7 +110,7 @@ class Member:
         self._leader_seen = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
         self._server: grpc.aio.Server | None = None
-        self._http: web.AppRunner | None = None
+        self._http: asyncio.Server | None = None
 
     async def start(self) -> None:
         """Recover, join the group, then let clients in. Raises OSError if an address is taken."""
@@ -125,7 +125,8 @@ class Member:
                 await self._server.stop(None)
             await self.engine.stop()
             raise
-        self._tasks = [asyncio.create_task(self._pulse()), asyncio.create_task(self._publish())]
+        chores = (self._pulse(), self._keep_house(), self._publish())
+        self._tasks = [asyncio.create_task(chore) for chore in chores]
         log.info(
             "serving clients name=%s member=%x listen=%s engine=%s revision=%d",
             self.config.name,
@@ -145,7 +146,7 @@ class Member:
             engine=self.config.engine,
             leader_changes=lambda: self.leader_changes,
         )
-        self._http = await serve(observer.app(), self.config.metrics_listen)
+        self._http = await serve(observer.routes(), self.config.metrics_listen)
 
     async def stop(self) -> None:
         """Let clients go, then leave the group."""
@@ -153,7 +154,7 @@ class Member:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._http is not None:
-            await self._http.cleanup()
+            self._http.close()
         if self._server is not None:
             await set_serving(self._health, serving=False)
             await self._server.stop(STOP_GRACE_S)
@@ -178,12 +179,17 @@ class Member:
             if (now_serving := bool(self._leader)) != serving:
                 serving = now_serving
                 await set_serving(self._health, serving=serving)
+            self.machine.store.trim(IDLE_TRIM)
+            await asyncio.sleep(PULSE_S)
+
+    async def _keep_house(self) -> None:
+        """Propose what time and size demand; apart from the pulse, because proposals may wait for an election."""
+        while True:
             try:
                 await self._expire_leases()
                 await self._watch_quota()
-            except EngineError as exc:  # the next pulse tries again
+            except EngineError as exc:
                 log.warning("housekeeping waits for the group reason=%s", exc)
-            self.machine.store.trim(1_000)
             await asyncio.sleep(PULSE_S)
 
     def _look_at_leader(self) -> None:

@@ -1,16 +1,18 @@
 """What operators and probes read over HTTP: /health, /version, /metrics.
 
 Metric names are etcd's where the meaning is, so that dashboards made for etcd show this store; what only we have
-starts with ``trireme_``.
+starts with ``trireme_``. The HTTP is just enough for that: a library would cost every member 13 MB.
 """
 
+import asyncio
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from http import HTTPStatus
 from importlib.metadata import version
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
-from aiohttp import web
 
 from .engine import EngineError
 from .etcd_api.backend import Backend
@@ -18,7 +20,30 @@ from .etcd_api.front import CallCounts
 from .etcd_api.maintenance import ETCD_VERSION
 
 HEALTH_S = 1.0
+REQUEST_S = 5.0
+MAX_HEAD_BYTES = 8 << 10
+JSON, TEXT = "application/json", "text/plain; charset=utf-8"
 PAGE_BYTES = resource.getpagesize()
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """An HTTP response."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+    def encoded(self) -> bytes:
+        """Return its bytes on the wire; the connection ends with it."""
+        head = (
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\nContent-Type: {self.content_type}\r\n"
+            f"Content-Length: {len(self.body)}\r\nConnection: close\r\n\r\n"
+        )
+        return head.encode("latin-1") + self.body
+
+
+Query = Mapping[str, list[str]]
+Handler = Callable[[Query], Awaitable[Answer]]
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -43,24 +68,16 @@ class Observer:
         self._leader_changes = leader_changes
         self._started = time.time()
 
-    def app(self) -> web.Application:
-        """Return the HTTP application."""
-        app = web.Application()
-        app.add_routes(
-            [
-                web.get("/health", self._health),
-                web.get("/version", self._version),
-                web.get("/metrics", self._metrics),
-            ]
-        )
-        return app
+    def routes(self) -> dict[str, Handler]:
+        """Return who answers which path."""
+        return {"/health": self._health, "/version": self._version, "/metrics": self._metrics}
 
-    async def _health(self, request: web.Request) -> web.Response:
+    async def _health(self, query: Query) -> Answer:
         """Healthy means that the group can agree on something now; ``?serializable=true`` asks for less."""
         reason = ""
         if not self._backend.engine.status().leader:
             reason = "RAFT NO LEADER"
-        elif request.query.get("serializable") != "true":
+        elif query.get("serializable") != ["true"]:
             try:
                 await self._backend.engine.read_barrier(timeout_s=HEALTH_S)
             except EngineError as exc:
@@ -69,17 +86,16 @@ class Observer:
         if not reason and alarms:
             reason = f"ALARM {', '.join(sorted(kind.name for _, kind in alarms))}"
         body = {"health": "false" if reason else "true", "reason": reason}
-        return web.json_response(body, status=503 if reason else 200)
+        return Answer(503 if reason else 200, JSON, msgspec.json.encode(body))
 
-    async def _version(self, request: web.Request) -> web.Response:
-        del request
-        return web.json_response(
-            {"etcdserver": ETCD_VERSION, "etcdcluster": ETCD_VERSION, "trireme": version("trireme")}
-        )
+    async def _version(self, query: Query) -> Answer:
+        del query
+        body = {"etcdserver": ETCD_VERSION, "etcdcluster": ETCD_VERSION, "trireme": version("trireme")}
+        return Answer(200, JSON, msgspec.json.encode(body))
 
-    async def _metrics(self, request: web.Request) -> web.Response:
-        del request
-        return web.Response(text=render(self._samples()), content_type="text/plain", charset="utf-8")
+    async def _metrics(self, query: Query) -> Answer:
+        del query
+        return Answer(200, "text/plain; version=0.0.4; charset=utf-8", render(self._samples()).encode())
 
     def _samples(self) -> Iterator[Sample]:
         yield from self._group_samples()
@@ -151,14 +167,34 @@ def _resident_bytes() -> int:
         return int(statm.read().split()[1]) * PAGE_BYTES
 
 
-async def serve(app: web.Application, listen: str) -> web.AppRunner:
-    """Serve ``app`` at "host:port". Raises OSError naming the address."""
+async def serve(routes: Mapping[str, Handler], listen: str) -> asyncio.Server:
+    """Answer GET requests at "host:port", one a connection. Raises OSError naming the address."""
     host, _, port = listen.rpartition(":")
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                answer = await _answer(routes, head)
+                writer.write(answer.encoded())
+                await writer.drain()
+        except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
+            pass  # whoever asked has gone, or never asked
+        finally:
+            writer.close()
+
     try:
-        await web.TCPSite(runner, host.strip("[]"), int(port), shutdown_timeout=1.0).start()
+        return await asyncio.start_server(connected, host.strip("[]"), int(port), limit=MAX_HEAD_BYTES)
     except OSError as exc:
-        await runner.cleanup()
         raise OSError(f"metrics_listen {listen}: {exc}") from exc
-    return runner
+
+
+async def _answer(routes: Mapping[str, Handler], head: bytes) -> Answer:
+    method, _, rest = head.split(b"\r\n", 1)[0].decode("latin-1").partition(" ")
+    target = urlsplit(rest.partition(" ")[0])
+    if method != "GET":
+        return Answer(405, TEXT, b"only GET\n")
+    handler = routes.get(target.path)
+    if handler is None:
+        return Answer(404, TEXT, f"there is {', '.join(routes)}\n".encode())
+    return await handler(parse_qs(target.query))

@@ -1,0 +1,64 @@
+"""Health and metrics, asked over a real connection."""
+
+import json
+import urllib.error
+import urllib.request
+from asyncio import to_thread
+
+import pytest
+
+from raft_store.engine import MemberId
+from raft_store.member import running
+from raft_store.mvcc.requests import AlarmKind
+from tests.contract.kv.stores import free_ports
+from tests.unit.raft_store.test_member import FickleEngine, config
+
+
+class Asked:
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    async def get(self, path: str, method: str = "GET") -> tuple[int, str]:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method)
+
+        def ask() -> tuple[int, str]:
+            try:
+                with urllib.request.urlopen(request, timeout=5) as response:
+                    return response.status, response.read().decode()
+            except urllib.error.HTTPError as exc:
+                with exc:
+                    return exc.code, exc.read().decode()
+
+        return await to_thread(ask)
+
+    async def metric(self, name: str) -> float:
+        _, text = await self.get("/metrics")
+        return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name + " "))
+
+
+async def test_health_metrics_and_what_is_not_there() -> None:
+    (port,) = free_ports(1)
+    engine = FickleEngine(config().member)
+    engine.leader = config().member
+    asked = Asked(port)
+    async with running(config(metrics_listen=f"127.0.0.1:{port}"), engine) as member:
+        assert await asked.get("/health") == (200, '{"health":"true","reason":""}')
+        assert await asked.metric("etcd_server_has_leader") == 1
+        assert await asked.metric("etcd_server_is_leader") == 1
+        assert await asked.metric("process_resident_memory_bytes") > 10e6
+        status, body = await asked.get("/version")
+        assert (status, json.loads(body)["etcdserver"][:2]) == (200, "3.")
+        assert (await asked.get("/nothing"))[0] == 404
+        assert (await asked.get("/health", "POST"))[0] == 405
+
+        member.machine.alarms.add((1, AlarmKind.NOSPACE))
+        assert await asked.get("/health") == (503, '{"health":"false","reason":"ALARM NOSPACE"}')
+        member.machine.alarms.clear()
+        engine.leader = MemberId(0)
+        assert await asked.get("/health") == (503, '{"health":"false","reason":"RAFT NO LEADER"}')
+        assert await asked.metric("etcd_server_has_leader") == 0
+
+        taken = config(metrics_listen=f"127.0.0.1:{port}")
+        with pytest.raises(OSError, match=f"metrics_listen 127.0.0.1:{port}"):
+            async with running(taken, FickleEngine(taken.member)):
+                pass
