@@ -159,12 +159,14 @@ class WatchCache:
         cause = Fault("", "Too large resource version", "ResourceVersionTooLarge")
         return Timeout(message, causes=[cause], retry_after_s=1)
 
-    def watch_since(self, kind: Kind, wanted: Wanted, revision: int, *, bookmarks: bool) -> Watcher:
+    def watch_since(
+        self, kind: Kind, selection: Selection, wanted: Wanted, revision: int, *, bookmarks: bool
+    ) -> Watcher:
         """Open a watch on what happens after ``revision``, which has been reached; raises Expired."""
         place = self.place(kind)
         if revision < place.floor:
             raise Expired(f"too old resource version: {revision} ({place.floor})")
-        watcher = Watcher(wanted, bookmarks=bookmarks)
+        watcher = Watcher(wanted, narrow=_narrow(kind, selection), bookmarks=bookmarks)
         watcher.preload(filter(None, (change.seen_by(wanted) for change in place.since(revision))))
         return self._register(place, watcher)
 
@@ -173,7 +175,7 @@ class WatchCache:
     ) -> Watcher:
         """Open a watch that begins with every wanted object as ADDED; a bookmark ends these if ``mark_end``."""
         place = self.place(kind)
-        watcher = Watcher(wanted, bookmarks=bookmarks)
+        watcher = Watcher(wanted, narrow=_narrow(kind, selection), bookmarks=bookmarks)
         watcher.preload(
             Event(EventType.ADDED, stored, stored.revision)
             for stored in sorted(place.select(selection, wanted), key=lambda stored: stored.revision)
@@ -184,12 +186,12 @@ class WatchCache:
 
     def _register(self, place: PlaceCache, watcher: Watcher) -> Watcher:
         watcher.told = self.revision
-        place.watchers[watcher] = None
+        place.open(watcher)
         return watcher
 
     def close(self, kind: Kind, watcher: Watcher) -> None:
         """End a watch."""
-        self.place(kind).watchers.pop(watcher, None)
+        self.place(kind).close(watcher)
 
     # Feeding
 
@@ -300,9 +302,14 @@ class WatchCache:
         while True:
             await asyncio.sleep(BOOKMARK_PERIOD_S)
             for place in self._places.values():
-                for watcher in place.watchers:
+                for watcher in place.watchers():
                     if watcher.bookmarks and watcher.told < self.revision:
                         watcher.put(Event(EventType.BOOKMARK, None, self.revision))
+
+
+def _narrow(kind: Kind, selection: Selection) -> tuple[str, str] | None:
+    """Return what a watch may be indexed by: the fields of another face are not those of what is stored."""
+    return selection.narrow if kind.stored_as is None else None
 
 
 def _read(kind: Kind, name: str, data: bytes, revision: int) -> StoredObject:

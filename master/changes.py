@@ -54,10 +54,21 @@ class Change:
 
 
 class Watcher:
-    """One open watch: a bounded queue between the cache and a client that may be slow."""
+    """One open watch: a bounded queue between the cache and a client that may be slow.
 
-    def __init__(self, wanted: Wanted, *, bookmarks: bool = False, backlog: int = WATCHER_BACKLOG) -> None:
+    narrow: (field, value) that all it wants have, so that it need not be asked about anything else.
+    """
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        *,
+        narrow: tuple[str, str] | None = None,
+        bookmarks: bool = False,
+        backlog: int = WATCHER_BACKLOG,
+    ) -> None:
         self.wanted = wanted
+        self.narrow = narrow
         self.bookmarks = bookmarks
         self.told = 0  # every change up to this revision has been queued or was not wanted
         self._limit = backlog
@@ -112,7 +123,9 @@ class PlaceCache:
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.objects: SortedDict[str, StoredObject] = SortedDict()  # "namespace/name", or "name"
-        self.watchers: dict[Watcher, None] = {}
+        # field -> value -> watchers that want nothing else; "" -> "" has those that want anything. A thousand node
+        # agents each watch their own pods: a change is offered to one of them.
+        self._watchers: dict[str, dict[str, dict[Watcher, None]]] = {}
         self.floor = 0  # the log has every change after this revision
         self._log: deque[Change] = deque()
         self._log_bytes = 0
@@ -128,8 +141,36 @@ class PlaceCache:
             return
         change = Change(revision, old, new)
         self._append(change)
-        for watcher in tuple(self.watchers):
+        for watcher in self._concerned(change):
             watcher.offer(change)
+
+    def open(self, watcher: Watcher) -> None:
+        """Let ``watcher`` have every change from now on."""
+        field, value = watcher.narrow or ("", "")
+        self._watchers.setdefault(field, {}).setdefault(value, {})[watcher] = None
+
+    def close(self, watcher: Watcher) -> None:
+        """Let ``watcher`` have nothing more."""
+        field, value = watcher.narrow or ("", "")
+        values = self._watchers.get(field, {})
+        values.get(value, {}).pop(watcher, None)
+        if not values.get(value):
+            values.pop(value, None)
+        if not values:
+            self._watchers.pop(field, None)
+
+    def watchers(self) -> list[Watcher]:
+        """Return every open watch."""
+        return [watcher for values in self._watchers.values() for watchers in values.values() for watcher in watchers]
+
+    def _concerned(self, change: Change) -> list[Watcher]:
+        """Return the watchers that may want to know of ``change``."""
+        found: list[Watcher] = []
+        for field, values in self._watchers.items():
+            states = [state for state in (change.old, change.new) if state is not None]
+            for value in {state.field(field) if field else "" for state in states}:
+                found += values.get(value, ())
+        return found
 
     def _append(self, change: Change) -> None:
         self._log.append(change)

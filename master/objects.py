@@ -150,5 +150,11 @@ class Selection(msgspec.Struct, frozen=True):
         """Return the one name that is wanted, or the empty string."""
         return self.fields.exact("metadata.name") or ""
 
+    @property
+    def narrow(self) -> tuple[str, str] | None:
+        """Return one (field, value) that every wanted object has, if the fields fix one."""
+        exact = (each for each in self.fields.requirements if each.equal and each.path != "metadata.namespace")
+        return next(((each.path, each.value) for each in exact), None)
+
 
 Wanted = Callable[[StoredObject], bool]

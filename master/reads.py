@@ -211,7 +211,7 @@ class Reader:
         else:
             revision = int(query.resource_version)
             await self._cache.reach(revision)
-        return self._cache.watch_since(kind, wanted, revision, bookmarks=query.bookmarks)
+        return self._cache.watch_since(kind, selection, wanted, revision, bookmarks=query.bookmarks)
 
 
 def _from_value(kind: Kind, value: Value, prefix: str) -> StoredObject | None:
