@@ -148,7 +148,7 @@ class DockerRuntime:
         """Return the engine's version and where it keeps its data."""
         info = await self._call(lambda client: client.info())
         return RuntimeVersion(
-            "docker", info["ServerVersion"].partition("+")[0], info["DockerRootDir"], info.get("CgroupDriver", "")
+            "docker", info["ServerVersion"], info["DockerRootDir"], info.get("CgroupDriver", "")
         )
 
     # Observation

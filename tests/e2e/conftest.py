@@ -96,9 +96,12 @@ class LabUnderTest:
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[LabUnderTest]:
-    """Three masters and two nodes."""
+    """Three masters and two nodes; TRIREME_E2E_LAB names one that is up already and stays so."""
     if os.geteuid() != 0:
         pytest.fail("the end-to-end tests need root: they bring up a lab")
+    if existing := os.environ.get("TRIREME_E2E_LAB"):
+        yield LabUnderTest(existing)
+        return
     under_test = LabUnderTest("e2e")
     under_test.trireme("down", check=False)
     under_test.trireme("up", "--yes", timeout_s=900)
