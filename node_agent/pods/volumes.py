@@ -65,7 +65,7 @@ class PodVolumes:
         for volume in pod.spec.volumes:
             try:
                 mounted[volume.name] = self._set_up(volume, files.get(volume.name), group)
-            except (OSError, CommandFailed) as exc:
+            except (OSError, NodeError) as exc:
                 raise VolumeFailed(f'MountVolume.SetUp failed for volume "{volume.name}" : {exc}') from exc
         return mounted
 
@@ -79,7 +79,7 @@ class PodVolumes:
         # A volume without a source is an emptyDir.
         if volume.empty_dir or msgspec.structs.replace(volume, name="") == Volume():
             return Mounted(self._empty_dir(volume.name, volume.empty_dir or EmptyDirVolumeSource(), group))
-        raise VolumeFailed(f'volume "{volume.name}": this node has no driver for its source')
+        raise VolumeFailed("this node has no driver for its source")
 
     def _path(self, kind: str, name: str) -> Path:
         return self.directory / "volumes" / kind / name
@@ -92,7 +92,7 @@ class PodVolumes:
             size = f",size={quantity.whole(source.size_limit)}" if source.size_limit else ""
             _run("mount", "-t", "tmpfs", "-o", f"mode=0777{size}", "tmpfs", str(path))
         elif source.medium not in {"", "Memory"}:
-            raise VolumeFailed(f'volume "{name}": medium {source.medium!r} is not supported on this node')
+            raise VolumeFailed(f"medium {source.medium!r} is not supported on this node")
         if fresh:
             path.chmod(_SHARED_MODE)
             if group is not None:

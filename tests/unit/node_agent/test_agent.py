@@ -1,0 +1,214 @@
+"""A whole agent without containers: hollow runtime, API in memory, everything between them real."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from api.errors import Unavailable
+from api.kinds.coordination import Lease
+from api.kinds.core import ConfigMap, Event, Namespace, Node
+from api.kinds.pods import Pod
+from api.meta import ObjectMeta
+from node_agent.config import NodeConfig
+from node_agent.program import Agent
+from node_agent.runtime.base import State
+from tests.fakes.resources import MemoryResources
+
+NODE = "hollow-1"
+
+
+class Lab:
+    def __init__(self, api: MemoryResources, agent: Agent) -> None:
+        self.api = api
+        self.agent = agent
+        self.runtime: Any = agent._runtime
+
+    async def until(self, condition: Callable[[], Any]) -> Any:
+        async with asyncio.timeout(15):
+            while not (value := condition()):
+                await self.api._changed.wait()
+            return value
+
+    async def create(self, name: str, **spec: Any) -> None:
+        document = {
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {"nodeName": NODE, "containers": [{"name": "main", "image": "i"}], **spec},
+        }
+        await self.api.create(msgspec.convert(document, Pod))
+
+    def pod(self, name: str) -> Pod:
+        found = self.api.find(Pod, name, "default")
+        assert found is not None
+        return found
+
+    def is_ready(self, name: str) -> bool:
+        return any(c.type == "Ready" and c.status == "True" for c in self.pod(name).status.conditions)
+
+
+@contextlib.asynccontextmanager
+async def running(api: MemoryResources, directory: Path) -> AsyncIterator[Lab]:
+    config = NodeConfig(
+        name=NODE,
+        address="127.0.0.1",
+        masters=("127.0.0.1:1",),
+        listen="127.0.0.1:0",
+        http_listen="127.0.0.1:0",
+        data_dir=directory,
+        runtime="hollow",
+        heartbeat_s=0.05,
+    )
+    agent = Agent(config, api)
+    task = asyncio.create_task(agent.run())
+    lab = Lab(api, agent)
+    await lab.until(lambda: api.find(Node, NODE) or task.done())
+    node = api.find(Node, NODE)
+    assert node is not None, task
+    if not node.spec.pod_cidr:
+        await api.update(replace(node, spec=replace(node.spec, pod_cidr="10.244.3.0/24")))
+    try:
+        yield lab
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    api = MemoryResources()
+    await api.create(Namespace(metadata=ObjectMeta(name="default")))
+    async with running(api, tmp_path) as lab:
+        yield lab
+
+
+async def test_the_node_becomes_ready_when_it_has_a_pod_cidr(lab: Lab) -> None:
+    def ready() -> str:
+        node = lab.api.find(Node, NODE)
+        return next(c.status for c in node.status.conditions if c.type == "Ready")
+
+    await lab.until(lambda: ready() == "True")
+    node = lab.api.find(Node, NODE)
+    assert node.metadata.labels["kubernetes.io/hostname"] == NODE
+    assert int(node.status.capacity["cpu"]) >= 1
+    assert node.status.node_info.container_runtime_version == "hollow://1.0.0"
+
+
+async def test_heartbeats_renew_the_lease(lab: Lab) -> None:
+    def renewed() -> str:
+        lease = lab.api.find(Lease, NODE, "kube-node-lease")
+        return lease.spec.renew_time if lease else ""
+
+    first = await lab.until(renewed)
+    await lab.until(lambda: renewed() > first)
+
+
+async def test_a_node_that_was_deleted_registers_again(lab: Lab) -> None:
+    await lab.until(lambda: lab.api.find(Lease, NODE, "kube-node-lease"))
+    uid = lab.api.find(Node, NODE).metadata.uid
+    await lab.api.delete(Node, NODE)
+    lab.agent._registrar.refresh()
+    await lab.until(lambda: (node := lab.api.find(Node, NODE)) and node.metadata.uid != uid)
+
+
+async def test_a_pod_comes_and_goes(lab: Lab) -> None:
+    probe = {"httpGet": {"port": 80}}
+    await lab.create("web", containers=[{"name": "main", "image": "i", "readinessProbe": probe}])
+    await lab.until(lambda: lab.is_ready("web"))
+    assert lab.pod("web").status.pod_ip == "10.244.3.2"
+    await lab.until(lambda: {"Created", "Started"} <= {event.reason for event in lab.api.all(Event)})
+    await lab.api.delete(Pod, "web", namespace="default")
+    await lab.until(lambda: lab.api.find(Pod, "web", "default") is None)
+    assert list(await lab.runtime.containers()) == list(await lab.runtime.sandboxes()) == []
+
+
+async def test_a_name_that_returns_is_another_pod(lab: Lab) -> None:
+    await lab.create("web")
+    await lab.until(lambda: lab.is_ready("web"))
+    first = lab.pod("web").metadata.uid
+    await lab.api.delete(Pod, "web", namespace="default", grace_period_s=0)
+    await lab.create("web")
+    await lab.until(lambda: lab.is_ready("web"))
+    assert lab.pod("web").metadata.uid != first
+    async with asyncio.timeout(10):
+        while {c.pod.uid for c in await lab.runtime.containers()} != {lab.pod("web").metadata.uid}:
+            await asyncio.sleep(0.01)
+
+
+async def test_an_instance_that_ends_is_replaced_and_counted(lab: Lab) -> None:
+    await lab.create("web")
+    await lab.until(lambda: lab.is_ready("web"))
+    (container,) = await lab.runtime.containers()
+    lab.runtime.end(container.id, exit_code=3)
+    await lab.until(lambda: lab.pod("web").status.container_statuses[0].restart_count == 1)
+    status = await lab.until(lambda: (s := lab.pod("web").status.container_statuses[0]).state.running and s)
+    assert status.last_state.terminated.exit_code == 3
+
+
+async def test_a_pod_waits_for_the_object_that_it_names(lab: Lab) -> None:
+    env = [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "late", "key": "a"}}}]
+    await lab.create("web", containers=[{"name": "main", "image": "i", "env": env}])
+
+    def reason() -> str:
+        statuses = lab.pod("web").status.container_statuses
+        return statuses[0].state.waiting.reason if statuses and statuses[0].state.waiting else ""
+
+    await lab.until(lambda: reason() == "CreateContainerConfigError")
+    await lab.api.create(ConfigMap(metadata=ObjectMeta(name="late", namespace="default"), data={"a": "1"}))
+    await lab.until(lambda: lab.is_ready("web"))
+
+
+async def test_a_status_that_others_overrule_is_written_again(lab: Lab) -> None:
+    await lab.create("web")
+    await lab.until(lambda: lab.is_ready("web"))
+    conditions = [
+        {"type": c.type, "status": "False" if c.type == "Ready" else c.status} for c in lab.pod("web").status.conditions
+    ]
+    await lab.api.patch(Pod, "web", {"status": {"conditions": conditions}}, namespace="default", subresource="status")
+    assert not lab.is_ready("web")
+    await lab.until(lambda: lab.is_ready("web"))
+
+
+async def test_masters_that_are_away_change_nothing_for_pods(lab: Lab) -> None:
+    await lab.create("web")
+    await lab.until(lambda: lab.is_ready("web"))
+    for verb in ("patch", "patch/status", "list", "watch"):
+        lab.api.refuse(Unavailable("no master"), verb=verb, times=3)
+    lab.api.break_watches(Unavailable("no master"))
+    (container,) = await lab.runtime.containers()
+    lab.runtime.end(container.id, exit_code=1)
+    # The new instance does not wait for the API, its status reaches the API when that is back.
+    async with asyncio.timeout(10):
+        while not any(c.attempt == 1 and c.state is State.RUNNING for c in await lab.runtime.containers()):
+            await asyncio.sleep(0.01)
+    await lab.until(lambda: lab.pod("web").status.container_statuses[0].restart_count == 1)
+
+
+async def test_a_job_succeeds_and_gives_its_sandbox_back(lab: Lab) -> None:
+    await lab.create("job", restartPolicy="Never")
+    await lab.until(lambda: lab.is_ready("job"))
+    (container,) = await lab.runtime.containers()
+    lab.runtime.end(container.id, exit_code=0)
+    await lab.until(lambda: lab.pod("job").status.phase == "Succeeded")
+    async with asyncio.timeout(10):
+        while (await lab.runtime.sandboxes())[0].running:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_pod_past_its_deadline_fails(lab: Lab) -> None:
+    await lab.create("slow", activeDeadlineSeconds=1)
+    await lab.until(lambda: lab.pod("slow").status.phase == "Failed")
+    assert lab.pod("slow").status.reason == "DeadlineExceeded"
+
+
+async def test_pods_of_a_dead_lab_are_removed(tmp_path: Path) -> None:
+    api = MemoryResources()
+    (tmp_path / "pods" / "some-uid" / "etc").mkdir(parents=True)
+    async with running(api, tmp_path):
+        async with asyncio.timeout(10):
+            while list((tmp_path / "pods").iterdir()):
+                await asyncio.sleep(0.01)
