@@ -103,13 +103,23 @@ def server_credentials(tls: ServerTls) -> grpc.ServerCredentials:
 
 
 _NAME_PART = re.compile(r"(?:^|[,+])\s*([A-Za-z0-9.]+)=((?:\\.|[^,+\\])*)")
+_ESCAPED = re.compile(rb"\\([0-9A-Fa-f]{2}|.)", re.DOTALL)
+
+
+def _unescaped(text: str) -> str:
+    """Return an attribute's value without RFC 2253's escapes: a character, or a byte of UTF-8 in hexadecimal."""
+
+    def plain(match: re.Match[bytes]) -> bytes:
+        return bytes.fromhex(match[1].decode()) if len(match[1]) == 2 else match[1]
+
+    return _ESCAPED.sub(plain, text.encode()).decode(errors="replace")
 
 
 def user_of_subject(subject: str) -> User | None:
-    """Return the user that a certificate's subject (as RFC 2253 writes it) names, or None if it has no CN."""
+    """Return the user that a certificate's subject (as RFC 2253 writes it, last part first) names, or None."""
     names, groups = [], []
     for key, escaped in _NAME_PART.findall(subject):
-        value = re.sub(r"\\(.)", r"\1", escaped)
+        value = _unescaped(escaped)
         if key == "CN":
             names.append(value)
         elif key == "O":

@@ -100,6 +100,7 @@ class Modifier:
         key = self.key(owner, namespace, name)
         cached = self._cache.place(owner).get(namespace, name)
         origin = Origin(cached, newest=False) if cached is not None else await self._load(owner, key, namespace, name)
+        clashed: set[str] = set()
         for _ in range(ATTEMPTS):
             try:
                 outcome = await alter(origin.stored)
@@ -120,6 +121,7 @@ class Modifier:
                 present = refused.present[key]
                 if present is None:
                     raise not_found(kind.plural, name, group=kind.group) from None
+                self._check_clash(owner, outcome, refused, clashed)
                 origin = Origin(_from_value(owner, present, namespace, name), newest=True)
             else:
                 return _result(owner, origin.stored, outcome, revision)
@@ -148,19 +150,17 @@ class Modifier:
             lease = await self._leases.lease(strategy_of(owner).ttl_s)
             write = Put(key, _checked(to_store(new)), old.revision, lease)
         claims = [] if claimant is None else claimant.writes(old.obj, new)
-        try:
-            return await self._storage.commit([write, *claims], fence=fence)
-        except Refused as refused:
-            present = refused.present[key]
-            only_claims = present is not None and present.revision == old.revision
-            if (
-                only_claims
-                and claimant is not None
-                and new is not None
-                and (refusal := claimant.refusal(new, refused)) is not None
-            ):
-                raise refusal from None
-            raise
+        return await self._storage.commit([write, *claims], fence=fence)
+
+    def _check_clash(self, owner: Kind, outcome: Outcome, refused: Refused, clashed: set[str]) -> None:
+        """Raise the refusal of a claim that clashes a second time: it was not picked, somebody insists upon it."""
+        taken = {key for key, present in refused.present.items() if present is not None}
+        claimant = self.claimant(owner)
+        if claimant is not None and not isinstance(outcome, Gone) and taken & clashed:
+            refusal = claimant.refusal(outcome, refused)
+            if refusal is not None:
+                raise refusal
+        clashed |= taken
 
 
 def _checked(data: bytes) -> bytes:

@@ -1,0 +1,32 @@
+"""When a master takes the record, keeps it and gives it up."""
+
+import msgspec
+import pytest
+
+from master.leadership import Record, Seen, Step, View, decide
+
+OTHERS = Seen(9, Record("other", 2))
+GONE = Seen(9)
+IDLE = View(member=1, leads_store=False, seen=OTHERS, held=0, lease_alive=False, gone_for_s=0.0)
+HOLDING = View(member=1, leads_store=True, seen=Seen(7, Record("me", 1)), held=7, lease_alive=True, gone_for_s=0.0)
+
+
+@pytest.mark.parametrize(
+    ("view", "changes", "step"),
+    [
+        pytest.param(IDLE, {}, Step.STAY, id="another leads beside the store's leader"),
+        pytest.param(IDLE, {"leads_store": True}, Step.TAKE, id="our member leads, the holder is beside another"),
+        pytest.param(IDLE, {"leads_store": True, "member": 2}, Step.STAY, id="the holder shares our member"),
+        pytest.param(IDLE, {"leads_store": True, "seen": None}, Step.STAY, id="nothing known yet"),
+        pytest.param(IDLE, {"leads_store": True, "seen": GONE}, Step.TAKE, id="no record, our member leads"),
+        pytest.param(IDLE, {"seen": GONE, "gone_for_s": 0.3}, Step.STAY, id="no record, left to the nearer one"),
+        pytest.param(IDLE, {"seen": GONE, "gone_for_s": 0.6}, Step.TAKE, id="no record for long"),
+        pytest.param(HOLDING, {}, Step.STAY, id="holding"),
+        pytest.param(HOLDING, {"leads_store": False}, Step.STAY, id="holding until somebody nearer takes it"),
+        pytest.param(HOLDING, {"seen": OTHERS}, Step.STEP_DOWN, id="taken over"),
+        pytest.param(HOLDING, {"seen": GONE}, Step.STEP_DOWN, id="the record went"),
+        pytest.param(HOLDING, {"lease_alive": False}, Step.STEP_DOWN, id="not renewed in time"),
+    ],
+)
+def test_next_step(view: View, changes: dict[str, object], step: Step) -> None:
+    assert decide(msgspec.structs.replace(view, **changes), grace_s=0.5) is step
