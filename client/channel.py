@@ -38,6 +38,8 @@ OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 
+__all__ = ["Lost", "MasterChannel", "Retrying", "TlsFiles"]
+
 log = logging.getLogger(__name__)
 
 

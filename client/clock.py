@@ -96,11 +96,15 @@ class ManualClock:
         until = self._now + seconds
         while self._due and self._due[0][0] <= until:
             moment, _, timer = heapq.heappop(self._due)
-            self._now = moment
+            self._now = max(self._now, moment)
             if (callback := timer.callback) is not None:
                 timer.callback = None
                 callback()
         self._now = until
+
+    def stall(self, seconds: float) -> None:
+        """Let time pass while nobody runs, as for a process that is stopped: timers fire late, at the next advance."""
+        self._now += seconds
 
     def next_due_s(self) -> float | None:
         """Return the seconds until the next timer, None if none is set."""

@@ -9,6 +9,7 @@ from api.kinds.core import EndpointAddress, EndpointPort, Endpoints, EndpointSub
 from api.kinds.pods import Pod
 from api.meta import ObjectMeta
 from api.selectors import of_map
+from client.informer import key_of
 from client.resources import Resources
 from client.runner import Runner
 from master.controllers.addresses import HEADLESS, Address, Port, addresses_of, concerns_services, is_ours
@@ -69,18 +70,23 @@ class EndpointsController:
             clock=context.clock,
         )
         self._services.subscribe(self.runner.queue.add)
-        self._endpoints.subscribe(self.runner.queue.add)
+        self._endpoints.subscribe(self.runner.queue.add, self._of_known_service)
         self._pods.subscribe(self.runner.queue.add, concerns_services(self._services))
 
     async def run(self) -> None:
         """Work until cancelled."""
         await self.runner.run()
 
+    def _of_known_service(self, before: Endpoints | None, after: Endpoints | None) -> Iterable[str]:
+        """Endpoints may be there before their service; they go only when the service does."""
+        key = key_of(after or before or Endpoints())
+        return () if self._services.get(key) is None else (key,)
+
     async def reconcile(self, key: str, api: Resources) -> float | None:
         """Bring the Endpoints of one service up to date; those of a service that is gone go, too."""
         service, present = self._services.get(key), self._endpoints.get(key)
         if service is None:
-            if present is not None and _was_ours(present):
+            if present is not None:
                 await _delete(api, present)
             return None
         if not is_ours(service):
@@ -92,14 +98,6 @@ class EndpointsController:
         elif wanted != present:
             await api.update(wanted)
         return None
-
-
-def _was_ours(endpoints: Endpoints) -> bool:
-    """Return whether the addresses are pods: an object that its owner keeps for leader election, say, is not ours."""
-    shown: Iterable[EndpointAddress] = (
-        each for subset in endpoints.subsets for each in (*subset.addresses, *subset.not_ready_addresses)
-    )
-    return all(each.target_ref is not None and each.target_ref.kind == "Pod" for each in shown)
 
 
 async def _delete(api: Resources, endpoints: Endpoints) -> None:

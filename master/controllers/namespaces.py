@@ -145,8 +145,8 @@ class NamespaceController:
         failures: list[str] = []
         for kind in _kinds_inside():
             for obj in (await api.list(kind.model, namespace=namespace)).items:
-                if not obj.metadata.deletion_timestamp and (why := await _delete(api, kind, obj)):
-                    failures.append(why)
+                if not obj.metadata.deletion_timestamp:
+                    failures += await _delete(api, kind, obj)
         kinds: Counter[str] = Counter()
         finalizers: Counter[str] = Counter()
         for kind in _kinds_inside():
@@ -156,16 +156,16 @@ class NamespaceController:
         return Left(kinds, finalizers, failures)
 
 
-async def _delete(api: Resources, kind: Kind, obj: Resource) -> str:
-    """Delete one object; return why it could not be, if so."""
+async def _delete(api: Resources, kind: Kind, obj: Resource) -> list[str]:
+    """Delete one object; return why it could not be, nothing if it was."""
     meta = obj.metadata
     try:
         await api.delete(kind.model, meta.name, namespace=meta.namespace, uid=meta.uid, propagation="Background")
     except (NotFound, Conflict, MethodNotAllowed):
-        return ""
+        return []
     except ApiError as error:
-        return error.message
-    return ""
+        return [error.message]
+    return []
 
 
 class FurnishingController:

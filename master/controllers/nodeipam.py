@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def pick_range(network: IPv4Network, bits: int, taken: Iterable[str]) -> str | None:
-    """Return the lowest part of ``network`` with prefix length ``bits`` that overlaps no ``taken`` one; None if full."""
+    """Return the lowest part of ``network``, ``bits`` long, that overlaps no ``taken`` one; None if it is full."""
     used = {IPv4Network(each, strict=False) for each in taken}
     wider = [each for each in used if each.prefixlen < bits]
     narrower = {each.supernet(new_prefix=bits) for each in used if each.prefixlen >= bits}

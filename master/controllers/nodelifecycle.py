@@ -124,14 +124,14 @@ class NodeLifecycleController:
             log.warning("we were asleep, heartbeats are given more time late_s=%.1f", late_s)
             self._due.clear()
             for beat in self._beats.values():
-                beat.at = min(now, beat.at + late_s)
+                beat.at = now  # what came meanwhile is still to be read
 
     def _forget(self, key: str) -> None:
         for known in (self._beats, self._healths, self._due):
             known.pop(key, None)
 
     def _set_health(self, key: str, health: Health) -> bool:
-        """Note a node's health, return whether it is another; a change of whether anybody is well concerns every node."""
+        """Note a node's health and return whether it is news; whether anybody is well concerns every node."""
         before, is_news = self._anybody_well(), self._healths.get(key) is not health
         if is_news:
             log.info("node health node=%s health=%s", key, health.value)

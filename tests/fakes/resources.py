@@ -245,6 +245,7 @@ class MemoryResources:
         *,
         namespace: str = "",
         uid: str = "",
+        resource_version: str = "",
         grace_period_s: int | None = None,
         propagation: str = "",
     ) -> None:
@@ -254,7 +255,7 @@ class MemoryResources:
         options = DeleteOptions(
             grace_period_seconds=grace_period_s,
             propagation_policy=propagation,
-            preconditions=Preconditions(uid=uid) if uid else None,
+            preconditions=Preconditions(uid=uid, resource_version=resource_version),
         )
         lifecycle.check_preconditions(old, options, int(old.metadata.resource_version))
         outcome = lifecycle.plan_delete(kind, old, options, self.clock.time())
