@@ -1,6 +1,7 @@
 """Pods as real containers: from a Pod object to processes and back to its status."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -345,5 +346,70 @@ def test_the_node_says_what_it_is(lab: Lab) -> None:
             assert node.status.capacity["pods"] == "110"
             assert {a.type for a in node.status.addresses} == {"InternalIP", "Hostname"}
             assert any(IMAGE in image.names for image in node.status.images)
+
+    lab.run(scenario)
+
+
+def test_a_pod_on_the_hosts_network(lab: Lab) -> None:
+    async def scenario(lab: Lab) -> None:
+        async with lab.agent() as agent:
+            spec = {"hostNetwork": True, "restartPolicy": "Never", "containers": [shell("hostname; ls /sys/class/net")]}
+            await lab.create("host", spec)
+            pod = await lab.phase("host", "Succeeded")
+            assert pod.status.host_ip == "127.0.0.1"
+            machine = Path("/proc/sys/kernel/hostname").read_text().strip()
+            assert (await output(lab, agent, "host")).splitlines()[0] == machine
+
+    lab.run(scenario)
+
+
+def test_a_shared_process_namespace(lab: Lab) -> None:
+    async def scenario(lab: Lab) -> None:
+        async with lab.agent() as agent:
+            look = shell("until ps | grep -q '[7]7777'; do sleep 0.05; done; echo seen")
+            other = {"name": "other", "image": IMAGE, "command": ["/bin/sleep", "77777"]}
+            spec = {"shareProcessNamespace": True, "restartPolicy": "Never", "containers": [look, other]}
+            await lab.create("shared", spec)
+            await lab.until(lambda: (s := lab.pod("shared").status.container_statuses) and s[0].state.terminated)
+            found = await agent._runtime.containers(lab.pod("shared").metadata.uid)
+            main = next(each for each in found if each.name == "main")
+            text = b"".join([part.data async for part in agent._runtime.logs(main.id, LogOptions())])
+            assert text == b"seen\n"
+
+    lab.run(scenario)
+
+
+def test_what_the_node_cannot_do_is_refused_in_words(lab: Lab) -> None:
+    async def scenario(lab: Lab) -> None:
+        def waiting(name: str) -> str:
+            statuses = lab.pod(name).status.container_statuses
+            state = statuses[0].state.waiting if statuses else None
+            return f"{state.reason}: {state.message}" if state else ""
+
+        async with lab.agent():
+            port = [{"containerPort": 80, "hostPort": 8080}]
+            await lab.create("port", {"containers": [shell(SLEEP, ports=port)]})
+            await lab.until(lambda: "hostPort is not supported" in waiting("port"))
+            claim = [{"name": "data", "persistentVolumeClaim": {"claimName": "x"}}]
+            await lab.create("claim", {"containers": [shell(SLEEP)], "volumes": claim})
+            await lab.until(lambda: any("no driver for its source" in each for each in lab.events()))
+            await lab.create("typo", {"containers": [{"name": "main", "image": IMAGE, "command": ["/no/such"]}]})
+            await lab.until(lambda: any("no such file" in each for each in lab.events()))
+
+    lab.run(scenario)
+
+
+def test_a_pod_can_be_deleted_while_its_image_is_pulled(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("node_agent.runtime.docker_runtime.DockerRuntime.pull", never)
+
+    async def scenario(lab: Lab) -> None:
+        async with lab.agent():
+            await lab.create("slow", {"containers": [{"name": "main", "image": "127.0.0.1:9/none:1"}]})
+            await lab.until(lambda: "Pulling" in lab.reasons())
+            await lab.delete("slow")
+            assert lab.containers() == []
 
     lab.run(scenario)
