@@ -236,6 +236,8 @@ TokenRequest: metadata spec status
 TokenRequestSpec: audiences 3:boundObjectRef expirationSeconds
 BoundObjectReference: kind apiVersion name uid
 SelfSubjectReview: metadata status
+SelfSubjectReviewStatus: userInfo
+UserInfo: username uid groups
 SelfSubjectAccessReview: metadata spec status
 SelfSubjectAccessReviewSpec: resourceAttributes nonResourceAttributes
 SubjectAccessReview: metadata spec status

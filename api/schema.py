@@ -32,7 +32,8 @@ _AUTOSCALING_V1 = frozenset({
 })  # fmt: skip
 # What a client must send is what is always written, but for the structs that are held by value: of those, these.
 _BY_VALUE = frozenset({"metadata", "spec", "status", "template", "jobTemplate"})
-_REQUIRED = frozenset("""
+_REQUIRED = frozenset(
+    """
     apps.ControllerRevision.data apps.DaemonSet.spec apps.DaemonSetSpec.template apps.Deployment.spec
     apps.DeploymentSpec.template apps.ReplicaSet.spec apps.StatefulSet.spec apps.StatefulSetSpec.template
     authentication.TokenReview.spec authorization.LocalSubjectAccessReview.spec
@@ -42,7 +43,8 @@ _REQUIRED = frozenset("""
     certificates.CertificateSigningRequest.spec core.Event.metadata extensions.CustomResourceDefinition.spec
     storage.CSIDriver.spec storage.CSINode.spec storage.VolumeAttachment.spec
     volumes.PersistentVolumeClaimTemplate.spec
-""".split())
+""".split()
+)
 _BASE64 = frozenset({("Secret", "data"), ("ConfigMap", "binary_data")})
 
 Schema = dict[str, Any]

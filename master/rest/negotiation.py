@@ -64,7 +64,7 @@ def pick_form(header: str, *, transforms: frozenset[str] = frozenset()) -> Form:
 
     transforms: those that fit what is asked for (a single object cannot become a PartialObjectMetadataList).
     """
-    for accepted in parse_accept(header) or (MediaRange("*/*", {}, "*/*"),):
+    for accepted in parse_accept(header) if header.strip() else (MediaRange("*/*", {}, "*/*"),):
         media_type = _written_as(accepted.type)
         if media_type is None:
             continue

@@ -126,6 +126,10 @@ async def test_a_binding_in_a_namespace_holds_there_alone(kind):
 async def test_a_cluster_binding_cannot_name_a_role_of_a_namespace():
     policies = Policies([role("r", READ_PODS, namespace="a")], [binding("Role", "r", USER)])
     assert not await may(ALICE, "get", "pods", namespace="a", policies=policies)
+    # Not even to a role in the namespace that is no namespace.
+    nowhere = role("r", READ_PODS)
+    policies.roles["", "r"] = nowhere
+    assert not await may(ALICE, "get", "pods", namespace="a", policies=policies)
 
 
 async def test_service_accounts_are_users_of_their_namespace():

@@ -148,6 +148,7 @@ async def test_input_resizes_and_end_of_input(api, agent, pod):
 
 async def test_a_client_that_leaves_ends_the_command(api, agent, pod):
     async with socket(api, f"{POD}/exec?command=hang&stdout=1", "v4.channel.k8s.io") as ws:
+        await until(lambda: agent.starts)
         await ws.receive()
     await asyncio.wait_for(agent.cancelled.wait(), 5)
 
