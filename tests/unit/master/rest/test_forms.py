@@ -36,7 +36,9 @@ def test_the_first_form_that_we_write_wins(header, form):
     assert pick_form(header, transforms=frozenset({"Table", "PartialObjectMetadata"})) == form
 
 
-@pytest.mark.parametrize("header", ["text/html", "application/vnd.kubernetes.protobuf", TABLE, "nonsense", ";;;", "application/json;q=0"])
+@pytest.mark.parametrize(
+    "header", ["text/html", "application/vnd.kubernetes.protobuf", TABLE, "nonsense", ";;;", "application/json;q=0"]
+)
 def test_what_we_cannot_write_is_refused(header):
     with pytest.raises(NotAcceptable):
         pick_form(header)
