@@ -147,9 +147,7 @@ class DockerRuntime:
     async def version(self) -> RuntimeVersion:
         """Return the engine's version and where it keeps its data."""
         info = await self._call(lambda client: client.info())
-        return RuntimeVersion(
-            "docker", info["ServerVersion"], info["DockerRootDir"], info.get("CgroupDriver", "")
-        )
+        return RuntimeVersion("docker", info["ServerVersion"], info["DockerRootDir"], info.get("CgroupDriver", ""))
 
     # Observation
 

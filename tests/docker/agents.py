@@ -20,7 +20,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from api.kinds.core import Event, Namespace as NamespaceKind, Node
+from api.kinds.core import Event, Node
+from api.kinds.core import Namespace as NamespaceKind
 from api.kinds.pods import Pod
 from api.meta import ObjectMeta
 from node_agent.config import NodeConfig
@@ -184,6 +185,13 @@ class Lab:
 def shell(script: str, **more: Any) -> dict[str, Any]:
     """Return a container that runs a script."""
     return {"name": "main", "image": IMAGE, "command": ["/bin/sh", "-c", script], **more}
+
+
+async def eventually(condition: Callable[[], Any], timeout_s: float = 20) -> None:
+    """Return once something outside the API holds; nobody tells of it, so it is asked again and again."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
 
 SLEEP = "trap 'exit 0' TERM; sleep 1000 & wait"

@@ -1,7 +1,7 @@
 """Pods as real containers: from a Pod object to processes and back to its status."""
 
 import asyncio
-from pathlib import Path
+import socket
 
 import pytest
 
@@ -9,7 +9,7 @@ from api.kinds.core import ConfigMap, Node, Secret
 from api.kinds.pods import Pod
 from api.meta import ObjectMeta
 from node_agent.runtime.base import LogOptions
-from tests.docker.agents import IMAGE, SLEEP, Lab, lab, shell, tools_image
+from tests.docker.agents import IMAGE, SLEEP, Lab, eventually, lab, shell, tools_image
 
 pytestmark = pytest.mark.docker
 __all__ = ["lab", "tools_image"]
@@ -168,8 +168,7 @@ def test_a_restarted_agent_adopts_running_pods(lab: Lab) -> None:
         # While the agent is away one pod is removed for good.
         await lab.api.delete(Pod, "goes", namespace="default", grace_period_s=0)
         async with lab.agent() as agent:
-            while len(lab.containers()) != 2:
-                await asyncio.sleep(0.05)
+            await eventually(lambda: len(lab.containers()) == 2)
             await lab.ready("stays")
             after = lab.pod("stays").status
             assert after.container_statuses == before.status.container_statuses
@@ -243,13 +242,11 @@ def test_deletion_waits_for_the_grace_period_and_force_does_not(lab: Lab) -> Non
             await lab.create("stubborn", spec)
             await lab.ready("stubborn")
             await lab.api.delete(Pod, "stubborn", namespace="default")
-            while not (lab.directory / "host" / "log").exists():
-                await asyncio.sleep(0.02)
+            await eventually((lab.directory / "host" / "log").exists)
             assert lab.pod("stubborn").metadata.deletion_timestamp
             # A second thought: at once.
             await lab.delete("stubborn", grace_s=0)
-            while lab.containers():
-                await asyncio.sleep(0.05)
+            await eventually(lambda: not lab.containers())
             assert (lab.directory / "host" / "log").read_text() == "stopping\n"
 
     lab.run(scenario)
@@ -327,8 +324,7 @@ def test_a_pod_from_a_file_has_a_mirror(lab: Lab) -> None:
             await lab.until(lambda: lab.api.find(Pod, name, "default") and lab.is_ready(name))
             (manifests / "fixed.yaml").unlink()
             await lab.until(lambda: lab.api.find(Pod, name, "default") is None)
-            while lab.containers():
-                await asyncio.sleep(0.05)
+            await eventually(lambda: not lab.containers())
 
     lab.run(scenario)
 
@@ -357,8 +353,7 @@ def test_a_pod_on_the_hosts_network(lab: Lab) -> None:
             await lab.create("host", spec)
             pod = await lab.phase("host", "Succeeded")
             assert pod.status.host_ip == "127.0.0.1"
-            machine = Path("/proc/sys/kernel/hostname").read_text().strip()
-            assert (await output(lab, agent, "host")).splitlines()[0] == machine
+            assert (await output(lab, agent, "host")).splitlines()[0] == socket.gethostname()
 
     lab.run(scenario)
 

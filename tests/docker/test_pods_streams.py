@@ -147,7 +147,7 @@ def test_port_forward_reaches_the_loopback_of_the_pod(lab: Lab) -> None:
                 answer = await fetch(8080)
                 break
             except grpc.aio.AioRpcError as refused:  # it is running, and listens a moment later
-                assert refused.code() is grpc.StatusCode.FAILED_PRECONDITION
+                assert refused.code() is grpc.StatusCode.FAILED_PRECONDITION  # noqa: PT017 - then it is tried again
                 await asyncio.sleep(0.05)
         assert answer.endswith(b"ok\n")
         with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -169,7 +169,7 @@ def test_figures(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
             try:
                 stats = await master.stub.Stats(node_pb2.StatsRequest())
             except grpc.aio.AioRpcError as refused:
-                assert refused.code() is grpc.StatusCode.UNAVAILABLE
+                assert refused.code() is grpc.StatusCode.UNAVAILABLE  # noqa: PT017 - then it is tried again
                 continue
             if stats.containers:
                 break

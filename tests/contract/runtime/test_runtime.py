@@ -88,7 +88,7 @@ async def test_a_container_is_what_was_asked_for(runtime: ContainerRuntime, pod:
     assert (found.pod, found.name, found.attempt, found.sandbox_id) == (pod, "main", 3, sandbox_id)
     assert (found.state, found.image, found.labels["kept"]) == (State.RUNNING, IMAGE, "3")
     assert found.created_at <= found.started_at
-    assert list(await runtime.sandboxes(pod.uid))[0].id == sandbox_id  # containers are no sandboxes
+    assert [each.id for each in await runtime.sandboxes(pod.uid)] == [sandbox_id]  # containers are no sandboxes
 
 
 async def test_newest_first_and_by_pod(runtime: ContainerRuntime, pod: PodRef) -> None:

@@ -135,7 +135,7 @@ async def test_a_name_that_returns_is_another_pod(lab: Lab) -> None:
     await lab.until(lambda: lab.is_ready("web"))
     assert lab.pod("web").metadata.uid != first
     async with asyncio.timeout(10):
-        while {c.pod.uid for c in await lab.runtime.containers()} != {lab.pod("web").metadata.uid}:
+        while {c.pod.uid for c in await lab.runtime.containers()} != {lab.pod("web").metadata.uid}:  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0.01)
 
 
@@ -183,7 +183,7 @@ async def test_masters_that_are_away_change_nothing_for_pods(lab: Lab) -> None:
     lab.runtime.end(container.id, exit_code=1)
     # The new instance does not wait for the API, its status reaches the API when that is back.
     async with asyncio.timeout(10):
-        while not any(c.attempt == 1 and c.state is State.RUNNING for c in await lab.runtime.containers()):
+        while not any(c.attempt == 1 and c.state is State.RUNNING for c in await lab.runtime.containers()):  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0.01)
     await lab.until(lambda: lab.pod("web").status.container_statuses[0].restart_count == 1)
 
@@ -195,7 +195,7 @@ async def test_a_job_succeeds_and_gives_its_sandbox_back(lab: Lab) -> None:
     lab.runtime.end(container.id, exit_code=0)
     await lab.until(lambda: lab.pod("job").status.phase == "Succeeded")
     async with asyncio.timeout(10):
-        while (await lab.runtime.sandboxes())[0].running:
+        while (await lab.runtime.sandboxes())[0].running:  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0.01)
 
 
@@ -210,5 +210,5 @@ async def test_pods_of_a_dead_lab_are_removed(tmp_path: Path) -> None:
     (tmp_path / "pods" / "some-uid" / "etc").mkdir(parents=True)
     async with running(api, tmp_path):
         async with asyncio.timeout(10):
-            while list((tmp_path / "pods").iterdir()):
+            while list((tmp_path / "pods").iterdir()):  # noqa: ASYNC110 - nobody tells of it
                 await asyncio.sleep(0.01)

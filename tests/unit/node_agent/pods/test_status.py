@@ -9,7 +9,7 @@ from api.kinds.pods import PodStatus
 from node_agent.pods.plan import Health, Situation, plan_pod
 from node_agent.pods.status import Appearance, build_status, status_patch
 from node_agent.runtime.base import State
-from tests.unit.node_agent.pods.situations import NOW, ended, instance, pod, sandbox, situation
+from tests.unit.node_agent.pods.situations import ended, instance, pod, sandbox, situation
 
 MAIN = {"name": "main", "image": "img:1"}
 WELL = {"main-0": Health()}

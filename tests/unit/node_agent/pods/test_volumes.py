@@ -1,6 +1,5 @@
 """Volumes on disk: what containers find in them, and what they cannot reach through them."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,9 @@ def test_files_change_all_at_once(tmp_path: Path) -> None:
     assert content(tmp_path) == {"a": "1", "d/b": "2"}
     assert (tmp_path / "d" / "b").stat().st_mode & 0o777 == 0o600
     opened = (tmp_path / "a").open()
-    first = os.readlink(tmp_path / "..data")
+    first = (tmp_path / "..data").readlink()
     assert not write_files(tmp_path, {"a": File(b"1"), "d/b": File(b"2", 0o600)})
-    assert os.readlink(tmp_path / "..data") == first
+    assert (tmp_path / "..data").readlink() == first
     assert write_files(tmp_path, {"a": File(b"new"), "c": File(b"3")})
     assert content(tmp_path) == {"a": "new", "c": "3"}
     assert opened.read() == "1"  # who has it open keeps what it opened
