@@ -7,6 +7,7 @@ cryptography) are imported by the commands that need them, so that ``--help`` an
 import os
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -416,6 +417,8 @@ def main() -> None:
         from deploy.experiments import cli as experiments  # noqa: PLC0415
 
         app.add_typer(experiments.app, name="experiment")
+    # Whoever ends us politely gets the same cleaning up as Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(prog_name="trireme")
     except DeployError as exc:

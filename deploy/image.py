@@ -70,6 +70,8 @@ def remove_outdated(client: docker.DockerClient, *, keep: set[str]) -> None:
                 client.images.remove(tag)
             except APIError:
                 continue  # a lab still runs on it
+    # The stages that the base was built in: the wheels, above all.
+    client.images.prune(filters={"dangling": True, "label": "trireme.image"})
 
 
 def check_space(client: docker.DockerClient) -> None:

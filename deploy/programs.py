@@ -39,6 +39,11 @@ def kill_program(driver: HostDriver, host: Host, program: str) -> None:
         raise HostFailed(f"{program} on {host.name} could not be killed: {result.output.strip()}")
 
 
+def full_name(image: str) -> str:
+    """Return ``image`` with the tag that Docker means where none is given."""
+    return image if ":" in image.rpartition("/")[2] or "@" in image else f"{image}:latest"
+
+
 def load_images(client: docker.DockerClient, lab: Lab, driver: HostDriver, images: Sequence[str]) -> list[Host]:
     """Put ``images`` of this machine's engine on every running node; return those nodes."""
     for image in images:
@@ -55,7 +60,8 @@ def load_images(client: docker.DockerClient, lab: Lab, driver: HostDriver, image
         for image in images:
             archive.seek(0)
             archive.truncate()
-            for chunk in client.images.get(image).save(named=True):
+            # Under the name that the caller gave: an image may have several.
+            for chunk in client.api.get_image(full_name(image)):
                 archive.write(chunk)
             archive.flush()
             each(nodes, lambda node: driver.load_image(node, Path(archive.name)))
