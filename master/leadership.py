@@ -200,7 +200,7 @@ class Leadership:
         await self._stop()
         if lease:
             try:
-                await self._client.lease_revoke(lease, timeout_s=1.0)
+                await self._client.lease_revoke(lease, timeout_s=0.5)
             except etcd.EtcdError as error:
                 log.debug("leadership lease not revoked error=%s", error)
 

@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from master.leadership import Record, Seen, Step, View, decide
+from client.etcd import EtcdClient
+from master.leadership import Leadership, Record, Seen, Step, View, decide
 
 OTHERS = Seen(9, Record("other", 2))
 GONE = Seen(9)
@@ -30,3 +31,13 @@ HOLDING = View(member=1, leads_store=True, seen=Seen(7, Record("me", 1)), held=7
 )
 def test_next_step(view: View, changes: dict[str, object], step: Step) -> None:
     assert decide(msgspec.structs.replace(view, **changes), grace_s=0.5) is step
+
+
+async def test_late_news_of_an_older_record_changes_nothing() -> None:
+    """The watch may tell of the deletion before our take-over only after the take-over was answered."""
+    leadership = Leadership(EtcdClient(["127.0.0.1:1"]), name="me", endpoint="127.0.0.1:1")
+    leadership._saw(Seen(7, Record("me", 1)))
+    leadership._saw(Seen(6))
+    assert leadership.holder == "me"
+    leadership._saw(Seen(8))
+    assert leadership.holder == ""
