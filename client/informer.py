@@ -151,6 +151,7 @@ class Informer(Lister[R]):
         field_selector: str = "",
         clock: Clock | None = None,
         rng: random.Random | None = None,
+        transform: Callable[[R], R] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -163,6 +164,7 @@ class Informer(Lister[R]):
         self._subscribers: list[tuple[Callable[[str], None], Concerns[R]]] = []
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._failures = 0
+        self._transform = transform
 
     def subscribe(self, receive: Callable[[str], None], concerns: Concerns[R] = itself) -> Callable[[], None]:
         """Hand ``receive`` the keys that each change concerns, beginning with what is there; return how to stop."""
@@ -231,7 +233,7 @@ class Informer(Lister[R]):
     def _take(self, event: WatchEvent[R]) -> None:
         if event.type is not EventType.BOOKMARK:
             assert event.object is not None, event
-            after = None if event.type is EventType.DELETED else event.object
+            after = None if event.type is EventType.DELETED else self._kept(event.object)
             self._change(key_of(event.object), after)
         self.revision = event.revision
         self._wake()
@@ -248,11 +250,14 @@ class Informer(Lister[R]):
         for key, obj in present.items():
             known = self.get(key)
             if known is None or known.metadata.resource_version != obj.metadata.resource_version:
-                self._change(key, obj)
+                self._change(key, self._kept(obj))
         self.revision = listing.revision
         self.synced.set()
         self._wake()
         return True
+
+    def _kept(self, obj: R) -> R:
+        return obj if self._transform is None else self._transform(obj)
 
     def _change(self, key: str, after: R | None) -> None:
         before = self._put(key, after)
@@ -279,9 +284,16 @@ class Informer(Lister[R]):
 class SharedInformers:
     """One informer for each kind and selector, for everyone in the program who asks."""
 
-    def __init__(self, resources: Resources, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        *,
+        clock: Clock | None = None,
+        transform: Callable[[Any], Any] | None = None,
+    ) -> None:
         self._resources = resources
         self._clock = clock or SystemClock()
+        self._transform = transform
         self._informers: dict[tuple[type[Resource], str, str, str], Informer[Any]] = {}
         self._group: asyncio.TaskGroup | None = None
 
@@ -305,6 +317,7 @@ class SharedInformers:
                 label_selector=label_selector,
                 field_selector=field_selector,
                 clock=self._clock,
+                transform=self._transform,
             )
             self._informers[identity] = informer
             if self._group is not None:

@@ -19,7 +19,7 @@ from api.kinds.pods import Binding, Pod
 from api.kinds.table import TABLE, Kind, Table
 from api.kinds.volumes import ObjectReference
 from api.meta import ObjectMeta, Resource
-from client.channel import Lost, MasterChannel
+from client.channel import Lost, MasterChannel, Retrying
 from client.resources import EventType, Listing, Revision, WatchEvent
 from trireme_pb.cluster import cluster_pb2 as pb
 
@@ -110,7 +110,7 @@ class RemoteResources:
     ) -> AsyncIterator[WatchEvent[R]]:
         """Yield every change after ``revision``, from whichever master; raises Expired, Unavailable."""
         seen = int(revision)
-        retrying = self._channel.retrying(self._patience_s)
+        retrying: Retrying | None = None  # from when the last message came
         while True:
             request = pb.WatchRequest(
                 target=self._target(self._table.of(model), namespace),
@@ -123,7 +123,7 @@ class RemoteResources:
             stream = self._channel.stream("Watch", request, silent_s=SILENT_S)
             try:
                 async for message in stream:
-                    retrying = self._channel.retrying(self._patience_s)
+                    retrying = None
                     event = self._event(model, message)
                     seen = max(seen, event.revision)
                     yield event
@@ -133,6 +133,7 @@ class RemoteResources:
                 why = error.message
             finally:
                 await _close(stream)
+            retrying = retrying or self._channel.retrying(self._patience_s)
             if not await retrying.next():
                 raise Unavailable(f"no master could be watched for {self._patience_s:g} s: {why}")
 
@@ -192,6 +193,7 @@ class RemoteResources:
         *,
         namespace: str = "",
         uid: str = "",
+        resource_version: str = "",
         grace_period_s: int | None = None,
         propagation: str = "",
     ) -> None:
@@ -201,6 +203,7 @@ class RemoteResources:
             grace_period_s=grace_period_s,
             propagation_policy=propagation,
             precondition_uid=uid,
+            precondition_resource_version=resource_version,
         )
         try:
             await self._call("Delete", request, repeatable=bool(uid))

@@ -65,8 +65,8 @@ class Resources(Protocol):
     ) -> AsyncIterator[WatchEvent[R]]:
         """Yield every change after ``revision``, in order, without gap or repeat, until closed.
 
-        Bookmarks come now and then. Raises Expired when the history since ``revision`` is gone (list again), Unavailable
-        when no master could be reached for a while.
+        Bookmarks come now and then. Raises Expired when the history since ``revision`` is gone (list again),
+        Unavailable when no master could be reached for a while.
         """
 
     async def create(self, obj: R) -> R:
@@ -87,10 +87,14 @@ class Resources(Protocol):
         *,
         namespace: str = "",
         uid: str = "",
+        resource_version: str = "",
         grace_period_s: int | None = None,
         propagation: str = "",
     ) -> None:
-        """Delete, if ``uid`` is empty or matches (Conflict); returns though finalizers or grace may still hold it."""
+        """Delete, if ``uid`` and ``resource_version`` are empty or match (Conflict).
+
+        Returns though finalizers or grace may still hold it.
+        """
 
     async def bind(self, *, namespace: str, pod: str, uid: str, node: str) -> None:
         """Assign a pod to a node, once; raises Conflict if it has one or is another pod by now."""

@@ -121,12 +121,19 @@ class NotingResources:
         *,
         namespace: str = "",
         uid: str = "",
+        resource_version: str = "",
         grace_period_s: int | None = None,
         propagation: str = "",
     ) -> None:
         """See Resources."""
         await self._inner.delete(
-            model, name, namespace=namespace, uid=uid, grace_period_s=grace_period_s, propagation=propagation
+            model,
+            name,
+            namespace=namespace,
+            uid=uid,
+            resource_version=resource_version,
+            grace_period_s=grace_period_s,
+            propagation=propagation,
         )
         if uid:
             self.written.removed.add((model, f"{namespace}/{name}" if namespace else name, uid))

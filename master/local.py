@@ -113,14 +113,15 @@ class LocalResources:
         *,
         namespace: str = "",
         uid: str = "",
+        resource_version: str = "",
         grace_period_s: int | None = None,
         propagation: str = "",
     ) -> None:
-        """Delete, if ``uid`` is empty or matches (Conflict)."""
+        """Delete, if ``uid`` and ``resource_version`` are empty or match (Conflict)."""
         options = DeleteOptions(
             grace_period_seconds=grace_period_s,
             propagation_policy=propagation,
-            preconditions=Preconditions(uid=uid) if uid else None,
+            preconditions=Preconditions(uid=uid, resource_version=resource_version),
         )
         await self._registry.delete(
             self._kind(model), namespace=namespace, name=name, options=options, user=self._user, fence=self._fence
