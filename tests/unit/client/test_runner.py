@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 
@@ -115,7 +116,7 @@ async def test_failures_back_off_and_success_resets() -> None:
         for _ in range(10_000):
             rig.clock.advance(0.001)
             await turns(3)
-    gaps = [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(moments)]
     # 5 ms, 10 ms, a second because nobody knows, then what the round asked for.
     assert gaps == pytest.approx([0.005, 0.01, 1.0, 7.0], abs=0.003)
     assert rig.figures.outcomes == ["conflict", "failed", "failed", "again", "done"]
