@@ -29,6 +29,7 @@ KEY = "/trireme/leadership"
 TICK_S = 0.1
 LEASE_S = 2
 RENEW_S = 0.5
+KNOWN_S = 0.5  # how long what our member said of itself holds
 GONE_GRACE_S = 0.4  # how long a record must be gone before a master that is not beside the store's leader takes it
 STOP_S = 3.0
 _PATIENCE_S = 1.0
@@ -99,6 +100,7 @@ class Leadership:
         self._renewed = 0.0
         self._member = 0
         self._leads_store = False
+        self._looked = 0.0  # when our member told that
         self._lead: Lead | None = None
         self._leading: asyncio.Task[None] | None = None
 
@@ -131,7 +133,8 @@ class Leadership:
         now = time.monotonic()
         view = View(
             member=self._member,
-            leads_store=self._leads_store,
+            # What we knew before we were paused is worth nothing.
+            leads_store=self._leads_store and now - self._looked < KNOWN_S,
             seen=self._seen,
             held=self._fence.revision if self._fence is not None else 0,
             lease_alive=now - self._renewed < LEASE_S,
@@ -207,12 +210,14 @@ class Leadership:
     async def _look_at_store(self) -> None:
         """Keep track of whether our own member leads."""
         while True:
+            asked = time.monotonic()
             try:
                 status = await self._client.status(self._endpoint, timeout_s=0.5)
             except etcd.EtcdError:
                 self._member, self._leads_store = 0, False
             else:
                 self._member, self._leads_store = status.member, status.member == status.leader
+                self._looked = asked
             await asyncio.sleep(TICK_S)
 
     async def _renew(self) -> None:
