@@ -27,6 +27,6 @@ def survey() -> list[dict[str, str | int]]:
             words = ", ".join(f"{count} {found}" for found, count in sorted(counts.items()))
         rows.append({"name": name, "masters": len(lab.masters), "nodes": len(lab.nodes), "state": words})
     for name in sorted((labs_found(client) if client else set()) - set(known)):
-        words = f"only remains; remove them with: trireme down --name {name}"
+        words = f"not recorded in {state.home()}: remains, or somebody else's; trireme down --name {name} removes it"
         rows.append({"name": name, "masters": 0, "nodes": 0, "state": words})
     return rows
