@@ -18,6 +18,7 @@ from api.kinds import (
     core,
     discovery,
     events,
+    extensions,
     networking,
     pods,
     policy,
@@ -130,6 +131,16 @@ ROWS: tuple[Kind, ...] = (
     _row(rbac.ClusterRoleBinding, "clusterrolebindings", group="rbac.authorization.k8s.io", namespaced=False),
     _row(storage.StorageClass, "storageclasses", "sc", group="storage.k8s.io", namespaced=False),
     _row(scheduling.PriorityClass, "priorityclasses", "pc", group="scheduling.k8s.io", namespaced=False),
+    # Nobody can define a kind yet; clients that look for definitions before they validate find that there are none.
+    _row(
+        extensions.CustomResourceDefinition,
+        "customresourcedefinitions",
+        "crd crds",
+        group="apiextensions.k8s.io",
+        categories=("api-extensions",),
+        namespaced=False,
+        verbs=("get", "list", "watch"),
+    ),
     *(
         _row(model, plural, group="authorization.k8s.io", namespaced=namespaced, verbs=_ASKED)
         for model, plural, namespaced in (

@@ -77,7 +77,7 @@ class LabUnderTest:
         """Return the name of the leading master; waits for an election under way."""
 
         def find() -> str:
-            named = [each["name"] for each in self.status()["masters"] if each.get("raft_role") == "leader"]
+            named = [each["name"] for each in self.status()["masters"] if each.get("role") == "leader"]
             return named[0] if len(named) == 1 else ""
 
         return str(until("exactly one master leads", find, timeout_s=20))

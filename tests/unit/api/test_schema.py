@@ -34,7 +34,7 @@ def test_required_fields_are_those_of_the_published_document(struct):
 def references(value):
     if isinstance(value, dict):
         for key, each in value.items():
-            if key == "$ref":
+            if key == "$ref" and isinstance(each, str):  # JSONSchemaProps has a field of that name
                 yield each
             else:
                 yield from references(each)
