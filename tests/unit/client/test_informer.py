@@ -151,7 +151,9 @@ async def test_an_older_list_is_not_believed_at_once() -> None:
     cache = Informer(memory, ConfigMap, clock=clock)
     task = asyncio.create_task(cache.run())
     await cache.synced.wait()
+    await turns()
     memory.revision, kept = 0, memory.revision
+    memory._history.clear()
     memory.break_watches(Expired("compacted"))
     await turns()
     clock.advance(1)

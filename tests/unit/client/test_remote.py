@@ -17,7 +17,7 @@ from api.kinds.table import TABLE
 from api.meta import ObjectMeta
 from client.channel import MasterChannel
 from client.remote import RemoteResources
-from client.resources import EventType, Revision
+from client.resources import EventType, Revision, WatchEvent
 from master.grpc_api import SERVER_OPTIONS
 from tests.fakes.resources import MemoryResources
 from trireme_pb.cluster import cluster_pb2 as pb
@@ -266,8 +266,11 @@ async def test_a_watch_resumes_at_another_master_without_gap_repeat_or_list() ->
 
         async def follow() -> None:
             async for event in it.remote.watch(ConfigMap, revision=start):
-                if event.object is not None:
-                    seen.append((event.type, event.object.metadata.name))
+                note(event)
+
+        def note(event: WatchEvent[ConfigMap]) -> None:
+            if event.object is not None:
+                seen.append((event.type, event.object.metadata.name))
 
         task = asyncio.create_task(follow())
         await it.memory.create(config_map("a"))
@@ -310,7 +313,7 @@ async def test_compacted_history_is_told() -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - real servers, no event to wait for
             await asyncio.sleep(0.01)
 
 

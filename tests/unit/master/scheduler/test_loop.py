@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from api.errors import InternalError, Timeout
+from api.errors import InternalError, Timeout, Unavailable
 from api.kinds.core import Event, Node
 from api.kinds.pods import Container, Pod, PodSchedulingGate, PodSpec, ResourceRequirements
 from api.meta import ObjectMeta
@@ -13,6 +13,7 @@ from master.scheduler.loop import Scheduler
 from master.scheduler.profile import NODE, POD_GONE
 from master.scheduler.queue import SchedulingQueue
 from tests.fakes.world import World, ready_node
+from tests.unit.client.test_informer import turns
 
 ROWS = (Row("scheduler", Scheduler),)
 
@@ -123,6 +124,10 @@ async def test_a_binding_with_unknown_outcome_keeps_the_room_until_it_is_known()
     inner = world.resources.bind
 
     async def bind_and_lose(*, namespace: str, pod: str, uid: str, node: str) -> None:
+        # The binding's event will be late, too.
+        world.resources.refuse(Unavailable("no"), verb="watch", kind="Pod", times=8)
+        world.resources.break_watches()
+        await turns()
         await inner(namespace=namespace, pod=pod, uid=uid, node=node)
         raise Timeout("no answer came")
 
