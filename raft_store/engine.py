@@ -28,7 +28,7 @@ class ProposalTimedOut(EngineError):
 
 
 class Stopped(EngineError):
-    """This member is shutting down."""
+    """The member is shutting down."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):

@@ -110,7 +110,7 @@ class NonResourceRule(ApiStruct, frozen=True, kw_only=True):
     """Non Resource Rule."""
 
     non_resource_urls: tuple[str, ...] = ()
-    verbs: tuple[str, ...] = field(default_factory=lambda: tuple())
+    verbs: tuple[str, ...] = field(default_factory=lambda: ())
 
 
 class ResourceRule(ApiStruct, frozen=True, kw_only=True):
@@ -119,7 +119,7 @@ class ResourceRule(ApiStruct, frozen=True, kw_only=True):
     api_groups: tuple[str, ...] = ()
     resource_names: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
-    verbs: tuple[str, ...] = field(default_factory=lambda: tuple())
+    verbs: tuple[str, ...] = field(default_factory=lambda: ())
 
 
 class SubjectRulesReviewStatus(ApiStruct, frozen=True, kw_only=True):
@@ -127,8 +127,8 @@ class SubjectRulesReviewStatus(ApiStruct, frozen=True, kw_only=True):
 
     evaluation_error: str = ""
     incomplete: bool = field(default_factory=bool)
-    non_resource_rules: tuple["NonResourceRule", ...] = field(default_factory=lambda: tuple())
-    resource_rules: tuple["ResourceRule", ...] = field(default_factory=lambda: tuple())
+    non_resource_rules: tuple["NonResourceRule", ...] = field(default_factory=lambda: ())
+    resource_rules: tuple["ResourceRule", ...] = field(default_factory=lambda: ())
 
 
 class SelfSubjectRulesReview(Resource, frozen=True, kw_only=True):

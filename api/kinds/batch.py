@@ -18,7 +18,7 @@ class PodFailurePolicyOnExitCodesRequirement(ApiStruct, frozen=True, kw_only=Tru
 
     container_name: str = ""
     operator: str = field(default_factory=str)
-    values: tuple[int, ...] = field(default_factory=lambda: tuple())
+    values: tuple[int, ...] = field(default_factory=lambda: ())
 
 
 class PodFailurePolicyOnPodConditionsPattern(ApiStruct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ class PodFailurePolicyRule(ApiStruct, frozen=True, kw_only=True):
 class PodFailurePolicy(ApiStruct, frozen=True, kw_only=True):
     """Pod Failure Policy."""
 
-    rules: tuple["PodFailurePolicyRule", ...] = field(default_factory=lambda: tuple())
+    rules: tuple["PodFailurePolicyRule", ...] = field(default_factory=lambda: ())
 
 
 class WorkloadPodGroupDisruptionMode(ApiStruct, frozen=True, kw_only=True):
@@ -101,7 +101,7 @@ class SuccessPolicyRule(ApiStruct, frozen=True, kw_only=True):
 class SuccessPolicy(ApiStruct, frozen=True, kw_only=True):
     """Success Policy."""
 
-    rules: tuple["SuccessPolicyRule", ...] = field(default_factory=lambda: tuple())
+    rules: tuple["SuccessPolicyRule", ...] = field(default_factory=lambda: ())
 
 
 class JobSpec(ApiStruct, frozen=True, kw_only=True):

@@ -433,7 +433,7 @@ class LimitRangeItem(ApiStruct, frozen=True, kw_only=True):
 class LimitRangeSpec(ApiStruct, frozen=True, kw_only=True):
     """Limit Range Spec."""
 
-    limits: tuple["LimitRangeItem", ...] = field(default_factory=lambda: tuple())
+    limits: tuple["LimitRangeItem", ...] = field(default_factory=lambda: ())
 
 
 class LimitRange(Resource, frozen=True, kw_only=True):

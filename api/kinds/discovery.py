@@ -40,7 +40,7 @@ class EndpointHints(ApiStruct, frozen=True, kw_only=True):
 class Endpoint(ApiStruct, frozen=True, kw_only=True):
     """Endpoint."""
 
-    addresses: tuple[str, ...] = field(default_factory=lambda: tuple())
+    addresses: tuple[str, ...] = field(default_factory=lambda: ())
     conditions: "EndpointConditions | None" = None
     deprecated_topology: dict[str, str] = {}
     hints: "EndpointHints | None" = None

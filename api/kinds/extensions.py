@@ -32,7 +32,7 @@ class WebhookConversion(ApiStruct, frozen=True, kw_only=True):
     """Webhook Conversion."""
 
     client_config: "WebhookClientConfig | None" = None
-    conversion_review_versions: tuple[str, ...] = field(default_factory=lambda: tuple())
+    conversion_review_versions: tuple[str, ...] = field(default_factory=lambda: ())
 
 
 class CustomResourceConversion(ApiStruct, frozen=True, kw_only=True):
@@ -180,7 +180,7 @@ class CustomResourceDefinitionSpec(ApiStruct, frozen=True, kw_only=True):
     names: "CustomResourceDefinitionNames" = field(default_factory=lambda: CustomResourceDefinitionNames())
     preserve_unknown_fields: bool | None = None
     scope: str = field(default_factory=str)
-    versions: tuple["CustomResourceDefinitionVersion", ...] = field(default_factory=lambda: tuple())
+    versions: tuple["CustomResourceDefinitionVersion", ...] = field(default_factory=lambda: ())
 
 
 class CustomResourceDefinitionCondition(ApiStruct, frozen=True, kw_only=True):

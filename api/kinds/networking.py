@@ -42,7 +42,7 @@ class HTTPIngressPath(ApiStruct, frozen=True, kw_only=True):
 class HTTPIngressRuleValue(ApiStruct, frozen=True, kw_only=True):
     """HTTPIngress Rule Value."""
 
-    paths: tuple["HTTPIngressPath", ...] = field(default_factory=lambda: tuple())
+    paths: tuple["HTTPIngressPath", ...] = field(default_factory=lambda: ())
 
 
 class IngressRule(ApiStruct, frozen=True, kw_only=True):

@@ -513,7 +513,7 @@ class PodSpec(ApiStruct, frozen=True, kw_only=True):
     active_deadline_seconds: int | None = None
     affinity: "Affinity | None" = None
     automount_service_account_token: bool | None = None
-    containers: tuple["Container", ...] = field(default_factory=lambda: tuple())
+    containers: tuple["Container", ...] = field(default_factory=lambda: ())
     dns_config: "PodDNSConfig | None" = None
     dns_policy: str = ""
     enable_service_links: bool | None = None
@@ -682,7 +682,7 @@ class ContainerExtendedResourceRequest(ApiStruct, frozen=True, kw_only=True):
 class PodExtendedResourceClaimStatus(ApiStruct, frozen=True, kw_only=True):
     """Pod Extended Resource Claim Status."""
 
-    request_mappings: tuple["ContainerExtendedResourceRequest", ...] = field(default_factory=lambda: tuple())
+    request_mappings: tuple["ContainerExtendedResourceRequest", ...] = field(default_factory=lambda: ())
     resource_claim_name: str = field(default_factory=str)
 
 

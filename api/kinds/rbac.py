@@ -16,7 +16,7 @@ class PolicyRule(ApiStruct, frozen=True, kw_only=True):
     non_resource_urls: tuple[str, ...] = ()
     resource_names: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
-    verbs: tuple[str, ...] = field(default_factory=lambda: tuple())
+    verbs: tuple[str, ...] = field(default_factory=lambda: ())
 
 
 class Role(Resource, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ class TopologySelectorLabelRequirement(ApiStruct, frozen=True, kw_only=True):
     """Topology Selector Label Requirement."""
 
     key: str = field(default_factory=str)
-    values: tuple[str, ...] = field(default_factory=lambda: tuple())
+    values: tuple[str, ...] = field(default_factory=lambda: ())
 
 
 class TopologySelectorTerm(ApiStruct, frozen=True, kw_only=True):
@@ -121,7 +121,7 @@ class CSINodeDriver(ApiStruct, frozen=True, kw_only=True):
 class CSINodeSpec(ApiStruct, frozen=True, kw_only=True):
     """CSINode Spec."""
 
-    drivers: tuple["CSINodeDriver", ...] = field(default_factory=lambda: tuple())
+    drivers: tuple["CSINodeDriver", ...] = field(default_factory=lambda: ())
 
 
 class StorageHealthCondition(ApiStruct, frozen=True, kw_only=True):

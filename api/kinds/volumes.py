@@ -46,7 +46,7 @@ class LocalObjectReference(ApiStruct, frozen=True, kw_only=True):
 class CephFSVolumeSource(ApiStruct, frozen=True, kw_only=True):
     """Ceph FSVolume Source."""
 
-    monitors: tuple[str, ...] = field(default_factory=lambda: tuple())
+    monitors: tuple[str, ...] = field(default_factory=lambda: ())
     path: str = ""
     read_only: bool | None = None
     secret_file: str = ""
@@ -387,7 +387,7 @@ class RBDVolumeSource(ApiStruct, frozen=True, kw_only=True):
     fs_type: str = ""
     image: str = field(default_factory=str)
     keyring: str = ""
-    monitors: tuple[str, ...] = field(default_factory=lambda: tuple())
+    monitors: tuple[str, ...] = field(default_factory=lambda: ())
     pool: str = ""
     read_only: bool | None = None
     secret_ref: "LocalObjectReference | None" = None
@@ -493,7 +493,7 @@ class SecretReference(ApiStruct, frozen=True, kw_only=True):
 class CephFSPersistentVolumeSource(ApiStruct, frozen=True, kw_only=True):
     """Ceph FSPersistent Volume Source."""
 
-    monitors: tuple[str, ...] = field(default_factory=lambda: tuple())
+    monitors: tuple[str, ...] = field(default_factory=lambda: ())
     path: str = ""
     read_only: bool | None = None
     secret_file: str = ""
@@ -597,7 +597,7 @@ class NodeSelectorTerm(ApiStruct, frozen=True, kw_only=True):
 class NodeSelector(ApiStruct, frozen=True, kw_only=True):
     """Node Selector."""
 
-    node_selector_terms: tuple["NodeSelectorTerm", ...] = field(default_factory=lambda: tuple())
+    node_selector_terms: tuple["NodeSelectorTerm", ...] = field(default_factory=lambda: ())
 
 
 class VolumeNodeAffinity(ApiStruct, frozen=True, kw_only=True):
@@ -612,7 +612,7 @@ class RBDPersistentVolumeSource(ApiStruct, frozen=True, kw_only=True):
     fs_type: str = ""
     image: str = field(default_factory=str)
     keyring: str = ""
-    monitors: tuple[str, ...] = field(default_factory=lambda: tuple())
+    monitors: tuple[str, ...] = field(default_factory=lambda: ())
     pool: str = ""
     read_only: bool | None = None
     secret_ref: "SecretReference | None" = None
