@@ -88,9 +88,9 @@ def check_space(client: docker.DockerClient) -> None:
 
 
 def requirements() -> str:
-    """Return the pinned dependencies of what a host runs, as pip reads them."""
+    """Return the pinned dependencies of what a host runs, either store engine included, as pip reads them."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return "".join(f"{line}\n" for line in project["dependencies"])
+    return "".join(f"{line}\n" for line in (*project["dependencies"], *project["optional-dependencies"]["raftos"]))
 
 
 def fetch_wheels() -> list[Path]:
