@@ -96,9 +96,12 @@ def _is_next_generation(strategy: Strategy, old: Resource, new: Resource) -> boo
     return strategy.counts_annotations and old.metadata.annotations != new.metadata.annotations
 
 
-def prepare_status(old: Resource, new: Resource) -> Resource:
-    """Return what a write to the status makes of ``old``: nothing else changes."""
-    return with_status_of(old, new)
+def prepare_status(kind: Kind, old: Resource, new: Resource) -> Resource:
+    """Return what a write to the status makes of ``old``: nothing else changes, but for the kinds that say so."""
+    changed = with_status_of(old, new)
+    if strategy_of(kind).status_carries_annotations:
+        return replace(changed, metadata=replace(changed.metadata, annotations=new.metadata.annotations))
+    return changed
 
 
 def _kept(old: ObjectMeta, new: ObjectMeta) -> ObjectMeta:

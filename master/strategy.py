@@ -44,6 +44,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
     keeps_status: bool = False  # a new object's status is its author's
     counts_generations: bool = False
     counts_annotations: bool = False  # a change of annotations is a new generation, too
+    status_carries_annotations: bool = False  # a write to the status may change them, and is no new generation
     # Seconds of grace that a deletion gives; None: the kind knows no grace.
     grace_s: Callable[[Resource, DeleteOptions], int | None] = _not_graceful
     # Whether something beside metadata.finalizers keeps a deleted object in place.
@@ -131,7 +132,9 @@ STRATEGIES: Mapping[tuple[str, str], Strategy] = {
     ("", "replicationcontrollers"): Strategy(counts_generations=True, orphans_by_default=True),
     ("", "persistentvolumes"): Strategy(on_create=_new_volume),
     ("", "persistentvolumeclaims"): Strategy(on_create=_new_volume),
-    ("apps", "deployments"): Strategy(counts_generations=True, counts_annotations=True),
+    ("apps", "deployments"): Strategy(
+        counts_generations=True, counts_annotations=True, status_carries_annotations=True
+    ),
     ("apps", "replicasets"): _COUNTING,
     ("apps", "statefulsets"): _COUNTING,
     ("apps", "daemonsets"): _COUNTING,

@@ -12,8 +12,8 @@ from master.lifecycle import prepare_change, prepare_status
 Prepare = Callable[[Kind, Resource, Resource], Resource]
 
 
-def _status(kind: Kind, old: Resource, new: Resource) -> Resource:  # noqa: ARG001 - one signature for all rows
-    return _without_revision(prepare_status(old, new))
+def _status(kind: Kind, old: Resource, new: Resource) -> Resource:
+    return _without_revision(prepare_status(kind, old, new))
 
 
 def _finalize(kind: Kind, old: Resource, new: Resource) -> Resource:  # noqa: ARG001 - one signature for all rows

@@ -172,12 +172,15 @@ class DeploymentController:
             return
 
     async def _show_revision(self, api: Resources, deployment: Deployment, revision: int) -> Deployment:
-        """Keep the Deployment's own revision annotation up to date."""
+        """Keep the Deployment's own revision annotation up to date.
+
+        Through the status: elsewhere a change of annotations is a new generation of a Deployment.
+        """
         if not revision or revisions.revision_of(deployment) == revision:
             return deployment
         meta = deployment.metadata
         patch = {"metadata": {"annotations": {revisions.REVISION: str(revision)}}}
-        return await api.patch(Deployment, meta.name, patch, namespace=meta.namespace)
+        return await api.patch(Deployment, meta.name, patch, namespace=meta.namespace, subresource="status")
 
     async def _write_status(self, api: Resources, deployment: Deployment, seen: deployment_status.Seen) -> float | None:
         now = self._clock.time()

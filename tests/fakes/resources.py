@@ -216,7 +216,7 @@ class MemoryResources:
 
     def _change(self, kind: Kind, old: Resource, obj: Resource, subresource: str) -> Resource:
         if subresource == "status":
-            new = lifecycle.prepare_status(old, obj)
+            new = lifecycle.prepare_status(kind, old, obj)
         elif subresource == "finalize":
             assert isinstance(obj, Namespace)
             new = replace(old, spec=replace(cast("Namespace", old).spec, finalizers=obj.spec.finalizers))

@@ -218,7 +218,7 @@ async def test_a_deployment_rolls_out_and_says_so() -> None:
         assert rs.metadata.annotations[REVISION] == shown(world).metadata.annotations[REVISION] == "1"
         status = shown(world).status
         assert (status.replicas, status.updated_replicas, status.available_replicas) == (3, 3, 3)
-        assert status.observed_generation == shown(world).metadata.generation
+        assert status.observed_generation == shown(world).metadata.generation == 1
         assert condition(world, "Available") == ("True", "MinimumReplicasAvailable")
         assert condition(world, "Progressing") == ("True", "NewReplicaSetAvailable")
 
