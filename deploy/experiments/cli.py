@@ -126,4 +126,6 @@ async def _rounds(scenario: Scenario, lab: Lab, *, repeat: int, timing: Timing) 
 def _write(into: Path, scenario: Scenario, lab: Lab, rounds: list[Round], verdicts: list[Verdict]) -> None:
     (into / "report.json").write_bytes(report.as_json(scenario, verdicts, lab=lab.name, engine=lab.engine))
     report.write_html(into / "report.html", scenario, rounds, verdicts, lab=lab.name, engine=lab.engine)
+    for record, verdict in zip(rounds, verdicts, strict=True):
+        report.write_svg(into / f"round-{record.number}.svg", record, verdict)
     (into / "history.json").write_bytes(json.dumps(msgspec.to_builtins(rounds)).encode())

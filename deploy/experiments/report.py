@@ -83,22 +83,35 @@ def write_html(
     path: Path, scenario: Scenario, rounds: Sequence[Round], verdicts: Sequence[Verdict], *, lab: str, engine: str
 ) -> None:
     """Write the page; it needs no network and no script."""
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            scenario=scenario,
+            lab=lab,
+            engine=engine,
+            verdict=verdict_line(verdicts),
+            lost=lost_count(verdicts),
+            columns=_COLUMNS,
+            verdicts=verdicts,
+            medians={field: median(verdicts, field) for _, field in _COLUMNS},
+            charts=[timeline(record, verdict) for record, verdict in zip(rounds, verdicts, strict=True)],
+        )
+    )
+    path.write_text(page)
+
+
+def write_svg(path: Path, record: Round, verdict: Verdict) -> None:
+    """Write one round's timeline as a picture of its own."""
+    path.write_text(_environment().get_template("timeline.svg.j2").render(chart=timeline(record, verdict)))
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["seconds"] = seconds
-    page = environment.get_template("report.html.j2").render(
-        scenario=scenario,
-        lab=lab,
-        engine=engine,
-        verdict=verdict_line(verdicts),
-        lost=lost_count(verdicts),
-        columns=_COLUMNS,
-        verdicts=verdicts,
-        medians={field: median(verdicts, field) for _, field in _COLUMNS},
-        charts=[timeline(record, verdict) for record, verdict in zip(rounds, verdicts, strict=True)],
-    )
-    path.write_text(page)
+    return environment
 
 
 # The chart's geometry, in SVG units.

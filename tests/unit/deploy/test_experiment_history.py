@@ -1,6 +1,7 @@
 """The figures of an experiment, from histories small enough to check by eye."""
 
 import re
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -74,6 +75,10 @@ def test_the_page_shows_every_round_and_needs_no_network(tmp_path):
     assert "no write lost" in text
     assert "&lt;lab&gt;" in text
     assert not re.findall(r"(?:src|href)=", text)
+    picture = tmp_path / "round.svg"
+    report.write_svg(picture, record, verdict)
+    drawn = ET.fromstring(picture.read_text())
+    assert len(drawn.findall(".//{*}path[@class='tick']")) == 2
     chart = report.timeline(record, verdict)
     assert [lane["name"] for lane in chart["lanes"]] == ["c0", "c1"]
     assert len(chart["lanes"][1]["failed"]) == 1
