@@ -18,8 +18,8 @@ check:           ## linters, types, import rules, and all tests without Docker
 test:            ## everything, Docker and end-to-end tests included
 	./trireme test
 
-sim: setup       ## one seed of the Raft simulation: make sim SEED=7
-	TRIREME_SEEDS=$(or $(SEED),1) .venv/bin/pytest tests/simulation
+sim:             ## one seed of the Raft simulation: make sim SEED=7
+	TRIREME_SEEDS=$(or $(SEED),1) ./trireme test tests/simulation
 
 docker-test:     ## only the tests that need a Docker engine
 	./trireme test -m docker

@@ -35,15 +35,18 @@ POD = {
 
 def make_stubs() -> tuple[Any, Any]:
     """Generate the stubs into a temporary folder, as any client in any language would, and import them."""
-    folder = tempfile.mkdtemp(prefix="trireme-stubs-")
-    code = protoc.main([
-        "protoc", f"-I{ROOT / 'proto'}", f"--python_out={folder}", f"--grpc_python_out={folder}",
-        str(ROOT / "proto/cluster/cluster.proto"),
-    ])  # fmt: skip
-    if code != 0:
-        raise SystemExit("protoc refused proto/cluster/cluster.proto; its message is above")
-    sys.path.insert(0, folder)
-    from cluster import cluster_pb2, cluster_pb2_grpc  # noqa: PLC0415 - did not exist before
+    with tempfile.TemporaryDirectory(prefix="trireme-stubs-") as folder:
+        code = protoc.main([
+            "protoc", f"-I{ROOT / 'proto'}", f"--python_out={folder}", f"--grpc_python_out={folder}",
+            str(ROOT / "proto/cluster/cluster.proto"),
+        ])  # fmt: skip
+        if code != 0:
+            raise SystemExit("protoc refused proto/cluster/cluster.proto; its message is above")
+        sys.path.insert(0, folder)
+        try:
+            from cluster import cluster_pb2, cluster_pb2_grpc  # noqa: PLC0415 - did not exist before
+        finally:
+            sys.path.remove(folder)
 
     return cluster_pb2, cluster_pb2_grpc
 
