@@ -35,6 +35,8 @@ PROGRESS_AFTER_S = 0.003  # an event on its way usually arrives before that
 PROGRESS_PERIOD_S = 0.1
 BOOKMARK_PERIOD_S = 10.0
 RETRY_S = 0.2
+PROBE_EVERY_S = 0.4
+PROBE_S = 1.0  # a store that has not confirmed its revision for so long has no quorum that we can reach
 
 
 class KeyChange(msgspec.Struct, frozen=True):
@@ -109,6 +111,7 @@ class WatchCache:
         self._prefixes: dict[str, PlaceCache] = {}
         self.revision = 0
         self.connected = False
+        self.has_quorum = True  # until a probe says otherwise
         self._fresh = Freshness(source.current_revision)
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap by revision
         self._order = itertools.count()
@@ -200,6 +203,7 @@ class WatchCache:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._request_progress())
             tasks.create_task(self._send_bookmarks())
+            tasks.create_task(self._probe())
             while True:
                 try:
                     await self._follow()
@@ -207,6 +211,17 @@ class WatchCache:
                     log.warning("store watch interrupted revision=%d error=%s", self.revision, error)
                 self.connected = False
                 await asyncio.sleep(RETRY_S)
+
+    async def _probe(self) -> None:
+        """Notice a store that is there but cannot commit: a member cut off from its peers serves no requests of ours."""
+        while True:
+            try:
+                async with asyncio.timeout(PROBE_S):
+                    await self._source.current_revision()
+                self.has_quorum = True
+            except (ApiError, TimeoutError):
+                self.has_quorum = False
+            await asyncio.sleep(PROBE_EVERY_S)
 
     async def _follow(self) -> None:
         if not self.synced:

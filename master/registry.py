@@ -160,5 +160,5 @@ class Registry:
         """Return check -> what is wrong for each readiness check; an empty text is a passed check."""
         return {
             "watch-cache": "" if self._cache.synced else "the watch cache has not read the store yet",
-            "store": "" if self._cache.connected else "the store does not answer",
+            "store": "" if self._cache.connected and self._cache.has_quorum else "the store does not answer",
         }
