@@ -203,7 +203,6 @@ class WatchCache:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._request_progress())
             tasks.create_task(self._send_bookmarks())
-            tasks.create_task(self._probe())
             while True:
                 try:
                     await self._follow()
@@ -212,8 +211,8 @@ class WatchCache:
                 self.connected = False
                 await asyncio.sleep(RETRY_S)
 
-    async def _probe(self) -> None:
-        """Notice a store that is there but cannot commit: a member cut off from its peers serves no requests of ours."""
+    async def probe(self) -> None:
+        """Notice, until cancelled, a store that is there but cannot commit: a member cut off from its peers."""
         while True:
             try:
                 async with asyncio.timeout(PROBE_S):

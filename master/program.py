@@ -220,6 +220,7 @@ async def run(config: MasterConfig) -> None:
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(core.cache.run()),
+                tasks.create_task(core.cache.probe()),
                 tasks.create_task(BootObjects(config, core.registry).ensure()),
                 tasks.create_task(grpc_server.tell_health()),
                 tasks.create_task(leadership.run(Leader(config, core, client).lead)),
