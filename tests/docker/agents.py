@@ -128,7 +128,7 @@ class Lab:
             if not task.cancelled() and (failure := task.exception()) is not None:
                 raise failure
 
-    async def until(self, condition: Callable[[], Any], timeout_s: float = 20) -> Any:
+    async def until(self, condition: Callable[[], Any], timeout_s: float = 60) -> Any:
         """Return the condition's value once it is true; it is asked after each change in the API."""
         try:
             async with asyncio.timeout(timeout_s):
