@@ -4,10 +4,11 @@ Real drivers and the simulation run exactly this; see ``core`` for the driver's 
 """
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
-from raft_store.engine import Entry, Index, MemberId
+from raft_store.engine import Change, Entry, Index, MemberId, Term
 from raft_store.raft import messages as m
 from raft_store.raft.core import Core
 from raft_store.raft.messages import NOBODY
@@ -25,6 +26,15 @@ class Work(msgspec.Struct, frozen=True):
     settled: Sequence[tuple[int, Proposal]]  # (place in ``committed``, whose result that is)
     lost: Sequence[Proposal]  # nobody will ever know
     readers: Sequence[tuple[object, Index]]  # after that may read: (owner, the index it waited for)
+    changes: Sequence[tuple[object, bool | None]] = ()  # (owner, whether the group was changed; None: nobody knows)
+
+
+class _OpenChange(msgspec.Struct, frozen=True):
+    """A change of the group that this member put into its log as the leader."""
+
+    index: Index
+    term: Term
+    owner: object
 
 
 class Replica:
@@ -38,6 +48,7 @@ class Replica:
         self._arrivals = Arrivals()
         self._readers = Readers()
         self._outbox: list[m.AnyMessage] = []
+        self._changes: list[_OpenChange] = []
 
     def tick(self) -> None:
         """Let one unit of time pass."""
@@ -48,6 +59,21 @@ class Replica:
     def propose(self, data: bytes, owner: object) -> Proposal:
         """Take a proposal; it comes back in ``Work.settled`` or ``Work.lost``."""
         return self._origin.submit(data, owner)
+
+    def propose_change(
+        self,
+        changes: Sequence[Change],
+        owner: object,
+        *,
+        joint: bool = False,
+        started: AbstractSet[MemberId] | None = None,
+    ) -> None:
+        """As the leader, begin to change the group; it comes back in ``Work.changes`` when it is over.
+
+        See ``Changing.change``; raises ChangeRefused.
+        """
+        index = self.core.change(changes, joint=joint, started=started)
+        self._changes.append(_OpenChange(index, self.core.term, owner))
 
     def read(self, owner: object) -> None:
         """Take a reader; it comes back in ``Work.readers``."""
@@ -75,9 +101,11 @@ class Replica:
         self._ask()
         ready = self.core.ready()
         messages, self._outbox = self._outbox, []
+        changes = self._end_changes()
         if ready is None:
             readers = self._readers.release(self.applied)
-            return Work(messages, None, None, (), (), (), readers) if messages or readers else None
+            idle = not (messages or readers or changes)
+            return None if idle else Work(messages, None, None, (), (), (), readers, changes)
         lost: list[Proposal] = []
         if ready.restore is not None:
             self.applied = ready.restore.mark.index
@@ -88,7 +116,18 @@ class Replica:
                 self._readers.answered(answer.number, answer.index)
         readers = self._readers.release(self.applied)
         messages.extend(ready.messages)
-        return Work(messages, ready.save, ready.restore, committed, settled, lost, readers)
+        return Work(messages, ready.save, ready.restore, committed, settled, lost, readers, changes)
+
+    def _end_changes(self) -> Sequence[tuple[object, bool | None]]:
+        """Return whose change is over, one way or the other; a change in two steps is over after the second one."""
+        if not self._changes:
+            return ()
+        log, joint = self.core.log, self.core.configuration.joint
+        over = [change for change in self._changes if change.index <= log.committed and not joint]
+        self._changes = [change for change in self._changes if change not in over]
+        return [
+            (change.owner, None if (term := log.term(change.index)) is None else term == change.term) for change in over
+        ]
 
     def _unwrap(self, entries: Sequence[Entry]) -> tuple[list[Entry], list[tuple[int, Proposal]]]:
         """Return the entries as the machine sees them, and which of them settle proposals made here."""
