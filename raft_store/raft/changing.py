@@ -37,8 +37,8 @@ class Changing(Leading):
         log = self.log
         return (
             self.transferee == NOBODY
-            and not self.configuration.joint
-            and log.newest_configured_at <= log.committed
+            and self._step.sealed
+            and not log.changing
             and log.term(log.committed) == self.term
         )
 
@@ -52,11 +52,11 @@ class Changing(Leading):
             if not in_sync(learner_matched=matched, leader_matched=self.log.saved):
                 raise ChangeRefused(Refusal.LEARNER_BEHIND)
 
-    def _leave_joint(self) -> None:
-        """As the leader, take the second step of a change once the first one is committed."""
-        log = self.log
-        if self.configuration.auto_leave and log.newest_configured_at <= log.committed:
-            self._append_configuration(left(self.configuration))
+    def _go_on_with_change(self) -> None:
+        """As the leader, once a step of a change is committed, take the next one: leave a joint one, or seal it."""
+        if not self._step.sealed and not self.log.changing:
+            now = self.configuration
+            self._append_configuration(left(now) if now.auto_leave else now)
 
     def _append_configuration(self, configuration: Configuration) -> Index:
         index = Index(self.log.last_index + 1)

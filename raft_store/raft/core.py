@@ -115,7 +115,7 @@ class Core(Elections, Following, Changing):
     def ready(self) -> m.Ready | None:
         """Return what is to be done now; None: nothing until the next event."""
         if self.role is Role.LEADER:
-            self._leave_joint()
+            self._go_on_with_change()
             self._begin_read_round()
             self._replicate()
         save = self._begin_save()

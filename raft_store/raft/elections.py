@@ -55,8 +55,7 @@ class Elections(State):
             self._ask_for_votes()
 
     def _campaign(self, *, pre: bool, forced: bool = False) -> None:
-        if self.member not in self.configuration.electorate:
-            # A learner, a removed member, or one that does not know its group yet.
+        if not self._may_lead:
             self._become_follower(self.term, NOBODY)
             return
         self._logger.info("campaigns member=%d term=%d pre=%s forced=%s", self.member, self.term + 1, pre, forced)
@@ -72,6 +71,16 @@ class Elections(State):
             self._on_vote_reply(own)
         else:
             self._promise(own)
+
+    @property
+    def _may_lead(self) -> bool:
+        """Whether we may campaign: not as a learner, nor removed, nor before we know our group."""
+        if self.member in self.configuration.electorate:
+            return True
+        # The last change took our vote; who does not know that the change is committed may need us to end it (4.2.2).
+        before = self.log.configuration_before
+        unsealed = not self._step.sealed or self.log.changing
+        return unsealed and before is not None and self.member in before.electorate
 
     @property
     def _asked_term(self) -> Term:

@@ -142,7 +142,7 @@ class Leading(State):
     # -- the group ---------------------------------------------------------------------------------------------------
 
     def _regroup(self) -> None:
-        """Another configuration took effect."""
+        """Another configuration took effect, or was sealed."""
         members = self.configuration.members
         for peer in sorted(members - self._progress.keys() - {self.member}):
             self._progress[peer] = Progress(Index(self.log.last_index + 1))
@@ -151,11 +151,11 @@ class Leading(State):
             self._progress[peer].say_farewell(2 * self.config.election_ticks)
         if self.transferee not in self.configuration.voters:
             self.transferee = NOBODY
-        if self.member not in self.configuration.electorate:
+        if self._step.sealed and self.member not in self.configuration.electorate:
             self._retire()
 
     def _retire(self) -> None:
-        """We have no vote any more, and have committed that ourselves: leave the lead to the best of the others."""
+        """We have no vote any more, and a majority of those who have knows it: leave the lead to the best of them."""
         self._replicate()
         heirs = {peer: self._progress[peer] for peer in self.configuration.voters}
         heir = max(sorted(heirs), key=lambda peer: (heirs[peer].matched, -heirs[peer].silent_ticks))

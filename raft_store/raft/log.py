@@ -12,7 +12,7 @@ here, so that what was applied never has to be fetched again after a crash.
 from collections.abc import Sequence
 
 from raft_store.engine import Entry, Index, Term
-from raft_store.raft.membership import Configuration, History, decode
+from raft_store.raft.membership import Configuration, History, Step, decode
 from raft_store.raft.messages import SnapshotMark
 
 
@@ -66,24 +66,24 @@ class Log:
         return self._entries[start:taken]
 
     @property
-    def configuration(self) -> Configuration:
-        """The group's members, as agreed on."""
-        return self._history.at(self.committed)[1]
+    def step(self) -> Step:
+        """The group's members as agreed on, and by which entry."""
+        return self._history.at(self.committed)
 
     @property
-    def configured_at(self) -> Index:
-        """Index of the entry that brought ``configuration``, or of the base; rises when another one takes effect."""
-        return self._history.at(self.committed)[0]
+    def changing(self) -> bool:
+        """Whether a configuration stands in the log that is not known to be agreed on."""
+        return self._history.newest > self.committed
 
     @property
-    def newest_configured_at(self) -> Index:
-        """The same of the newest configuration, agreed on or not."""
-        return self._history.newest
+    def configuration_before(self) -> Configuration | None:
+        """The members before the last change, as long as the log remembers them."""
+        return self._history.before(self.committed)
 
     def mark(self, index: Index) -> SnapshotMark | None:
         """Return the mark of a snapshot taken after the entry at ``index``; None if that is not here (any more)."""
         term = self.term(index)
-        return None if term is None else SnapshotMark(index, term, self._history.at(index)[1])
+        return None if term is None else SnapshotMark(index, term, self._history.at(index).configuration)
 
     def up_to_date(self, *, last_term: Term, last_index: Index) -> bool:
         """Return whether a log that ends so holds at least what ours does (thesis 3.6.1)."""

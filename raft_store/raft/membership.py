@@ -7,12 +7,19 @@ a snapshot, says all there is to know about the group that wrote it.
 
 *When it takes effect.* The thesis (4.1) lets a member use the newest configuration in its log, committed or not; etcd
 lets it use the newest one that is committed. We do as etcd does, for a plain reason: whoever adds the second member to
-a group of one starts that member afterwards, so the group of one has to commit the change alone. Since a member's disk
-does not hold its commit mark, one rule is added: a leader makes no change before the last one is committed, hence
-a configuration with another one after it in a log *is* committed, also after a crash (``Log``). A member
-so uses its newest configuration or the one before, never an older one, and that is safe: two configurations that may be
-in use at once are neighbours, any majority of one overlaps any majority of the other, and who would campaign by an
-older one lacks an entry that a majority of it holds.
+a group of one starts that member afterwards, so the group of one has to commit the change alone. But a member's disk
+does not hold its commit mark. So a leader makes no change before the last one is committed, and hence a configuration
+with another one after it in a log *is* committed, also after a crash (``Log``). A member so uses its newest
+configuration or the one before, never an older one, and that is safe: two configurations that may be in use at once are
+neighbours, any majority of one overlaps any majority of the other, and who would campaign by an older one lacks an
+entry that a majority of it holds.
+
+*The seal.* Once a change is committed its leader appends the same configuration again. Whoever has that second entry
+knows for ever that the first one is committed; once the seal is committed, a majority of the *new* group knows it.
+Only then may a leader that is no voter any more leave, and a removed member end itself: before, somebody might still
+need its vote, knowing of the old group only. For the same reason a voter of the group before may campaign as long as
+it does not know the seal committed (4.2.2). Without the seal, the second of two members could not restart after the
+first one was removed and thrown away: it would wait for a vote of the dead.
 
 *How far one step may go.* Majorities overlap if one voter comes or goes (4.1). Any other step is made in two (4.3): a
 joint configuration, in which both the old voters and the new ones have to agree by majorities of their own, and once
@@ -186,37 +193,56 @@ def in_sync(*, learner_matched: int, leader_matched: int) -> bool:
     return learner_matched >= IN_SYNC * leader_matched
 
 
+class Step(msgspec.Struct, frozen=True):
+    """A configuration and where in the log it stands; ``sealed``: it is the second entry of its change."""
+
+    index: Index
+    configuration: Configuration
+    sealed: bool
+
+
 class History:
     """The configurations along one log: the one at its base, and those that its entries bring, by rising index."""
 
     __slots__ = ("_steps",)
 
     def __init__(self, index: Index, configuration: Configuration) -> None:
-        self._steps: list[tuple[Index, Configuration]] = [(index, configuration)]
+        # What a snapshot or the founders say needs no seal: it cannot be forgotten.
+        self._steps = [Step(index, configuration, sealed=True)]
 
     def add(self, index: Index, configuration: Configuration) -> None:
         """An entry brings ``configuration``."""
-        assert index > self._steps[-1][0], (index, self._steps[-1])
-        self._steps.append((index, configuration))
+        last = self._steps[-1]
+        assert index > last.index, (index, last)
+        self._steps.append(Step(index, configuration, sealed=configuration == last.configuration))
 
     def cut(self, index: Index) -> None:
         """Forget what the entries from ``index`` on brought."""
-        while self._steps[-1][0] >= index:
+        while self._steps[-1].index >= index:
             self._steps.pop()
         assert self._steps, "the base cannot be cut"
 
     def compact(self, to: Index) -> None:
         """Let the base move up to ``to``."""
-        self._steps = [self.at(to), *(step for step in self._steps if step[0] > to)]
+        base = self.at(to)
+        self._steps = [Step(base.index, base.configuration, sealed=True)] + [
+            step for step in self._steps if step.index > to
+        ]
 
-    def at(self, index: Index) -> tuple[Index, Configuration]:
-        """Return the newest configuration at or before ``index``, which must not be before the base, and its place."""
-        return next(step for step in reversed(self._steps) if step[0] <= index)
+    def at(self, index: Index) -> Step:
+        """Return the newest step at or before ``index``, which must not be before the base."""
+        return next(step for step in reversed(self._steps) if step.index <= index)
+
+    def before(self, index: Index) -> Configuration | None:
+        """Return the newest *other* configuration before the one in use at ``index``; None if it is forgotten."""
+        now = self.at(index).configuration
+        earlier = (step.configuration for step in reversed(self._steps) if step.index < index)
+        return next((configuration for configuration in earlier if configuration != now), None)
 
     @property
     def newest(self) -> Index:
         """Where the newest one stands, committed or not."""
-        return self._steps[-1][0]
+        return self._steps[-1].index
 
 
 def _add(configuration: Configuration, change: Change) -> Configuration:

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 
 import msgspec
 
-from raft_store.engine import Change, Entry, Index, MemberId, Term
+from raft_store.engine import Change, ChangeKind, Entry, Index, MemberId, Term
 from raft_store.raft import messages as m
 from raft_store.raft.core import Core
 from raft_store.raft.messages import NOBODY
@@ -35,6 +35,7 @@ class _OpenChange(msgspec.Struct, frozen=True):
     index: Index
     term: Term
     owner: object
+    grows: bool  # by one member that may not run yet: nobody has to wait for it
 
 
 class Replica:
@@ -73,7 +74,8 @@ class Replica:
         See ``Changing.change``; raises ChangeRefused.
         """
         index = self.core.change(changes, joint=joint, started=started)
-        self._changes.append(_OpenChange(index, self.core.term, owner))
+        grows = not joint and all(change.kind is ChangeKind.ADD for change in changes)
+        self._changes.append(_OpenChange(index, self.core.term, owner, grows=grows))
 
     def read(self, owner: object) -> None:
         """Take a reader; it comes back in ``Work.readers``."""
@@ -119,15 +121,24 @@ class Replica:
         return Work(messages, ready.save, ready.restore, committed, settled, lost, readers, changes)
 
     def _end_changes(self) -> Sequence[tuple[object, bool | None]]:
-        """Return whose change is over, one way or the other; a change in two steps is over after the second one."""
+        """Return whose change is over, one way or the other: sealed, or replaced by another leader."""
         if not self._changes:
             return ()
-        log, joint = self.core.log, self.core.configuration.joint
-        over = [change for change in self._changes if change.index <= log.committed and not joint]
-        self._changes = [change for change in self._changes if change not in over]
-        return [
-            (change.owner, None if (term := log.term(change.index)) is None else term == change.term) for change in over
-        ]
+        ended: list[tuple[object, bool | None]] = []
+        still_open: list[_OpenChange] = []
+        log = self.core.log
+        for change in self._changes:
+            term = log.term(change.index)
+            if change.index > log.committed:
+                still_open.append(change)
+            elif term is None or term != change.term:
+                ended.append((change.owner, None if term is None else False))
+            elif change.grows or log.step.sealed:
+                ended.append((change.owner, True))
+            else:
+                still_open.append(change)
+        self._changes = still_open
+        return ended
 
     def _unwrap(self, entries: Sequence[Entry]) -> tuple[list[Entry], list[tuple[int, Proposal]]]:
         """Return the entries as the machine sees them, and which of them settle proposals made here."""

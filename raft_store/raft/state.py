@@ -10,6 +10,7 @@ import msgspec
 from raft_store.engine import Index, MemberId, Term
 from raft_store.raft import messages as m
 from raft_store.raft.log import Log
+from raft_store.raft.membership import Configuration
 from raft_store.raft.messages import NOBODY
 from raft_store.raft.progress import Progress
 from raft_store.raft.reads import ReadRounds
@@ -60,8 +61,7 @@ class State:
         self.leader = NOBODY
         self.snapshot = log.base  # the newest one on our disk; never behind log.base
         self.transferee = NOBODY  # whom we hand leadership to
-        self.configuration = log.configuration  # in effect
-        self._configured_at = log.configured_at
+        self._step = log.step
         self._random = random
         self._logger = logger
         self._saved_state = hard_state
@@ -84,35 +84,37 @@ class State:
     # -- the group ---------------------------------------------------------------------------------------------------
 
     @property
+    def configuration(self) -> Configuration:
+        """The members as far as we know them to be agreed on: this is in effect."""
+        return self._step.configuration
+
+    @property
     def peers(self) -> Sequence[MemberId]:
         """The other members, learners among them, in the order of their ids."""
         return sorted(self.configuration.members - {self.member})
 
     @property
     def removed(self) -> bool:
-        """Whether the group has agreed to go on without us, for ever."""
-        return self.member in self.configuration.removed
+        """Whether the group goes on without us, for ever, and needs us no more."""
+        return self._step.sealed and self.member in self.configuration.removed
 
     def _commit_to(self, index: Index) -> bool:
-        """Raise the commit mark; return whether another configuration takes effect by it."""
+        """Raise the commit mark; return whether another configuration takes effect by it, or is sealed."""
         self.log.commit_to(index)
-        if self.log.configured_at == self._configured_at:
+        if (step := self.log.step) == self._step:
             return False
-        self._configured_at = self.log.configured_at
-        before, now = self.configuration, self.log.configuration
-        if now == before:
-            return False  # a snapshot brought what we knew
-        self.configuration = now
-        self._logger.info(
-            "group changed member=%d index=%d voters=%s outgoing=%s learners=%s",
-            self.member,
-            self._configured_at,
-            sorted(now.voters),
-            sorted(now.outgoing),
-            sorted(now.learners),
-        )
+        before, self._step = self._step, step
+        if (now := self.configuration) != before.configuration:
+            self._logger.info(
+                "group changed member=%d index=%d voters=%s outgoing=%s learners=%s",
+                self.member,
+                self._step.index,
+                sorted(now.voters),
+                sorted(now.outgoing),
+                sorted(now.learners),
+            )
         if self.removed:
-            self._logger.info("was removed from the group member=%d index=%d", self.member, self._configured_at)
+            self._logger.info("was removed from the group member=%d index=%d", self.member, self._step.index)
         return True
 
     # -- sending -----------------------------------------------------------------------------------------------------

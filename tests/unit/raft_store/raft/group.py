@@ -173,8 +173,8 @@ class Group:
         """Deliver what is under way and what that causes, until all is quiet; ``choose``: what else is lost."""
         while self.under_way:
             message = self.under_way.pop(0)
-            desk = self.desks[message.to]
-            lost = not desk.up or (message.sender, message.to) in self.cuts or not choose(message)
+            desk = self.desks.get(message.to)
+            lost = desk is None or not desk.up or (message.sender, message.to) in self.cuts or not choose(message)
             self._tell(render(message) + ("  (lost)" if lost else ""))
             if lost:
                 continue

@@ -5,9 +5,11 @@ from contextlib import nullcontext
 import pytest
 
 from raft_store.engine import Change, ChangeKind, ChangeRefused, Index, MemberId, Refusal
+from raft_store.raft import messages as m
 from raft_store.raft.membership import (
     Configuration,
     History,
+    Step,
     alone,
     changed,
     check_prudent,
@@ -164,7 +166,7 @@ def test_a_history_is_cut_and_compacted_with_its_log():
     history = History(Index(0), group(1))
     history.add(Index(5), group(1, 2))
     history.add(Index(9), group(1, 2, 3))
-    assert [history.at(Index(i))[1] for i in (4, 5, 8, 9, 20)] == [
+    assert [history.at(Index(i)).configuration for i in (4, 5, 8, 9, 20)] == [
         group(1),
         group(1, 2),
         group(1, 2),
@@ -172,7 +174,7 @@ def test_a_history_is_cut_and_compacted_with_its_log():
         group(1, 2, 3),
     ]
     history.compact(Index(7))
-    assert (history.at(Index(7)), history.newest) == ((5, group(1, 2)), 9)
+    assert (history.at(Index(7)), history.newest) == (Step(5, group(1, 2), sealed=True), 9)
     history.cut(Index(9))
     assert history.newest == 5
 
@@ -192,23 +194,62 @@ def test_a_change_that_another_leader_replaces_was_surely_not_made():
     assert desk[1].core.configuration.voters == {1, 2, 3}
 
 
-def test_a_change_survives_the_restart_of_everybody():
+def test_what_a_restarted_member_knows_of_its_group():
     """Nothing but the log says who the members are, and a commit mark is not on disk."""
     desk = Group(3)
     desk.elect(1)
     desk.change(1, ("REMOVE", 3))
     desk.deliver()
     desk.change(1, ("ADD_LEARNER", 4))
+    desk.deliver(lambda message: not carries(message, 5))
+    assert desk[1].core.configuration.learners == {4}
+    desk.crash(2)
+    desk.start(2)
+    # The second change proves the first one committed; its own seal did not arrive.
+    assert (desk[2].core.configuration.voters, desk[2].core.configuration.learners) == ({1, 2}, frozenset())
+    desk.crash(1)
+    desk.start(1)
+    assert desk[1].core.configuration.learners == {4}
+
+
+def test_the_last_of_two_members_can_restart_alone():
+    """What the seal is for: nobody is left to ask."""
+    desk = Group(2)
+    desk.elect(2)
+    desk.change(2, ("REMOVE", 1))
     desk.deliver()
-    for member in (1, 2):
-        desk.crash(member)
-        desk.start(member)
-        # The second change proves the first one committed; the second is not known to be.
-        assert desk[member].core.configuration.voters == {1, 2}
-        assert desk[member].core.configuration.learners == frozenset()
-    desk.crash(3)
+    assert desk[2].changes == [("change", True)]
+    desk.crash(1)
+    desk.crash(2)
+    desk.start(2)
+    desk.tick(2)
+    assert desk[2].core.role.value == "leader"
+    desk.propose(2, b"alone")
+    assert desk[2].values == [b"alone"]
+
+
+def test_a_removed_leader_is_there_until_the_others_know():
+    """4.2.2: the only one who knows is no voter any more, and has more in its log than the voter."""
+    desk = Group(2)
     desk.elect(1)
-    assert desk[2].core.configuration.learners == {4}
+    desk.change(1, ("REMOVE", 1))
+    desk.propose(1, b"a")
+    desk.deliver(lambda message: not carries(message, 3))
+    assert (desk[1].core.role.value, desk[1].core.removed, desk[1].changes) == ("leader", False, [])
+    desk.crash(1)
+    desk.start(1)
+    # It lacks a vote in the newest configuration of its log; member 2 lacks entries. Together they get on.
+    desk.forget_leader(2)
+    desk.lose_patience(1)
+    desk.deliver()
+    assert desk[1].core.removed
+    assert desk[2].core.role.value == "leader"
+    assert desk[2].values == [b"a"]
+
+
+def carries(message, index):
+    """Whether a message is an append with the entry at ``index``."""
+    return isinstance(message, m.Append) and any(entry.index == index for entry in message.entries)
 
 
 def test_a_snapshot_carries_the_group():
