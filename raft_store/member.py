@@ -131,7 +131,7 @@ class Member:
         await self.engine.start(self.machine)
         self.backend.member = self.engine.status().member  # one that joins is told its id
         try:
-            methods = guard_learners(self._services().methods(), lambda: self._learns)
+            methods = guard_learners(self._services().methods(), self._still_learns)
             self._server, self._health = make_server(methods, self.guard, self.calls)
             self.client_port = _bind(self._server, self.config.client_listen, self.config.client_tls)
             await self._server.start()
@@ -151,6 +151,10 @@ class Member:
             self.config.engine,
             self.machine.store.revision,
         )
+
+    def _still_learns(self) -> bool:
+        # The pulse has an answer that costs nothing; whoever was just promoted serves at once.
+        return self._learns and self.engine.status().role == "learner"
 
     def _fail(self, exc: Exception) -> None:
         self.failure = exc
