@@ -129,7 +129,9 @@ class Member:
     async def start(self) -> None:
         """Recover, join the group, then let clients in. Raises OSError if an address is taken."""
         await self.engine.start(self.machine)
-        self.backend.member = self.engine.status().member  # one that joins is told its id
+        status = self.engine.status()
+        self.backend.member = status.member  # one that joins is told its id
+        self._learns = status.role == "learner"
         try:
             methods = guard_learners(self._services().methods(), self._still_learns)
             self._server, self._health = make_server(methods, self.guard, self.calls)
