@@ -146,6 +146,9 @@ class Engine(Protocol):
         A read of the machine afterwards is linearizable. Raises NoLeader, ProposalTimedOut, Stopped.
         """
 
+    async def step_aside(self) -> None:
+        """Hand leadership over if we have it, so that nobody misses us when we stop; gives up quickly, never raises."""
+
     def status(self) -> MemberStatus:
         """Return this member's view; never waits."""
 

@@ -77,7 +77,7 @@ def _members(config: Config) -> dict[MemberId, str]:
 def _native_config(config: Config, *, force_new_cluster: bool) -> NativeConfig:
     wished = {
         name: value
-        for name in ("tick_ms", "heartbeat_ticks", "election_ticks", "snapshot_entries")
+        for name in ("tick_ms", "heartbeat_ticks", "election_ticks", "snapshot_entries", "lease_reads")
         if (value := getattr(config.raft, name)) is not None
     }
     return NativeConfig(
@@ -175,7 +175,8 @@ class Member:
         self._http = await serve(observer.routes(), self.config.metrics_listen)
 
     async def stop(self) -> None:
-        """Let clients go, then stop taking part."""
+        """Let another member lead, let clients go, then stop taking part."""
+        await self.engine.step_aside()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
