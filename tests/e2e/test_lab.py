@@ -151,6 +151,7 @@ def test_status_counts_masters_and_says_what_it_means(lab):
     assert "3 of 3 masters" in text
     masters = lab.status()["masters"]
     assert Counter(each["role"] for each in masters) == {"leader": 1, "follower": 2}
+    assert lab.trireme("kubeconfig").strip() == lab.env["KUBECONFIG"]
 
 
 def test_etcdctl_works_on_the_store(lab):
