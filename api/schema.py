@@ -7,9 +7,10 @@ computes its patches from them.
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from api.custom.published import published, root_name
 from api.kinds.table import Kind
 from api.merge_keys import RETAIN_KEYS, ListRule, list_rule
-from api.meta import DeleteOptions, ListMeta, Status
+from api.meta import DeleteOptions, ListMeta, ObjectMeta, Status
 from api.shapes import AnyJson, Field, ListOf, MapOf, Scalar, Shape, StructOf, fields_of
 from api.struct import ApiStruct
 
@@ -48,6 +49,8 @@ _REQUIRED = frozenset(
 _BASE64 = frozenset({("Secret", "data"), ("ConfigMap", "binary_data")})
 
 Schema = dict[str, Any]
+# OpenAPI version -> what a reference starts with.
+PREFIXES = {2: "#/definitions/", 3: "#/components/schemas/"}
 
 
 def definition_name(model: type[ApiStruct]) -> str:
@@ -60,18 +63,23 @@ def definition_name(model: type[ApiStruct]) -> str:
     return f"{package}.{name}"
 
 
+def kind_name(kind: Kind) -> str:
+    """Return the definition name of a kind: ``io.k8s.api.core.v1.Pod``, ``com.example.stable.v1.CronTab``."""
+    return root_name(kind.group, kind.version, kind.kind) if kind.custom is not None else definition_name(kind.model)
+
+
 def list_name(kind: Kind) -> str:
     """Return the definition name of a kind's list."""
-    package = definition_name(kind.model).rpartition(".")[0]
-    return f"{package}.{kind.kind}List"
+    package = kind_name(kind).rpartition(".")[0]
+    return f"{package}.{kind.list_kind}"
 
 
-def definitions(kinds: Iterable[Kind], *, prefix: str) -> dict[str, Schema]:
+def definitions(kinds: Iterable[Kind], *, version: int) -> dict[str, Schema]:
     """Return name -> schema for the kinds, their lists and every struct that they reach, in order of name.
 
-    prefix: what a reference starts with: "#/definitions/" in v2, "#/components/schemas/" in v3.
+    version: of OpenAPI, 2 or 3.
     """
-    writer = _Writer(prefix)
+    writer = _Writer(version)
     for kind in kinds:
         writer.add_kind(kind)
     for model in (Status, DeleteOptions):
@@ -85,8 +93,9 @@ def group_version_kind(kind: Kind) -> dict[str, str]:
 
 
 class _Writer:
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
+    def __init__(self, version: int) -> None:
+        self._version = version
+        self._prefix = PREFIXES[version]
         self.found: dict[str, Schema] = {
             QUANTITY: {"type": "string"},
             INT_OR_STRING: {"type": "string", "format": "int-or-string"},
@@ -94,18 +103,25 @@ class _Writer:
         }
 
     def add_kind(self, kind: Kind) -> None:
-        self.add(kind.model)
         own = group_version_kind(kind)
-        self.found[definition_name(kind.model)]["x-kubernetes-group-version-kind"] = [own]
+        name = kind_name(kind)
+        if kind.custom is not None:
+            self.add(ObjectMeta)
+            head = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}}
+            head["metadata"] = self._reference(definition_name(ObjectMeta))
+            self.found[name] = published(kind.custom.document, head, version=self._version)
+        else:
+            self.add(kind.model)
+        self.found[name]["x-kubernetes-group-version-kind"] = [own]
         if "list" in kind.verbs:
             self.add(ListMeta)
-            items = {"type": "array", "items": self._reference(definition_name(kind.model))}
+            items = {"type": "array", "items": self._reference(name)}
             properties = {"apiVersion": {"type": "string"}, "items": items, "kind": {"type": "string"}}
             self.found[list_name(kind)] = {
                 "type": "object",
                 "required": ["items"],
                 "properties": {**properties, "metadata": self._reference(definition_name(ListMeta))},
-                "x-kubernetes-group-version-kind": [{**own, "kind": f"{kind.kind}List"}],
+                "x-kubernetes-group-version-kind": [{**own, "kind": kind.list_kind}],
             }
 
     def add(self, model: type[ApiStruct]) -> None:

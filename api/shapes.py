@@ -1,5 +1,6 @@
 """What JSON each struct stands for, as data: the decoder, the patcher and the OpenAPI writer all walk these shapes."""
 
+import sys
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin
@@ -64,6 +65,10 @@ _QUANTITIES_OF = {
 }
 
 
+# Fields that hold plain JSON and still have the shape of a struct of their module.
+_JSON_IN_SHAPE = {("CustomResourceValidation", "open_apiv3_schema"): "JSONSchemaProps"}
+
+
 def _is_quantity(model: type[ApiStruct], attribute: str) -> bool:
     return attribute in _QUANTITIES or attribute in _QUANTITIES_OF.get(model.__name__, ())
 
@@ -90,6 +95,8 @@ def fields_of(model: type[ApiStruct]) -> dict[str, Field]:
     fields = {}
     for info in msgspec.structs.fields(model):
         shape = _shape(info.type, quantity=_is_quantity(model, info.name))
+        if (struct := _JSON_IN_SHAPE.get((model.__name__, info.name))) is not None:
+            shape = StructOf(getattr(sys.modules[model.__module__], struct))
         # By the rules of ApiStruct a factory other than an empty container marks what is always written.
         required = info.default_factory is not msgspec.NODEFAULT and info.default_factory not in (dict, list)
         fields[info.encode_name] = Field(info.name, info.encode_name, shape, required)

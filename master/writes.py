@@ -15,7 +15,9 @@ from api.errors import (
     AlreadyExists,
     BadRequest,
     Fault,
+    MethodNotAllowed,
     NotFound,
+    UnsupportedMediaType,
     already_exists,
     conflict,
     invalid,
@@ -67,6 +69,8 @@ class Writer:
     ) -> Written:
         """Store a new object; a generated name that is taken is generated again."""
         owner = self._modifier.owner(kind)
+        if owner.custom is not None and owner.custom.terminating:
+            raise MethodNotAllowed("create not allowed while custom resource definition is terminating")
         obj, warnings = self._decode(kind, document, options)
         generated = not obj.metadata.name and bool(obj.metadata.generate_name)
         for attempt in range(ATTEMPTS):
@@ -251,7 +255,7 @@ class Writer:
         owner, old = self._modifier.owner(kind), stored.obj
         _check_identity(owner, stored, new)
         if subresource == "scale":
-            new, subresource = with_scale(old, new), ""
+            new, subresource = with_scale(owner, old, new), ""
         new = PREPARE[subresource](owner, old, new)
         new = self._tracked(owner, old, new, subresource, options) if managed is None else _with_managed(new, managed)
         attributes = Attributes(
@@ -268,7 +272,9 @@ class Writer:
         new = await self._chain.mutate(attributes, new)
         if (claimant := self._modifier.claimant(owner)) is not None and not subresource:
             new = claimant.complete(old, new, ())
-        if subresource != "status" and (faults := faults_on_update(owner, _bare(old), new)):
+        if (subresource != "status" or owner.custom is not None) and (
+            faults := faults_on_update(owner, _bare(old), new)
+        ):
             raise invalid(owner.kind, stored.name, faults, group=owner.group)
         await self._chain.judge(msgspec.structs.replace(attributes, obj=new))
         return Gone(new) if is_released(owner, new) else new
@@ -352,6 +358,11 @@ def _patched(document: dict[str, Any], patch: Any, patch_type: str, kind: Kind) 
             return patches.apply_json_patch(document, patch)
         case "merge":
             return patches.apply_merge_patch(document, patch)
+        case "strategic" if kind.custom is not None:
+            raise UnsupportedMediaType(
+                "the body of the request was in an unknown format - accepted media types include: "
+                "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+            )
         case "strategic":
             return patches.apply_strategic_merge(document, patch, kind.model)
     raise BadRequest(f"unknown patch type {patch_type!r}")

@@ -31,7 +31,7 @@ def v2_document(kinds: tuple[Kind, ...]) -> dict[str, Any]:
         "swagger": "2.0",
         "info": _info(),
         "paths": PathWriter(2).paths(kinds),
-        "definitions": schema.definitions(kinds, prefix="#/definitions/"),
+        "definitions": schema.definitions(kinds, version=2),
     }
 
 
@@ -41,7 +41,7 @@ def v3_document(kinds: tuple[Kind, ...]) -> dict[str, Any]:
         "openapi": "3.0.0",
         "info": _info(),
         "paths": PathWriter(3).paths(kinds),
-        "components": {"schemas": schema.definitions(kinds, prefix="#/components/schemas/")},
+        "components": {"schemas": schema.definitions(kinds, version=3)},
     }
 
 
@@ -65,18 +65,30 @@ class Documents:
     def __init__(self, table: Table) -> None:
         self._table = table
         self._kinds: tuple[Kind, ...] = ()
+        self._version = -1  # of the table
         self._made: dict[tuple[str, str], tuple[bytes, str]] = {}  # (form, root) -> (document, hash)
 
     def serve(self, request: web.BaseRequest, version: str, rest: str) -> Answer:
         """Return the document; raises NotFound for one that is not served."""
-        kinds = tuple(self._table)
-        if kinds != self._kinds:
-            self._kinds, self._made = kinds, {}
+        self._follow_table()
         if version == "v2" and not rest:
             return self._v2(request)
         if version == "v3":
             return self._v3(request, rest) if rest else self._index()
         raise unknown_path()
+
+    def _follow_table(self) -> None:
+        """Forget the documents of what has changed: a new custom kind leaves those of other groups as they are."""
+        if self._table.version == self._version:
+            return
+        former = self._roots()
+        self._kinds, self._version = tuple(self._table), self._table.version
+        present = self._roots()
+        self._made = {
+            (form, root): made
+            for (form, root), made in self._made.items()
+            if form == "v3" and former.get(root) == present.get(root)
+        }
 
     def _document(
         self, form: str, root: str, make: Callable[[tuple[Kind, ...]], bytes], kinds: tuple[Kind, ...]
