@@ -55,21 +55,19 @@ def _accept(definition: CustomResourceDefinition, taken: _Taken) -> tuple[Custom
     for attribute, reason, used in (
         ("plural", "PluralConflict", taken.resources),
         ("singular", "SingularConflict", taken.resources),
+        ("short_names", "ShortNamesConflict", taken.resources),
         ("kind", "KindConflict", taken.kinds),
         ("list_kind", "ListKindConflict", taken.kinds),
     ):
-        name = getattr(wanted, attribute)
-        if name in used:
-            problems.append((reason, f'"{name}" is already in use'))
+        value = getattr(wanted, attribute)
+        names_wanted = (value,) if isinstance(value, str) else value
+        if clashing := [name for name in names_wanted if name in used]:
+            problems.append((reason, ", ".join(f'"{name}" is already in use' for name in clashing)))
         else:
-            fields[attribute] = name
-    if clashing := [name for name in wanted.short_names if name in taken.resources]:
-        problems.append(("ShortNamesConflict", ", ".join(f'"{name}" is already in use' for name in clashing)))
-    else:
-        fields["short_names"] = wanted.short_names
+            fields[attribute] = value
     names = replace(accepted, **fields)
     if problems:
-        reason, message = problems[0]
+        reason, message = problems[-1]  # as the real server: the last one found
         return names, Condition(type="NamesAccepted", status="False", reason=reason, message=message)
     return names, Condition(type="NamesAccepted", status="True", reason="NoConflicts", message="no conflicts found")
 
