@@ -48,8 +48,8 @@ class _Walker:
 
     def walk(self, value: Any, shape: Shape, path: str) -> Any:
         match shape:
-            case AnyJson():
-                return value
+            case AnyJson(raw):
+                return msgspec.Raw(_encoder.encode(value)) if raw else value
             case Scalar():
                 return self._scalar(value, shape.name, path)
             case ListOf(items):

@@ -18,6 +18,8 @@ class Scalar(NamedTuple):
 class AnyJson(NamedTuple):
     """Any JSON at all: a field whose shape the API leaves to somebody else."""
 
+    raw: bool = False  # kept as its bytes, since hardly anybody looks inside
+
 
 class ListOf(NamedTuple):
     """A JSON array."""
@@ -81,7 +83,7 @@ def _shape(annotation: Any, *, quantity: bool) -> Shape:
         return StructOf(annotation)
     if quantity and annotation is str:
         return Scalar("quantity")
-    return _SCALARS.get(annotation) or AnyJson()
+    return _SCALARS.get(annotation) or AnyJson(raw=annotation is msgspec.Raw)
 
 
 @cache
