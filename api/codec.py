@@ -17,7 +17,7 @@ from api.custom.pruning import ROOT
 from api.errors import BadRequest
 from api.kinds.table import Kind
 from api.meta import ObjectMeta, Resource
-from api.shapes import AnyJson, ListOf, MapOf, Scalar, Shape, StructOf, fields_of
+from api.shapes import AnyJson, Deduced, ListOf, MapOf, ObjectOf, Scalar, Shape, StructOf, fields_of
 
 _encoder = msgspec.json.Encoder()
 
@@ -50,8 +50,10 @@ class _Walker:
 
     def walk(self, value: Any, shape: Shape, path: str) -> Any:
         match shape:
-            case AnyJson():
-                return value
+            case AnyJson(raw):
+                return msgspec.Raw(_encoder.encode(value)) if raw else value
+            case ObjectOf() | Deduced():
+                return value  # a custom kind's own schema sees to it
             case Scalar():
                 return self._scalar(value, shape.name, path)
             case ListOf(items):

@@ -11,7 +11,7 @@ from api.custom.published import published, root_name
 from api.kinds.table import Kind
 from api.merge_keys import RETAIN_KEYS, ListRule, list_rule
 from api.meta import DeleteOptions, ListMeta, ObjectMeta, Status
-from api.shapes import AnyJson, Field, ListOf, MapOf, Scalar, Shape, StructOf, fields_of
+from api.shapes import AnyJson, Deduced, Field, ListOf, MapOf, ObjectOf, Scalar, Shape, StructOf, fields_of
 from api.struct import ApiStruct
 
 META = "io.k8s.apimachinery.pkg.apis.meta.v1"
@@ -149,7 +149,7 @@ class _Writer:
 
     def _schema(self, shape: Shape) -> Schema:
         match shape:
-            case AnyJson():
+            case AnyJson() | ObjectOf() | Deduced():
                 return {"type": "object"}
             case Scalar("quantity"):
                 return self._reference(QUANTITY)

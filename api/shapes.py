@@ -1,12 +1,14 @@
 """What JSON each struct stands for, as data: the decoder, the patcher and the OpenAPI writer all walk these shapes."""
 
 import sys
+from collections.abc import Mapping
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 
+from api.merge_keys import ListRule
 from api.struct import ApiStruct
 
 
@@ -18,6 +20,8 @@ class Scalar(NamedTuple):
 
 class AnyJson(NamedTuple):
     """Any JSON at all: a field whose shape the API leaves to somebody else."""
+
+    raw: bool = False  # kept as its bytes, since hardly anybody looks inside
 
 
 class ListOf(NamedTuple):
@@ -38,7 +42,18 @@ class StructOf(NamedTuple):
     model: type[ApiStruct]
 
 
-Shape = Scalar | AnyJson | ListOf | MapOf | StructOf
+class ObjectOf(NamedTuple):
+    """A JSON object whose fields a custom kind's schema names."""
+
+    fields: Mapping[str, "tuple[Shape, ListRule | None]"]  # name -> shape, and how it merges if it is a list
+    rest: "Shape"  # of any other field
+
+
+class Deduced(NamedTuple):
+    """JSON whose shape follows from the value: objects have fields, lists are taken as a whole."""
+
+
+Shape = Scalar | AnyJson | ListOf | MapOf | StructOf | ObjectOf | Deduced
 
 
 class Field(NamedTuple):
@@ -86,7 +101,7 @@ def _shape(annotation: Any, *, quantity: bool) -> Shape:
         return StructOf(annotation)
     if quantity and annotation is str:
         return Scalar("quantity")
-    return _SCALARS.get(annotation) or AnyJson()
+    return _SCALARS.get(annotation) or AnyJson(raw=annotation is msgspec.Raw)
 
 
 @cache

@@ -367,5 +367,5 @@ def _version(revision: int, *, any_version: bool) -> str:
 
 
 def _options(user: User, request: pb.CreateRequest | pb.UpdateRequest | pb.PatchRequest) -> WriteOptions:
-    manager = request.field_manager or user.name
+    manager = request.field_manager or ("kubelet" if user.name.startswith("system:node:") else user.name)
     return WriteOptions(user=user, dry_run=request.dry_run, field_manager=manager, field_validation="Ignore")

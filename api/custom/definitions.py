@@ -10,6 +10,7 @@ from api.custom import jsonpath
 from api.custom.kind import Custom, PrinterColumn, ScalePaths
 from api.custom.objects import CustomObject
 from api.custom.schema import ANYTHING, parse
+from api.custom.shape import root_shape
 from api.kinds.extensions import (
     CustomResourceDefinition,
     CustomResourceDefinitionNames,
@@ -97,6 +98,7 @@ def _custom(
     names: CustomResourceDefinitionNames,
 ) -> Custom:
     document: Mapping[str, Any] = (version.schema.open_apiv3_schema if version.schema else None) or {}
+    schema = parse(document) if document else ANYTHING
     api_version = f"{definition.spec.group}/{version.name}"
     warning = version.deprecation_warning or f"{api_version} {names.kind} is deprecated"
     return Custom(
@@ -106,7 +108,8 @@ def _custom(
         list_kind=names.list_kind or f"{names.kind}List",
         storage_version=storage.name if (storage := storage_version(definition)) is not None else "",
         document=document,
-        schema=parse(document) if document else ANYTHING,
+        schema=schema,
+        shape=root_shape(schema),
         columns=tuple(
             PrinterColumn(each.name, each.type, each.json_path, each.format, each.description, each.priority or 0)
             for each in version.additional_printer_columns

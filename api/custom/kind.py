@@ -13,6 +13,7 @@ from api.custom.schema import ABSENT, Schema
 from api.errors import Fault
 from api.faults import required
 from api.meta import Resource
+from api.shapes import Shape
 
 _encoder = msgspec.json.Encoder()
 
@@ -50,6 +51,7 @@ class Custom(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     storage_version: str
     document: Mapping[str, Any]  # the schema as the definition has it, for OpenAPI
     schema: Schema
+    shape: Shape  # for server-side apply
     columns: tuple[PrinterColumn, ...] = ()
     scale: ScalePaths | None = None
     selectable: Mapping[str, Callable[[Resource], str]] = {}  # label -> getter

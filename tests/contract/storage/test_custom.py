@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.errors import BadRequest, Invalid, MethodNotAllowed, NotFound, UnsupportedMediaType
+from api.errors import BadRequest, Conflict, Invalid, MethodNotAllowed, NotFound, UnsupportedMediaType
 from client.etcd import EtcdClient
 from client.resources import EventType
 from master.controllers.definitions import DefinitionController
@@ -34,6 +34,17 @@ SPEC: dict[str, Any] = {
         "size": {"type": "integer", "minimum": 1},
         "color": {"type": "string", "default": "red"},
         "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+        "tags": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+        "parts": {
+            "type": "array",
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["name"],
+            "items": {
+                "type": "object",
+                "required": ["name"],
+                "properties": {"name": {"type": "string"}, "count": {"type": "integer"}},
+            },
+        },
     },
 }
 
@@ -85,7 +96,7 @@ def widget(name: str, **spec: Any) -> dict[str, Any]:
 async def until(done: Callable[[], Any]) -> None:
     """Wait, not for long, for what controllers and caches do; ``done`` may be a coroutine function."""
     async with asyncio.timeout(8):
-        while not (await found if inspect.isawaitable(found := done()) else found):
+        while not (await found if inspect.isawaitable(found := done()) else found):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
 
 
@@ -239,6 +250,34 @@ class TestObjects:
         with pytest.raises(UnsupportedMediaType):
             await custom.patch(WIDGETS, "a", {"spec": {"size": 1}}, "strategic")
 
+    async def test_server_side_apply(self, custom: Cluster) -> None:
+        def intent(**spec: Any) -> dict[str, Any]:
+            return {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a"}, "spec": spec}
+
+        one = intent(size=1, tags=["x"], parts=[{"name": "p", "count": 1}], free={"k": 1})
+        made = await custom.patch(WIDGETS, "a", one, "apply", field_manager="one")
+        (entry,) = made["metadata"]["managedFields"]
+        assert entry["fieldsV1"]["f:spec"] == {
+            "f:size": {},
+            "f:tags": {'v:"x"': {}},
+            "f:parts": {'k:{"name":"p"}': {".": {}, "f:name": {}, "f:count": {}}},
+            "f:free": {"f:k": {}},
+        }
+        two = intent(tags=["y"], parts=[{"name": "q", "count": 2}], free={"l": 2})
+        both = await custom.patch(WIDGETS, "a", two, "apply", field_manager="two")
+        assert both["spec"] == {
+            "size": 1, "color": "red", "tags": ["x", "y"], "free": {"k": 1, "l": 2},
+            "parts": [{"name": "p", "count": 1}, {"name": "q", "count": 2}],
+        }  # fmt: skip
+        with pytest.raises(Conflict, match=r"\.spec\.size"):
+            await custom.patch(WIDGETS, "a", intent(size=5), "apply", field_manager="two")
+        less = await custom.patch(WIDGETS, "a", intent(size=1), "apply", field_manager="one")
+        assert less["spec"] == {
+            "size": 1, "color": "red", "tags": ["y"], "free": {"l": 2}, "parts": [{"name": "q", "count": 2}],
+        }  # fmt: skip
+        with pytest.raises(BadRequest, match="field not declared in schema"):
+            await custom.patch(WIDGETS, "a", intent(sise=5), "apply", field_manager="two")
+
     async def test_selectable_fields(self, custom: Cluster) -> None:
         for name, color in (("a", "blue"), ("b", "red")):
             await custom.create(WIDGETS, widget(name, color=color))
@@ -307,7 +346,8 @@ class TestVersions:
         events = custom.registry.watch(custom.kind(WIDGETS), Query())
         assert await anext(events) == ()
         await custom.update(DEFINITIONS, changed)
-        assert not [batch async for batch in events]  # watches end: their clients come back to the new schema
+        seen = [event.type async for batch in events for event in batch]
+        assert seen == [EventType.ADDED]  # and then the watch ends: its client comes back to the new schema
         assert (await custom.get(WIDGETS, "a"))["spec"] == {"size": 1, "shape": "round"}
         patched = await custom.patch(WIDGETS, "a", {"spec": {"size": 2}})
         assert patched["spec"] == {"size": 2, "shape": "round"}
