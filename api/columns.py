@@ -75,7 +75,8 @@ def _custom_layout(custom: Custom) -> _Layout:
     shown = (Column(each.name, each.type, each.format, each.priority, each.description) for each in own)
 
     def cells(obj: CustomObject, now: float) -> Cells:
-        document = {**to_plain(obj), "metadata": msgspec.to_builtins(obj.metadata)}
+        meta = msgspec.structs.replace(obj.metadata, managed_fields=())
+        document = {**to_plain(obj), "metadata": msgspec.to_builtins(meta)}
         return [obj.metadata.name, *(_custom_cell(each, document, now) for each in own)]
 
     return _Layout((Column("Name", format="name"), *shown), cells)

@@ -7,7 +7,9 @@ computes its patches from them.
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from api import descriptions
 from api.custom.published import published, root_name
+from api.kinds.extensions import CustomResourceDefinition
 from api.kinds.table import Kind
 from api.merge_keys import RETAIN_KEYS, ListRule, list_rule
 from api.meta import DeleteOptions, ListMeta, ObjectMeta, Status
@@ -18,13 +20,14 @@ META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 TIME = f"{META}.Time"
+EXTENSIONS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1"
 # Module -> the package its structs are published under, for those that do not bear the group's name.
 _PACKAGES = {
     "api.meta": META,
     "api.kinds.pods": "io.k8s.api.core.v1",
     "api.kinds.volumes": "io.k8s.api.core.v1",
     "api.kinds.runtime": "io.k8s.api.node.v1",
-    "api.kinds.extensions": "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1",
+    "api.kinds.extensions": EXTENSIONS,
 }
 # The module has both versions of autoscaling; these are the older one's, all others the newer one's.
 _AUTOSCALING_V1 = frozenset({
@@ -46,6 +49,16 @@ _REQUIRED = frozenset(
     volumes.PersistentVolumeClaimTemplate.spec
 """.split()
 )
+# Fields that hold JSON of any type: (struct, attribute) -> the definition that says so.
+_OF_ANY_TYPE = {
+    ("JSONSchemaProps", "default"): "JSON",
+    ("JSONSchemaProps", "example"): "JSON",
+    ("JSONSchemaProps", "enum"): "JSON",
+    ("JSONSchemaProps", "items"): "JSONSchemaPropsOrArray",
+    ("JSONSchemaProps", "additional_items"): "JSONSchemaPropsOrBool",
+    ("JSONSchemaProps", "additional_properties"): "JSONSchemaPropsOrBool",
+    ("JSONSchemaProps", "dependencies"): "JSONSchemaPropsOrStringArray",
+}
 _BASE64 = frozenset({("Secret", "data"), ("ConfigMap", "binary_data")})
 
 Schema = dict[str, Any]
@@ -107,8 +120,15 @@ class _Writer:
         name = kind_name(kind)
         if kind.custom is not None:
             self.add(ObjectMeta)
-            head = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}}
-            head["metadata"] = self._reference(definition_name(ObjectMeta))
+            texts = descriptions.of(CustomResourceDefinition)
+            head = {
+                field: self._described(schema, texts.get(field, ""))
+                for field, schema in (
+                    ("apiVersion", {"type": "string"}),
+                    ("kind", {"type": "string"}),
+                    ("metadata", self._reference(definition_name(ObjectMeta))),
+                )
+            }
             self.found[name] = published(kind.custom.document, head, version=self._version)
         else:
             self.add(kind.model)
@@ -128,12 +148,25 @@ class _Writer:
         name = definition_name(model)
         if name in self.found:
             return
-        schema: Schema = {"type": "object"}
+        texts = descriptions.of(model)
+        schema: Schema = {"description": texts[""]} if "" in texts else {}
+        schema["type"] = "object"
         self.found[name] = schema  # before its fields: structs may refer to themselves
         fields = fields_of(model)
         if required := [each.name for each in fields.values() if is_required(model, each)]:
             schema["required"] = required
-        schema["properties"] = {each.name: self._property(model, each) for each in fields.values()}
+        schema["properties"] = {
+            each.name: self._described(self._property(model, each), texts.get(each.name) or _of_struct(each.shape))
+            for each in fields.values()
+        }
+
+    def _described(self, schema: Schema, text: str) -> Schema:
+        if not text:
+            return schema
+        if "$ref" in schema and self._version == 3:
+            # Beside a reference v3 allows nothing.
+            return {"description": text, "allOf": [{"$ref": schema.pop("$ref")}], **schema}
+        return {"description": text, **schema}
 
     def _property(self, model: type[ApiStruct], field: Field) -> Schema:
         schema = self._schema(field.shape)
@@ -141,6 +174,8 @@ class _Writer:
             schema["additionalProperties"]["format"] = "byte"
         elif field.shape == Scalar("string") and _is_time(field.attribute):
             return self._reference(TIME)
+        elif (name := _OF_ANY_TYPE.get((model.__name__, field.attribute))) is not None:
+            return self._of_any_type(name, field.shape)
         if isinstance(field.shape, ListOf):
             schema |= dict(_list_extensions(list_rule(model.__name__, field.attribute)))
         if (model.__name__, field.attribute) in RETAIN_KEYS:
@@ -169,6 +204,17 @@ class _Writer:
                 self.add(model)
                 return self._reference(definition_name(model))
 
+    def _of_any_type(self, name: str, shape: Shape) -> Schema:
+        """Return a reference to a definition without a type, or a list or map of it."""
+        self.found.setdefault(f"{EXTENSIONS}.{name}", {})
+        reference = self._reference(f"{EXTENSIONS}.{name}")
+        match shape:
+            case ListOf():
+                return {"type": "array", "items": reference, "x-kubernetes-list-type": "atomic"}
+            case MapOf():
+                return {"type": "object", "additionalProperties": reference}
+        return reference
+
     def _reference(self, name: str) -> Schema:
         return {"$ref": self._prefix + name}
 
@@ -180,6 +226,11 @@ def is_required(model: type[ApiStruct], field: Field) -> bool:
     if f"{model.__module__.rpartition('.')[2]}.{model.__name__}.{field.name}" in _REQUIRED:
         return True
     return field.required and not (field.name in _BY_VALUE and isinstance(field.shape, StructOf))
+
+
+def _of_struct(shape: Shape) -> str:
+    """Return what is said of the struct that a field holds, for a field of which nothing is said."""
+    return descriptions.of(shape.model).get("", "") if isinstance(shape, StructOf) else ""
 
 
 def _is_time(attribute: str) -> bool:

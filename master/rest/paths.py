@@ -51,7 +51,7 @@ class Paths:
                 text = self._metrics.render(open_streams=len(self._streams))
                 return Answer(body=text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
             case ["openapi", version, *rest]:
-                return self._openapi.serve(request, version, "/".join(rest))
+                return await self._openapi.serve(request, version, "/".join(rest))
         raise unknown_path()
 
     def _document(self, request: web.BaseRequest, document: Any) -> Answer:

@@ -2,14 +2,18 @@
 
 import importlib
 import inspect
+import json
+from pathlib import Path
 
 import pytest
 
-from api import schema
+from api import descriptions, schema
+from api.kinds.pods import PodSpec
 from api.kinds.table import ROWS, TABLE
 from api.shapes import fields_of
 from api.struct import ApiStruct
 from tests.unit.api.test_kinds import CANDIDATES
+from tools import generate_descriptions
 from tools.generate_kinds import MODULES
 
 STRUCTS = [
@@ -29,6 +33,19 @@ def test_required_fields_are_those_of_the_published_document(struct):
         if set(model.attribute_map.values()) == set(fields_of(struct))
     ]
     assert ours in published
+
+
+def test_descriptions_are_those_of_the_published_document():
+    committed = json.loads((Path(descriptions.__file__).parent / "descriptions.json").read_text())
+    assert committed == generate_descriptions.describe_all()
+    assert "description of a pod" in descriptions.of(PodSpec)[""]
+
+
+def test_a_described_reference_stays_readable():
+    for version, described in ((2, "$ref"), (3, "allOf")):
+        pod = schema.definitions([TABLE.kind("v1", "Pod")], version=version)["io.k8s.api.core.v1.Pod"]
+        assert described in pod["properties"]["spec"]
+        assert pod["properties"]["spec"]["description"] == "PodSpec is a description of a pod."
 
 
 def references(value):
