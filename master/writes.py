@@ -167,7 +167,7 @@ class Writer:
         """Bring a manager's intent into an object, which is created if there is none."""
         managed_fields.check_manager(options.field_manager)
         owner = self._modifier.owner(kind)
-        intent = _intent(owner, to_owner(kind, intent), subresource)
+        intent = _intent(owner, to_owner(kind, owner, intent), subresource)
 
         async def alter(old: StoredObject) -> Outcome:
             _check_same_life(kind, old, intent)
@@ -335,7 +335,8 @@ class Writer:
         if kind.stored_as is not None:
             # Faults are told in the words of the face that the client used.
             codec.decode(kind, document, unknown=unknown)
-            kind, document = self._modifier.owner(kind), to_owner(kind, document)
+            owner = self._modifier.owner(kind)
+            kind, document = owner, to_owner(kind, owner, document)
             complete = dict(document)
             apply_defaults(kind, complete)
             return codec.decode(kind, complete), _warnings(unknown, options)

@@ -353,11 +353,13 @@ def _written_answer(
 
 def _answer(call: Call, form: Form, body: bytes, *, code: int = 200, warnings: tuple[str, ...] = ()) -> Answer:
     encoded = http.encode_as(body, form.media_type, pretty=call.pretty)
+    if call.target.kind.deprecated:
+        warnings = (call.target.kind.deprecated, *warnings)
     return Answer(code=code, body=encoded, content_type=form.media_type, warnings=warnings)
 
 
 def _list_metadata(page: Page) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"resourceVersion": str(page.revision)}
+    metadata: dict[str, Any] = {"resourceVersion": str(page.revision)} if page.revision else {}
     if page.continue_token:
         metadata["continue"] = page.continue_token
     if page.remaining is not None:
