@@ -17,9 +17,8 @@ from grpc_reflection.v1alpha import reflection
 from api.kinds.table import TABLE, Table
 from api.meta import Resource
 from client.etcd import EtcdClient
-from master.access.authentication import Authenticator
-from master.access.authorization import Authorizer
-from master.access.policies import RegistryPolicies
+from master.access.assembly import Access
+from master.access.token_requests import TokenRequests
 from master.access.user import SYSTEM_MASTERS, User
 from master.admission.chain import Chain
 from master.admission.namespace import NamespaceLifecycle
@@ -61,16 +60,25 @@ class Core:
         self.cache = WatchCache(table, self.storage)
         self.reader = Reader(self.cache, self.storage)
         world = Surroundings()
-        chain = Chain([NamespaceLifecycle(_find_namespace(table, self.cache, self.reader)), NodeRestriction()])
+        self.access = Access(config.access, table, self.reader)
+        self.authorizer = self.access.authorizer
         modifier = Modifier(
             self.cache,
             self.storage,
             leases=Leases(client),
             claimants=_claimants(config, table, self.cache, world.rng),
         )
+        chain = Chain([NamespaceLifecycle(_find_namespace(table, self.cache, self.reader)), NodeRestriction()])
         writer = Writer(modifier, chain, world=world)
-        self.registry = Registry(table, self.cache, self.reader, writer, modifier)
-        self.authorizer = Authorizer(RegistryPolicies(self.registry))
+        tokens = self.access.tokens
+        self.registry = Registry(
+            table,
+            self.cache,
+            self.reader,
+            writer,
+            modifier,
+            tokens=None if tokens is None else TokenRequests(table, tokens, self.access.lookup, chain),
+        )
 
 
 def _find_namespace(table: Table, cache: WatchCache, reader: Reader) -> Callable[[str], Awaitable[Resource | None]]:
@@ -204,14 +212,24 @@ async def run(config: MasterConfig) -> None:
         except OSError as error:
             raise CannotStart(f"[store_tls] {error}: make the files readable, or correct their paths") from error
         stack.push_async_callback(client.close)
-        core = Core(config, client)
+        try:
+            core = Core(config, client)
+        except (OSError, ValueError) as error:
+            raise CannotStart(f"[access] {error}: make the files readable, or correct their paths") from error
         leadership = Leadership(client, name=config.name, endpoint=config.store_endpoints[0])
         grpc_server = GrpcServer(config, core, client, leadership)
         await grpc_server.start()
         stack.push_async_callback(grpc_server.stop)
         agents = NodeAgents(_node_credentials(config))
         stack.push_async_callback(agents.close)
-        rest = RestServer(core.registry, Authenticator(), core.authorizer, agents=agents, address=config.api_address)
+        rest = RestServer(
+            core.registry,
+            core.access.authenticator,
+            core.authorizer,
+            agents=agents,
+            address=config.api_address,
+            documents=core.access.documents(config.api_address),
+        )
         try:
             await rest.start(*config.rest_listen, tls)
         except OSError as error:

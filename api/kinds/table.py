@@ -94,7 +94,7 @@ ROWS: tuple[Kind, ...] = (
     _row(core.Event, "events", "ev"),
     _row(core.ConfigMap, "configmaps", "cm"),
     _row(core.Secret, "secrets"),
-    _row(core.ServiceAccount, "serviceaccounts", "sa"),
+    _row(core.ServiceAccount, "serviceaccounts", "sa", subresources=("token",)),
     _row(core.ReplicationController, "replicationcontrollers", "rc", categories=_ALL, subresources=_SCALE),
     _row(pods.PodTemplate, "podtemplates"),
     _row(core.LimitRange, "limitranges", "limits"),

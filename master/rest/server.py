@@ -7,6 +7,8 @@ import logging
 import ssl
 import time
 import uuid
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -54,6 +56,7 @@ class RestServer:
 
     agents: the way to the node agents; without it logs, exec, attach and port-forward are refused.
     address: "ip:port" under which clients reach the API, shown in discovery.
+    documents: path -> (content type, document) of what is served as it is.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class RestServer:
         *,
         agents: NodeAgents | None = None,
         address: str = "",
+        documents: Mapping[str, tuple[str, Any]] | None = None,
     ) -> None:
         self._registry = registry
         self._authenticator = authenticator
@@ -72,7 +76,7 @@ class RestServer:
         self._handlers = Handlers(registry, self._streams, Reviews(authenticator, authorizer))
         self._connected = Streams(registry, agents, self._streams)
         self._metrics = Metrics()
-        self._paths = Paths(registry, self._metrics, self._streams, address=address)
+        self._paths = Paths(registry, self._metrics, self._streams, address=address, documents=documents or {})
         self._runner: web.ServerRunner | None = None
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
@@ -127,8 +131,11 @@ class RestServer:
     async def _user(self, request: web.BaseRequest) -> User:
         transport = request.transport
         certificate = transport.get_extra_info("peercert") if transport is not None else None
+        tls = transport.get_extra_info("ssl_object") if certificate and transport is not None else None
         user = await self._authenticator.authenticate(
-            certificate=certificate, authorization=request.headers.get("Authorization", "")
+            certificate=certificate,
+            authorization=request.headers.get("Authorization", ""),
+            encoded=tls.getpeercert(binary_form=True) if tls is not None else None,
         )
         return await impersonation.effective_user(user, request.headers, self._authorizer)
 
