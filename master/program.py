@@ -20,9 +20,7 @@ from client.etcd import EtcdClient
 from master.access.assembly import Access
 from master.access.token_requests import TokenRequests
 from master.access.user import SYSTEM_MASTERS, User
-from master.admission.chain import Chain
-from master.admission.namespace import NamespaceLifecycle
-from master.admission.noderestriction import NodeRestriction
+from master.admission.plugins import Settings, make_chain
 from master.allocation import ServiceClaims, ServiceNetwork
 from master.boot import BootObjects
 from master.cache import WatchCache
@@ -68,7 +66,13 @@ class Core:
             leases=Leases(client),
             claimants=_claimants(config, table, self.cache, world.rng),
         )
-        chain = Chain([NamespaceLifecycle(_find_namespace(table, self.cache, self.reader)), NodeRestriction()])
+        chain = make_chain(
+            self.access,
+            modifier,
+            find_namespace=_find_namespace(table, self.cache, self.reader),
+            settings=Settings(toleration_s=max(0, round(config.pod_eviction_s))),
+            rng=world.rng,
+        )
         writer = Writer(modifier, chain, world=world)
         tokens = self.access.tokens
         self.registry = Registry(

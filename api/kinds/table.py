@@ -14,6 +14,7 @@ from api.kinds import (
     authorization,
     autoscaling,
     batch,
+    certificates,
     coordination,
     core,
     discovery,
@@ -23,6 +24,7 @@ from api.kinds import (
     pods,
     policy,
     rbac,
+    runtime,
     scheduling,
     storage,
     volumes,
@@ -131,6 +133,15 @@ ROWS: tuple[Kind, ...] = (
     _row(rbac.ClusterRoleBinding, "clusterrolebindings", group="rbac.authorization.k8s.io", namespaced=False),
     _row(storage.StorageClass, "storageclasses", "sc", group="storage.k8s.io", namespaced=False),
     _row(scheduling.PriorityClass, "priorityclasses", "pc", group="scheduling.k8s.io", namespaced=False),
+    _row(runtime.RuntimeClass, "runtimeclasses", group="node.k8s.io", namespaced=False),
+    _row(
+        certificates.CertificateSigningRequest,
+        "certificatesigningrequests",
+        "csr",
+        group="certificates.k8s.io",
+        namespaced=False,
+        subresources=("status", "approval"),
+    ),
     # Nobody can define a kind yet; clients that look for definitions before they validate find that there are none.
     _row(
         extensions.CustomResourceDefinition,

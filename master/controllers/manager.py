@@ -26,6 +26,7 @@ from master.controllers.nodeipam import NodeIpamController
 from master.controllers.nodelifecycle import NodeLifecycleController
 from master.controllers.podgc import PodGcController
 from master.controllers.replicaset import replicaset_controller, replication_controller
+from master.controllers.resourcequota import ResourceQuotaController
 from master.scheduler.loop import Scheduler
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ ROWS: Sequence[Row] = (
     Row("nodeipam", NodeIpamController),
     Row("namespace", NamespaceController),
     Row("serviceaccount", FurnishingController),
+    Row("resourcequota", ResourceQuotaController),
     Row("garbagecollector", GarbageCollector),
     Row("podgc", PodGcController),
     Row("scheduler", Scheduler),

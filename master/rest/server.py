@@ -13,8 +13,10 @@ from urllib.parse import unquote
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from msgspec.structs import replace
 
 from api.errors import ApiError, InternalError
+from master import notes
 from master.access.authentication import Authenticator
 from master.access.authorization import Authorizer
 from master.access.reviews import Reviews
@@ -101,6 +103,7 @@ class RestServer:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         started = time.perf_counter()
+        collected = notes.collect()
         common = {"Audit-Id": request.headers.get("Audit-Id", "")[:128] or str(uuid.uuid4()), **_FLOW}
         verb, resource = request.method.lower(), ""
         found: routes.Target | routes.Unserved | None = None
@@ -125,6 +128,8 @@ class RestServer:
             verb = "connect"
         self._metrics.observe(verb, resource, code, time.perf_counter() - started)
         if isinstance(answer, Answer):
+            if collected.warnings:
+                answer = replace(answer, warnings=(*answer.warnings, *collected.warnings))
             return await http.to_response(request, answer, common)
         return answer
 
