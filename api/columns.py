@@ -136,6 +136,10 @@ _LAYOUTS: Mapping[tuple[str, str], tuple[str, Callable[[Any, float], Cells]]] = 
     (_RBAC, "clusterroles"): ("Name, Created At", cells_of.created_at),
     (_RBAC, "rolebindings"): ("Name, Role, Age, Users*, Groups*, ServiceAccounts*", cells_of.binding),
     (_RBAC, "clusterrolebindings"): ("Name, Role, Age, Users*, Groups*, ServiceAccounts*", cells_of.binding),
+    ("certificates.k8s.io", "certificatesigningrequests"): (
+        "Name, Age, SignerName, Requestor, RequestedDuration, Condition",
+        cells_of.signing_request,
+    ),
     ("storage.k8s.io", "storageclasses"): (
         "Name, Provisioner, ReclaimPolicy, VolumeBindingMode, AllowVolumeExpansion, Age",
         cells_of.storage_class,

@@ -196,9 +196,17 @@ class Leader:
             pod_cidr=str(config.pod_cidr),
             node_monitor_grace_s=config.node_monitor_grace_s,
             pod_eviction_s=config.pod_eviction_s,
+            api_address=config.api_address,
             root_ca=self._root_ca,
         )
-        controllers = ControllerManager(LocalResources(self._core.registry, user, fence=fence), settings)
+        access = self._core.access
+        controllers = ControllerManager(
+            LocalResources(self._core.registry, user, fence=fence),
+            settings,
+            tokens=access.tokens,
+            signer=access.signer,
+            authorizer=access.authorizer,
+        )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(controllers.run())
             tasks.create_task(compact_history(self._client))

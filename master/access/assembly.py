@@ -9,6 +9,7 @@ from api.kinds.table import Table
 from master.access.authentication import Authenticator, TokenVerifier
 from master.access.authorization import Authorizer
 from master.access.bootstrap_tokens import BootstrapTokens
+from master.access.certificates import Signer
 from master.access.oidc import documents
 from master.access.policies import RegistryPolicies
 from master.access.signing import KeyRing
@@ -43,6 +44,9 @@ class Access:
             keys = KeyRing.load([Path(each) for each in config.signing_keys])
             self.tokens = ServiceAccountTokens(keys, self.lookup, issuer=config.issuer, audiences=audiences)
             verifiers.insert(0, self.tokens)
+        self.signer: Signer | None = None
+        if config.authority_cert and config.authority_key:
+            self.signer = Signer.load(Path(config.authority_cert), Path(config.authority_key))
         self.authenticator = Authenticator(verifiers, audiences=audiences)
 
     def documents(self, address: str) -> dict[str, tuple[str, Any]]:

@@ -16,6 +16,13 @@ from client.clock import Clock, SystemClock
 from client.events import EventRecorder
 from client.informer import SharedInformers
 from client.resources import Resources
+from master.access.authorization import Authorizer
+from master.access.certificates import Signer
+from master.access.tokens import ServiceAccountTokens
+from master.controllers.accounttokens import AccountTokenController
+from master.controllers.aggregation import AggregationController
+from master.controllers.bootstrap import BootstrapController
+from master.controllers.certificates import CertificateController
 from master.controllers.context import Context, ControllerConfig
 from master.controllers.deployment import DeploymentController
 from master.controllers.endpoints import EndpointsController
@@ -57,6 +64,10 @@ ROWS: Sequence[Row] = (
     Row("namespace", NamespaceController),
     Row("serviceaccount", FurnishingController),
     Row("resourcequota", ResourceQuotaController),
+    Row("clusterrole-aggregation", AggregationController),
+    Row("serviceaccount-token", AccountTokenController),
+    Row("certificates", CertificateController),
+    Row("bootstrap", BootstrapController),
     Row("garbagecollector", GarbageCollector),
     Row("podgc", PodGcController),
     Row("scheduler", Scheduler),
@@ -74,6 +85,9 @@ class ControllerManager:
         *,
         rows: Sequence[Row] = ROWS,
         rng: random.Random | None = None,
+        tokens: ServiceAccountTokens | None = None,
+        signer: Signer | None = None,
+        authorizer: Authorizer | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
         self._resources = resources
@@ -86,6 +100,9 @@ class ControllerManager:
             clock=self._clock,
             rng=rng or random.Random(),  # noqa: S311 - spreads ties, protects nothing
             recorder=self._recorder,
+            tokens=tokens,
+            signer=signer,
+            authorizer=authorizer,
         )
         self._runnables = {row.name: row.make(context) for row in rows}
 

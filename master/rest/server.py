@@ -15,7 +15,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from msgspec.structs import replace
 
-from api.errors import ApiError, InternalError
+from api.errors import ApiError, BadRequest, InternalError
+from api.selectors import parse_fields
 from master import notes
 from master.access.authentication import Authenticator
 from master.access.authorization import Authorizer
@@ -160,7 +161,8 @@ class RestServer:
             group, resource = found.group, found.resource
         else:
             group, resource = found.kind.group, found.kind.plural
-        await self._authorizer.authorize(user, verb, group, resource, found.subresource, found.namespace, found.name)
+        name = found.name or _name_selected(request, verb)
+        await self._authorizer.authorize(user, verb, group, resource, found.subresource, found.namespace, name)
         if isinstance(found, routes.Unserved):
             raise routes.unknown_path()
         query = request.rel_url.query
@@ -169,6 +171,17 @@ class RestServer:
         if todo == "connect":
             return await self._connected.serve(call)
         return await self._handlers.serve(todo, call)
+
+
+def _name_selected(request: web.BaseRequest, verb: str) -> str:
+    """Return the one name that a list or watch is narrowed to: it is authorized as if it were in the path."""
+    selector = request.rel_url.query.get("fieldSelector", "")
+    if verb not in ("list", "watch", "deletecollection") or "metadata.name" not in selector:
+        return ""
+    try:
+        return parse_fields(selector).exact("metadata.name") or ""
+    except BadRequest:
+        return ""  # said of the request itself, once it may be made at all
 
 
 def _name(request: web.BaseRequest, found: routes.Target | routes.Unserved) -> tuple[str, str]:
