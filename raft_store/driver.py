@@ -220,11 +220,9 @@ class Driver:
         replica = self._replica
         if self._snapshotting or replica.applied - self._snapshot_index < self._config.snapshot_entries:
             return
-        term = replica.core.log.term(replica.applied)
-        if term is None:
+        if (mark := replica.core.log.mark(replica.applied)) is None:
             return
         self._snapshotting = True
-        mark = SnapshotMark(replica.applied, term)
         snapshot = Snapshot(mark, self._machine.snapshot())
         done = self._loop.run_in_executor(self._disk, self._storage.save_snapshot, snapshot)
         done.add_done_callback(functools.partial(self._end_snapshot, mark))

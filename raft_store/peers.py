@@ -17,6 +17,7 @@ import grpc.aio
 
 from raft_store.disk.directory import DiskError
 from raft_store.engine import Index, MemberId, Term
+from raft_store.raft import membership
 from raft_store.raft import messages as m
 from raft_store.tls import TlsFiles
 from raft_store.wire import Encoder, decode
@@ -199,6 +200,7 @@ class _Link:
                 index=snapshot.mark.index,
                 snapshot_term=snapshot.mark.term,
                 total_bytes=len(data),
+                configuration=membership.encode(snapshot.mark.configuration),
             )
             for start in range(0, len(data), SNAPSHOT_CHUNK_BYTES):
                 yield raft_pb2.SnapshotChunk(data=data[start : start + SNAPSHOT_CHUNK_BYTES])
@@ -292,7 +294,7 @@ class _Service(raft_pb2_grpc.RaftServicer):
             data += chunk.data
         if len(data) != head.total_bytes:
             await context.abort(grpc.StatusCode.DATA_LOSS, f"{len(data)} of {head.total_bytes} bytes arrived")
-        mark = m.SnapshotMark(Index(head.index), Term(head.snapshot_term))
+        mark = m.SnapshotMark(Index(head.index), Term(head.snapshot_term), membership.decode(head.configuration))
         self._receive([m.InstallSnapshot(sender, self._member, Term(head.term), mark=mark, data=bytes(data))])
         return raft_pb2.Delivered()
 

@@ -7,6 +7,7 @@ from raft_store.disk.snapshot import load_snapshot, save_snapshot
 from raft_store.disk.wal import SEGMENT_BYTES, Wal
 from raft_store.engine import MemberId
 from raft_store.raft.log import Log
+from raft_store.raft.membership import NO_MEMBERS, Configuration
 from raft_store.raft.messages import HardState, Save, Snapshot, SnapshotMark
 
 _IDENTITY = "identity.json"
@@ -51,10 +52,13 @@ class Storage:
         else:
             self._directory.replace(_IDENTITY, msgspec.json.encode(identity))
 
-    def recover(self) -> Past:
-        """Read everything and open the log for writing; raises DiskError, CorruptLog."""
+    def recover(self, founders: Configuration = NO_MEMBERS) -> Past:
+        """Read everything and open the log for writing; raises DiskError, CorruptLog.
+
+        founders: the group at the beginning of the log; a snapshot knows better.
+        """
         snapshot = load_snapshot(self._directory)
-        mark = snapshot.mark if snapshot is not None else SnapshotMark()
+        mark = snapshot.mark if snapshot is not None else SnapshotMark(configuration=founders)
         recovered = self._wal.recover(mark)
         return Past(recovered.hard_state, snapshot, Log(mark, recovered.entries))
 

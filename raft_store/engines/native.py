@@ -18,6 +18,7 @@ from raft_store.driver import Driver, DriverConfig
 from raft_store.engine import EngineError, Index, MemberId, MemberStatus, StateMachine, Stopped
 from raft_store.peers import Peers
 from raft_store.raft.core import Core, CoreConfig, Role
+from raft_store.raft.membership import founded
 from raft_store.raft.replica import Replica
 from raft_store.tls import TlsFiles
 
@@ -80,13 +81,13 @@ class NativeEngine:
             self._directory = await asyncio.to_thread(OsDirectory, config.data_dir)
             storage = self._storage = Storage(self._directory)
             await asyncio.to_thread(storage.claim, Identity(config.cluster, config.member))
-            past = await asyncio.to_thread(storage.recover)
+            founders = founded({member: (address,) for member, address in config.members.items()})
+            past = await asyncio.to_thread(storage.recover, founders)
             if past.snapshot is not None:
                 machine.restore(past.snapshot.data)
             core = Core(
                 CoreConfig(
                     member=config.member,
-                    voters=frozenset(config.members),
                     heartbeat_ticks=config.heartbeat_ticks,
                     election_ticks=config.election_ticks,
                 ),
@@ -173,9 +174,9 @@ class NativeEngine:
         core = self._replica.core
         if core.role is not Role.LEADER:
             return
-        followers = core.progress()
+        followers = {peer: view for peer, view in core.progress().items() if peer in core.configuration.voters}
         if followers:
-            best = max(followers, key=lambda peer: (followers[peer].active, followers[peer].matched))
+            best = min(followers, key=lambda peer: (followers[peer].silent_ticks, -followers[peer].matched))
             await driver.transfer_leadership(best, timeout_s=HAND_OVER_S)
 
     async def _close(self) -> None:

@@ -17,6 +17,7 @@ from raft_store.disk.storage import Storage
 from raft_store.engine import Entry, Index, MemberId, StateMachine
 from raft_store.raft import messages as m
 from raft_store.raft.core import Core, CoreConfig
+from raft_store.raft.membership import NO_MEMBERS, Configuration
 from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Replica, Work
 from raft_store.simulation.disk import SimulatedDirectory
@@ -24,6 +25,8 @@ from raft_store.simulation.invariants import Judge, Violation
 from raft_store.simulation.network import Network
 from raft_store.simulation.plan import Action, Plan
 from raft_store.simulation.timeline import Event, Timeline
+
+_FATE = {True: "made", False: "not made", None: "anybody's guess"}
 
 
 class Guest(Protocol):
@@ -70,6 +73,7 @@ class World(Protocol):
     """What a host needs to know of its world."""
 
     plan: Plan
+    founders: Configuration
     timeline: Timeline
     network: Network
     judge: Judge
@@ -82,6 +86,9 @@ class World(Protocol):
     def failed(self, host: "Host") -> None:
         """A host cannot go on: its disk failed."""
 
+    def left(self, host: "Host") -> None:
+        """A host learned that the group goes on without it, for ever."""
+
 
 class Host:
     """One member, life after life."""
@@ -90,7 +97,9 @@ class Host:
         self.id = member
         self.directory = SimulatedDirectory()
         self.up = False
+        self.joined = False  # it runs, or ran, or will run again
         self.refused = False  # its disk is rotten: it will never start again
+        self.removed = False  # neither will it, when the group is done with it
         self.life = 0  # events of an earlier life no longer concern it
         self.storage: Storage
         self.replica: Replica
@@ -145,7 +154,7 @@ class Host:
         self.life += 1
         self.storage = Storage(self.directory, segment_bytes=settings.segment_bytes)
         try:
-            past = self.storage.recover()
+            past = self.storage.recover(world.founders if self.id in world.founders.voters else NO_MEMBERS)
         except DiskError as exc:
             self._refuse(exc)
             return
@@ -162,7 +171,6 @@ class Host:
         core = Core(
             CoreConfig(
                 member=self.id,
-                voters=frozenset(MemberId(number) for number in world.plan.ids),
                 election_ticks=settings.election_ticks,
                 max_append_bytes=settings.max_append_bytes,
                 max_apply_entries=8,
@@ -212,6 +220,9 @@ class Host:
         while (work := self.replica.ready()) is not None:
             self._do(work)
             judge.stepped(core)
+        if core.removed:
+            self._world.left(self)
+            return
         self._snapshot_if_due()
 
     def _tick(self) -> None:
@@ -238,6 +249,8 @@ class Host:
             guest.lost(self, proposal)
         for owner, barrier in work.readers:
             guest.readable(self, owner, barrier)
+        for owner, made in work.changes:
+            self._world.tell(f"the group's change {owner} is {_FATE[made]}")
 
     def _send(self, message: m.AnyMessage) -> None:
         self._world.judge.sent(message)
@@ -265,11 +278,11 @@ class Host:
         replica, settings = self.replica, self._world.plan.settings
         if self._snapshotting or replica.applied - self._snapshot_index < settings.snapshot_entries:
             return
-        term = replica.core.log.term(replica.applied)
-        if term is None:
+        mark = replica.core.log.mark(replica.applied)
+        if mark is None:
             return
         self._snapshotting = True
-        snapshot = m.Snapshot(m.SnapshotMark(replica.applied, term), self.machine.snapshot())
+        snapshot = m.Snapshot(mark, self.machine.snapshot())
         self._disk(self._disk_chance.uniform(1, 40), _nothing, lambda: self._end_snapshot(snapshot))
 
     def _end_snapshot(self, snapshot: m.Snapshot) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from raft_store.engine import Entry, Index, MemberId, Term
 from raft_store.raft.core import Core, Role
+from raft_store.raft.membership import Configuration, decode
 from raft_store.raft.messages import AnyMessage, VoteReply
 
 NAME_BYTES = 16  # of session and number, in front of every proposal
@@ -30,8 +31,11 @@ def demand(holds: bool, rule: str, details: str | Callable[[], str]) -> None:  #
 class Judge:
     """Collects what members did and raises Violation at the first broken promise."""
 
-    def __init__(self, committed: Callable[[Entry], None], now_ms: Callable[[], float]) -> None:
+    def __init__(
+        self, founders: Configuration, committed: Callable[[Entry], None], now_ms: Callable[[], float]
+    ) -> None:
         """committed: told of each entry, in order, when any member first counts it as committed."""
+        self.configuration = founders  # what the group agreed on last
         self.committed: list[Entry] = []  # by index - 1, as the machines see them: without the proposals' names
         self.elected: dict[Term, MemberId] = {}
         self.elected_ms: dict[Term, float] = {}
@@ -128,7 +132,10 @@ class Judge:
                 )
                 self._raw.append(entry)
                 self._committed_in.append(core.term)
-                self.committed.append(Entry(entry.index, entry.term, entry.data[NAME_BYTES:]))
+                if entry.reconfigures:
+                    self.configuration = decode(entry.data)
+                data = b"" if entry.reconfigures else entry.data[NAME_BYTES:]
+                self.committed.append(Entry(entry.index, entry.term, data))
                 self._tell_committed(self.committed[-1])
 
 

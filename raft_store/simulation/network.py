@@ -25,13 +25,6 @@ class Network:
         self.weather = CALM
         self.cut.clear()
 
-    def add(self, member: MemberId) -> None:
-        """Lay wires to one more member."""
-        known = {end for pair in self._chances for end in pair} | {int(member)}
-        for other in sorted(known):
-            for pair in ((other, int(member)), (int(member), other)):
-                self._chances.setdefault(pair, self._plan.chance(f"wire {pair[0]} to {pair[1]}"))
-
     def send(self, message: m.AnyMessage) -> bool:
         """Take a message; return False if it is lost already."""
         weather, random = self.weather, self._chances[message.sender, message.to].random

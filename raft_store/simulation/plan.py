@@ -87,8 +87,15 @@ class Transfer(Action, frozen=True):
     to: int
 
 
-Fault: TypeAlias = Crash | FailSync | Rot | Pause | SlowDisk | Partition | Heal | Transfer
-FAULTS = (Crash, FailSync, Rot, Pause, SlowDisk, Partition, Heal, Transfer)
+class Reconfigure(Action, frozen=True):
+    """The leader is asked to change the group: (what, which member) each, by joint consensus if ``joint``."""
+
+    changes: tuple[tuple[str, int], ...]
+    joint: bool = False
+
+
+Fault: TypeAlias = Crash | FailSync | Rot | Pause | SlowDisk | Partition | Heal | Transfer | Reconfigure
+FAULTS = (Crash, FailSync, Rot, Pause, SlowDisk, Partition, Heal, Transfer, Reconfigure)
 
 
 class Weather(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,16 +126,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """One history."""
 
     seed: int
-    members: int
+    members: int  # that found the group
+    spares: int = 0  # that may join it later
     duration_ms: float
     weather: Weather
     actions: tuple[Action, ...]
     settings: Settings = Settings()
 
     @property
-    def ids(self) -> range:
-        """Return the members' numbers."""
+    def founders(self) -> range:
+        """Return the numbers of the members that found the group."""
         return range(1, self.members + 1)
+
+    @property
+    def ids(self) -> range:
+        """Return the numbers of all members that may ever be."""
+        return range(1, self.members + self.spares + 1)
 
     def chance(self, name: str) -> Random:
         """Return the stream of chance of one place in this history."""
@@ -148,6 +161,7 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     heal: float = 0.15
     transfer: float = 0.1
     aimed: float = 0.3  # the fault hits a leader
+    regroup: float = 0.5  # of the seeds change their group
 
 
 def draw_weather(random: Random) -> Weather:
@@ -175,6 +189,45 @@ def draw_faults(random: Random, mix: Mix, *, members: int, duration_ms: float) -
         faults.append(_draw_fault(random, kind, at_ms, who, members))
         at_ms += random.expovariate(1 / mix.every_ms)
     return faults
+
+
+def draw_trouble(random: Random, mix: Mix, *, members: int, duration_ms: float) -> tuple[list[Action], int]:
+    """Return faults and, in some seeds, changes of the group; and how many members may join it.
+
+    Not both rotten disks and changes: whoever changes a group that has lost members for good can end it by that alone.
+    """
+    spares = 3 if random.random() < mix.regroup else 0
+    if spares:
+        mix = msgspec.structs.replace(mix, rot=0)
+    actions: list[Action] = list(draw_faults(random, mix, members=members, duration_ms=duration_ms))
+    if spares:
+        actions += draw_changes(random, members=members, spares=spares, duration_ms=duration_ms)
+    return actions, spares
+
+
+def draw_changes(random: Random, *, members: int, spares: int, duration_ms: float) -> list[Fault]:
+    """Return changes of the group; many make no sense when their time comes, and are refused."""
+    changes: list[Fault] = []
+    for _ in range(random.randint(2, 8)):
+        old, new = random.randint(1, members + spares), random.randint(members + 1, members + spares)
+        other = random.randint(members + 1, members + spares)
+        steps: tuple[tuple[str, int], ...] = random.choice(
+            (
+                (("ADD", new),),
+                (("ADD_LEARNER", new),),
+                (("PROMOTE", new),),
+                (("DEMOTE", old),),
+                (("REMOVE", old),),
+                (("REMOVE", LEADER),),
+                (("ADD", new), ("REMOVE", old)),
+                (("ADD", new), ("REMOVE", LEADER)),
+                (("ADD", new), ("ADD", other)),
+                (("PROMOTE", new), ("DEMOTE", LEADER)),
+            )
+        )
+        joint = random.random() < 0.2
+        changes.append(Reconfigure(at_ms=random.uniform(0, duration_ms), changes=steps, joint=joint))
+    return changes
 
 
 def _draw_fault(random: Random, kind: str, at_ms: float, who: int, members: int) -> Fault:

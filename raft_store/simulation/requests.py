@@ -20,7 +20,7 @@ from raft_store.mvcc.requests import (
     Range,
     Txn,
 )
-from raft_store.simulation.plan import Action, Mix, Plan, chance, draw_faults, draw_weather
+from raft_store.simulation.plan import Action, Mix, Plan, chance, draw_trouble, draw_weather
 
 KEYS = (b"a", b"b", b"c", b"d", b"e")
 RANGES = ((b"a", b"\0"), (b"b", b"d"), (b"c", b"\0"), (b"a", b""), (b"d", b""))
@@ -115,7 +115,7 @@ def draw(seed: int, *, mix: Mix | None = None, asks: int = 130) -> Plan:
     members, duration_ms = (5 if seed % 4 == 0 else 3), 6000.0
     random = chance(seed, "plan of the store")
     weather = draw_weather(random)
-    actions: list[Action] = list(draw_faults(random, mix or Mix(), members=members, duration_ms=duration_ms))
+    actions, spares = draw_trouble(random, mix or Mix(), members=members, duration_ms=duration_ms)
     values = _Values()
     for at_ms in sorted(random.uniform(0, duration_ms) for _ in range(asks)):
         request = draw_request(random, values)
@@ -131,7 +131,14 @@ def draw(seed: int, *, mix: Mix | None = None, asks: int = 130) -> Plan:
         )
     actions += _draw_watching(random, members, duration_ms)
     actions.sort(key=lambda action: action.at_ms)
-    return Plan(seed=seed, members=members, duration_ms=duration_ms, weather=weather, actions=tuple(actions))
+    return Plan(
+        seed=seed,
+        members=members,
+        spares=spares,
+        duration_ms=duration_ms,
+        weather=weather,
+        actions=tuple(actions),
+    )
 
 
 def _draw_watching(random: Random, members: int, duration_ms: float) -> list[Action]:

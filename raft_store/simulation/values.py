@@ -10,7 +10,7 @@ from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Work
 from raft_store.simulation.host import Host
 from raft_store.simulation.invariants import Ledger, demand
-from raft_store.simulation.plan import Action, Mix, Plan, chance, draw_faults, draw_weather
+from raft_store.simulation.plan import Action, Mix, Plan, chance, draw_trouble, draw_weather
 from raft_store.simulation.world import World
 
 
@@ -187,10 +187,17 @@ def draw(seed: int, *, mix: Mix | None = None, proposals: int = 150, reads: int 
     members, duration_ms = (5 if seed % 4 == 0 else 3), 6000.0
     random = chance(seed, "plan of values")
     weather = draw_weather(random)
-    actions: list[Action] = list(draw_faults(random, mix or Mix(), members=members, duration_ms=duration_ms))
+    actions, spares = draw_trouble(random, mix or Mix(), members=members, duration_ms=duration_ms)
     for _ in range(proposals):
         at_ms, member = random.uniform(0, duration_ms), random.randint(1, members)
         actions.append(Propose(at_ms=at_ms, member=member, patience_ms=random.uniform(100, 3000)))
     actions += [Read(at_ms=random.uniform(0, duration_ms), member=random.randint(1, members)) for _ in range(reads)]
     actions.sort(key=lambda action: action.at_ms)
-    return Plan(seed=seed, members=members, duration_ms=duration_ms, weather=weather, actions=tuple(actions))
+    return Plan(
+        seed=seed,
+        members=members,
+        spares=spares,
+        duration_ms=duration_ms,
+        weather=weather,
+        actions=tuple(actions),
+    )

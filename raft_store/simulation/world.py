@@ -9,11 +9,12 @@ has a list and is fast, ``store`` has the real key-value store with clients, lea
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from raft_store.engine import MemberId
+from raft_store.engine import Change, ChangeKind, ChangeRefused, MemberId
 from raft_store.raft import messages as m
 from raft_store.raft.core import Role
+from raft_store.raft.membership import founded
 from raft_store.simulation import plan as p
 from raft_store.simulation.host import Guest, Host
 from raft_store.simulation.invariants import Judge, Violation
@@ -39,13 +40,14 @@ class World:
         self.logger = _transcript_logger(self.tell) if tell else _SILENT
         self.network = Network(plan, self.timeline, self._deliver)
         self.guest = invite(self)
-        self.judge = Judge(self.guest.committed, lambda: self.timeline.now_ms)
+        self.founders = founded({MemberId(number): () for number in plan.founders})
+        self.judge = Judge(self.founders, self.guest.committed, lambda: self.timeline.now_ms)
         self.calm = False
         self.crashes = 0
         self._crash_chance = plan.chance("crashes")
         self.hosts: Mapping[MemberId, Host] = {MemberId(i): Host(MemberId(i), self) for i in plan.ids}
-        for host in self.hosts.values():
-            host.start()
+        for number in plan.founders:
+            self._join(self.hosts[MemberId(number)])
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -77,15 +79,31 @@ class World:
         return min(up, key=lambda host: (host.id - number) % (len(self.hosts) + 1)) if up else None
 
     def alike(self) -> bool:
-        """Whether all who can run follow one leader and have applied all that was committed."""
+        """Whether all members that can run follow one leader and applied all that was committed; none else runs."""
         end = len(self.judge.committed)
-        replicas = [host.replica for host in self.hosts.values() if not host.refused]
+        configuration = self.judge.configuration
+        if configuration.joint or any(host.up and host.id in configuration.removed for host in self.hosts.values()):
+            return False
+        hosts = [self.hosts[member] for member in configuration.members]
+        if not all(host.up or host.refused for host in hosts):
+            return False
+        replicas = [host.replica for host in hosts if host.up]
         leaders = {replica.core.leader for replica in replicas}
         return m.NOBODY not in leaders and len(leaders) == 1 and all(replica.applied == end for replica in replicas)
 
     def failed(self, host: Host) -> None:
         """A member's disk failed: it ends, and is started again."""
         self._crash(host, down_ms=self._crash_chance.uniform(10, 1500))
+
+    def left(self, host: Host) -> None:
+        """A member was removed: it ends itself."""
+        self.tell(f"member {host.id} was removed, and ends")
+        host.removed = True
+        host.crash(self._crash_chance)
+
+    def _join(self, host: Host) -> None:
+        host.joined = True
+        host.start()
 
     def _make_peace(self) -> None:
         self.calm = True
@@ -95,8 +113,7 @@ class World:
             host.wake()
             host.slow_times = 1.0
             host.next_sync_fails = False
-            if not host.up and not host.refused:
-                host.start()
+            self._start_again(host)
 
     def _run_while(self, going_on: Callable[[], bool], deadline_ms: float, what: str) -> None:
         while going_on():
@@ -123,6 +140,8 @@ class World:
                 self.tell("partition heals")
             case p.Transfer(to=to):
                 self._transfer(to)
+            case p.Reconfigure(changes=changes, joint=joint):
+                self._reconfigure(changes, joint=joint)
             case _:
                 if (victim := self._victim(action.who)) is not None:
                     self._strike(action, victim)
@@ -159,7 +178,11 @@ class World:
         self.tell(f"member {host.id} crashes")
         self.crashes += 1
         host.crash(self._crash_chance)
-        self.timeline.after(down_ms, lambda: None if host.up or host.refused else host.start())
+        self.timeline.after(down_ms, lambda: self._start_again(host))
+
+    def _start_again(self, host: Host) -> None:
+        if host.joined and not (host.up or host.refused or host.removed):
+            host.start()
 
     def _rot(self, host: Host) -> None:
         """The group can spare a minority for good."""
@@ -182,10 +205,39 @@ class World:
         }
         self.tell(f"partition: {sorted(numbers)} cut off, direction={direction}")
 
+    def _reconfigure(self, changes: tuple[tuple[str, int], ...], *, joint: bool) -> None:
+        leader = self._leader()
+        if leader is None:
+            return
+        wishes = [Change(ChangeKind[what], MemberId(who) if who != p.LEADER else leader.id) for what, who in changes]
+
+        def ask() -> None:
+            said = _change(leader, wishes, joint=joint)
+            self.tell(f"member {leader.id} is asked to change the group: {changes} joint={joint}: {said}")
+            if said == "begun":
+                for wish in wishes:
+                    host = self.hosts[wish.member]
+                    if wish.kind in (ChangeKind.ADD, ChangeKind.ADD_LEARNER) and not host.joined:
+                        # Whoever adds a member starts it soon after, whatever becomes of the change.
+                        self.timeline.after(self._crash_chance.uniform(0, 500), lambda host=host: self._join(host))  # type: ignore[misc]
+            leader.serve()
+
+        leader.soon(0, ask)
+
     def _transfer(self, to: int) -> None:
         leader = self._leader()
         if leader is not None and leader.id != to:
             leader.soon(0, lambda: _hand_over(leader, MemberId(to)))
+
+
+def _change(leader: Host, changes: Sequence[Change], *, joint: bool) -> str:
+    try:
+        leader.replica.propose_change(
+            changes, [f"{change.kind.name} {change.member}" for change in changes], joint=joint
+        )
+    except ChangeRefused as exc:
+        return f"refused: {exc}"
+    return "begun"
 
 
 def _hand_over(leader: Host, to: MemberId) -> None:
