@@ -5,7 +5,7 @@ order, to this member's state machine. The native engine does so by Raft with a 
 library of that name, which keeps fewer promises (``docs/raftos.md``). Nothing above this seam knows which one runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import Enum, IntEnum
 from typing import NewType, Protocol
 
@@ -57,6 +57,10 @@ class ChangeRefused(EngineError):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.value)
         self.refusal = refusal
+
+
+class Removed(EngineError):
+    """The group has removed this member, which has to end."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -144,6 +148,19 @@ class Engine(Protocol):
 
     def status(self) -> MemberStatus:
         """Return this member's view; never waits."""
+
+    def members(self) -> Sequence[MemberRecord]:
+        """Return the group as this member knows it, in the order of the ids; never waits."""
+
+    async def change_members(
+        self, changes: Sequence[Change], *, timeout_s: float, joint: bool = False, started: Collection[MemberId] | None
+    ) -> None:
+        """Change the group; return once that is agreed on and this member knows it.
+
+        joint: by joint consensus even if one step would do; several voters at once always are. started: the members
+        that ever took part, to refuse what would leave too few of them; None: only what is impossible is refused.
+        Raises ChangeRefused, NoLeader (surely not made), ProposalTimedOut (unknown), Stopped.
+        """
 
     async def transfer_leadership(self, to: MemberId, *, timeout_s: float) -> None:
         """Make ``to`` the leader. Raises NoLeader, ProposalTimedOut; EngineError if we do not lead."""

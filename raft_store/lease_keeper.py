@@ -1,6 +1,6 @@
 """Who ends leases, and when: the leader, by its own clock, and only in the term in which it gave them their time."""
 
-from .engine import MemberId, Term
+from .engine import Term
 from .machine import Machine
 from .mvcc.requests import LeaseExpire
 
@@ -10,14 +10,13 @@ EXPIRE_BATCH = 500
 class LeaseKeeper:
     """One member's judgement over the leases; without I/O: ``look`` and ``due`` are called in turn, for ever."""
 
-    def __init__(self, machine: Machine, member: MemberId) -> None:
+    def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._member = member
         self._led_term: Term | None = None  # the term whose leases we have given their whole time anew, if we lead
 
-    def look(self, *, leader: MemberId, term: Term) -> None:
-        """See who leads. A new leader cannot know how much time had passed for the old one: every lease starts anew."""
-        if leader != self._member:
+    def look(self, *, leads: bool, term: Term) -> None:
+        """See whether we lead, in which term. A new leader cannot know how much time had passed for the old one: every lease starts anew."""
+        if not leads:
             self._led_term = None
         elif self._led_term != term:
             self._led_term = term

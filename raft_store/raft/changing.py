@@ -37,7 +37,7 @@ class Changing(Leading):
         log = self.log
         return (
             self.transferee == NOBODY
-            and self._step.sealed
+            and self.agreed.sealed
             and not log.changing
             and log.term(log.committed) == self.term
         )
@@ -54,7 +54,7 @@ class Changing(Leading):
 
     def _go_on_with_change(self) -> None:
         """As the leader, once a step of a change is committed, take the next one: leave a joint one, or seal it."""
-        if not self._step.sealed and not self.log.changing:
+        if not self.agreed.sealed and not self.log.changing:
             now = self.configuration
             self._append_configuration(left(now) if now.auto_leave else now)
 

@@ -79,7 +79,7 @@ class Elections(State):
             return True
         # The last change took our vote; who does not know that the change is committed may need us to end it (4.2.2).
         before = self.log.configuration_before
-        unsealed = not self._step.sealed or self.log.changing
+        unsealed = not self.agreed.sealed or self.log.changing
         return unsealed and before is not None and self.member in before.electorate
 
     @property

@@ -151,7 +151,7 @@ class Leading(State):
             self._progress[peer].say_farewell(2 * self.config.election_ticks)
         if self.transferee not in self.configuration.voters:
             self.transferee = NOBODY
-        if self._step.sealed and self.member not in self.configuration.electorate:
+        if self.agreed.sealed and self.member not in self.configuration.electorate:
             self._retire()
 
     def _retire(self) -> None:

@@ -76,6 +76,11 @@ class Log:
         return self._history.newest > self.committed
 
     @property
+    def newest_configuration(self) -> Configuration:
+        """The members as the log has them at its end, agreed on or not."""
+        return self._history.at(self.last_index).configuration
+
+    @property
     def configuration_before(self) -> Configuration | None:
         """The members before the last change, as long as the log remembers them."""
         return self._history.before(self.committed)

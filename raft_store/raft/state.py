@@ -61,7 +61,7 @@ class State:
         self.leader = NOBODY
         self.snapshot = log.base  # the newest one on our disk; never behind log.base
         self.transferee = NOBODY  # whom we hand leadership to
-        self._step = log.step
+        self.agreed = log.step  # the group's members as far as we know them to be agreed on
         self._random = random
         self._logger = logger
         self._saved_state = hard_state
@@ -86,7 +86,7 @@ class State:
     @property
     def configuration(self) -> Configuration:
         """The members as far as we know them to be agreed on: this is in effect."""
-        return self._step.configuration
+        return self.agreed.configuration
 
     @property
     def peers(self) -> Sequence[MemberId]:
@@ -96,25 +96,25 @@ class State:
     @property
     def removed(self) -> bool:
         """Whether the group goes on without us, for ever, and needs us no more."""
-        return self._step.sealed and self.member in self.configuration.removed
+        return self.agreed.sealed and self.member in self.configuration.removed
 
     def _commit_to(self, index: Index) -> bool:
         """Raise the commit mark; return whether another configuration takes effect by it, or is sealed."""
         self.log.commit_to(index)
-        if (step := self.log.step) == self._step:
+        if (step := self.log.step) == self.agreed:
             return False
-        before, self._step = self._step, step
+        before, self.agreed = self.agreed, step
         if (now := self.configuration) != before.configuration:
             self._logger.info(
                 "group changed member=%d index=%d voters=%s outgoing=%s learners=%s",
                 self.member,
-                self._step.index,
+                self.agreed.index,
                 sorted(now.voters),
                 sorted(now.outgoing),
                 sorted(now.learners),
             )
         if self.removed:
-            self._logger.info("was removed from the group member=%d index=%d", self.member, self._step.index)
+            self._logger.info("was removed from the group member=%d index=%d", self.member, self.agreed.index)
         return True
 
     # -- sending -----------------------------------------------------------------------------------------------------

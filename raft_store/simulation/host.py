@@ -29,6 +29,9 @@ from raft_store.simulation.timeline import Event, Timeline
 _FATE = {True: "made", False: "not made", None: "anybody's guess"}
 
 
+MAX_JOB_MS = 3000.0  # of even the slowest disk
+
+
 class Guest(Protocol):
     """What the group replicates, and who uses it."""
 
@@ -222,7 +225,6 @@ class Host:
             judge.stepped(core)
         if core.removed:
             self._world.left(self)
-            return
         self._snapshot_if_due()
 
     def _tick(self) -> None:
@@ -314,7 +316,7 @@ class Host:
         delay_ms, begin, _ = self._jobs[0]
         begin()
         times = self.slow_times if self._timeline.now_ms < self.slow_until_ms else 1.0
-        self.soon(delay_ms * times, self._job_done)
+        self.soon(min(delay_ms * times, MAX_JOB_MS), self._job_done)
 
     def _job_done(self) -> None:
         _, _, end = self._jobs[0]

@@ -51,7 +51,7 @@ class StoreGuest:
     def started(self, host: Host) -> None:
         """See ``Guest``."""
         self.promises.check_state(host.id, _machine_of(host), host.replica.applied)
-        keeper = LeaseKeeper(_machine_of(host), host.id)
+        keeper = LeaseKeeper(_machine_of(host))
         host.soon(PULSE_MS, lambda: self._pulse(host, keeper))
 
     def crashed(self, host: Host) -> None:
@@ -138,7 +138,7 @@ class StoreGuest:
     def _pulse(self, host: Host, keeper: LeaseKeeper) -> None:
         """What ``member`` does several times a second."""
         core, key = host.replica.core, (host.id, host.life)
-        keeper.look(leader=core.leader, term=core.term)
+        keeper.look(leads=core.leader == host.id, term=core.term)
         if key not in self._expiring and (command := keeper.due()) is not None:
             self._expiring.add(key)
             self.world.tell(f"member {host.id} ends leases: {command}")

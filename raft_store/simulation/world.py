@@ -45,6 +45,7 @@ class World:
         self.calm = False
         self.crashes = 0
         self._crash_chance = plan.chance("crashes")
+        self._greeting_chance = plan.chance("greetings")
         self.hosts: Mapping[MemberId, Host] = {MemberId(i): Host(MemberId(i), self) for i in plan.ids}
         for number in plan.founders:
             self._join(self.hosts[MemberId(number)])
@@ -96,10 +97,11 @@ class World:
         self._crash(host, down_ms=self._crash_chance.uniform(10, 1500))
 
     def left(self, host: Host) -> None:
-        """A member was removed: it ends itself."""
-        self.tell(f"member {host.id} was removed, and ends")
-        host.removed = True
-        host.crash(self._crash_chance)
+        """A member was removed: it ends itself, once what it has sent has had time to arrive."""
+        if not host.removed:
+            self.tell(f"member {host.id} was removed, and is going to end")
+            host.removed = True
+            host.soon(self._crash_chance.uniform(0, 500), lambda: host.crash(self._crash_chance))
 
     def _join(self, host: Host) -> None:
         host.joined = True
@@ -122,8 +124,15 @@ class World:
             self.timeline.run_until(self.timeline.now_ms + 50)
 
     def _deliver(self, message: m.AnyMessage) -> None:
-        receiver = self.hosts[message.to]
-        if receiver.up:
+        sender, receiver = self.hosts[message.sender], self.hosts[message.to]
+        if not receiver.up:
+            return
+        core = receiver.replica.core
+        if core.agreed.sealed and sender.id in core.configuration.removed and self._greeting_chance.random() < 0.3:
+            # A stream that begins is refused, and whoever began it is told why (``peers``).
+            life = sender.life
+            self.timeline.after(2, lambda: self.left(sender) if sender.up and sender.life == life else None)
+        else:
             receiver.receive(message)
 
     # -- faults ------------------------------------------------------------------------------------------------------

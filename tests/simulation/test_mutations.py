@@ -387,7 +387,7 @@ def compaction_takes_what_is_still_read(patch):
 
 @mutation("store")
 def leases_end_by_a_followers_clock(patch):
-    def look(self, *, leader, term):
+    def look(self, *, leads, term):
         self._led_term = term
 
     patch.setattr(LeaseKeeper, "look", look)
