@@ -164,6 +164,7 @@ class Member:
     def _services(self) -> Services:
         backend = self.backend
         return Services(
+            backend=backend,
             kv=KvService(backend),
             watch=WatchService(backend, progress_interval_s=self.config.watch_progress_s),
             lease=LeaseService(backend, random.SystemRandom()),

@@ -15,12 +15,12 @@ from grpc_reflection.v1alpha import reflection
 from raft_store.engine import MemberStatus
 
 from .backend import MAX_REQUEST_BYTES
+from .call import CallContext
 from .errors import NO_LEADER, RpcError
 from .services import Method, StreamMethod, UnaryMethod
 
 log = logging.getLogger(__name__)
 
-PACKAGE = "etcdserverpb"
 SERVER_OPTIONS = (
     # Clients ping idle connections every few seconds; grpc's own default would tell them to go away.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 500),
@@ -47,9 +47,9 @@ class LeaderGuard:
         self._status = status
         self._streams: set[asyncio.Task[None]] = set()
 
-    def check(self, context: grpc.aio.ServicerContext[Any, Any]) -> bool:
+    def check(self, call: CallContext) -> bool:
         """Return whether the call demands a leader. Raises RpcError if it does and there is none."""
-        if not any(key == "hasleader" and value == "true" for key, value in context.invocation_metadata() or ()):
+        if not call.wants_leader:
             return False
         if not self._status().leader:
             raise RpcError(*NO_LEADER)
@@ -83,7 +83,7 @@ def make_server(
     server = grpc.aio.server(options=SERVER_OPTIONS)
     by_service: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
     for method in methods:
-        by_service.setdefault(f"{PACKAGE}.{method.service}", {})[method.method] = _handler(method, guard, calls)
+        by_service.setdefault(f"{method.package}.{method.service}", {})[method.method] = _handler(method, guard, calls)
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler(service, rpcs) for service, rpcs in by_service.items()]
     )
@@ -120,12 +120,13 @@ def _handler(method: Method, guard: LeaderGuard, calls: CallCounts) -> "grpc.Rpc
 
 def _unary(method: UnaryMethod, guard: LeaderGuard, calls: CallCounts) -> Callable[..., Awaitable[Message]]:
     handler = method.handler
-    ended_well = (f"{PACKAGE}.{method.service}", method.method, "OK")
+    ended_well = (f"{method.package}.{method.service}", method.method, "OK")
 
     async def call(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
         try:
-            guard.check(context)
-            response = await handler(request)
+            about = _about(context)
+            guard.check(about)
+            response = await handler(request, about)
         except RpcError as exc:
             await _abort(context, method, exc, calls)
         calls[ended_well] += 1
@@ -138,21 +139,30 @@ def _stream(method: StreamMethod, guard: LeaderGuard, calls: CallCounts) -> Call
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         requests = request if method.many_requests else _once(request)
         try:
-            guarded = guard.check(context)
-            running = method.handler(requests, context.write)
+            about = _about(context)
+            guarded = guard.check(about)
+            running = method.handler(requests, context.write, about)
             await (guard.run(running) if guarded else running)
         except RpcError as exc:
             await _abort(context, method, exc, calls)
-        calls[f"{PACKAGE}.{method.service}", method.method, "OK"] += 1
+        calls[f"{method.package}.{method.service}", method.method, "OK"] += 1
 
     return call
+
+
+def _about(context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
+    metadata: dict[str, str] = {}
+    for key, value in context.invocation_metadata() or ():
+        metadata.setdefault(key, value if isinstance(value, str) else value.decode("latin-1"))
+    name = next(iter(context.auth_context().get("x509_common_name", ())), b"")
+    return CallContext(metadata, name.decode("utf-8", "replace"))
 
 
 async def _abort(
     context: grpc.aio.ServicerContext[Any, Any], method: Method, exc: RpcError, calls: CallCounts
 ) -> NoReturn:
     code = _CODES[exc.code]
-    calls[f"{PACKAGE}.{method.service}", method.method, code.name] += 1
+    calls[f"{method.package}.{method.service}", method.method, code.name] += 1
     await context.abort(code, exc.text)
 
 
