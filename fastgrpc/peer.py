@@ -76,6 +76,7 @@ class Peer(asyncio.Protocol):
         self._server = server
         self.loop = asyncio.get_running_loop()
         self.http = Connection(client=False, limits=server.config.limits)
+        self.memo: Any = None  # for whoever stands above
         self._transport: asyncio.Transport | None = None
         self._calls: dict[int, Call] = {}
         self._early: bytes | None = b""  # what came before it was clear that this is HTTP/2

@@ -58,6 +58,7 @@ class Link(Protocol):
 
     http: Connection
     loop: asyncio.AbstractEventLoop
+    memo: Any  # for whoever stands above: what it found out about the client, say
 
     @property
     def address(self) -> str:

@@ -45,7 +45,7 @@ class Store:
 
 
 @contextlib.contextmanager
-def ours(folder: Path, *, members: int, engine: str) -> Iterator[Store]:
+def ours(folder: Path, *, members: int, engine: str, front: str = "fast") -> Iterator[Store]:
     ports = free_ports(members * 2)
     names = [f"m{i}" for i in range(members)]
     peers = "\n".join(f'{name} = "http://127.0.0.1:{ports[i * 2]}"' for i, name in enumerate(names))
@@ -54,7 +54,7 @@ def ours(folder: Path, *, members: int, engine: str) -> Iterator[Store]:
             client = f"127.0.0.1:{ports[i * 2 + 1]}"
             config = folder / f"{name}.toml"
             config.write_text(
-                f'name = "{name}"\ncluster = "contract"\ndata_dir = "{folder / name}"\nengine = "{engine}"\n'
+                f'name = "{name}"\ncluster = "contract"\ndata_dir = "{folder / name}"\nengine = "{engine}"\nfront = "{front}"\n'
                 f'client_listen = "{client}"\npeer_listen = "127.0.0.1:{ports[i * 2]}"\n'
                 f'client_url = "http://{client}"\n[members]\n{peers}\n'
             )
