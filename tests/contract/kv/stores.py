@@ -34,6 +34,7 @@ class Store:
     def __init__(self, name: str) -> None:
         self.name = name
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.commands: dict[str, tuple[Sequence[str], Path]] = {}  # how each is started, and where it logs
 
     @property
     def endpoints(self) -> list[str]:
@@ -83,9 +84,17 @@ def real_etcd(folder: Path, *, members: int = 1) -> Iterator[Store]:
         yield store
 
 
+def start_again(store: Store, client: str) -> None:
+    """Start a member that has ended, and wait until it answers."""
+    command, log = store.commands[client]
+    _start(store, client, command, log)
+    _wait_ready(store)
+
+
 def _start(store: Store, client: str, command: Sequence[str], log: Path) -> None:
+    store.commands[client] = command, log
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ETCD")}
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         store.processes[client] = subprocess.Popen(
             command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment
         )
