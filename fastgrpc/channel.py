@@ -65,6 +65,16 @@ class ClientCall:
         self.initial_metadata: Metadata | None = None
         self.trailing_metadata: Metadata = ()
 
+    def write(self, message: bytes) -> None:
+        """Send one message without waiting, whatever waits already; see ``waiting_bytes``."""
+        self._wire.http.send_data(self._stream, frame_message(message))
+        self._wire.flush_soon()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Return how much waits for the server on this call and on the connection."""
+        return self._wire.waiting_bytes(self._stream)
+
     async def send(self, message: bytes, *, end: bool = False) -> None:
         """Send one message; waits while the server, or the way to it, is too slow. Dropped if the call has ended."""
         self._wire.http.send_data(self._stream, frame_message(message), end=end)
@@ -266,6 +276,10 @@ class _Wire(asyncio.Protocol):
 
     def is_congested(self, stream: int) -> bool:
         return not self._writable or self.http.queued_bytes(stream) > MAX_QUEUED_BYTES
+
+    def waiting_bytes(self, stream: int) -> int:
+        buffered = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        return buffered + self.http.queued_bytes(stream)
 
     def forget(self, stream: int, owed: int) -> None:
         self.calls.pop(stream, None)

@@ -91,6 +91,7 @@ class Call:
         "_queued",
         "_queued_bytes",
         "_reader",
+        "_sink",
         "_waiting_for_room",
         "_wake",
         "bucket",
@@ -116,9 +117,10 @@ class Call:
         self._queued_bytes = 0
         self._owed = 0  # bytes received that the connection was not told are consumed
         self._ended = False  # the client has no more requests
-        self._failure: CallFailed | None = None  # what goes wrong when the queue is read to its end
+        self._failure: Exception | None = None  # what goes wrong when the queue is read to its end
         self._wake: asyncio.Future[None] | None = None
         self._waiting_for_room: list[asyncio.Future[None]] = []
+        self._sink: Callable[[Any], None] | None = None
         self._head_sent = False
         self._gone = False  # nobody listens any more
 
@@ -159,6 +161,21 @@ class Call:
                 self._owed = 0
             yield decode(self.method, message)
 
+    async def hand_to(self, take: Callable[[Any], None]) -> None:
+        """Hand each request to ``take`` in the very turn in which it arrives; return when the client has no more.
+
+        Raises CallFailed for a request that cannot be decoded, and whatever ``take`` raises.
+        """
+        while self._queued:
+            take(decode(self.method, self._queued.popleft()))
+        self._queued_bytes = 0
+        self._sink = take
+        while not self._ended and self._failure is None:
+            self._wake = self._peer.loop.create_future()
+            await self._wake
+        if self._failure is not None:
+            raise self._failure
+
     async def send_initial_metadata(self, metadata: Metadata) -> None:
         """Begin the response before its first message."""
         self._begin(calls.metadata_fields(metadata))
@@ -187,6 +204,8 @@ class Call:
         except CallFailed as exc:
             self._failure, self._ended = exc, True
             messages = []
+        if self._sink is not None:
+            messages = self._hand_out(self._sink, messages)
         for message in messages:
             self._queued_bytes += len(message)
         self._queued.extend(messages)
@@ -198,6 +217,15 @@ class Call:
             self.end()
         if self._wake is not None and not self._wake.done() and (messages or self._ended):
             self._wake.set_result(None)
+
+    def _hand_out(self, take: Callable[[Any], None], messages: list[bytes]) -> list[bytes]:
+        """Hand messages out; return what is left to be queued, which is nothing."""
+        try:
+            for message in messages:
+                take(decode(self.method, message))
+        except Exception as exc:  # noqa: BLE001 - raised again where the handler waits
+            self._failure, self._ended = exc, True
+        return []
 
     def end(self) -> None:
         """The client has no more requests."""

@@ -620,3 +620,39 @@ async def test_frames_in_any_cut(running: Running) -> None:
     while frame_message(b"hello") not in received:
         received += await asyncio.wait_for(reader.read(1000), 5)
     writer.close()
+
+
+# -- requests handed out as they arrive ----------------------------------------------------------------------------------
+
+
+async def test_requests_handed_out_in_the_turn_they_arrive() -> None:
+    taken: list[bytes] = []
+
+    async def listen(call: Call) -> None:
+        first = await anext(call.requests(), None)
+        taken.append(first or b"")
+
+        def take(message: bytes) -> None:
+            if message == b"bad":
+                raise CallFailed(Status.PERMISSION_DENIED, "no more of you")
+            taken.append(message)
+
+        await call.hand_to(take)
+        await call.send(b"%d" % len(taken))
+
+    server = Server([StreamMethod("/t.T/Listen", listen)])
+    channel = Channel(f"127.0.0.1:{await server.listen('127.0.0.1', 0)}")
+    call = await channel.start("/t.T/Listen")
+    for message in (b"1", b"2", b"3"):
+        call.write(message)
+    call.end()
+    assert await call.receive() == b"3"
+    assert await call.receive() is None
+    assert taken == [b"1", b"2", b"3"]
+    refused = await channel.start("/t.T/Listen")
+    refused.write(b"1")
+    refused.write(b"bad")
+    with pytest.raises(CallFailed, match="no more of you"):
+        await refused.receive()
+    await channel.close()
+    await server.stop(0)
