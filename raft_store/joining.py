@@ -37,7 +37,7 @@ def founder(
 ) -> Identity:
     """Return who we are: what the directory says or, if it is fresh, one of the founders ``members``.
 
-    Raises DiskError if the data is not ours.
+    Raises DiskError if the data is not ours, Removed if it is of no use any more.
     """
     found = load_identity(directory)
     if found is not None:
@@ -75,7 +75,7 @@ async def joiner(
 
 async def _find(others: list[str], *, cluster: str, own_url: str, tls: TlsFiles | None) -> Configuration:
     """Ask around until somebody's list has us."""
-    problem = "nobody else is named in [members]"
+    problems: dict[str, str] = {}
     try:
         async with asyncio.timeout(JOIN_S):
             while True:
@@ -83,19 +83,20 @@ async def _find(others: list[str], *, cluster: str, own_url: str, tls: TlsFiles 
                     try:
                         configuration = await _describe(url, cluster=cluster, tls=tls)
                     except grpc.aio.AioRpcError as exc:
-                        problem = f"{url}: {exc.code().name}: {exc.details()}"
                         if exc.code() is grpc.StatusCode.FAILED_PRECONDITION:
-                            raise JoinFailed(problem) from exc
+                            raise JoinFailed(f"{url}: {exc.details()}") from exc
+                        problems[url] = f"{url} does not answer ({exc.code().name})"
                         continue
                     if _owner(configuration, own_url):
                         return configuration
-                    problem = (
-                        f"{url} knows no member at {own_url}: add it first (etcdctl member add NAME "
-                        f"--peer-urls={own_url})"
-                    )
+                    problems[url] = f"{url} knows no member at {own_url}"
                 await asyncio.sleep(ASK_AGAIN_S)
     except TimeoutError as exc:
-        raise JoinFailed(f"cannot join cluster {cluster!r}: {problem}") from exc
+        asked = "; ".join(problems.values()) or "[members] names nobody else"
+        raise JoinFailed(
+            f"cannot join cluster {cluster!r}: {asked}. A member is added first: etcdctl member add NAME "
+            f"--peer-urls={own_url}"
+        ) from exc
 
 
 async def _describe(url: str, *, cluster: str, tls: TlsFiles | None) -> Configuration:

@@ -129,9 +129,11 @@ class Member:
     async def start(self) -> None:
         """Recover, join the group, then let clients in. Raises OSError if an address is taken."""
         await self.engine.start(self.machine)
-        self.backend.member = self.engine.status().member  # one that joins is told its id
+        status = self.engine.status()
+        self.backend.member = status.member  # one that joins is told its id
+        self._learns = status.role == "learner"
         try:
-            methods = guard_learners(self._services().methods(), lambda: self._learns)
+            methods = guard_learners(self._services().methods(), self._still_learns)
             self._server, self._health = make_server(methods, self.guard, self.calls)
             self.client_port = _bind(self._server, self.config.client_listen, self.config.client_tls)
             await self._server.start()
@@ -151,6 +153,10 @@ class Member:
             self.config.engine,
             self.machine.store.revision,
         )
+
+    def _still_learns(self) -> bool:
+        # The pulse has an answer that costs nothing; whoever was just promoted serves at once.
+        return self._learns and self.engine.status().role == "learner"
 
     def _fail(self, exc: Exception) -> None:
         self.failure = exc

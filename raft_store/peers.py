@@ -87,8 +87,8 @@ class Group(Protocol):
 
     async def change(
         self, changes: Sequence[Change], *, timeout_s: float, joint: bool, started: Collection[MemberId] | None
-    ) -> None:
-        """As the leader, change the group; raises ChangeRefused, EngineError."""
+    ) -> Index:
+        """As the leader, change the group; return where the log says so. Raises ChangeRefused, EngineError."""
 
     def on_removed(self, told: str) -> None:
         """Another member told us that we were removed."""
@@ -183,8 +183,11 @@ class Peers:
         timeout_s: float,
         joint: bool,
         started: Collection[MemberId] | None,
-    ) -> None:
-        """Ask the leader to change the group; raises ChangeRefused, ProposalTimedOut (it may have been changed)."""
+    ) -> Index:
+        """Ask the leader to change the group; return where the log says so.
+
+        Raises ChangeRefused, ProposalTimedOut (it may have been changed).
+        """
         link = self._links.get(leader)
         if link is None or not link.connected:
             raise ChangeRefused(Refusal.NOT_LEADER)
@@ -205,6 +208,7 @@ class Peers:
             raise ProposalTimedOut(f"the leader did not answer: {exc.details()}; the change may still be made") from exc
         if reply.refusal:
             raise ChangeRefused(Refusal[reply.refusal])
+        return Index(reply.index)
 
     async def stop(self) -> None:
         """Hang up; whatever is sent from now on is dropped."""
@@ -398,6 +402,7 @@ class _Service(raft_pb2_grpc.RaftServicer):
         sender = await self._greet(first.greeting if first else raft_pb2.Greeting(), context)
         with contextlib.suppress(asyncio.CancelledError):  # how a stream ends when its peer dies
             async for batch in request_iterator:
+                await self._check_removed(sender, context)
                 decoded = (decode(message, sender=sender, to=self._member) for message in batch.messages)
                 self._receive([message for message in decoded if message is not None])
         return raft_pb2.Delivered()
@@ -436,7 +441,7 @@ class _Service(raft_pb2_grpc.RaftServicer):
             for change in request.changes
         ]
         try:
-            await self._group.change(
+            index = await self._group.change(
                 changes,
                 timeout_s=request.timeout_ms / 1000,
                 joint=request.joint,
@@ -446,7 +451,7 @@ class _Service(raft_pb2_grpc.RaftServicer):
             return raft_pb2.ReconfigureReply(refusal=exc.refusal.name)
         except EngineError as exc:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(exc))
-        return raft_pb2.ReconfigureReply()
+        return raft_pb2.ReconfigureReply(index=index)
 
     async def _greet(self, greeting: raft_pb2.Greeting, context: _Context) -> MemberId:
         await self._check_cluster(greeting.cluster, context)
@@ -455,12 +460,15 @@ class _Service(raft_pb2_grpc.RaftServicer):
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"this is member {self._member:x}, not {greeting.recipient:x}: check the members' addresses",
             )
-        if self._group.has_removed(MemberId(greeting.sender)):
+        await self._check_removed(MemberId(greeting.sender), context)
+        return MemberId(greeting.sender)
+
+    async def _check_removed(self, sender: MemberId, context: _Context) -> None:
+        if self._group.has_removed(sender):
             await context.abort(
                 grpc.StatusCode.PERMISSION_DENIED,
-                f"the group has removed member {greeting.sender:x}, so says member {self._member:x}",
+                f"the group has removed member {sender:x}, so says member {self._member:x}",
             )
-        return MemberId(greeting.sender)
 
     async def _check_cluster(self, cluster: str, context: _Context) -> None:
         if cluster != self._cluster:

@@ -212,7 +212,8 @@ class NativeEngine:
         if self._replica is None or self._storage is None:
             raise Stopped("this member is not running")
         core = self._replica.core
-        learns = core.role is Role.FOLLOWER and core.member in core.configuration.learners
+        # Also one that has just joined, and cannot know yet whether it may vote.
+        learns = core.role is Role.FOLLOWER and core.member not in core.configuration.electorate and not core.removed
         return MemberStatus(
             member=core.member,
             leader=core.leader,
