@@ -215,8 +215,8 @@ class History:
     __slots__ = ("_steps",)
 
     def __init__(self, index: Index, configuration: Configuration) -> None:
-        # What a snapshot or the founders say needs no seal: it cannot be forgotten.
-        self._steps = [Step(index, configuration, sealed=True)]
+        # What a snapshot or the founders say needs no seal: it cannot be forgotten. A joint one has still to be left.
+        self._steps = [Step(index, configuration, sealed=not configuration.joint)]
 
     def add(self, index: Index, configuration: Configuration) -> None:
         """An entry brings ``configuration``."""
@@ -233,7 +233,7 @@ class History:
     def compact(self, to: Index) -> None:
         """Let the base move up to ``to``."""
         base = self.at(to)
-        self._steps = [Step(base.index, base.configuration, sealed=True)] + [
+        self._steps = [Step(base.index, base.configuration, sealed=not base.configuration.joint)] + [
             step for step in self._steps if step.index > to
         ]
 
