@@ -140,7 +140,7 @@ class World:
         if not receiver.up:
             return
         core = receiver.replica.core
-        if core.agreed.sealed and sender.id in core.configuration.removed and self._greeting_chance.random() < 0.3:
+        if sender.id in core.gone_for_good and self._greeting_chance.random() < 0.3:
             # A stream that begins is refused, and whoever began it is told why (``peers``).
             life = sender.life
             self.timeline.after(2, lambda: self.left(sender) if sender.up and sender.life == life else None)
