@@ -99,8 +99,17 @@ class NativeEngine:
     waiting calls have been refused with Stopped by then.
     """
 
-    def __init__(self, config: NativeConfig, *, on_fatal: Callable[[Exception], None] = end_process) -> None:
-        """Raises ValueError for a configuration that cannot work."""
+    def __init__(
+        self,
+        config: NativeConfig,
+        *,
+        on_fatal: Callable[[Exception], None] = end_process,
+        started: Callable[[], Collection[MemberId]] = tuple,
+    ) -> None:
+        """started: gives the members that ever took part, as the machine knows.
+
+        Raises ValueError for a configuration that cannot work.
+        """
         if config.member not in config.members:
             raise ValueError(f"member {config.member} is not among the members {sorted(config.members)}")
         if not 0 < config.heartbeat_ticks < config.election_ticks:
@@ -112,6 +121,7 @@ class NativeEngine:
             raise ValueError("tick_ms and snapshot_entries must be positive")
         self._config = config
         self._on_fatal = on_fatal
+        self._started = started
         self._directory: OsDirectory | None = None
         self._storage: Storage | None = None
         self._replica: Replica | None = None
@@ -158,7 +168,7 @@ class NativeEngine:
                 machine=machine,
                 on_fatal=self._on_fatal,
             )
-            self._regrouping = Regrouping(core, self._driver, on_removed=self._be_removed)
+            self._regrouping = Regrouping(core, self._driver, started=self._started, on_removed=self._be_removed)
             self._peers = Peers(
                 member=identity.member,
                 cluster=config.cluster,
@@ -245,13 +255,13 @@ class NativeEngine:
     async def _identify(self, directory: OsDirectory) -> Identity:
         config = self._config
         if not config.joins:
-            return await asyncio.to_thread(
-                founder,
+            return await founder(
                 directory,
                 cluster=config.cluster,
                 member=config.member,
                 name=config.name,
                 members=config.members,
+                tls=config.tls,
             )
         others = [url for member, url in config.members.items() if member != config.member]
         return await joiner(
