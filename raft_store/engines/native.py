@@ -41,7 +41,8 @@ from raft_store.tls import TlsFiles
 log = logging.getLogger(__name__)
 
 CLOCK_DRIFT = 0.1  # lease reads are safe while no two members' clocks run apart faster than this
-HAND_OVER_S = 0.5  # a leader that stops spends at most so long on handing over
+HAND_OVER_S = 0.5  # a leader that stops spends at most so long on handing over to one ...
+HEIRS = 2  # ... of the best followers
 LINGER_S = 0.5  # a removed member stays for so long: what it has sent, a hand-over say, has to arrive
 
 
@@ -201,8 +202,7 @@ class NativeEngine:
     async def step_aside(self) -> None:
         """See ``Engine.step_aside``."""
         if self._driver is not None:
-            with contextlib.suppress(EngineError):
-                await self._hand_over(self._driver)
+            await self._hand_over(self._driver)
 
     async def propose(self, data: bytes, *, timeout_s: float) -> object:
         """See ``Engine.propose``; raises EngineError too if too many proposals are waiting (surely not made)."""
@@ -305,9 +305,11 @@ class NativeEngine:
         if core.role is not Role.LEADER:
             return
         followers = {peer: view for peer, view in core.progress().items() if peer in core.configuration.voters}
-        if followers:
-            best = min(followers, key=lambda peer: (followers[peer].silent_ticks, -followers[peer].matched))
-            await driver.transfer_leadership(best, timeout_s=HAND_OVER_S)
+        best = sorted(followers, key=lambda peer: (followers[peer].silent_ticks, -followers[peer].matched))
+        for heir in best[:HEIRS]:
+            with contextlib.suppress(EngineError):
+                await driver.transfer_leadership(heir, timeout_s=HAND_OVER_S)
+                return
 
     async def _close(self) -> None:
         if self._removal is not None:
