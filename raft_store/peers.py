@@ -16,7 +16,8 @@ import grpc
 import grpc.aio
 
 from raft_store.disk.directory import DiskError
-from raft_store.engine import Index, MemberId, Term
+from raft_store.disk.snapshot import NotASnapshot
+from raft_store.engine import MemberId, Term
 from raft_store.raft import messages as m
 from raft_store.tls import TlsFiles
 from raft_store.wire import Encoder, decode
@@ -29,8 +30,6 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 MAX_QUEUED_MESSAGES = 4096
 MAX_QUEUED_BYTES = 64 << 20
 MAX_BATCH_BYTES = 8 << 20
-SNAPSHOT_CHUNK_BYTES = 1 << 20
-MAX_SNAPSHOT_BYTES = 8 << 30
 REDIAL_PAUSE_S = 0.05
 
 _PING_OPTIONS = [
@@ -72,15 +71,20 @@ class Peers:
         members: Mapping[MemberId, str],
         tls: TlsFiles | None,
         receive: Callable[[Sequence[m.AnyMessage]], None],
-        load_snapshot: Callable[[], Awaitable[m.Snapshot | None]],
+        send_snapshot: Callable[[], AsyncIterator[bytes]],
+        receive_snapshot: Callable[[AsyncIterator[bytes]], Awaitable[m.Snapshot]],
         snapshot_failed: Callable[[MemberId], None],
     ) -> None:
-        """receive: called in the event loop with every batch that arrives; must not block."""
+        """receive: called in the event loop with every batch that arrives; must not block.
+
+        send_snapshot, receive_snapshot: the disk's two ends of a snapshot's way to another member.
+        """
         self._member = member
         self._cluster = cluster
         self._tls = tls
         self._receive = receive
-        self._load_snapshot = load_snapshot
+        self._send_snapshot = send_snapshot
+        self._receive_snapshot = receive_snapshot
         self._snapshot_failed = snapshot_failed
         self._server: grpc.aio.Server | None = None
         self._links = {
@@ -94,7 +98,8 @@ class Peers:
     async def start(self, listen: str) -> None:
         """Listen, and begin to dial; raises ListenFailed."""
         server = grpc.aio.server(options=_SERVER_OPTIONS)
-        raft_pb2_grpc.add_RaftServicer_to_server(_Service(self._member, self._cluster, self._receive), server)
+        service = _Service(self._member, self._cluster, self._receive, self._receive_snapshot)
+        raft_pb2_grpc.add_RaftServicer_to_server(service, server)
         try:
             if self._tls is None:
                 server.add_insecure_port(listen)
@@ -134,15 +139,13 @@ class Peers:
     def _begin_snapshot(self, link: "_Link", message: m.InstallSnapshot) -> None:
         if self._stopping or message.to in self._snapshots:
             return
-        task = asyncio.create_task(self._send_snapshot(link, message))
+        task = asyncio.create_task(self._deliver_snapshot(link, message))
         self._snapshots[message.to] = task
         task.add_done_callback(lambda _: self._snapshots.pop(message.to, None))
 
-    async def _send_snapshot(self, link: "_Link", message: m.InstallSnapshot) -> None:
+    async def _deliver_snapshot(self, link: "_Link", message: m.InstallSnapshot) -> None:
         try:
-            snapshot = await self._load_snapshot()
-            assert snapshot is not None, f"the core knows of snapshot {message.mark}, the disk does not"
-            await link.send_snapshot(message.term, snapshot)
+            await link.send_snapshot(message.term, self._send_snapshot())
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError, DiskError) as exc:
             log.warning("snapshot not delivered to=%d index=%d cause=%r", message.to, message.mark.index, exc)
             self._snapshot_failed(message.to)
@@ -187,21 +190,14 @@ class _Link:
         self._queued_bytes += message.ByteSize()
         self._filled.set()
 
-    async def send_snapshot(self, term: Term, snapshot: m.Snapshot) -> None:
+    async def send_snapshot(self, term: Term, data: AsyncIterator[bytes]) -> None:
         """Stream a snapshot; returns when the peer has taken it in, raises AioRpcError if it did not."""
         assert self._channel is not None
-        data = snapshot.data
 
         async def chunks() -> AsyncIterator[raft_pb2.SnapshotChunk]:
-            yield raft_pb2.SnapshotChunk(
-                greeting=self._greeting,
-                term=term,
-                index=snapshot.mark.index,
-                snapshot_term=snapshot.mark.term,
-                total_bytes=len(data),
-            )
-            for start in range(0, len(data), SNAPSHOT_CHUNK_BYTES):
-                yield raft_pb2.SnapshotChunk(data=data[start : start + SNAPSHOT_CHUNK_BYTES])
+            yield raft_pb2.SnapshotChunk(greeting=self._greeting, term=term)
+            async for portion in data:
+                yield raft_pb2.SnapshotChunk(data=portion)
 
         await raft_pb2_grpc.RaftStub(self._channel).InstallSnapshot(chunks())
 
@@ -262,10 +258,17 @@ class _Link:
 class _Service(raft_pb2_grpc.RaftServicer):
     """What other members call."""
 
-    def __init__(self, member: MemberId, cluster: str, receive: Callable[[Sequence[m.AnyMessage]], None]) -> None:
+    def __init__(
+        self,
+        member: MemberId,
+        cluster: str,
+        receive: Callable[[Sequence[m.AnyMessage]], None],
+        receive_snapshot: Callable[[AsyncIterator[bytes]], Awaitable[m.Snapshot]],
+    ) -> None:
         self._member = member
         self._cluster = cluster
         self._receive = receive
+        self._receive_snapshot = receive_snapshot
 
     async def Deliver(  # noqa: N802 - the contract's name
         self, request_iterator: AsyncIterator[raft_pb2.Batch], context: _Context
@@ -285,15 +288,18 @@ class _Service(raft_pb2_grpc.RaftServicer):
         """Take in a whole snapshot."""
         head = await anext(aiter(request_iterator), None) or raft_pb2.SnapshotChunk()
         sender = await self._greet(head.greeting, context)
-        if head.total_bytes > MAX_SNAPSHOT_BYTES:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"a snapshot of {head.total_bytes} bytes")
-        data = bytearray()
-        async for chunk in request_iterator:
-            data += chunk.data
-        if len(data) != head.total_bytes:
-            await context.abort(grpc.StatusCode.DATA_LOSS, f"{len(data)} of {head.total_bytes} bytes arrived")
-        mark = m.SnapshotMark(Index(head.index), Term(head.snapshot_term))
-        self._receive([m.InstallSnapshot(sender, self._member, Term(head.term), mark=mark, data=bytes(data))])
+
+        async def portions() -> AsyncIterator[bytes]:
+            async for chunk in request_iterator:
+                yield chunk.data
+
+        try:
+            snapshot = await self._receive_snapshot(portions())
+        except NotASnapshot as exc:
+            await context.abort(grpc.StatusCode.DATA_LOSS, str(exc))
+        self._receive(
+            [m.InstallSnapshot(sender, self._member, Term(head.term), mark=snapshot.mark, data=snapshot.data)]
+        )
         return raft_pb2.Delivered()
 
     async def _greet(self, greeting: raft_pb2.Greeting, context: _Context) -> MemberId:

@@ -18,6 +18,7 @@ from raft_store.driver import Driver, DriverConfig
 from raft_store.engine import EngineError, Index, MemberId, MemberStatus, StateMachine, Stopped
 from raft_store.peers import Peers
 from raft_store.raft.core import Core, CoreConfig, Role
+from raft_store.raft.messages import SnapshotMark
 from raft_store.raft.replica import Replica
 from raft_store.tls import TlsFiles
 
@@ -45,6 +46,15 @@ def end_process(exc: Exception) -> None:
     """Ask this process to end as if by SIGTERM: its disk or its state cannot be trusted any more."""
     del exc  # logged where it was found
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def _restore(machine: StateMachine, storage: Storage, mark: SnapshotMark) -> None:
+    """Restore a snapshot while there is nothing else to do yet but to listen to signals."""
+    restoration = machine.begin_restore()
+    for chunk in storage.read_snapshot(mark):
+        restoration.feed(chunk)
+        await asyncio.sleep(0)
+    restoration.finish()
 
 
 class NativeEngine:
@@ -82,7 +92,7 @@ class NativeEngine:
             await asyncio.to_thread(storage.claim, Identity(config.cluster, config.member))
             past = await asyncio.to_thread(storage.recover)
             if past.snapshot is not None:
-                machine.restore(past.snapshot.data)
+                await _restore(machine, storage, past.snapshot)
             core = Core(
                 CoreConfig(
                     member=config.member,
@@ -113,7 +123,8 @@ class NativeEngine:
                 members=config.members,
                 tls=config.tls,
                 receive=self._driver.receive,
-                load_snapshot=self._driver.load_snapshot,
+                send_snapshot=self._driver.send_snapshot,
+                receive_snapshot=self._driver.receive_snapshot,
                 snapshot_failed=self._driver.snapshot_failed,
             )
             await self._peers.start(config.listen)

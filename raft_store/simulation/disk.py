@@ -1,8 +1,9 @@
 """A disk that forgets what was not synced, and tears what was being written."""
 
+import io
 from random import Random
 
-from raft_store.disk.directory import DiskError, File
+from raft_store.disk.directory import DiskError, File, Source
 
 SECTOR_BYTES = 64  # a real one has 512; small ones tear small records
 
@@ -27,10 +28,12 @@ class SimulatedFile:
 
     def crash(self, random: Random) -> None:
         """Lose a random part of what was not synced: sectors reach the disk in any order."""
-        for start in range(self.durable_bytes, len(self.content), SECTOR_BYTES):
+        start = self.durable_bytes
+        while start < len(self.content):
+            end = min(start - start % SECTOR_BYTES + SECTOR_BYTES, len(self.content))
             if random.random() < 0.5:
-                end = min(start + SECTOR_BYTES, len(self.content))
                 self.content[start:end] = bytes(end - start)
+            start = end
         if random.random() < 0.5:
             del self.content[random.randint(self.durable_bytes, len(self.content)) :]
         self.durable_bytes = len(self.content)
@@ -38,6 +41,8 @@ class SimulatedFile:
 
 class SimulatedDirectory:
     """A ``Directory`` in memory; names are durable at once, removals once a later name is."""
+
+    sector_bytes = SECTOR_BYTES
 
     def __init__(self) -> None:
         self.files: dict[str, SimulatedFile] = {}
@@ -52,6 +57,10 @@ class SimulatedDirectory:
         if name not in self.files:
             raise DiskError(f"cannot read {name}: no such file")
         return bytes(self.files[name].content)
+
+    def open(self, name: str) -> Source:
+        """See ``Directory``."""
+        return io.BytesIO(self.read(name))
 
     def create(self, name: str, *, expected_bytes: int) -> File:
         """See ``Directory``."""
@@ -70,6 +79,11 @@ class SimulatedDirectory:
         """See ``Directory``."""
         self._removed.clear()
         self.files[name] = SimulatedFile(data)
+
+    def rename(self, old: str, new: str) -> None:
+        """See ``Directory``."""
+        self._removed.clear()
+        self.files[new] = self.files.pop(old)
 
     def remove(self, name: str) -> None:
         """See ``Directory``."""

@@ -13,7 +13,7 @@ members crash, which loses whatever was not synced and tears what was being writ
 import heapq
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 
 import msgspec
@@ -55,13 +55,30 @@ class Values:
         self.values.extend(entry.data for entry in entries if entry.data)
         return [entry.index for entry in entries]
 
-    def snapshot(self) -> bytes:
-        """Return all values."""
-        return msgspec.msgpack.encode(self.values)
+    def snapshot(self) -> Iterator[bytes]:
+        """Return all values, a few a chunk."""
+        values = tuple(self.values)
+        return (msgspec.msgpack.encode(values[start : start + 10]) for start in range(0, len(values), 10))
 
-    def restore(self, snapshot: bytes) -> None:
-        """Take over all values."""
-        self.values = msgspec.msgpack.decode(snapshot, type=list[bytes])
+    def begin_restore(self) -> "Restoring":
+        """Begin to take over all values."""
+        return Restoring(self)
+
+
+class Restoring:
+    """Values from a snapshot."""
+
+    def __init__(self, machine: Values) -> None:
+        self._machine = machine
+        self._values: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> None:
+        """See ``Restoration``."""
+        self._values += msgspec.msgpack.decode(chunk, type=list[bytes])
+
+    def finish(self) -> None:
+        """See ``Restoration``."""
+        self._machine.values = self._values
 
 
 class _Reader(msgspec.Struct, frozen=True, eq=False):
@@ -193,7 +210,7 @@ class World:
         past = member.storage.recover()
         member.machine = Values()
         if past.snapshot is not None:
-            member.machine.restore(past.snapshot.data)
+            self._restore(member, past.snapshot)
         member.snapshot_index = past.log.base.index
         core = Core(
             CoreConfig(
@@ -239,7 +256,7 @@ class World:
         if work.save is not None:
             self._begin_save(member, work.save)
         if work.restore is not None:
-            member.machine.restore(work.restore.data)
+            self._restore(member, work.restore.mark)
             member.snapshot_index = work.restore.mark.index
             self.judge.restored(member.id, work.restore.mark.index, member.machine.values)
         results = member.machine.apply(work.committed)
@@ -276,18 +293,27 @@ class World:
         term = replica.core.log.term(replica.applied)
         if replica.applied - member.snapshot_index >= 30 and term is not None:
             mark = m.SnapshotMark(replica.applied, term)
-            member.storage.save_snapshot(m.Snapshot(mark, member.machine.snapshot()))
+            growing = member.storage.begin_snapshot(mark)
+            for chunk in member.machine.snapshot():
+                growing.write(chunk)
+            growing.finish()
+            member.storage.let_go(mark)
             member.snapshot_index = mark.index
             replica.core.compact(mark, keep=5)
+
+    def _restore(self, member: Member, mark: m.SnapshotMark) -> None:
+        restoration = member.machine.begin_restore()
+        for chunk in member.storage.read_snapshot(mark):
+            restoration.feed(chunk)
+        restoration.finish()
 
     # -- network -----------------------------------------------------------------------------------------------------
 
     def _send(self, member: Member, message: m.AnyMessage) -> None:
         self.judge.sent(message)
         if isinstance(message, m.InstallSnapshot):
-            snapshot = member.storage.load_snapshot()
-            assert snapshot is not None
-            message = msgspec.structs.replace(message, mark=snapshot.mark, data=snapshot.data)
+            # The file's bytes as they are now; the receiver puts them on its own disk.
+            message = msgspec.structs.replace(message, data=member.storage.open_snapshot().read(-1))
         random, faults = self.random, self.faults
         if not self._calm:
             if random.random() < faults.drop:
@@ -301,6 +327,11 @@ class World:
     def _deliver(self, message: m.AnyMessage) -> None:
         receiver = self.members[message.to]
         if receiver.up and (message.sender, message.to) not in self._cut:
+            if isinstance(message, m.InstallSnapshot):
+                incoming = receiver.storage.receive_snapshot()
+                incoming.write(message.data)
+                received = incoming.finish()
+                message = msgspec.structs.replace(message, mark=received.mark, data=received.data)
             receiver.replica.step(message)
             self._serve(receiver)
 

@@ -192,9 +192,16 @@ def restarted_origin_counts_anew_under_its_old_name(patch):
 @mutation
 def snapshot_is_trusted_to_be_on_disk_at_once(patch):
     """A member answers for a snapshot before the disk has it, and forgets to put it there."""
-    from raft_store.disk import storage
+    from raft_store.disk.storage import Storage
 
-    patch.setattr(storage, "save_snapshot", lambda directory, snapshot: None)
+    patch.setattr(Storage, "write", lambda self, save: self._wal.write(save))
+
+
+@mutation
+def snapshot_takes_its_place_before_it_is_synced(patch):
+    from raft_store.disk.snapshot import GrowingSnapshot
+
+    patch.setattr(GrowingSnapshot, "finish", lambda self, name: self._directory.rename(self._name, name))
 
 
 def first_seed_that_notices(limit: int) -> int | None:
