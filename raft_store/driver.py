@@ -13,7 +13,7 @@ import asyncio
 import functools
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -22,8 +22,21 @@ import msgspec
 from raft_store.disk.directory import DiskError
 from raft_store.disk.snapshot import READ_BYTES, NotASnapshot
 from raft_store.disk.storage import Storage
-from raft_store.engine import EngineError, Index, MemberId, NoLeader, ProposalTimedOut, StateMachine, Stopped
+from raft_store.engine import (
+    Change,
+    ChangeRefused,
+    EngineError,
+    Index,
+    MemberId,
+    NoLeader,
+    ProposalTimedOut,
+    Refusal,
+    Removed,
+    StateMachine,
+    Stopped,
+)
 from raft_store.pacing import paced
+from raft_store.raft.membership import Step
 from raft_store.raft.messages import AnyMessage, Save, Snapshot, SnapshotMark
 from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Replica, Work
@@ -67,6 +80,8 @@ class Driver:
         self._machine = machine
         self._on_fatal = on_fatal
         self._send: Callable[[Sequence[AnyMessage]], None] = lambda _: None
+        self._follow: Callable[[Step], None] = lambda _: None
+        self._followed: Step | None = None
         self._loop = asyncio.get_running_loop()
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._snapshot_disk = ThreadPoolExecutor(SNAPSHOT_THREADS, thread_name_prefix="snapshots")
@@ -83,9 +98,10 @@ class Driver:
         self._snapshot_index: Index = replica.applied
         self._snapshot_bytes = 0  # of our last one
 
-    def start(self, send: Callable[[Sequence[AnyMessage]], None]) -> None:
-        """Begin; ``send`` takes messages for other members and never waits."""
+    def start(self, send: Callable[[Sequence[AnyMessage]], None], follow: Callable[[Step], None]) -> None:
+        """Begin. ``send`` takes messages for other members, ``follow`` every step of the group; neither waits."""
         self._send = send
+        self._follow = follow
         self._running = True
         self._ticker = asyncio.create_task(self._tick())
         self._schedule()
@@ -139,6 +155,17 @@ class Driver:
         assert isinstance(index, int)
         return Index(index)
 
+    async def change_members(
+        self, changes: Sequence[Change], *, timeout_s: float, joint: bool, started: Collection[MemberId] | None
+    ) -> None:
+        """As the leader, change the group; raises ChangeRefused, ProposalTimedOut, Stopped."""
+        self._check_running()
+        future: asyncio.Future[object] = self._loop.create_future()
+        self._replica.propose_change(
+            changes, future, joint=joint, started=None if started is None else frozenset(started)
+        )
+        await self._wait(future, timeout_s, lambda: ProposalTimedOut("the change may still be made"))
+
     async def transfer_leadership(self, to: MemberId, *, timeout_s: float) -> None:
         """See ``Engine.transfer_leadership``."""
         self._check_running()
@@ -178,7 +205,7 @@ class Driver:
             return await self._beside(incoming.finish)
         except DiskError as exc:
             if not isinstance(exc, NotASnapshot):
-                self._fail(exc)
+                self.fail(exc)
                 raise
             await self._beside(incoming.discard)
             raise
@@ -221,9 +248,12 @@ class Driver:
                 self._do(work)
             else:
                 self._schedule()
+            if (agreed := self._replica.core.agreed) is not self._followed:
+                self._followed = agreed
+                self._follow(agreed)
             self._snapshot_if_due()
         except Exception as exc:  # noqa: BLE001 - our own error or the machine's: this state must not reach the disk
-            self._fail(exc)
+            self.fail(exc)
 
     def _step_inbox(self) -> None:
         messages, self._inbox = self._inbox, []
@@ -251,6 +281,8 @@ class Driver:
             _refuse(proposal.owner, ProposalTimedOut("a snapshot overtook this member; the proposal may be in it"))
         for owner, index in work.readers:
             _resolve(owner, index)
+        for owner, made in work.changes:
+            _end_change(owner, made=made)
 
     async def _catch_up(self) -> None:
         """Restore, then apply what came meanwhile, until nothing is left."""
@@ -262,7 +294,7 @@ class Driver:
                 self._apply(work)
                 await asyncio.sleep(0)
         except Exception as exc:  # noqa: BLE001 - as in ``_pump``
-            self._fail(exc)
+            self.fail(exc)
         finally:
             self._catching_up = None
 
@@ -289,7 +321,7 @@ class Driver:
             return
         if (exc := done.exception()) is not None:
             # Whether the disk holds the save or not, nobody knows; a second sync could lie. The member has to end.
-            self._fail(exc)
+            self.fail(exc)
         elif self._running:
             self._replica.saved(save)
             self._schedule()
@@ -303,12 +335,11 @@ class Driver:
         # A large state is not written anew for every little log, as long as that stays quick to replay.
         if self._storage.log_bytes < self._snapshot_bytes // LOG_SHARE and entries < MOST_PERIODS * enough:
             return
-        term = replica.core.log.term(replica.applied)
-        if term is None:
+        if (mark := replica.core.log.mark(replica.applied)) is None:
             return
         # The state is fixed here, in the turn in which ``mark`` is what the machine has applied.
         chunks = self._machine.snapshot()
-        self._snapshotting = asyncio.create_task(self._take_snapshot(SnapshotMark(replica.applied, term), chunks))
+        self._snapshotting = asyncio.create_task(self._take_snapshot(mark, chunks))
 
     async def _take_snapshot(self, mark: SnapshotMark, chunks: Iterator[bytes]) -> None:
         began = self._loop.time()
@@ -320,7 +351,7 @@ class Driver:
             await self._beside(growing.finish)
             await self._loop.run_in_executor(self._disk, self._storage.let_go, mark)
         except Exception as exc:  # noqa: BLE001 - a disk that cannot take a snapshot cannot be trusted with the log
-            self._fail(exc)
+            self.fail(exc)
             return
         finally:
             self._snapshotting = None
@@ -358,10 +389,12 @@ class Driver:
         if not self._running:
             raise Stopped("this member is shutting down")
 
-    def _fail(self, exc: BaseException) -> None:
+    def fail(self, exc: BaseException) -> None:
+        """End for a reason that is not the caller's wish."""
         if not self._running:
             return
-        log.critical("member cannot go on member=%d", self._replica.core.member, exc_info=exc)
+        cause = None if isinstance(exc, Removed) else exc
+        log.critical("member cannot go on member=%d reason=%s", self._replica.core.member, exc, exc_info=cause)
         self.halt()
         self._on_fatal(exc if isinstance(exc, Exception) else RuntimeError(repr(exc)))
 
@@ -370,6 +403,15 @@ def _too_late(proposal: Proposal) -> Exception:
     if proposal.in_flight:
         return ProposalTimedOut("no majority confirmed the proposal in time; it may still take effect")
     return NoLeader("no leader was known within the time allowed; nothing was proposed")
+
+
+def _end_change(owner: object, *, made: bool | None) -> None:
+    if made:
+        _resolve(owner, None)
+    elif made is None:
+        _refuse(owner, ProposalTimedOut("a snapshot overtook this member; the change may be in it"))
+    else:
+        _refuse(owner, ChangeRefused(Refusal.NOT_LEADER))
 
 
 def _resolve(owner: object, result: object) -> None:

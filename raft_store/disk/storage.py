@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from raft_store.disk.directory import Directory, DiskError, Source
+from raft_store.disk.directory import Directory, Source
 from raft_store.disk.snapshot import (
     GROWING,
     RECEIVED,
@@ -24,18 +24,9 @@ from raft_store.disk.snapshot import (
     snapshot_name,
 )
 from raft_store.disk.wal import SEGMENT_BYTES, Wal
-from raft_store.engine import MemberId
 from raft_store.raft.log import Log
+from raft_store.raft.membership import NO_MEMBERS, Configuration
 from raft_store.raft.messages import HardState, Save, Snapshot, SnapshotMark
-
-IDENTITY = "identity.json"
-
-
-class Identity(msgspec.Struct, frozen=True):
-    """Whose data it is: another member's, or another cluster's, must not be taken for ours."""
-
-    cluster: str
-    member: MemberId
 
 
 class Past(msgspec.Struct, frozen=True):
@@ -109,29 +100,18 @@ class Storage:
         """Size of the log on disk."""
         return self._wal.size_bytes
 
-    def claim(self, identity: Identity) -> None:
-        """Mark fresh data as ours; raises DiskError if it is somebody else's."""
-        if IDENTITY in self._directory.names():
-            found = msgspec.json.decode(self._directory.read(IDENTITY), type=Identity)
-            if found != identity:
-                raise DiskError(
-                    f"the data directory belongs to member {found.member:x} of cluster {found.cluster!r}, "
-                    f"not to member {identity.member:x} of {identity.cluster!r}"
-                )
-        else:
-            self._directory.replace(IDENTITY, msgspec.json.encode(identity))
-
-    def recover(self) -> Past:
+    def recover(self, founders: Configuration = NO_MEMBERS) -> Past:
         """Read the log and open it for writing; raises DiskError, CorruptLog.
 
-        An older snapshot than the newest is no way out if that one is damaged: the log before it may be gone.
+        founders: the group at the beginning of the log; a snapshot knows better. An older snapshot than the newest is
+        no way out if that one is damaged: the log before it may be gone.
         """
         for name in self._directory.names():
             if name.endswith((GROWING, RECEIVED)):
                 self._directory.remove(name)  # a crash left it behind: nobody relies on it
         newest = newest_snapshot(self._directory)
         found = read_head(self._directory, newest).mark if newest is not None else None
-        mark = found or SnapshotMark()
+        mark = found or SnapshotMark(configuration=founders)
         recovered = self._wal.recover(mark)
         return Past(recovered.hard_state, found, Log(mark, recovered.entries))
 

@@ -126,7 +126,7 @@ class Judge:
                 self._record(entry)
 
     def _record(self, entry: Entry) -> None:
-        data = entry.data[16:]  # without session and number
+        data = b"" if entry.reconfigures else entry.data[16:]  # without session and number
         self._raw.append(entry)
         self.committed.append(Entry(entry.index, entry.term, data))
         if data:

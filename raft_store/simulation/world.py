@@ -22,6 +22,7 @@ from raft_store.disk.storage import Storage
 from raft_store.engine import Entry, Index, MemberId
 from raft_store.raft import messages as m
 from raft_store.raft.core import Core, CoreConfig, Role
+from raft_store.raft.membership import founded
 from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Replica, Work
 from raft_store.simulation.disk import SimulatedDirectory
@@ -207,7 +208,7 @@ class World:
         member.life += 1
         member.up = True
         member.storage = Storage(member.directory, segment_bytes=2000)
-        past = member.storage.recover()
+        past = member.storage.recover(founded(dict.fromkeys(self.members, ())))
         member.machine = Values()
         if past.snapshot is not None:
             self._restore(member, past.snapshot)
@@ -215,7 +216,6 @@ class World:
         core = Core(
             CoreConfig(
                 member=member.id,
-                voters=frozenset(self.members),
                 election_ticks=10,
                 max_append_bytes=self._max_append_bytes,
                 max_apply_entries=8,
@@ -290,9 +290,8 @@ class World:
 
     def _snapshot_if_due(self, member: Member) -> None:
         replica = member.replica
-        term = replica.core.log.term(replica.applied)
-        if replica.applied - member.snapshot_index >= 30 and term is not None:
-            mark = m.SnapshotMark(replica.applied, term)
+        mark = replica.core.log.mark(replica.applied)
+        if replica.applied - member.snapshot_index >= 30 and mark is not None:
             growing = member.storage.begin_snapshot(mark)
             for chunk in member.machine.snapshot():
                 growing.write(chunk)

@@ -15,7 +15,7 @@ from raft_store.raft import messages as m
 from raft_store.raft.core import Core, Role
 from raft_store.raft.log import Log
 from raft_store.raft.proposals import Arrivals, Origin
-from raft_store.raft.quorum import commit_index
+from raft_store.raft.quorum import joint_commit_index
 from raft_store.simulation.disk import SimulatedFile
 from raft_store.simulation.world import World
 
@@ -50,7 +50,7 @@ def leader_counts_itself_before_its_sync(patch):
     def advance(self):
         matched = {peer: progress.matched for peer, progress in self._progress.items()}
         matched[self.member] = self.log.last_index
-        index = Index(commit_index(matched, self.config.voters))
+        index = Index(joint_commit_index(matched, self.configuration.halves))
         if index > self.log.committed and self.log.term(index) == self.term:
             self.log.commit_to(index)
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from raft_store.disk.directory import DirectoryInUse, DiskError, OsDirectory
 from raft_store.disk.snapshot import write_snapshot
-from raft_store.disk.storage import Identity, Storage
+from raft_store.disk.storage import Storage
 from raft_store.disk.wal import CorruptLog, Wal
 from raft_store.engine import Entry, Index, MemberId, Term
 from raft_store.raft.messages import HardState, Save, SnapshotMark
@@ -209,15 +209,6 @@ def test_a_snapshot_that_the_log_does_not_know_yet_counts():
     past = Storage(directory).recover()
     assert (past.snapshot, past.log.last_index, past.log.last_term) == (mark, 11, 3)
     assert list(Storage(directory).read_snapshot(mark)) == [b"state"]
-
-
-def test_another_members_data_is_refused(tmp_path):
-    directory = OsDirectory(tmp_path / "data")
-    Storage(directory).claim(Identity("lab", MemberId(1)))
-    Storage(directory).claim(Identity("lab", MemberId(1)))
-    with pytest.raises(DiskError, match="belongs to member 1 of cluster 'lab'"):
-        Storage(directory).claim(Identity("lab", MemberId(2)))
-    directory.close()
 
 
 def test_a_directory_serves_one_process(tmp_path):

@@ -1,0 +1,77 @@
+"""A change of the group, from whichever member is asked to the one that leads."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Sequence
+
+from raft_store.driver import Driver
+from raft_store.engine import Change, ChangeRefused, MemberId, NoLeader, Refusal
+from raft_store.peers import Peers
+from raft_store.raft.core import Core
+from raft_store.raft.membership import Configuration
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.05
+_PASSING = (Refusal.NOT_LEADER, Refusal.CHANGE_UNDER_WAY)
+
+
+class Regrouping:
+    """One member's view of its group, and its way to change it (a ``peers.Group``)."""
+
+    def __init__(self, core: Core, driver: Driver, *, on_removed: Callable[[str], None]) -> None:
+        self._core = core
+        self._driver = driver
+        self._peers: Peers | None = None
+        self.on_removed = on_removed
+
+    def use(self, peers: Peers) -> None:
+        """Reach other members by ``peers``."""
+        self._peers = peers
+
+    def configuration(self) -> Configuration:
+        """See ``peers.Group``."""
+        return self._core.configuration
+
+    def has_removed(self, member: MemberId) -> bool:
+        """See ``peers.Group``."""
+        return self._core.agreed.sealed and member in self._core.configuration.removed
+
+    async def change(
+        self, changes: Sequence[Change], *, timeout_s: float, joint: bool, started: Collection[MemberId] | None
+    ) -> None:
+        """See ``peers.Group``."""
+        await self._driver.change_members(changes, timeout_s=timeout_s, joint=joint, started=started)
+        log.info("changed the group changes=%s", [f"{change.kind.name} {change.member:x}" for change in changes])
+
+    async def change_anywhere(
+        self, changes: Sequence[Change], *, timeout_s: float, joint: bool, started: Collection[MemberId] | None
+    ) -> None:
+        """See ``Engine.change_members``; tries again, while time is left, what was surely not made."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while True:
+            try:
+                await self._change_once(changes, timeout_s=deadline - loop.time(), joint=joint, started=started)
+                break
+            except ChangeRefused as exc:
+                if exc.refusal not in _PASSING:
+                    raise
+                if loop.time() + RETRY_S >= deadline:
+                    if exc.refusal is Refusal.NOT_LEADER:
+                        raise NoLeader("no leader was known within the time allowed; nothing was changed") from exc
+                    raise
+            await asyncio.sleep(RETRY_S)
+        # Whoever asked us will look here.
+        await self._driver.read_barrier(timeout_s=max(deadline - loop.time(), RETRY_S))
+
+    async def _change_once(
+        self, changes: Sequence[Change], *, timeout_s: float, joint: bool, started: Collection[MemberId] | None
+    ) -> None:
+        leader = self._core.leader
+        if leader == self._core.member:
+            await self.change(changes, timeout_s=timeout_s, joint=joint, started=started)
+        elif self._peers is not None and leader:
+            await self._peers.reconfigure(leader, changes, timeout_s=timeout_s, joint=joint, started=started)
+        else:
+            raise ChangeRefused(Refusal.NOT_LEADER)
