@@ -20,6 +20,7 @@ class _Connection:
         self.life = host.life
         self.open = True
         self.watches: dict[int, WatchLog] = {}
+        self.standing: set[int] = set()  # those whose creation the listener has heard of: progress is theirs
         self._listener = listener
         self._pumping = False
         self._last_arrival_ms = 0.0
@@ -32,6 +33,11 @@ class _Connection:
     def alive(self) -> bool:
         """Whether the member still runs the life in which the stream was opened."""
         return self.open and self.host.up and self.host.life == self.life
+
+    def forget(self, watch_id: int) -> None:
+        """A watch has ended."""
+        del self.watches[watch_id]
+        self.standing.discard(watch_id)
 
     def close(self) -> None:
         """Hang up."""
@@ -92,7 +98,7 @@ class Listener:
         if connection is not None and connection.alive:
             watch_id = next((number for number, known in connection.watches.items() if known is watch), None)
             if watch_id is not None:
-                del connection.watches[watch_id]
+                connection.forget(watch_id)
                 connection.host.soon(self.hop_ms(), lambda: connection.stream.cancel(watch_id))
 
     def ask_progress(self) -> None:
@@ -123,8 +129,8 @@ class Listener:
             return
         self.world.tell(f"listener {self.number} hears: {_brief(notice)}")
         if isinstance(notice, Progress) and notice.watch_id == NO_WATCH:
-            for watch in connection.watches.values():
-                watch.progress(notice.revision)
+            for watch_id in connection.standing:
+                connection.watches[watch_id].progress(notice.revision)
             return
         heard = connection.watches.get(notice.watch_id)
         if heard is None:
@@ -132,6 +138,7 @@ class Listener:
         match notice:
             case Created():
                 heard.created(notice.revision)
+                connection.standing.add(notice.watch_id)
             case Changes():
                 heard.changes(notice.events, notice.revision)
             case Progress():
@@ -140,7 +147,7 @@ class Listener:
                 raise Violation("watches are accepted", f"listener {self.number} was refused: {notice.reason}")
             case Canceled():
                 heard.compacted(notice.compact_revision)
-                del connection.watches[notice.watch_id]
+                connection.forget(notice.watch_id)
                 self._ask_to_create(connection, heard)
 
     def pace_ms(self) -> float:

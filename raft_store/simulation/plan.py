@@ -209,7 +209,8 @@ def draw_changes(random: Random, *, members: int, spares: int, duration_ms: floa
     """Return changes of the group; many make no sense when their time comes, and are refused."""
     changes: list[Fault] = []
     for _ in range(random.randint(2, 8)):
-        old, new = random.randint(1, members + spares), random.randint(members + 1, members + spares)
+        new = random.randint(members + 1, members + spares)
+        old = random.choice([number for number in range(1, members + spares + 1) if number != new])
         other = random.randint(members + 1, members + spares)
         steps: tuple[tuple[str, int], ...] = random.choice(
             (

@@ -115,6 +115,7 @@ class StoreGuest:
             put = Put(KEYS[client.number], b"goodbye of %d" % client.number)
             client.act(Ask(at_ms=0, client=client.number, member=client.number, patience_ms=10_000, request=put))
         for listener in self.listeners:
+            listener.move(listener.number)
             listener.ask_progress()
 
     def at_ease(self) -> bool:
@@ -126,7 +127,7 @@ class StoreGuest:
         """See ``Guest``."""
         index = Index(len(self.world.judge.committed))
         states = set()
-        for host in self.world.up():
+        for host in self.world.members():
             machine = _machine_of(host)
             self.promises.check_state(host.id, machine, index)
             states.add(machine.snapshot())

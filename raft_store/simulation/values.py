@@ -135,7 +135,7 @@ class Proposers:
 
     def say_goodbye(self) -> None:
         """See ``Guest``."""
-        self._last = {self._propose(host, None) for host in self._world.up()}
+        self._last = {self._propose(host, None) for host in self._world.members()}
 
     def at_ease(self) -> bool:
         """See ``Guest``."""
@@ -143,7 +143,7 @@ class Proposers:
 
     def check_end(self) -> None:
         """See ``Guest``."""
-        for host in self._world.up():
+        for host in self._world.members():
             values = _list_of(host)
             demand(
                 values == self.values,

@@ -75,15 +75,18 @@ class World:
         return [host for host in self.hosts.values() if host.up]
 
     def reachable(self, number: int) -> Host | None:
-        """Return the running member with that number, or the next one; None if nobody runs."""
-        up = self.up()
+        """Return the running member with that number, or the next one; None if nobody runs.
+
+        In peace a client no longer asks members that the group has parted with.
+        """
+        up = self.members() if self.calm else self.up()
         return min(up, key=lambda host: (host.id - number) % (len(self.hosts) + 1)) if up else None
 
     def alike(self) -> bool:
         """Whether all members that can run follow one leader and applied all that was committed; none else runs."""
         end = len(self.judge.committed)
         configuration = self.judge.configuration
-        if configuration.joint or any(host.up and host.id in configuration.removed for host in self.hosts.values()):
+        if configuration.joint or any(self._overstays(host) for host in self.hosts.values()):
             return False
         hosts = [self.hosts[member] for member in configuration.members]
         if not all(host.up or host.refused for host in hosts):
@@ -91,6 +94,15 @@ class World:
         replicas = [host.replica for host in hosts if host.up]
         leaders = {replica.core.leader for replica in replicas}
         return m.NOBODY not in leaders and len(leaders) == 1 and all(replica.applied == end for replica in replicas)
+
+    def members(self) -> list[Host]:
+        """Return the running members of the group as it is agreed on."""
+        return [host for host in self.up() if host.id in self.judge.configuration.members]
+
+    def _overstays(self, host: Host) -> bool:
+        """Whether a member runs that was removed, and that had ever been told of the group."""
+        removed = host.up and host.id in self.judge.configuration.removed
+        return removed and bool(host.replica.core.configuration.members)
 
     def failed(self, host: Host) -> None:
         """A member's disk failed: it ends, and is started again."""

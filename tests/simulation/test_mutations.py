@@ -24,6 +24,7 @@ from raft_store.mvcc.watch import NO_WATCH, Progress, Watcher, WatchHub, WatchSt
 from raft_store.raft import messages as m
 from raft_store.raft.core import Core, Role
 from raft_store.raft.log import Log
+from raft_store.raft.membership import Configuration
 from raft_store.raft.proposals import Arrivals, Origin
 from raft_store.raft.quorum import joint_commit_index
 from raft_store.simulation.disk import SimulatedFile
@@ -211,6 +212,56 @@ def snapshot_is_trusted_to_be_on_disk_at_once(patch):
     from raft_store.disk import storage
 
     patch.setattr(storage, "save_snapshot", lambda directory, snapshot: None)
+
+
+@mutation("raft")
+def learners_count(patch):
+    """A learner's disk is as good as a voter's (thesis 4.2.1)."""
+    original = Configuration.halves.fget
+
+    def halves(self):
+        return tuple(half | self.learners for half in original(self))
+
+    patch.setattr(Configuration, "halves", property(halves))
+    patch.setattr(Configuration, "electorate", property(lambda self: self.voters | self.outgoing | self.learners))
+
+
+@mutation("raft")
+def only_the_new_voters_decide_in_a_joint_configuration(patch):
+    """The old ones have to agree as well, until the step is over (thesis 4.3)."""
+    patch.setattr(Configuration, "halves", property(lambda self: (self.voters,)))
+
+
+@mutation("raft")
+def a_change_is_made_before_the_last_one_is_over(patch):
+    from raft_store.raft.changing import Changing
+
+    patch.setattr(Changing, "_may_change", property(lambda self: self.transferee == m.NOBODY))
+
+
+@mutation("raft")
+def many_voters_change_in_one_step(patch):
+    """Without joint consensus majorities need not overlap (thesis 4.1)."""
+    from raft_store.raft import membership
+
+    original = membership._enter
+    patch.setattr(membership, "_enter", lambda before, after: membership.left(original(before, after)))
+
+
+@mutation("raft")
+def a_snapshot_forgets_the_group(patch):
+    from raft_store.disk import snapshot
+    from raft_store.raft.membership import NO_MEMBERS
+
+    original = snapshot.load_snapshot
+
+    def load(directory):
+        loaded = original(directory)
+        if loaded is None:
+            return None
+        return msgspec.structs.replace(loaded, mark=msgspec.structs.replace(loaded.mark, configuration=NO_MEMBERS))
+
+    patch.setattr(storage, "load_snapshot", load)
 
 
 @mutation("raft")
