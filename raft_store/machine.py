@@ -34,7 +34,7 @@ from .mvcc.requests import (
 )
 from .mvcc.store import Loader, Store, View
 from .mvcc.txn import Executor, delete_keys
-from .mvcc.watch import WatchHub
+from .mvcc.watch import WatchHub, WatchLimits
 
 log = logging.getLogger(__name__)
 
@@ -92,11 +92,11 @@ def encode(command: Command) -> bytes:
 class Machine:
     """Everything that is replicated, on one member."""
 
-    def __init__(self, lease_clock: LeaseClock) -> None:
+    def __init__(self, lease_clock: LeaseClock, watch_limits: WatchLimits | None = None) -> None:
         self.store = Store()
         self.leases = LeaseTable()
         self.lease_clock = lease_clock
-        self.hub = WatchHub(self.store)
+        self.hub = WatchHub(self.store, watch_limits)
         self.alarms: set[tuple[int, AlarmKind]] = set()
         self.members: dict[int, Publish] = {}
         self._handlers: dict[type[Command], Callable[..., object]] = {
@@ -198,6 +198,8 @@ class Machine:
 
     def _compact(self, compact: Compact) -> object:
         self._check_alarms(writes=False)
+        # Watchers that heard of everything so far must hear of this batch's changes too, before they are history.
+        self.hub.publish()
         self.store.compact(compact.revision)
         return Done(self.store.revision)
 

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from .config import Config, cluster_id, member_id, peer_address
-from .engine import Engine, EngineError, MemberId, Term
+from .engine import Engine, EngineError, MemberId
 from .engines.memory import MemoryEngine
 from .engines.native import NativeConfig, NativeEngine
 from .etcd_api.auth import AuthService
@@ -26,9 +26,10 @@ from .etcd_api.lease import LeaseService
 from .etcd_api.maintenance import MaintenanceService
 from .etcd_api.services import Services
 from .etcd_api.watch import WatchService
+from .lease_keeper import LeaseKeeper
 from .machine import Machine, encode
 from .mvcc.lease import LeaseClock
-from .mvcc.requests import Alarm, AlarmKind, LeaseExpire, Publish, SetAlarm
+from .mvcc.requests import Alarm, AlarmKind, Publish, SetAlarm
 from .observe import Observer, serve
 from .tls import TlsFiles
 
@@ -37,7 +38,6 @@ log = logging.getLogger(__name__)
 PULSE_S = 0.1  # how often the member looks at its leases, its leader and its size
 LEADERLESS_S = 1.0  # without a leader for so long, streams that asked for one are cut
 MIN_LEASE_TTL_S = 1  # whole seconds; longer than an election takes
-EXPIRE_BATCH = 500
 IDLE_TRIM = 1_000  # compacted changes given back at each pulse
 STOP_GRACE_S = 1.0
 
@@ -119,8 +119,8 @@ class Member:
         self.leader_changes = 0
         self.client_port = 0  # known once started; the configuration may leave the choice to the system
         self._leader = MemberId(0)
+        self._leases = LeaseKeeper(self.machine)
         self._learns = False
-        self._led_term: Term | None = None  # the term whose leases we have given more time, if we lead
         self._leader_seen = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
         self._server: grpc.aio.Server | None = None
@@ -226,18 +226,10 @@ class Member:
             if status.leader:
                 self.leader_changes += 1
                 log.info("following leader leader=%x term=%d", status.leader, status.term)
-        if status.leader != self.backend.member:
-            self._led_term = None
-        elif self._led_term != status.term:
-            self._led_term = status.term
-            self.machine.lease_clock.restart(self.machine.leases.all())
+        self._leases.look(leads=status.leader == self.backend.member, term=status.term)
 
     async def _expire_leases(self) -> None:
-        if self._led_term is None:
-            return
-        expired = self.machine.lease_clock.expired(self.machine.leases, EXPIRE_BATCH)
-        if expired:
-            command = LeaseExpire(self._led_term, expired)
+        if (command := self._leases.due()) is not None:
             await self.engine.propose(encode(command), timeout_s=self.config.request_timeout_s)
 
     async def _watch_quota(self) -> None:

@@ -1,9 +1,11 @@
-"""A disk that forgets what was not synced, and tears what was being written."""
+"""A disk that forgets what was not synced, tears what was being written, and rots."""
 
 import io
 from random import Random
 
 from raft_store.disk.directory import DiskError, File, Source
+from raft_store.disk.snapshot import SUFFIX as SNAPSHOT_SUFFIX
+from raft_store.disk.wal import SUFFIX as LOG_SUFFIX
 
 SECTOR_BYTES = 64  # a real one has 512; small ones tear small records
 
@@ -36,7 +38,6 @@ class SimulatedFile:
             start = end
         if random.random() < 0.5:
             del self.content[random.randint(self.durable_bytes, len(self.content)) :]
-        self.durable_bytes = len(self.content)
 
 
 class SimulatedDirectory:
@@ -46,6 +47,7 @@ class SimulatedDirectory:
 
     def __init__(self) -> None:
         self.files: dict[str, SimulatedFile] = {}
+        self.rotten: tuple[str, int] | None = None  # (file, byte) that changed although it was synced
         self._removed: list[tuple[str, SimulatedFile]] = []
 
     def names(self) -> list[str]:
@@ -96,3 +98,17 @@ class SimulatedDirectory:
         self._removed.clear()
         for file in self.files.values():
             file.crash(random)
+
+    def rot(self, random: Random) -> bool:
+        """Flip one bit of what a crash cannot have touched; return False if there is nothing of the kind."""
+        logs = [name for name in self.names() if name.endswith(LOG_SUFFIX)]
+        snapshots = [name for name in self.names() if name.endswith(SNAPSHOT_SUFFIX)]
+        ends = {name: self.files[name].durable_bytes for name in (*logs, *snapshots[-1:])}
+        places = [(name, end) for name, end in ends.items() if end]
+        if not places:
+            return False
+        name, end = places[random.randrange(len(places))]
+        byte = random.randrange(end)
+        self.files[name].content[byte] ^= 1 << random.randrange(8)
+        self.rotten = (name, byte)
+        return True
