@@ -109,6 +109,9 @@ class Driver:
     def halt(self) -> None:
         """Take nothing in any more and refuse whoever waits."""
         self._running = False
+        for task in (self._snapshotting, self._catching_up):
+            if task is not None:
+                task.cancel()
         for future in tuple(self._open):
             _refuse(future, Stopped("this member is shutting down"))
 
