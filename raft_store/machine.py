@@ -89,6 +89,11 @@ def encode(command: Command) -> bytes:
     return _encoder.encode(command)
 
 
+def decode(data: bytes) -> Command:
+    """Return the command that ``data`` is the form of; raises MsgspecError."""
+    return _commands.decode(data)
+
+
 class Machine:
     """Everything that is replicated, on one member."""
 
