@@ -44,6 +44,9 @@ def main() -> int:
         return BAD_CONFIG
     try:
         failure = uvloop.run(_serve(config, force_new_cluster=arguments.force_new_cluster))
+    except Removed as exc:
+        log.error("cannot run reason=%s", exc)  # noqa: TRY400 - the reason says it all
+        return REMOVED
     except (OSError, EngineError, DiskError, ListenFailed, ValueError) as exc:
         log.error("cannot run reason=%s", exc)  # noqa: TRY400 - the reason says it all
         return 1

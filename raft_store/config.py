@@ -11,6 +11,7 @@ from .engine import MemberId
 from .tls import TlsFiles
 
 ENGINES = ("native", "raftos", "memory")
+FRONTS = ("fast", "grpcio")
 
 
 class ConfigError(Exception):
@@ -44,6 +45,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     peer_listen: str = "0.0.0.0:2380"
     metrics_listen: str | None = None
     engine: str = "native"
+    front: str = "fast"  # the server that clients talk to: our own, or grpcio's
     client_tls: TlsTable | None = None
     peer_tls: TlsTable | None = None
     raft: RaftTable = RaftTable()
@@ -94,6 +96,8 @@ def _check(path: Path, config: Config) -> None:
         raise ConfigError(f"{path}: name {config.name!r} is not in [members] ({known}); add it there")
     if config.engine not in ENGINES:
         raise ConfigError(f"{path}: engine {config.engine!r} is unknown; use one of {', '.join(ENGINES)}")
+    if config.front not in FRONTS:
+        raise ConfigError(f"{path}: front {config.front!r} is unknown; use one of {', '.join(FRONTS)}")
     if config.initial_cluster_state == "existing" and config.engine != "native":
         raise ConfigError(f"{path}: engine {config.engine!r} has no group that one could join; use 'native'")
     if config.engine == "memory" and len(config.members) > 1:

@@ -160,14 +160,18 @@ class Driver:
 
     async def change_members(
         self, changes: Sequence[Change], *, timeout_s: float, joint: bool, started: Collection[MemberId] | None
-    ) -> None:
-        """As the leader, change the group; raises ChangeRefused, ProposalTimedOut, Stopped."""
+    ) -> Index:
+        """As the leader, change the group; return where the log says so.
+
+        Raises ChangeRefused, ProposalTimedOut, Stopped.
+        """
         self._check_running()
         future: asyncio.Future[object] = self._loop.create_future()
-        self._replica.propose_change(
+        index = self._replica.propose_change(
             changes, future, joint=joint, started=None if started is None else frozenset(started)
         )
         await self._wait(future, timeout_s, lambda: ProposalTimedOut("the change may still be made"))
+        return index
 
     async def transfer_leadership(self, to: MemberId, *, timeout_s: float) -> None:
         """See ``Engine.transfer_leadership``."""
@@ -396,8 +400,10 @@ class Driver:
         """End for a reason that is not the caller's wish."""
         if not self._running:
             return
-        cause = None if isinstance(exc, Removed) else exc
-        log.critical("member cannot go on member=%d reason=%s", self._replica.core.member, exc, exc_info=cause)
+        if isinstance(exc, Removed):
+            log.warning("ends for good reason=%s", exc)
+        else:
+            log.critical("member cannot go on member=%d", self._replica.core.member, exc_info=exc)
         self.halt()
         self._on_fatal(exc if isinstance(exc, Exception) else RuntimeError(repr(exc)))
 

@@ -8,18 +8,16 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-import grpc
-import grpc.aio
-
+from fastgrpc.calls import CallFailed, Status
 from raft_store.config import peer_address
 from raft_store.disk.directory import Directory
 from raft_store.disk.identity import Identity, check_identity, load_identity, save_identity
 from raft_store.engine import EngineError, MemberId
-from raft_store.peers import open_channel
+from raft_store.peers import SERVICE, open_channel
 from raft_store.raft import membership
 from raft_store.raft.membership import Configuration
 from raft_store.tls import TlsFiles
-from trireme_pb.raft import raft_pb2, raft_pb2_grpc
+from trireme_pb.raft import raft_pb2
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +35,7 @@ def founder(
 ) -> Identity:
     """Return who we are: what the directory says or, if it is fresh, one of the founders ``members``.
 
-    Raises DiskError if the data is not ours.
+    Raises DiskError if the data is not ours, Removed if it is of no use any more.
     """
     found = load_identity(directory)
     if found is not None:
@@ -75,34 +73,38 @@ async def joiner(
 
 async def _find(others: list[str], *, cluster: str, own_url: str, tls: TlsFiles | None) -> Configuration:
     """Ask around until somebody's list has us."""
-    problem = "nobody else is named in [members]"
+    problems: dict[str, str] = {}
     try:
         async with asyncio.timeout(JOIN_S):
             while True:
                 for url in others:
                     try:
                         configuration = await _describe(url, cluster=cluster, tls=tls)
-                    except grpc.aio.AioRpcError as exc:
-                        problem = f"{url}: {exc.code().name}: {exc.details()}"
-                        if exc.code() is grpc.StatusCode.FAILED_PRECONDITION:
-                            raise JoinFailed(problem) from exc
+                    except CallFailed as exc:
+                        if exc.status is Status.FAILED_PRECONDITION:
+                            raise JoinFailed(f"{url}: {exc.message}") from exc
+                        problems[url] = f"{url} does not answer ({exc.status.name})"
                         continue
                     if _owner(configuration, own_url):
                         return configuration
-                    problem = (
-                        f"{url} knows no member at {own_url}: add it first (etcdctl member add NAME "
-                        f"--peer-urls={own_url})"
-                    )
+                    problems[url] = f"{url} knows no member at {own_url}"
                 await asyncio.sleep(ASK_AGAIN_S)
     except TimeoutError as exc:
-        raise JoinFailed(f"cannot join cluster {cluster!r}: {problem}") from exc
+        asked = "; ".join(problems.values()) or "[members] names nobody else"
+        raise JoinFailed(
+            f"cannot join cluster {cluster!r}: {asked}. A member is added first: etcdctl member add NAME "
+            f"--peer-urls={own_url}"
+        ) from exc
 
 
 async def _describe(url: str, *, cluster: str, tls: TlsFiles | None) -> Configuration:
-    async with open_channel(peer_address(url), tls) as channel:
+    channel = open_channel(peer_address(url), tls)
+    try:
         request = raft_pb2.DescribeRequest(cluster=cluster)
-        description = await raft_pb2_grpc.RaftStub(channel).Describe(request, timeout=ASK_S)
-    return membership.decode(description.configuration)
+        answer = await channel.unary(SERVICE + "Describe", request.SerializeToString(), timeout_s=ASK_S)
+    finally:
+        await channel.close()
+    return membership.decode(raft_pb2.Description.FromString(answer).configuration)
 
 
 def _owner(configuration: Configuration, url: str) -> MemberId:

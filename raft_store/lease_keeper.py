@@ -15,7 +15,10 @@ class LeaseKeeper:
         self._led_term: Term | None = None  # the term whose leases we have given their whole time anew, if we lead
 
     def look(self, *, leads: bool, term: Term) -> None:
-        """See whether we lead, in which term. A new leader cannot know how much time had passed for the old one: every lease starts anew."""
+        """See whether we lead, and in which term.
+
+        A new leader cannot know how much time had passed for the old one: every lease starts anew.
+        """
         if not leads:
             self._led_term = None
         elif self._led_term != term:

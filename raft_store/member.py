@@ -7,10 +7,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-
-import grpc
-import grpc.aio
 
 from .config import Config, cluster_id, member_id, peer_address
 from .engine import Engine, EngineError, MemberId
@@ -19,7 +15,8 @@ from .engines.native import NativeConfig, NativeEngine
 from .etcd_api.auth import AuthService
 from .etcd_api.backend import Backend
 from .etcd_api.cluster import ClusterService
-from .etcd_api.front import CallCounts, LeaderGuard, make_server, set_serving
+from .etcd_api.fast_front import FastFront
+from .etcd_api.front import CallCounts, Front, LeaderGuard
 from .etcd_api.kv import KvService
 from .etcd_api.learners import guard_learners
 from .etcd_api.lease import LeaseService
@@ -31,7 +28,6 @@ from .machine import Machine, encode
 from .mvcc.lease import LeaseClock
 from .mvcc.requests import Alarm, AlarmKind, Publish, SetAlarm
 from .observe import Observer, serve
-from .tls import TlsFiles
 
 log = logging.getLogger(__name__)
 
@@ -123,22 +119,27 @@ class Member:
         self._learns = False
         self._leader_seen = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
-        self._server: grpc.aio.Server | None = None
+        self._front: Front | None = None
         self._http: asyncio.Server | None = None
+        self._observer = Observer(
+            self.backend,
+            self.calls,
+            name=config.name,
+            engine=config.engine,
+            leader_changes=lambda: self.leader_changes,
+        )
 
     async def start(self) -> None:
         """Recover, join the group, then let clients in. Raises OSError if an address is taken."""
         await self.engine.start(self.machine)
         self.backend.member = self.engine.status().member  # one that joins is told its id
         try:
-            methods = guard_learners(self._services().methods(), lambda: self._learns)
-            self._server, self._health = make_server(methods, self.guard, self.calls)
-            self.client_port = _bind(self._server, self.config.client_listen, self.config.client_tls)
-            await self._server.start()
+            self._front = self._make_front()
+            self.client_port = await self._front.start(self.config.client_listen, self.config.client_tls)
             await self._observe()
         except BaseException:
-            if self._server is not None:
-                await self._server.stop(None)
+            if self._front is not None:
+                await self._front.stop(0)
             await self.engine.stop()
             raise
         chores = (self._pulse(), self._keep_house(), self._publish())
@@ -152,21 +153,28 @@ class Member:
             self.machine.store.revision,
         )
 
+    def _make_front(self) -> Front:
+        methods = guard_learners(self._services().methods(), self._still_learns)
+        if self.config.front == "grpcio":
+            # Only who asks for it pays for loading it.
+            from .etcd_api.grpcio_front import GrpcioFront  # noqa: PLC0415
+
+            return GrpcioFront(methods, self.guard, self.calls)
+        # The raftos engine's waiting needs tasks.
+        inline = self.config.engine != "raftos"
+        return FastFront(methods, self.guard, self.calls, routes=self._observer.routes(), inline=inline)
+
+    def _still_learns(self) -> bool:
+        # The pulse has an answer that costs nothing; whoever was just promoted serves at once.
+        return self._learns and self.engine.status().role == "learner"
+
     def _fail(self, exc: Exception) -> None:
         self.failure = exc
         self.failed.set()
 
     async def _observe(self) -> None:
-        if self.config.metrics_listen is None:
-            return
-        observer = Observer(
-            self.backend,
-            self.calls,
-            name=self.config.name,
-            engine=self.config.engine,
-            leader_changes=lambda: self.leader_changes,
-        )
-        self._http = await serve(observer.routes(), self.config.metrics_listen)
+        if self.config.metrics_listen is not None:
+            self._http = await serve(self._observer.routes(), self.config.metrics_listen)
 
     async def stop(self) -> None:
         """Let clients go, then stop taking part."""
@@ -175,15 +183,16 @@ class Member:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._http is not None:
             self._http.close()
-        if self._server is not None:
-            await set_serving(self._health, serving=False)
-            await self._server.stop(STOP_GRACE_S)
+        if self._front is not None:
+            await self._front.set_serving(serving=False)
+            await self._front.stop(STOP_GRACE_S)
         await self.engine.stop()
         log.info("stopped name=%s", self.config.name)
 
     def _services(self) -> Services:
         backend = self.backend
         return Services(
+            backend=backend,
             kv=KvService(backend),
             watch=WatchService(backend, progress_interval_s=self.config.watch_progress_s),
             lease=LeaseService(backend, random.SystemRandom()),
@@ -195,12 +204,13 @@ class Member:
         )
 
     async def _pulse(self) -> None:
-        serving = None
+        serving, front = None, self._front
+        assert front is not None
         while True:
             self._look_at_leader()
             if (now_serving := bool(self._leader)) != serving:
                 serving = now_serving
-                await set_serving(self._health, serving=serving)
+                await front.set_serving(serving=serving)
             self.machine.store.trim(IDLE_TRIM)
             await asyncio.sleep(PULSE_S)
 
@@ -249,29 +259,6 @@ class Member:
             except EngineError as exc:
                 log.debug("not in the member list yet reason=%s", exc)
                 await asyncio.sleep(0.2)
-
-
-def _bind(server: grpc.aio.Server, listen: str, tls: TlsFiles | None) -> int:
-    """Bind the clients' door; return its port. Raises OSError naming the address."""
-    try:
-        if tls is None:
-            port = server.add_insecure_port(listen)
-        else:
-            credentials = grpc.ssl_server_credentials(
-                [(_read(tls.key), _read(tls.cert))],
-                root_certificates=_read(tls.ca),
-                require_client_auth=True,
-            )
-            port = server.add_secure_port(listen, credentials)
-    except RuntimeError as exc:
-        raise OSError(f"client_listen {listen}: {exc}") from exc
-    if port == 0:
-        raise OSError(f"client_listen {listen}: the address is taken or not ours")
-    return port
-
-
-def _read(path: Path) -> bytes:
-    return path.read_bytes()
 
 
 @contextlib.asynccontextmanager

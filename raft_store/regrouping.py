@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 
 from raft_store.driver import Driver
-from raft_store.engine import Change, ChangeRefused, MemberId, NoLeader, Refusal
+from raft_store.engine import Change, ChangeRefused, Index, MemberId, NoLeader, Refusal
 from raft_store.peers import Peers
 from raft_store.raft.core import Core
 from raft_store.raft.membership import Configuration
@@ -35,14 +35,15 @@ class Regrouping:
 
     def has_removed(self, member: MemberId) -> bool:
         """See ``peers.Group``."""
-        return self._core.agreed.sealed and member in self._core.configuration.removed
+        return member in self._core.gone_for_good
 
     async def change(
         self, changes: Sequence[Change], *, timeout_s: float, joint: bool, started: Collection[MemberId] | None
-    ) -> None:
+    ) -> Index:
         """See ``peers.Group``."""
-        await self._driver.change_members(changes, timeout_s=timeout_s, joint=joint, started=started)
+        index = await self._driver.change_members(changes, timeout_s=timeout_s, joint=joint, started=started)
         log.info("changed the group changes=%s", [f"{change.kind.name} {change.member:x}" for change in changes])
+        return index
 
     async def change_anywhere(
         self, changes: Sequence[Change], *, timeout_s: float, joint: bool, started: Collection[MemberId] | None
@@ -52,7 +53,7 @@ class Regrouping:
         deadline = loop.time() + timeout_s
         while True:
             try:
-                await self._change_once(changes, timeout_s=deadline - loop.time(), joint=joint, started=started)
+                index = await self._change_once(changes, timeout_s=deadline - loop.time(), joint=joint, started=started)
                 break
             except ChangeRefused as exc:
                 if exc.refusal not in _PASSING:
@@ -62,16 +63,16 @@ class Regrouping:
                         raise NoLeader("no leader was known within the time allowed; nothing was changed") from exc
                     raise
             await asyncio.sleep(RETRY_S)
-        # Whoever asked us will look here.
-        await self._driver.read_barrier(timeout_s=max(deadline - loop.time(), RETRY_S))
+        # Whoever asked us will look at us. A read barrier would wait for a member that may not run yet.
+        while self._core.log.committed < index and loop.time() < deadline:  # noqa: ASYNC110 - rare and short
+            await asyncio.sleep(RETRY_S / 10)
 
     async def _change_once(
         self, changes: Sequence[Change], *, timeout_s: float, joint: bool, started: Collection[MemberId] | None
-    ) -> None:
+    ) -> Index:
         leader = self._core.leader
         if leader == self._core.member:
-            await self.change(changes, timeout_s=timeout_s, joint=joint, started=started)
-        elif self._peers is not None and leader:
-            await self._peers.reconfigure(leader, changes, timeout_s=timeout_s, joint=joint, started=started)
-        else:
+            return await self.change(changes, timeout_s=timeout_s, joint=joint, started=started)
+        if self._peers is None or not leader:
             raise ChangeRefused(Refusal.NOT_LEADER)
+        return await self._peers.reconfigure(leader, changes, timeout_s=timeout_s, joint=joint, started=started)

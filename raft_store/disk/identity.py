@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 from raft_store.disk.directory import Directory, DiskError
-from raft_store.engine import MemberId
+from raft_store.engine import MemberId, Removed
 
 IDENTITY = "identity.json"
 
@@ -43,7 +43,10 @@ def save_identity(directory: Directory, identity: Identity) -> None:
 
 
 def check_identity(found: Identity, *, cluster: str, member: MemberId, name: str) -> None:
-    """Raise DiskError unless the data is ours and of some use. Whoever joined has its name, founders have their id."""
+    """Raise DiskError unless the data is ours, Removed if it is of no use any more.
+
+    Whoever has a name is known by it, others by their id: one that joined cannot know its own beforehand.
+    """
     same = found.name == name if found.name and name else found.member == member
     if found.cluster != cluster or not same:
         raise DiskError(
@@ -51,7 +54,7 @@ def check_identity(found: Identity, *, cluster: str, member: MemberId, name: str
             f"not to member {member:x} {name} of {cluster!r}"
         )
     if found.removed:
-        raise DiskError(
+        raise Removed(
             f"member {found.member:x} was removed from cluster {cluster!r}, and its id never comes back. To let this "
             "machine take part again, remove its data directory, add it as a new member (etcdctl member add), and "
             'start it with initial_cluster_state = "existing"'

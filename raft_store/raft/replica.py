@@ -68,14 +68,15 @@ class Replica:
         *,
         joint: bool = False,
         started: AbstractSet[MemberId] | None = None,
-    ) -> None:
-        """As the leader, begin to change the group; it comes back in ``Work.changes`` when it is over.
+    ) -> Index:
+        """As the leader, begin to change the group; return the entry's index.
 
-        See ``Changing.change``; raises ChangeRefused.
+        The owner comes back in ``Work.changes`` when the change is over. See ``Changing.change``; raises ChangeRefused.
         """
         index = self.core.change(changes, joint=joint, started=started)
         grows = not joint and all(change.kind is ChangeKind.ADD for change in changes)
         self._changes.append(_OpenChange(index, self.core.term, owner, grows=grows))
+        return index
 
     def read(self, owner: object) -> None:
         """Take a reader; it comes back in ``Work.readers``."""

@@ -94,9 +94,17 @@ class State:
         return sorted(self.configuration.members - {self.member})
 
     @property
+    def gone_for_good(self) -> frozenset[MemberId]:
+        """Whoever was removed and is needed no more: their removal is sealed."""
+        if self.agreed.sealed:
+            return self.configuration.removed
+        before = self.log.configuration_before
+        return frozenset() if before is None else before.removed
+
+    @property
     def removed(self) -> bool:
         """Whether the group goes on without us, for ever, and needs us no more."""
-        return self.agreed.sealed and self.member in self.configuration.removed
+        return self.member in self.gone_for_good
 
     def _commit_to(self, index: Index) -> bool:
         """Raise the commit mark; return whether another configuration takes effect by it, or is sealed."""

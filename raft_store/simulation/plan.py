@@ -207,8 +207,8 @@ def draw_trouble(random: Random, mix: Mix, *, members: int, duration_ms: float) 
 
 def draw_changes(random: Random, *, members: int, spares: int, duration_ms: float) -> list[Fault]:
     """Return changes of the group; many make no sense when their time comes, and are refused."""
-    changes: list[Fault] = []
-    for _ in range(random.randint(2, 8)):
+    changes: list[Fault] = _draw_split(random, members, duration_ms)
+    for _ in range(random.randint(0, 6)):
         new = random.randint(members + 1, members + spares)
         old = random.choice([number for number in range(1, members + spares + 1) if number != new])
         other = random.randint(members + 1, members + spares)
@@ -229,6 +229,26 @@ def draw_changes(random: Random, *, members: int, spares: int, duration_ms: floa
         joint = random.random() < 0.2
         changes.append(Reconfigure(at_ms=random.uniform(0, duration_ms), changes=steps, joint=joint))
     return changes
+
+
+def _draw_split(random: Random, members: int, duration_ms: float) -> list[Fault]:
+    """Return the worst moment for a change: its leader is cut off, with the new members, as it takes effect."""
+    at_ms, new, other = random.uniform(400, duration_ms / 2), members + 1, members + 2
+    change, side = random.choice(
+        (
+            ((("ADD", new), ("ADD", other)), (LEADER, new, other)),
+            ((("ADD", new), ("REMOVE", random.randint(1, members))), (LEADER, new)),
+            ((("ADD", new),), (LEADER, new)),
+            ((("ADD_LEARNER", new),), (LEADER, new)),
+        )
+    )
+    cut_ms = at_ms + random.uniform(2, 25)
+    return [
+        Heal(at_ms=at_ms - 300),
+        Reconfigure(at_ms=at_ms, changes=change),
+        Partition(at_ms=cut_ms, side=side, direction="both"),
+        Heal(at_ms=cut_ms + random.uniform(500, 1500)),
+    ]
 
 
 def _draw_fault(random: Random, kind: str, at_ms: float, who: int, members: int) -> Fault:

@@ -240,7 +240,8 @@ class World:
                     host = self.hosts[wish.member]
                     if wish.kind in (ChangeKind.ADD, ChangeKind.ADD_LEARNER) and not host.joined:
                         # Whoever adds a member starts it soon after, whatever becomes of the change.
-                        self.timeline.after(self._crash_chance.uniform(0, 500), lambda host=host: self._join(host))  # type: ignore[misc]
+                        delay_ms = self._crash_chance.choice((1, self._crash_chance.uniform(0, 500)))
+                        self.timeline.after(delay_ms, lambda host=host: self._join(host))  # type: ignore[misc]
             leader.serve()
 
         leader.soon(0, ask)

@@ -55,9 +55,9 @@ async def engine() -> FickleEngine:
     return engine
 
 
-@pytest.fixture
-async def member(engine: FickleEngine) -> AsyncIterator[Member]:
-    async with running(config(), engine) as started:
+@pytest.fixture(params=["fast", "grpcio"])
+async def member(engine: FickleEngine, request: pytest.FixtureRequest) -> AsyncIterator[Member]:
+    async with running(config(front=request.param), engine) as started:
         yield started
 
 
