@@ -54,6 +54,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     backup: BackupPlan | None = None
     request_timeout_s: float = 5.0
     watch_progress_s: float = 600.0  # between notices to idle watches that wished for them
+    corrupt_check_s: float = 600.0  # between two comparisons of the members' states; 0: never
     quota_bytes: int = 0  # 0: none; beyond it writes are refused until space is made and the alarm cleared
 
     @property

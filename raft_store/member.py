@@ -27,8 +27,10 @@ from .etcd_api.watch import WatchService
 from .lease_keeper import LeaseKeeper
 from .machine import Machine, encode
 from .mvcc.lease import LeaseClock
-from .mvcc.requests import Alarm, AlarmKind, Publish, SetAlarm
+from .mvcc.requests import Alarm, AlarmKind, Audit, Audited, Publish, SetAlarm
+from .mvcc.store import checksum
 from .observe import Observer, serve
+from .pacing import result_of
 from .tool import snapshots
 
 log = logging.getLogger(__name__)
@@ -120,6 +122,7 @@ class Member:
         self._leases = LeaseKeeper(self.machine)
         self._learns = False
         self._leader_seen = time.monotonic()
+        self._audit_called = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
         self._front: Front | None = None
         self._http: asyncio.Server | None = None
@@ -145,7 +148,7 @@ class Member:
                 await self._front.stop(0)
             await self.engine.stop()
             raise
-        chores = [self._pulse(), self._keep_house(), self._publish()]
+        chores = [self._pulse(), self._keep_house(), self._publish(), self._take_audits()]
         if self.config.backup is not None:
             chores.append(self._keep_backups(self.config.backup))
         self._tasks = [asyncio.create_task(chore) for chore in chores]
@@ -235,6 +238,7 @@ class Member:
             try:
                 await self._expire_leases()
                 await self._watch_quota()
+                await self._call_audit()
             except EngineError as exc:
                 log.warning("housekeeping waits for the group reason=%s", exc)
             await asyncio.sleep(PULSE_S)
@@ -264,6 +268,30 @@ class Member:
             log.warning("quota exceeded bytes=%d quota=%d", self.machine.store.held_bytes, self.config.quota_bytes)
             command = SetAlarm(alarm, active=True)
             await self.engine.propose(encode(command), timeout_s=self.config.request_timeout_s)
+
+    async def _call_audit(self) -> None:
+        """As the leader, let the members' states be compared, every so often."""
+        leads, every_s = self.engine.status().leader == self.backend.member, self.config.corrupt_check_s
+        if not leads or not every_s or time.monotonic() - self._audit_called < every_s:
+            return
+        self._audit_called = time.monotonic()
+        await self.engine.propose(encode(Audit()), timeout_s=self.config.request_timeout_s)
+
+    async def _take_audits(self) -> None:
+        while True:
+            if (view := self.machine.to_audit) is not None:
+                index = self.machine.audit.index
+                found = await result_of(checksum(view, view.revision))
+                if self.machine.to_audit is view:  # no newer one meanwhile
+                    self.machine.drop_audit()
+                    await self._tell(Audited(index, self.backend.member, found))
+            await asyncio.sleep(PULSE_S)
+
+    async def _tell(self, found: Audited) -> None:
+        try:
+            await self.engine.propose(encode(found), timeout_s=self.config.request_timeout_s)
+        except EngineError as exc:
+            log.warning("the others do not hear of our state reason=%s", exc)  # the next audit asks again
 
     async def _keep_backups(self, plan: BackupPlan) -> None:
         names = sorted(self.config.members)
