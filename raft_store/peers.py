@@ -18,6 +18,7 @@ import grpc.aio
 from raft_store.config import peer_address
 from raft_store.disk.directory import DiskError
 from raft_store.disk.identity import Urls
+from raft_store.disk.snapshot import NotASnapshot
 from raft_store.engine import (
     Change,
     ChangeKind,
@@ -43,8 +44,6 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 MAX_QUEUED_MESSAGES = 4096
 MAX_QUEUED_BYTES = 64 << 20
 MAX_BATCH_BYTES = 8 << 20
-SNAPSHOT_CHUNK_BYTES = 1 << 20
-MAX_SNAPSHOT_BYTES = 8 << 30
 REDIAL_PAUSE_S = 0.05
 FAREWELL_S = 2.0  # a member that has left is still dialled for so long
 
@@ -106,17 +105,20 @@ class Peers:
         tls: TlsFiles | None,
         group: Group,
         receive: Callable[[Sequence[m.AnyMessage]], None],
-        load_snapshot: Callable[[], Awaitable[m.Snapshot | None]],
+        send_snapshot: Callable[[], AsyncIterator[bytes]],
+        receive_snapshot: Callable[[AsyncIterator[bytes]], Awaitable[m.Snapshot]],
         snapshot_failed: Callable[[MemberId], None],
     ) -> None:
         """members: whom to dial until ``follow`` knows better; receive: called in the event loop with every batch that
-        arrives; must not block.
+        arrives; must not block; send_snapshot, receive_snapshot: the disk's two ends of a snapshot's way to another
+        member.
         """
         self._member = member
         self._cluster = cluster
         self._tls = tls
         self._receive = receive
-        self._load_snapshot = load_snapshot
+        self._send_snapshot = send_snapshot
+        self._receive_snapshot = receive_snapshot
         self._snapshot_failed = snapshot_failed
         self._group = group
         self._server: grpc.aio.Server | None = None
@@ -130,9 +132,8 @@ class Peers:
     async def start(self, listen: str) -> None:
         """Listen, and begin to dial; raises ListenFailed."""
         server = grpc.aio.server(options=_SERVER_OPTIONS)
-        raft_pb2_grpc.add_RaftServicer_to_server(
-            _Service(self._member, self._cluster, self._receive, self._group), server
-        )
+        service = _Service(self._member, self._cluster, self._receive, self._receive_snapshot, self._group)
+        raft_pb2_grpc.add_RaftServicer_to_server(service, server)
         try:
             if self._tls is None:
                 server.add_insecure_port(listen)
@@ -241,15 +242,13 @@ class Peers:
     def _begin_snapshot(self, link: "_Link", message: m.InstallSnapshot) -> None:
         if self._stopping or message.to in self._snapshots:
             return
-        task = asyncio.create_task(self._send_snapshot(link, message))
+        task = asyncio.create_task(self._deliver_snapshot(link, message))
         self._snapshots[message.to] = task
         task.add_done_callback(lambda _: self._snapshots.pop(message.to, None))
 
-    async def _send_snapshot(self, link: "_Link", message: m.InstallSnapshot) -> None:
+    async def _deliver_snapshot(self, link: "_Link", message: m.InstallSnapshot) -> None:
         try:
-            snapshot = await self._load_snapshot()
-            assert snapshot is not None, f"the core knows of snapshot {message.mark}, the disk does not"
-            await link.send_snapshot(message.term, snapshot)
+            await link.send_snapshot(message.term, self._send_snapshot())
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError, DiskError) as exc:
             log.warning("snapshot not delivered to=%d index=%d cause=%r", message.to, message.mark.index, exc)
             self._snapshot_failed(message.to)
@@ -305,22 +304,14 @@ class _Link:
         self._queued_bytes += message.ByteSize()
         self._filled.set()
 
-    async def send_snapshot(self, term: Term, snapshot: m.Snapshot) -> None:
+    async def send_snapshot(self, term: Term, data: AsyncIterator[bytes]) -> None:
         """Stream a snapshot; returns when the peer has taken it in, raises AioRpcError if it did not."""
         assert self._channel is not None
-        data = snapshot.data
 
         async def chunks() -> AsyncIterator[raft_pb2.SnapshotChunk]:
-            yield raft_pb2.SnapshotChunk(
-                greeting=self.greeting,
-                term=term,
-                index=snapshot.mark.index,
-                snapshot_term=snapshot.mark.term,
-                total_bytes=len(data),
-                configuration=membership.encode(snapshot.mark.configuration),
-            )
-            for start in range(0, len(data), SNAPSHOT_CHUNK_BYTES):
-                yield raft_pb2.SnapshotChunk(data=data[start : start + SNAPSHOT_CHUNK_BYTES])
+            yield raft_pb2.SnapshotChunk(greeting=self.greeting, term=term)
+            async for portion in data:
+                yield raft_pb2.SnapshotChunk(data=portion)
 
         await raft_pb2_grpc.RaftStub(self._channel).InstallSnapshot(chunks())
 
@@ -387,11 +378,17 @@ class _Service(raft_pb2_grpc.RaftServicer):
     """What other members call."""
 
     def __init__(
-        self, member: MemberId, cluster: str, receive: Callable[[Sequence[m.AnyMessage]], None], group: Group
+        self,
+        member: MemberId,
+        cluster: str,
+        receive: Callable[[Sequence[m.AnyMessage]], None],
+        receive_snapshot: Callable[[AsyncIterator[bytes]], Awaitable[m.Snapshot]],
+        group: Group,
     ) -> None:
         self._member = member
         self._cluster = cluster
         self._receive = receive
+        self._receive_snapshot = receive_snapshot
         self._group = group
 
     async def Deliver(  # noqa: N802 - the contract's name
@@ -413,15 +410,18 @@ class _Service(raft_pb2_grpc.RaftServicer):
         """Take in a whole snapshot."""
         head = await anext(aiter(request_iterator), None) or raft_pb2.SnapshotChunk()
         sender = await self._greet(head.greeting, context)
-        if head.total_bytes > MAX_SNAPSHOT_BYTES:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"a snapshot of {head.total_bytes} bytes")
-        data = bytearray()
-        async for chunk in request_iterator:
-            data += chunk.data
-        if len(data) != head.total_bytes:
-            await context.abort(grpc.StatusCode.DATA_LOSS, f"{len(data)} of {head.total_bytes} bytes arrived")
-        mark = m.SnapshotMark(Index(head.index), Term(head.snapshot_term), membership.decode(head.configuration))
-        self._receive([m.InstallSnapshot(sender, self._member, Term(head.term), mark=mark, data=bytes(data))])
+
+        async def portions() -> AsyncIterator[bytes]:
+            async for chunk in request_iterator:
+                yield chunk.data
+
+        try:
+            snapshot = await self._receive_snapshot(portions())
+        except NotASnapshot as exc:
+            await context.abort(grpc.StatusCode.DATA_LOSS, str(exc))
+        self._receive(
+            [m.InstallSnapshot(sender, self._member, Term(head.term), mark=snapshot.mark, data=snapshot.data)]
+        )
         return raft_pb2.Delivered()
 
     async def Describe(  # noqa: N802 - the contract's name
