@@ -30,6 +30,12 @@ class RaftTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     snapshot_entries: int | None = None
 
 
+class TestingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[testing]``: faults for robustness runs; never in a store that somebody needs."""
+
+    disk_orders: Path | None = None  # see ``disk.faults``
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One member of one store."""
 
@@ -47,6 +53,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     client_tls: TlsTable | None = None
     peer_tls: TlsTable | None = None
     raft: RaftTable = RaftTable()
+    testing: TestingTable = TestingTable()
     request_timeout_s: float = 5.0
     watch_progress_s: float = 600.0  # between notices to idle watches that wished for them
     quota_bytes: int = 0  # 0: none; beyond it writes are refused until space is made and the alarm cleared
