@@ -33,6 +33,12 @@ class RaftTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lease_reads: bool | None = None  # quicker, and wrong if clocks run apart by a tenth or stand still: docs/members.md
 
 
+class TestingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[testing]``: faults for robustness runs; never in a store that somebody needs."""
+
+    disk_orders: Path | None = None  # see ``disk.faults``
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One member of one store."""
 
@@ -53,6 +59,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     peer_tls: TlsTable | None = None
     raft: RaftTable = RaftTable()
     backup: BackupPlan | None = None
+    testing: TestingTable = TestingTable()
     request_timeout_s: float = 5.0
     watch_progress_s: float = 600.0  # between notices to idle watches that wished for them
     corrupt_check_s: float = 600.0  # between two comparisons of the members' states; 0: never

@@ -90,6 +90,7 @@ def _native_config(config: Config, *, force_new_cluster: bool) -> NativeConfig:
         joins=config.initial_cluster_state == "existing",
         force_new_cluster=force_new_cluster,
         tls=config.peer_tls,
+        disk_orders=config.testing.disk_orders,
         **wished,
     )
 

@@ -300,37 +300,6 @@ def an_entry_of_an_old_term_is_committed_by_counting(patch):
     patch.setattr(Core, "_advance_commit", advance)
 
 
-@mutation("storm")
-def a_joint_configuration_in_a_snapshot_counts_as_left(patch):
-    """What the simulation found (docs/bugs.md, 2)."""
-    from raft_store.raft.membership import History, Step
-
-    original = History.compact
-
-    def compact(self, to):
-        original(self, to)
-        base = self._steps[0]
-        self._steps[0] = Step(base.index, base.configuration, sealed=True)
-
-    patch.setattr(History, "compact", compact)
-
-
-@mutation("storm")
-def an_entry_of_an_old_term_is_committed_by_counting(patch):
-    """Figure 3.7 of the thesis; the directed history is in tests/unit/raft_store/raft/test_figure_3_7.py."""
-
-    def advance(self):
-        while self.role is Role.LEADER:
-            matched = {peer: progress.matched for peer, progress in self._progress.items()}
-            matched[self.member] = self.log.saved
-            index = Index(joint_commit_index(matched, self.configuration.halves))
-            if index <= self.log.committed or not self._commit_to(index):
-                return
-            self._regroup()
-
-    patch.setattr(Core, "_advance_commit", advance)
-
-
 @mutation("raft")
 def vote_is_forgotten_on_restart(patch):
     original = storage.Storage.recover
