@@ -16,15 +16,9 @@ from .config import Config, cluster_id, member_id, peer_address
 from .engine import Engine, EngineError, MemberId, Term
 from .engines.memory import MemoryEngine
 from .engines.native import NativeConfig, NativeEngine
-from .etcd_api.auth import AuthService
 from .etcd_api.backend import Backend, MemberFacts
-from .etcd_api.cluster import ClusterService
 from .etcd_api.front import CallCounts, LeaderGuard, make_server, set_serving
-from .etcd_api.kv import KvService
-from .etcd_api.lease import LeaseService
-from .etcd_api.maintenance import MaintenanceService
-from .etcd_api.services import Services
-from .etcd_api.watch import WatchService
+from .etcd_api.services import Services, make_services
 from .machine import Machine, encode
 from .mvcc.lease import LeaseClock
 from .mvcc.requests import Alarm, AlarmKind, LeaseExpire, Publish, SetAlarm
@@ -162,16 +156,7 @@ class Member:
         log.info("stopped name=%s", self.config.name)
 
     def _services(self) -> Services:
-        backend = self.backend
-        return Services(
-            backend=backend,
-            kv=KvService(backend),
-            watch=WatchService(backend, progress_interval_s=self.config.watch_progress_s),
-            lease=LeaseService(backend, random.SystemRandom()),
-            cluster=ClusterService(backend),
-            maintenance=MaintenanceService(backend),
-            auth=AuthService(backend),
-        )
+        return make_services(self.backend, ids=random.SystemRandom(), watch_progress_s=self.config.watch_progress_s)
 
     async def _pulse(self) -> None:
         serving = None

@@ -65,7 +65,7 @@ def ours(folder: Path, *, members: int, engine: str) -> Iterator[Store]:
 
 
 @contextlib.contextmanager
-def real_etcd(folder: Path, *, members: int = 1) -> Iterator[Store]:
+def real_etcd(folder: Path, *, members: int = 1, more: Sequence[str] = ()) -> Iterator[Store]:
     program = shutil.which("etcd")
     assert program is not None, "the marker 'etcd' promises Debian's etcd-server"
     ports = free_ports(members * 2)
@@ -77,7 +77,7 @@ def real_etcd(folder: Path, *, members: int = 1) -> Iterator[Store]:
             command += ["--listen-client-urls", f"http://{client}"]
             command += ["--advertise-client-urls", f"http://{client}"]
             command += ["--listen-peer-urls", peers[i], "--initial-advertise-peer-urls", peers[i]]
-            command += ["--initial-cluster", ",".join(f"m{n}={peer}" for n, peer in enumerate(peers))]
+            command += ["--initial-cluster", ",".join(f"m{n}={peer}" for n, peer in enumerate(peers)), *more]
             _start(store, client, command, folder / f"m{i}.log")
         _wait_ready(store)
         yield store
