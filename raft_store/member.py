@@ -6,8 +6,9 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
@@ -18,12 +19,16 @@ from .engines.memory import MemoryEngine
 from .engines.native import NativeConfig, NativeEngine
 from .etcd_api.backend import Backend, MemberFacts
 from .etcd_api.front import CallCounts, LeaderGuard, make_server, set_serving
-from .etcd_api.services import Services, make_services
+from .etcd_api.gateway import Gateway
+from .etcd_api.services import Method, Services, make_services
 from .machine import Machine, encode
 from .mvcc.lease import LeaseClock
 from .mvcc.requests import Alarm, AlarmKind, LeaseExpire, Publish, SetAlarm
 from .observe import Observer, serve
 from .tls import TlsFiles
+
+if TYPE_CHECKING:
+    from .http_front import HttpFront
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +91,7 @@ class Member:
         self.config = config
         self.engine = engine or make_engine(config)
         self.machine = Machine(LeaseClock(time.monotonic))
+        self.machine.tokens.ttl_s = config.auth_token_ttl_s
         self.backend = Backend(
             engine=self.engine,
             machine=self.machine,
@@ -105,16 +111,20 @@ class Member:
         self._tasks: list[asyncio.Task[None]] = []
         self._server: grpc.aio.Server | None = None
         self._http: asyncio.Server | None = None
+        self._front: HttpFront | None = None
 
     async def start(self) -> None:
         """Recover, join the group, then let clients in. Raises OSError if an address is taken."""
         await self.engine.start(self.machine)
         try:
-            self._server, self._health = make_server(self._services().methods(), self.guard, self.calls)
+            methods = self._services().methods()
+            self._server, self._health = make_server(methods, self.guard, self.calls)
             self.client_port = _bind(self._server, self.config.client_listen, self.config.client_tls)
             await self._server.start()
-            await self._observe()
+            await self._serve_http(methods)
         except BaseException:
+            if self._front is not None:
+                await self._front.stop()
             if self._server is not None:
                 await self._server.stop(None)
             await self.engine.stop()
@@ -130,9 +140,7 @@ class Member:
             self.machine.store.revision,
         )
 
-    async def _observe(self) -> None:
-        if self.config.metrics_listen is None:
-            return
+    async def _serve_http(self, methods: Sequence[Method]) -> None:
         observer = Observer(
             self.backend,
             self.calls,
@@ -140,7 +148,14 @@ class Member:
             engine=self.config.engine,
             leader_changes=lambda: self.leader_changes,
         )
-        self._http = await serve(observer.routes(), self.config.metrics_listen)
+        if self.config.metrics_listen is not None:
+            self._http = await serve(observer.routes(), self.config.metrics_listen)
+        if self.config.http_listen is not None:
+            # Its library takes 13 MB: only who asks for it pays.
+            from .http_front import HttpFront  # noqa: PLC0415
+
+            self._front = HttpFront(Gateway(methods), observer.routes(), self.guard, self.calls)
+            await self._front.start(self.config.http_listen, self.config.client_tls)
 
     async def stop(self) -> None:
         """Let clients go, then leave the group."""
@@ -149,6 +164,8 @@ class Member:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._http is not None:
             self._http.close()
+        if self._front is not None:
+            await self._front.stop()
         if self._server is not None:
             await set_serving(self._health, serving=False)
             await self._server.stop(STOP_GRACE_S)
