@@ -39,7 +39,7 @@ from .mvcc.requests import (
 )
 from .mvcc.store import Contents, Store
 from .mvcc.txn import Executor, delete_keys
-from .mvcc.watch import WatchHub
+from .mvcc.watch import WatchHub, WatchLimits
 
 log = logging.getLogger(__name__)
 
@@ -90,11 +90,11 @@ def encode(command: AnyCommand) -> bytes:
 class Machine:
     """Everything that is replicated, on one member."""
 
-    def __init__(self, lease_clock: LeaseClock) -> None:
+    def __init__(self, lease_clock: LeaseClock, watch_limits: WatchLimits | None = None) -> None:
         self.store = Store()
         self.leases = LeaseTable()
         self.lease_clock = lease_clock
-        self.hub = WatchHub(self.store)
+        self.hub = WatchHub(self.store, watch_limits)
         self.alarms: set[tuple[int, AlarmKind]] = set()
         self.members: dict[int, Publish] = {}
         self.auth = AuthStore()
@@ -188,6 +188,8 @@ class Machine:
 
     def _compact(self, compact: Compact) -> object:
         self._check_alarms(writes=False)
+        # Watchers that heard of everything so far must hear of this batch's changes too, before they are history.
+        self.hub.publish()
         self.store.compact(compact.revision)
         return Done(self.store.revision)
 

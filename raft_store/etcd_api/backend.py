@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-import msgspec
-
 from raft_store.auth.model import NOBODY, Access, Caller, InvalidToken
 from raft_store.auth.requests import AuthCommand
 from raft_store.engine import Engine, EngineError, MemberId
@@ -23,14 +21,6 @@ MAX_REQUEST_BYTES = 1_572_864  # 1.5 MiB, etcd's default
 Result = TypeVar("Result")
 
 
-class MemberFacts(msgspec.Struct, frozen=True):
-    """One member as the configuration has it; where clients reach it is published through the log."""
-
-    member: MemberId
-    name: str
-    peer_urls: list[str]
-
-
 class Backend:
     """One member's engine and machine, in the terms of the services."""
 
@@ -41,7 +31,6 @@ class Backend:
         machine: Machine,
         cluster_id: int,
         member: MemberId,
-        members: list[MemberFacts],
         request_timeout_s: float,
         min_lease_ttl_s: int,
     ) -> None:
@@ -49,7 +38,6 @@ class Backend:
         self.machine = machine
         self.cluster_id = cluster_id
         self.member = member
-        self.members = members
         self.request_timeout_s = request_timeout_s
         self.min_lease_ttl_s = min_lease_ttl_s
 

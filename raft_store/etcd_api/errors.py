@@ -3,7 +3,7 @@
 from enum import IntEnum
 
 from raft_store.auth import model as auth
-from raft_store.engine import EngineError, NoLeader, ProposalTimedOut, Stopped
+from raft_store.engine import ChangeRefused, EngineError, NoLeader, ProposalTimedOut, Refusal, Stopped
 from raft_store.mvcc.model import (
     Compacted,
     Corrupt,
@@ -49,11 +49,12 @@ class RpcError(Exception):
 
 
 NO_LEADER = (Code.UNAVAILABLE, "etcdserver: no leader")
+TIMED_OUT = (Code.UNAVAILABLE, "etcdserver: request timed out")
 COMPACTED = (Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted")
 
 _STATUS: dict[type[Exception], tuple[Code, str]] = {
     NoLeader: NO_LEADER,
-    ProposalTimedOut: (Code.UNAVAILABLE, "etcdserver: request timed out"),
+    ProposalTimedOut: TIMED_OUT,
     Stopped: (Code.UNAVAILABLE, "etcdserver: server stopped"),
     Compacted: COMPACTED,
     FutureRevision: (Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision is a future revision"),
@@ -92,7 +93,35 @@ _STATUS: dict[type[Exception], tuple[Code, str]] = {
 }
 
 
+_TOO_FEW = (
+    Code.FAILED_PRECONDITION,
+    "etcdserver: re-configuration failed due to not enough started members",
+)
+_MEMBER_NOT_FOUND = (Code.NOT_FOUND, "etcdserver: member not found")
+_REFUSED: dict[Refusal, tuple[Code, str]] = {
+    Refusal.MEMBER_EXISTS: (Code.FAILED_PRECONDITION, "etcdserver: member ID already exist"),
+    Refusal.MEMBER_UNKNOWN: _MEMBER_NOT_FOUND,
+    Refusal.MEMBER_REMOVED: _MEMBER_NOT_FOUND,
+    Refusal.URL_TAKEN: (Code.FAILED_PRECONDITION, "etcdserver: Peer URLs already exists"),
+    Refusal.NOT_A_LEARNER: (Code.FAILED_PRECONDITION, "etcdserver: can only promote a learner member"),
+    Refusal.NOT_A_VOTER: (Code.FAILED_PRECONDITION, "etcdserver: can only demote a voting member"),
+    Refusal.LEARNER_BEHIND: (
+        Code.FAILED_PRECONDITION,
+        "etcdserver: can only promote a learner member which is in sync with leader",
+    ),
+    Refusal.TOO_MANY_LEARNERS: (Code.FAILED_PRECONDITION, "etcdserver: too many learner members in cluster"),
+    Refusal.LAST_VOTER: _TOO_FEW,
+    Refusal.TOO_FEW_STARTED: _TOO_FEW,
+    Refusal.UNHEALTHY: (Code.UNAVAILABLE, "etcdserver: unhealthy cluster"),
+    Refusal.CHANGE_UNDER_WAY: TIMED_OUT,
+    Refusal.NOT_LEADER: NO_LEADER,
+    Refusal.FIXED: (Code.UNIMPLEMENTED, "etcdserver: the members of this store are fixed by its configuration"),
+}
+
+
 def rpc_error(exc: StoreError | EngineError) -> RpcError:
     """Return how a client is told of ``exc``."""
+    if isinstance(exc, ChangeRefused):
+        return RpcError(*_REFUSED[exc.refusal])
     code, text = _STATUS.get(type(exc), (Code.UNKNOWN, f"etcdserver: {exc}"))
     return RpcError(code, text)

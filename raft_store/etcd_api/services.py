@@ -83,10 +83,10 @@ class Services(msgspec.Struct, frozen=True):
             UnaryMethod("Lease", "LeaseTimeToLive", pb.LeaseTimeToLiveRequest, self.lease.time_to_live),
             UnaryMethod("Lease", "LeaseLeases", pb.LeaseLeasesRequest, self.lease.leases),
             UnaryMethod("Cluster", "MemberList", pb.MemberListRequest, _anybody(self.cluster.member_list)),
-            UnaryMethod("Cluster", "MemberAdd", pb.MemberAddRequest, self._admin(self.cluster.refuse)),
-            UnaryMethod("Cluster", "MemberRemove", pb.MemberRemoveRequest, self._admin(self.cluster.refuse)),
-            UnaryMethod("Cluster", "MemberUpdate", pb.MemberUpdateRequest, self._admin(self.cluster.refuse)),
-            UnaryMethod("Cluster", "MemberPromote", pb.MemberPromoteRequest, self._admin(self.cluster.refuse)),
+            UnaryMethod("Cluster", "MemberAdd", pb.MemberAddRequest, self._admin(self.cluster.member_add)),
+            UnaryMethod("Cluster", "MemberRemove", pb.MemberRemoveRequest, self._admin(self.cluster.member_remove)),
+            UnaryMethod("Cluster", "MemberUpdate", pb.MemberUpdateRequest, self._admin(self.cluster.member_update)),
+            UnaryMethod("Cluster", "MemberPromote", pb.MemberPromoteRequest, self._admin(self.cluster.member_promote)),
             UnaryMethod("Maintenance", "Alarm", pb.AlarmRequest, self._known(self.maintenance.alarm)),
             UnaryMethod("Maintenance", "Status", pb.StatusRequest, _anybody(self.maintenance.status)),
             UnaryMethod("Maintenance", "Defragment", pb.DefragmentRequest, self._admin(self.maintenance.defragment)),
@@ -177,7 +177,9 @@ class Services(msgspec.Struct, frozen=True):
         return tuple(UnaryMethod("Auth", method, request, handler) for method, request, handler in rows)
 
 
-def make_services(backend: Backend, *, ids: random.Random, watch_progress_s: float) -> Services:
+def make_services(
+    backend: Backend, *, ids: random.Random, watch_progress_s: float, strict_reconfig_check: bool
+) -> Services:
     """Return every service of one member; ``ids`` picks the ids of leases."""
     kv, lease = KvService(backend), LeaseService(backend, ids)
     turns = Turns(backend, kv, lease)
@@ -186,7 +188,7 @@ def make_services(backend: Backend, *, ids: random.Random, watch_progress_s: flo
         kv=kv,
         watch=WatchService(backend, progress_interval_s=watch_progress_s),
         lease=lease,
-        cluster=ClusterService(backend),
+        cluster=ClusterService(backend, lambda: ids.getrandbits(64), strict=strict_reconfig_check),
         maintenance=MaintenanceService(backend),
         auth=AuthService(backend),
         lock=LockService(turns, kv),

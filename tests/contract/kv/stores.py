@@ -35,6 +35,7 @@ class Store:
         self.name = name
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.http: list[str] = []  # where each member takes HTTP, in the order of the endpoints
+        self.commands: dict[str, tuple[Sequence[str], Path]] = {}  # how each is started, and where it logs
 
     @property
     def endpoints(self) -> list[str]:
@@ -46,19 +47,21 @@ class Store:
 
 
 @contextlib.contextmanager
-def ours(folder: Path, *, members: int, engine: str) -> Iterator[Store]:
+def ours(folder: Path, *, members: int, engine: str, front: str = "fast") -> Iterator[Store]:
     ports = free_ports(members * 3)
     names = [f"m{i}" for i in range(members)]
     peers = "\n".join(f'{name} = "http://127.0.0.1:{ports[i * 3]}"' for i, name in enumerate(names))
     with _processes(Store(f"{engine}-{members}")) as store:
         for i, name in enumerate(names):
             client = f"127.0.0.1:{ports[i * 3 + 1]}"
-            store.http.append(f"127.0.0.1:{ports[i * 3 + 2]}")
+            apart = f"127.0.0.1:{ports[i * 3 + 2]}"
+            store.http.append(client if front == "fast" else apart)
             config = folder / f"{name}.toml"
             config.write_text(
-                f'name = "{name}"\ncluster = "contract"\ndata_dir = "{folder / name}"\nengine = "{engine}"\n'
+                f'name = "{name}"\ncluster = "contract"\ndata_dir = "{folder / name}"\n'
+                f'engine = "{engine}"\nfront = "{front}"\nhttp_listen = "{apart}"\n'
                 f'client_listen = "{client}"\npeer_listen = "127.0.0.1:{ports[i * 3]}"\n'
-                f'client_url = "http://{client}"\nhttp_listen = "{store.http[-1]}"\n[members]\n{peers}\n'
+                f'client_url = "http://{client}"\n[members]\n{peers}\n'
             )
             command = [sys.executable, "-m", "raft_store", "--config", str(config)]
             _start(store, client, command, folder / f"{name}.log")
@@ -86,9 +89,17 @@ def real_etcd(folder: Path, *, members: int = 1, more: Sequence[str] = ()) -> It
         yield store
 
 
+def start_again(store: Store, client: str) -> None:
+    """Start a member that has ended, and wait until it answers."""
+    command, log = store.commands[client]
+    _start(store, client, command, log)
+    _wait_ready(store)
+
+
 def _start(store: Store, client: str, command: Sequence[str], log: Path) -> None:
+    store.commands[client] = command, log
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ETCD")}
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         store.processes[client] = subprocess.Popen(
             command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment
         )

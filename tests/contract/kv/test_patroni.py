@@ -30,7 +30,6 @@ name: {name}
 restapi: {{listen: "127.0.0.1:{rest}", connect_address: "127.0.0.1:{rest}"}}
 etcd3:
   hosts: [{hosts}]
-  use_proxies: true
 bootstrap:
   dcs:
     ttl: 20
