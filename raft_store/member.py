@@ -6,28 +6,27 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from .config import Config, cluster_id, member_id, peer_address
 from .engine import Engine, EngineError, MemberId
 from .engines.memory import MemoryEngine
 from .engines.native import NativeConfig, NativeEngine
-from .etcd_api.auth import AuthService
 from .etcd_api.backend import Backend
-from .etcd_api.cluster import ClusterService
 from .etcd_api.fast_front import FastFront
 from .etcd_api.front import CallCounts, Front, LeaderGuard
-from .etcd_api.kv import KvService
+from .etcd_api.gateway import Gateway
 from .etcd_api.learners import guard_learners
-from .etcd_api.lease import LeaseService
-from .etcd_api.maintenance import MaintenanceService
-from .etcd_api.services import Services
-from .etcd_api.watch import WatchService
+from .etcd_api.services import Method, Services, make_services
 from .lease_keeper import LeaseKeeper
 from .machine import Machine, encode
 from .mvcc.lease import LeaseClock
 from .mvcc.requests import Alarm, AlarmKind, Publish, SetAlarm
 from .observe import Observer, serve
+
+if TYPE_CHECKING:
+    from .http_front import HttpFront
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +101,7 @@ class Member:
         self.failure: Exception | None = None
         self.engine = engine or make_engine(config, on_fatal=self._fail, force_new_cluster=force_new_cluster)
         self.machine = Machine(LeaseClock(time.monotonic))
+        self.machine.tokens.ttl_s = config.auth_token_ttl_s
         self.backend = Backend(
             engine=self.engine,
             machine=self.machine,
@@ -121,6 +121,7 @@ class Member:
         self._tasks: list[asyncio.Task[None]] = []
         self._front: Front | None = None
         self._http: asyncio.Server | None = None
+        self._gateway: HttpFront | None = None
         self._observer = Observer(
             self.backend,
             self.calls,
@@ -134,10 +135,13 @@ class Member:
         await self.engine.start(self.machine)
         self.backend.member = self.engine.status().member  # one that joins is told its id
         try:
-            self._front = self._make_front()
+            methods = guard_learners(self._services().methods(), self._still_learns)
+            self._front = self._make_front(methods)
             self.client_port = await self._front.start(self.config.client_listen, self.config.client_tls)
-            await self._observe()
+            await self._serve_http(methods)
         except BaseException:
+            if self._gateway is not None:
+                await self._gateway.stop()
             if self._front is not None:
                 await self._front.stop(0)
             await self.engine.stop()
@@ -153,8 +157,7 @@ class Member:
             self.machine.store.revision,
         )
 
-    def _make_front(self) -> Front:
-        methods = guard_learners(self._services().methods(), self._still_learns)
+    def _make_front(self, methods: Sequence[Method]) -> Front:
         if self.config.front == "grpcio":
             # Only who asks for it pays for loading it.
             from .etcd_api.grpcio_front import GrpcioFront  # noqa: PLC0415
@@ -172,9 +175,16 @@ class Member:
         self.failure = exc
         self.failed.set()
 
-    async def _observe(self) -> None:
+    async def _serve_http(self, methods: Sequence[Method]) -> None:
+        routes = self._observer.routes()
         if self.config.metrics_listen is not None:
-            self._http = await serve(self._observer.routes(), self.config.metrics_listen)
+            self._http = await serve(routes, self.config.metrics_listen)
+        if self.config.http_listen is not None:
+            # Its library takes 13 MB: only who asks for it pays.
+            from .http_front import HttpFront  # noqa: PLC0415
+
+            self._gateway = HttpFront(Gateway(methods), routes, self.guard, self.calls)
+            await self._gateway.start(self.config.http_listen, self.config.client_tls)
 
     async def stop(self) -> None:
         """Let clients go, then stop taking part."""
@@ -183,6 +193,8 @@ class Member:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._http is not None:
             self._http.close()
+        if self._gateway is not None:
+            await self._gateway.stop()
         if self._front is not None:
             await self._front.set_serving(serving=False)
             await self._front.stop(STOP_GRACE_S)
@@ -190,17 +202,11 @@ class Member:
         log.info("stopped name=%s", self.config.name)
 
     def _services(self) -> Services:
-        backend = self.backend
-        return Services(
-            backend=backend,
-            kv=KvService(backend),
-            watch=WatchService(backend, progress_interval_s=self.config.watch_progress_s),
-            lease=LeaseService(backend, random.SystemRandom()),
-            cluster=ClusterService(
-                backend, lambda: random.SystemRandom().getrandbits(64), strict=self.config.strict_reconfig_check
-            ),
-            maintenance=MaintenanceService(backend),
-            auth=AuthService(backend),
+        return make_services(
+            self.backend,
+            ids=random.SystemRandom(),
+            watch_progress_s=self.config.watch_progress_s,
+            strict_reconfig=self.config.strict_reconfig_check,
         )
 
     async def _pulse(self) -> None:

@@ -121,7 +121,9 @@ class KvService:
             case DeleteResult():
                 return pb.ResponseOp(response_delete_range=_bare(self._delete_response(result)))
             case TxnResult():
-                return pb.ResponseOp(response_txn=_bare(self._txn_response(result)))
+                inner = self._txn_response(result)
+                inner.header.Clear()  # here etcd leaves out even the revision
+                return pb.ResponseOp(response_txn=inner)
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -216,7 +218,7 @@ def _is_serializable(request: pb.TxnRequest) -> bool:
     )
 
 
-_Response = TypeVar("_Response", pb.RangeResponse, pb.PutResponse, pb.DeleteRangeResponse, pb.TxnResponse)
+_Response = TypeVar("_Response", pb.RangeResponse, pb.PutResponse, pb.DeleteRangeResponse)
 
 
 def _bare(response: _Response) -> _Response:

@@ -17,6 +17,7 @@ from .errors import Code, RpcError, rpc_error
 
 # What the API is compatible with; clients decide by it which calls they may use. The product has its own version.
 ETCD_VERSION = "3.5.13"
+CLUSTER_VERSION = "3.5.0"  # what all members have in common, as etcd tells it
 SNAPSHOT_CHUNK_BYTES = 64 << 10
 SNAPSHOT_PAGE_BYTES = 512  # clients expect whole pages, then the SHA-256 of all before
 

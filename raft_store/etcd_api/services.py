@@ -1,10 +1,13 @@
 """Every method of every service as a row: what a front has to register, whichever front that is."""
 
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
 from google.protobuf.message import Message
+from trireme_pb.v3electionpb import v3election_pb2 as election_pb
+from trireme_pb.v3lockpb import v3lock_pb2 as lock_pb
 
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
@@ -12,9 +15,13 @@ from .auth import AuthService
 from .backend import Backend
 from .call import NO_CONTEXT, CallContext
 from .cluster import ClusterService
+from .election import ElectionService
+from .errors import Code, RpcError
 from .kv import KvService
 from .lease import LeaseService
+from .lock import LockService
 from .maintenance import MaintenanceService
+from .turns import Turns
 from .watch import WatchService
 
 PACKAGE = "etcdserverpb"
@@ -58,6 +65,8 @@ class Services(msgspec.Struct, frozen=True):
     cluster: ClusterService
     maintenance: MaintenanceService
     auth: AuthService
+    lock: LockService
+    election: ElectionService
 
     def methods(self) -> tuple[Method, ...]:
         """Return one row for every method."""
@@ -78,7 +87,7 @@ class Services(msgspec.Struct, frozen=True):
             UnaryMethod("Cluster", "MemberRemove", pb.MemberRemoveRequest, self._admin(self.cluster.member_remove)),
             UnaryMethod("Cluster", "MemberUpdate", pb.MemberUpdateRequest, self._admin(self.cluster.member_update)),
             UnaryMethod("Cluster", "MemberPromote", pb.MemberPromoteRequest, self._admin(self.cluster.member_promote)),
-            UnaryMethod("Maintenance", "Alarm", pb.AlarmRequest, _anybody(self.maintenance.alarm)),
+            UnaryMethod("Maintenance", "Alarm", pb.AlarmRequest, self._known(self.maintenance.alarm)),
             UnaryMethod("Maintenance", "Status", pb.StatusRequest, _anybody(self.maintenance.status)),
             UnaryMethod("Maintenance", "Defragment", pb.DefragmentRequest, self._admin(self.maintenance.defragment)),
             UnaryMethod("Maintenance", "Hash", pb.HashRequest, self._admin(self.maintenance.hash)),
@@ -93,6 +102,7 @@ class Services(msgspec.Struct, frozen=True):
             UnaryMethod("Maintenance", "MoveLeader", pb.MoveLeaderRequest, self._admin(self.maintenance.move_leader)),
             UnaryMethod("Maintenance", "Downgrade", pb.DowngradeRequest, self._admin(self.maintenance.downgrade)),
             *self._auth_methods(),
+            *self._recipe_methods(),
         )
 
     def _admin(self, handler: Callable[[Any], Awaitable[Message]]) -> Unary:
@@ -104,12 +114,44 @@ class Services(msgspec.Struct, frozen=True):
 
         return handle
 
+    def _known(self, handler: Callable[[Any], Awaitable[Message]]) -> Unary:
+        """Return ``handler`` for everybody whose token, if there is one, is right."""
+
+        async def handle(request: Any, call: CallContext = NO_CONTEXT) -> Message:
+            await self.backend.caller(call)
+            return await handler(request)
+
+        return handle
+
     def _admin_stream(self, handler: Callable[[AsyncIterator[Any], Send], Awaitable[None]]) -> Stream:
         async def handle(requests: AsyncIterator[Any], send: Send, call: CallContext = NO_CONTEXT) -> None:
             await self.backend.require_admin(call)
             await handler(requests, send)
 
         return handle
+
+    def _recipe_methods(self) -> tuple[Method, ...]:
+        lock, election = "v3lockpb", "v3electionpb"
+        return (
+            UnaryMethod("Lock", "Lock", lock_pb.LockRequest, _by_client(self.lock.lock), lock),
+            UnaryMethod("Lock", "Unlock", lock_pb.UnlockRequest, _by_client(self.lock.unlock), lock),
+            UnaryMethod(
+                "Election", "Campaign", election_pb.CampaignRequest, _by_client(self.election.campaign), election
+            ),
+            UnaryMethod(
+                "Election", "Proclaim", election_pb.ProclaimRequest, _by_client(self.election.proclaim), election
+            ),
+            UnaryMethod("Election", "Leader", election_pb.LeaderRequest, _by_client(self.election.leader), election),
+            StreamMethod(
+                "Election",
+                "Observe",
+                election_pb.LeaderRequest,
+                _by_client_stream(self.election.observe),
+                many_requests=False,
+                package=election,
+            ),
+            UnaryMethod("Election", "Resign", election_pb.ResignRequest, _by_client(self.election.resign), election),
+        )
 
     def _auth_methods(self) -> tuple[Method, ...]:
         auth = self.auth
@@ -133,6 +175,47 @@ class Services(msgspec.Struct, frozen=True):
             ("RoleRevokePermission", pb.AuthRoleRevokePermissionRequest, auth.role_revoke_permission),
         )
         return tuple(UnaryMethod("Auth", method, request, handler) for method, request, handler in rows)
+
+
+def make_services(
+    backend: Backend, *, ids: random.Random, watch_progress_s: float, strict_reconfig: bool = True
+) -> Services:
+    """Return every service of one member; ``ids`` picks the ids of leases and members."""
+    kv, lease = KvService(backend), LeaseService(backend, ids)
+    turns = Turns(backend, kv, lease)
+    return Services(
+        backend=backend,
+        kv=kv,
+        watch=WatchService(backend, progress_interval_s=watch_progress_s),
+        lease=lease,
+        cluster=ClusterService(backend, lambda: ids.getrandbits(64), strict=strict_reconfig),
+        maintenance=MaintenanceService(backend),
+        auth=AuthService(backend),
+        lock=LockService(turns, kv),
+        election=ElectionService(backend, turns, kv),
+    )
+
+
+def _by_client(handler: Unary) -> Unary:
+    """Return ``handler`` as if run by a client: etcd's does, and forgets the codes of what the store refuses it."""
+
+    async def handle(request: Any, call: CallContext = NO_CONTEXT) -> Message:
+        try:
+            return await handler(request, call)
+        except RpcError as exc:
+            raise RpcError(Code.UNKNOWN, exc.text) from exc
+
+    return handle
+
+
+def _by_client_stream(handler: Stream) -> Stream:
+    async def handle(requests: AsyncIterator[Any], send: Send, call: CallContext = NO_CONTEXT) -> None:
+        try:
+            await handler(requests, send, call)
+        except RpcError as exc:
+            raise RpcError(Code.UNKNOWN, exc.text) from exc
+
+    return handle
 
 
 def _anybody(handler: Callable[[Any], Awaitable[Message]]) -> Unary:

@@ -127,20 +127,24 @@ class _Session:
                 yield pb.WatchResponse(header=header, watch_id=notice.watch_id)
             case Changes():
                 with_prev = notice.watch_id in self._with_prev
-                events = [_event(event, with_prev=with_prev) for event in notice.events]
+                events = [self._event(event, with_prev=with_prev) for event in notice.events]
                 whole = pb.WatchResponse(header=header, watch_id=notice.watch_id, events=events)
                 if notice.watch_id not in self._fragmented or whole.ByteSize() <= MAX_REQUEST_BYTES:
                     yield whole
                 else:
                     yield from _fragments(whole)
 
-
-def _event(event: Event, *, with_prev: bool) -> kv_pb2.Event:
-    return kv_pb2.Event(
-        type=kv_pb2.Event.DELETE if event.is_delete else kv_pb2.Event.PUT,
-        kv=key_value(event.kv),
-        prev_kv=key_value(event.prev) if with_prev and event.prev is not None else None,
-    )
+    def _event(self, event: Event, *, with_prev: bool) -> kv_pb2.Event:
+        prev = event.prev if with_prev else None
+        if prev is not None and prev.mod_revision == event.kv.mod_revision:
+            # Put and deleted in one transaction: what was there before it is meant.
+            store, before = self._backend.machine.store, Revision(event.kv.mod_revision - 1)
+            prev = store.index.get_at(event.kv.key, before) if before >= store.compact_revision else None
+        return kv_pb2.Event(
+            type=kv_pb2.Event.DELETE if event.is_delete else kv_pb2.Event.PUT,
+            kv=key_value(event.kv),
+            prev_kv=key_value(prev) if prev is not None else None,
+        )
 
 
 def _fragments(whole: pb.WatchResponse) -> Iterator[pb.WatchResponse]:
