@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
+from fastgrpc.deadlines import Deadlines
 from raft_store.disk.storage import Storage
 from raft_store.engine import (
     Change,
@@ -72,6 +73,7 @@ class Driver:
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._inbox: list[AnyMessage] = []
         self._open: set[asyncio.Future[object]] = set()
+        self._deadlines: Deadlines[tuple[asyncio.Future[object], Callable[[], Exception]]] = Deadlines()
         self._open_bytes = 0
         self._pump_scheduled = False
         self._tick_due = False
@@ -183,6 +185,8 @@ class Driver:
             # A stall of the process is one tick, however long it was: what arrived meanwhile has to be read before
             # anybody is declared dead.
             await asyncio.sleep(self._config.tick_s)
+            for future, too_late in self._deadlines.due(self._loop.time()):
+                _refuse(future, too_late())
             self._tick_due = True
             self._schedule()
 
@@ -281,11 +285,13 @@ class Driver:
     ) -> object:
         self._schedule()
         self._open.add(future)
-        timer = self._loop.call_later(timeout_s, lambda: _refuse(future, too_late()))
+        # A timer for each would cost as much as the rest of a proposal; the tick looks at all of them.
+        waiting = (future, too_late)
+        place = self._deadlines.add(waiting, self._loop.time() + timeout_s)
         try:
             return await future
         finally:
-            timer.cancel()
+            self._deadlines.discard(waiting, place)
             self._open.discard(future)
 
     def _read_too_late(self) -> Exception:

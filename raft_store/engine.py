@@ -146,6 +146,10 @@ class Engine(Protocol):
         A read of the machine afterwards is linearizable. Raises NoLeader, ProposalTimedOut, Stopped.
         """
 
+    @property
+    def term(self) -> Term:
+        """Return ``status().term``, at the price of a look: every answer carries it."""
+
     def status(self) -> MemberStatus:
         """Return this member's view; never waits."""
 

@@ -52,6 +52,11 @@ class MemoryEngine:
         self._running()
         return self._index
 
+    @property
+    def term(self) -> Term:
+        """Return the only term there is."""
+        return _TERM
+
     def status(self) -> MemberStatus:
         """Return what a group of one knows: it leads while it runs."""
         running = self._machine is not None

@@ -197,6 +197,11 @@ class RaftosEngine:
         except TimeoutError as exc:
             raise ProposalTimedOut("raftos did not tell or apply its commits in time") from exc
 
+    @property
+    def term(self) -> Term:
+        """See ``Engine.term``."""
+        return self.status().term
+
     def status(self) -> MemberStatus:
         """Return what raftos believes."""
         state = self._node.state if self._node is not None else None
