@@ -29,6 +29,7 @@ class RaftTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heartbeat_ticks: int | None = None
     election_ticks: int | None = None
     snapshot_entries: int | None = None
+    lease_reads: bool | None = None  # quicker, and wrong if clocks run apart by a tenth or stand still: docs/members.md
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ thread syncs, messages and proposals go on being taken in; whatever came meanwhi
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -47,6 +48,7 @@ class DriverConfig(msgspec.Struct, frozen=True, kw_only=True):
     tick_s: float
     snapshot_entries: int  # applied entries between two snapshots
     keep_entries: int  # left in memory behind a snapshot, for followers that lag a little
+    tells_time: bool = False  # the core rests reads on clocks
 
 
 class Driver:
@@ -205,6 +207,8 @@ class Driver:
                 self._tick_due = False
                 self._replica.tick()
             for _ in range(MAX_WORKS_A_TURN):
+                if self._config.tells_time:
+                    self._replica.core.now_ms = time.clock_gettime(time.CLOCK_BOOTTIME) * 1000
                 if (work := self._replica.ready()) is None:
                     break
                 self._do(work)

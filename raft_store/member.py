@@ -72,7 +72,7 @@ def _members(config: Config) -> dict[MemberId, str]:
 def _native_config(config: Config, *, force_new_cluster: bool) -> NativeConfig:
     wished = {
         name: value
-        for name in ("tick_ms", "heartbeat_ticks", "election_ticks", "snapshot_entries")
+        for name in ("tick_ms", "heartbeat_ticks", "election_ticks", "snapshot_entries", "lease_reads")
         if (value := getattr(config.raft, name)) is not None
     }
     return NativeConfig(
@@ -133,7 +133,9 @@ class Member:
     async def start(self) -> None:
         """Recover, join the group, then let clients in. Raises OSError if an address is taken."""
         await self.engine.start(self.machine)
-        self.backend.member = self.engine.status().member  # one that joins is told its id
+        status = self.engine.status()
+        self.backend.member = status.member  # one that joins is told its id
+        self._learns = status.role == "learner"
         try:
             methods = guard_learners(self._services().methods(), self._still_learns)
             self._front = self._make_front(methods)
@@ -187,7 +189,8 @@ class Member:
             await self._gateway.start(self.config.http_listen, self.config.client_tls)
 
     async def stop(self) -> None:
-        """Let clients go, then stop taking part."""
+        """Let another member lead, let clients go, then stop taking part."""
+        await self.engine.step_aside()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -57,6 +57,9 @@ class MemoryEngine:
         """Return the only term there is."""
         return _TERM
 
+    async def step_aside(self) -> None:
+        """Do nothing: there is nobody else."""
+
     def status(self) -> MemberStatus:
         """Return what a group of one knows: it leads while it runs."""
         running = self._machine is not None

@@ -202,6 +202,9 @@ class RaftosEngine:
         """See ``Engine.term``."""
         return self.status().term
 
+    async def step_aside(self) -> None:
+        """Do nothing: the library cannot hand over."""
+
     def status(self) -> MemberStatus:
         """Return what raftos believes."""
         state = self._node.state if self._node is not None else None

@@ -1,9 +1,7 @@
 """The simulation has teeth: break one rule, and some seed shows it.
 
 Each mutation is a mistake that somebody could make. A rule that could be broken without any seed noticing would be a
-rule that nothing guards. Every mutation names the world that has to notice, within ``SEEDS`` seeds of it; the one rule
-that chance does not hit often enough, commitment by the leader's own term (figure 3.7 of the thesis), has a history of
-its own, in which chance has less to do.
+rule that nothing guards. Every mutation names the world that has to notice, within ``SEEDS`` seeds of it.
 """
 
 from collections.abc import Callable
@@ -265,6 +263,37 @@ def a_snapshot_forgets_the_group(patch):
         return msgspec.structs.replace(loaded, mark=msgspec.structs.replace(loaded.mark, configuration=NO_MEMBERS))
 
     patch.setattr(storage, "load_snapshot", load)
+
+
+@mutation("storm")
+def a_joint_configuration_in_a_snapshot_counts_as_left(patch):
+    """What the simulation found (docs/bugs.md, 2)."""
+    from raft_store.raft.membership import History, Step
+
+    original = History.compact
+
+    def compact(self, to):
+        original(self, to)
+        base = self._steps[0]
+        self._steps[0] = Step(base.index, base.configuration, sealed=True)
+
+    patch.setattr(History, "compact", compact)
+
+
+@mutation("storm")
+def an_entry_of_an_old_term_is_committed_by_counting(patch):
+    """Figure 3.7 of the thesis; the directed history is in tests/unit/raft_store/raft/test_figure_3_7.py."""
+
+    def advance(self):
+        while self.role is Role.LEADER:
+            matched = {peer: progress.matched for peer, progress in self._progress.items()}
+            matched[self.member] = self.log.saved
+            index = Index(joint_commit_index(matched, self.configuration.halves))
+            if index <= self.log.committed or not self._commit_to(index):
+                return
+            self._regroup()
+
+    patch.setattr(Core, "_advance_commit", advance)
 
 
 @mutation("raft")

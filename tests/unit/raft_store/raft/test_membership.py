@@ -12,7 +12,8 @@ from raft_store.raft.membership import (
     Step,
     alone,
     changed,
-    check_prudent,
+    check_active,
+    check_started,
     decode,
     encode,
     founded,
@@ -153,7 +154,8 @@ def test_prudence(size, started, active, wish, refusal):
     """etcd's strict check of reconfigurations: what Raft allows may still leave a group that cannot agree."""
     before = group(*range(1, size + 1), learners=[9] if wish.kind is PROMOTE else ())
     with pytest.raises(ChangeRefused) if refusal else nullcontext() as caught:
-        check_prudent(before, [wish], started=started, active=active)
+        check_started(before, [wish], started)
+        check_active(before, [wish], active)
     assert (caught and caught.value.refusal) is refusal
 
 
