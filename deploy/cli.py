@@ -329,6 +329,31 @@ def logs(
     _become(driver.terminal_argv(found, argv, tty=False, stdin=False))
 
 
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": ["-h"]}
+)
+def store(
+    arguments: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="--help lists them.")],
+    *,
+    name: Name = "lab",
+    on: Annotated[str, typer.Option(metavar="HOST", help="Run there; for check and dump.")] = "",
+) -> None:
+    """Look into the lab's store: members, status, snapshot save|status|restore, check, dump, raft (draws how it works).
+
+    On a host, a member's data lies in /var/lib/trireme/store. Options of trireme's own come before COMMAND.
+    """
+    from deploy.store import TOOL, environment, on_host  # noqa: PLC0415
+
+    if on:
+        lab = state.load(name)
+        driver = driver_of(lab)
+        _check_running(driver, lab.host(on))
+        tty = sys.stdin.isatty() and sys.stdout.isatty()
+        _become(driver.terminal_argv(lab.host(on), on_host(arguments), tty=tty, stdin=False))
+    os.environ.update(environment(name, arguments))
+    _become([sys.executable, *TOOL, *arguments])
+
+
 @app.command()
 def load(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...")],

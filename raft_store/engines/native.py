@@ -33,7 +33,7 @@ from raft_store.joining import founder, joiner
 from raft_store.peers import Peers
 from raft_store.raft.core import Core, CoreConfig, Role
 from raft_store.raft.membership import Step, alone, encode, founded
-from raft_store.raft.messages import HardState, Save
+from raft_store.raft.messages import HardState, Save, SnapshotMark
 from raft_store.raft.replica import Replica
 from raft_store.regrouping import Regrouping
 from raft_store.tls import TlsFiles
@@ -92,6 +92,15 @@ def end_process(exc: Exception) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+async def _restore(machine: StateMachine, storage: Storage, mark: SnapshotMark) -> None:
+    """Restore a snapshot while there is nothing else to do yet but to listen to signals."""
+    restoration = machine.begin_restore()
+    for chunk in storage.read_snapshot(mark):
+        restoration.feed(chunk)
+        await asyncio.sleep(0)
+    restoration.finish()
+
+
 class NativeEngine:
     """An ``Engine``; one instance is one life of one member.
 
@@ -132,7 +141,7 @@ class NativeEngine:
             if config.force_new_cluster:
                 past = await asyncio.to_thread(_give_up_others, storage, past, identity.member)
             if past.snapshot is not None:
-                machine.restore(past.snapshot.data)
+                await _restore(machine, storage, past.snapshot)
             core = Core(
                 CoreConfig(
                     member=identity.member,
@@ -166,7 +175,8 @@ class NativeEngine:
                 tls=config.tls,
                 group=self._regrouping,
                 receive=self._driver.receive,
-                load_snapshot=self._driver.load_snapshot,
+                send_snapshot=self._driver.send_snapshot,
+                receive_snapshot=self._driver.receive_snapshot,
                 snapshot_failed=self._driver.snapshot_failed,
             )
             self._regrouping.use(self._peers)
