@@ -7,7 +7,7 @@ import os
 import random
 import secrets
 import signal
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -214,13 +214,13 @@ class NativeEngine:
             with contextlib.suppress(EngineError):
                 await self._hand_over(self._driver)
 
-    async def propose(self, data: bytes, *, timeout_s: float) -> object:
+    def propose(self, data: bytes, *, timeout_s: float) -> Coroutine[None, None, object]:
         """See ``Engine.propose``; raises EngineError too if too many proposals are waiting (surely not made)."""
-        return await self._running().propose(data, timeout_s=timeout_s)
+        return self._running().propose(data, timeout_s=timeout_s)
 
-    async def read_barrier(self, *, timeout_s: float) -> Index:
+    def read_barrier(self, *, timeout_s: float) -> Coroutine[None, None, Index]:
         """See ``Engine.read_barrier``."""
-        return await self._running().read_barrier(timeout_s=timeout_s)
+        return self._running().read_barrier(timeout_s=timeout_s)
 
     def members(self) -> Sequence[MemberRecord]:
         """See ``Engine.members``."""
@@ -239,6 +239,11 @@ class NativeEngine:
     async def transfer_leadership(self, to: MemberId, *, timeout_s: float) -> None:
         """See ``Engine.transfer_leadership``."""
         await self._running().transfer_leadership(to, timeout_s=timeout_s)
+
+    @property
+    def term(self) -> Term:
+        """See ``Engine.term``."""
+        return self._replica.core.term if self._replica is not None else Term(0)
 
     def status(self) -> MemberStatus:
         """See ``Engine.status``."""
