@@ -16,6 +16,7 @@ from master.rest.seam import Query, Stored, WriteOptions
 from master.storage import Fence
 
 R = TypeVar("R", bound=Resource)
+MANAGER = "kube-controller-manager"  # the same on whichever master leads
 
 
 class LocalResources:
@@ -28,7 +29,7 @@ class LocalResources:
         self._registry = registry
         self._user = user
         self._fence = fence
-        self._options = WriteOptions(user=user, field_manager=user.name, field_validation="Ignore")
+        self._options = WriteOptions(user=user, field_manager=MANAGER, field_validation="Ignore")
 
     async def get(self, model: type[R], name: str, *, namespace: str = "") -> R:
         """Return the newest state; raises NotFound."""

@@ -14,7 +14,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from api.kinds.table import TABLE, Table
+from api.kinds.table import Table
 from api.meta import Resource
 from client.etcd import EtcdClient
 from master.access.assembly import Access
@@ -25,6 +25,7 @@ from master.allocation import ServiceClaims, ServiceNetwork
 from master.boot import BootObjects
 from master.cache import WatchCache
 from master.config import MasterConfig
+from master.custom import CustomKinds
 from master.grpc_api import SERVER_OPTIONS, ResourcesService, server_credentials
 from master.lab_api import LabService
 from master.leadership import Leadership
@@ -53,9 +54,11 @@ class CannotStart(Exception):
 class Core:
     """The parts that hold state: everything between the store and the servers."""
 
-    def __init__(self, config: MasterConfig, client: EtcdClient, *, table: Table = TABLE) -> None:
+    def __init__(self, config: MasterConfig, client: EtcdClient) -> None:
+        table = Table()  # this master's own: custom kinds come and go
         self.storage = Storage(client)
         self.cache = WatchCache(table, self.storage)
+        CustomKinds(table, self.cache)
         self.reader = Reader(self.cache, self.storage)
         world = Surroundings()
         self.access = Access(config.access, table, self.reader)
@@ -206,6 +209,7 @@ class Leader:
             tokens=access.tokens,
             signer=access.signer,
             authorizer=access.authorizer,
+            table=self._core.registry.table,
         )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(controllers.run())

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from api.kinds.table import TABLE, Table
 from client.clock import Clock, SystemClock
 from client.events import EventRecorder
 from client.informer import SharedInformers
@@ -24,6 +25,7 @@ from master.controllers.aggregation import AggregationController
 from master.controllers.bootstrap import BootstrapController
 from master.controllers.certificates import CertificateController
 from master.controllers.context import Context, ControllerConfig
+from master.controllers.definitions import DefinitionController
 from master.controllers.deployment import DeploymentController
 from master.controllers.endpoints import EndpointsController
 from master.controllers.endpointslices import EndpointSliceController
@@ -69,6 +71,7 @@ ROWS: Sequence[Row] = (
     Row("certificates", CertificateController),
     Row("bootstrap", BootstrapController),
     Row("garbagecollector", GarbageCollector),
+    Row("definitions", DefinitionController),
     Row("podgc", PodGcController),
     Row("scheduler", Scheduler),
 )
@@ -88,6 +91,7 @@ class ControllerManager:
         tokens: ServiceAccountTokens | None = None,
         signer: Signer | None = None,
         authorizer: Authorizer | None = None,
+        table: Table = TABLE,
     ) -> None:
         self._clock = clock or SystemClock()
         self._resources = resources
@@ -103,6 +107,7 @@ class ControllerManager:
             tokens=tokens,
             signer=signer,
             authorizer=authorizer,
+            table=table,
         )
         self._runnables = {row.name: row.make(context) for row in rows}
 

@@ -370,7 +370,7 @@ def _list_metadata(page: Page) -> dict[str, Any]:
 
 def _list_body(kind: Kind, page: Page) -> bytes:
     """Return the list as stored bytes joined, without decoding one of them."""
-    head = {"kind": f"{kind.kind}List", "apiVersion": kind.group_version, "metadata": _list_metadata(page)}
+    head = {"kind": kind.list_kind, "apiVersion": kind.group_version, "metadata": _list_metadata(page)}
     return http.encode_json(head)[:-1] + b',"items":[' + b",".join([each.json for each in page.items]) + b"]}"
 
 
