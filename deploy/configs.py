@@ -98,6 +98,7 @@ def render_master(lab: Lab, host: Host) -> str:
                 "issuer": f"https://kubernetes.default.svc.{lab_facts.CLUSTER_DOMAIN}",
                 "authority_cert": f"{ETC}/pki/ca.crt",
                 "authority_key": f"{ETC}/pki/ca.key",
+                "encryption_keys": [f"{ETC}/pki/secrets.key"],
             },
             **_store_tls(lab),
         },

@@ -14,10 +14,11 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from api.errors import ApiError
 from api.kinds.table import Table
 from api.meta import Resource
 from client.etcd import EtcdClient
-from master.access.assembly import Access
+from master.access.assembly import Access, load_cipher
 from master.access.token_requests import TokenRequests
 from master.access.user import SYSTEM_MASTERS, User
 from master.admission.plugins import Settings, make_chain
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 
 SHUTDOWN_S = 1.0
 HEALTH_S = 0.5
+_RESEAL_RETRY_S = 5.0
 
 
 class CannotStart(Exception):
@@ -56,7 +58,7 @@ class Core:
 
     def __init__(self, config: MasterConfig, client: EtcdClient) -> None:
         table = Table()  # this master's own: custom kinds come and go
-        self.storage = Storage(client)
+        self.storage = Storage(client, cipher=load_cipher(config.access))
         self.cache = WatchCache(table, self.storage)
         CustomKinds(table, self.cache)
         self.reader = Reader(self.cache, self.storage)
@@ -214,6 +216,20 @@ class Leader:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(controllers.run())
             tasks.create_task(compact_history(self._client))
+            tasks.create_task(self._reseal(fence))
+
+    async def _reseal(self, fence: Fence) -> None:
+        """Bring secrets that an older key sealed, or none, under the key that writes."""
+        while True:
+            try:
+                count = await self._core.storage.reseal(fence=fence)
+            except ApiError as error:
+                log.warning("secrets not sealed anew yet error=%s", error)
+                await asyncio.sleep(_RESEAL_RETRY_S)
+            else:
+                if count:
+                    log.info("secrets sealed anew count=%d", count)
+                return
 
 
 async def run(config: MasterConfig) -> None:

@@ -10,6 +10,7 @@ from master.access.authentication import Authenticator, TokenVerifier
 from master.access.authorization import Authorizer
 from master.access.bootstrap_tokens import BootstrapTokens
 from master.access.certificates import Signer
+from master.access.encryption import Cipher
 from master.access.oidc import documents
 from master.access.policies import RegistryPolicies
 from master.access.signing import KeyRing
@@ -29,6 +30,13 @@ class AccessConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     # The authority that signs certificates for signing requests. Empty: approved requests stay unsigned.
     authority_cert: str = ""
     authority_key: str = ""
+    # Files of 16, 24 or 32 bytes in base64: the first seals secrets in the store, all open them. Empty: plain.
+    encryption_keys: tuple[str, ...] = ()
+
+
+def load_cipher(config: AccessConfig) -> Cipher | None:
+    """Return what seals secrets in the store; raises OSError, ValueError."""
+    return Cipher.load([Path(each) for each in config.encryption_keys]) if config.encryption_keys else None
 
 
 class Access:
