@@ -99,6 +99,7 @@ def render_master(lab: Lab, host: Host) -> str:
                 "authority_cert": f"{ETC}/pki/ca.crt",
                 "authority_key": f"{ETC}/pki/ca.key",
                 "encryption_keys": [f"{ETC}/pki/secrets.key"],
+                "audit_log": f"{DATA}/audit/audit.log",
             },
             **_store_tls(lab),
         },

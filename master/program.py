@@ -150,7 +150,9 @@ class GrpcServer:
         self._registry = core.registry
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         self._health = health.aio.HealthServicer()
-        cluster_pb2_grpc.add_ResourcesServicer_to_server(ResourcesService(core.registry, core.authorizer), self._server)
+        cluster_pb2_grpc.add_ResourcesServicer_to_server(
+            ResourcesService(core.registry, core.authorizer, audit=core.access.audit), self._server
+        )
         lab = LabService(config, client, core.registry, leadership, core.authorizer)
         cluster_pb2_grpc.add_LabServicer_to_server(lab, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -261,6 +263,7 @@ async def run(config: MasterConfig) -> None:
             agents=agents,
             address=config.api_address,
             documents=core.access.documents(config.api_address),
+            audit=core.access.audit,
         )
         try:
             await rest.start(*config.rest_listen, tls)
@@ -275,6 +278,8 @@ async def run(config: MasterConfig) -> None:
                 tasks.create_task(grpc_server.tell_health()),
                 tasks.create_task(leadership.run(Leader(config, core, client).lead)),
             ]
+            if core.access.audit is not None:
+                background.append(tasks.create_task(core.access.audit.run()))
             log.info("master runs name=%s store=%s", config.name, ",".join(config.store_endpoints))
             await stop.wait()
             log.info("master stops name=%s", config.name)
