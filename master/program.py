@@ -15,6 +15,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from api.errors import ApiError
+from api.kinds.core import Node
+from api.kinds.pods import Pod
 from api.kinds.table import Table
 from api.meta import Resource
 from client.etcd import EtcdClient
@@ -25,6 +27,7 @@ from master.admission.plugins import Settings, make_chain
 from master.allocation import ServiceClaims, ServiceNetwork
 from master.boot import BootObjects
 from master.cache import WatchCache
+from master.computed import NodeUsage, PodUsage, Usage
 from master.config import MasterConfig
 from master.custom import CustomKinds
 from master.grpc_api import SERVER_OPTIONS, ResourcesService, server_credentials
@@ -88,6 +91,14 @@ class Core:
             modifier,
             tokens=None if tokens is None else TokenRequests(table, tokens, self.access.lookup, chain),
         )
+
+    def measure(self, agents: NodeAgents) -> None:
+        """Serve metrics.k8s.io from what the node agents tell."""
+        table = self.registry.table
+        nodes, pods = (self.cache.place(table.of(model)).objects for model in (Node, Pod))
+        usage = Usage(agents, nodes=lambda: list(nodes.values()), pods=lambda: list(pods.values()))
+        self.registry.computer.add(("metrics.k8s.io", "nodes"), NodeUsage(usage))
+        self.registry.computer.add(("metrics.k8s.io", "pods"), PodUsage(usage))
 
 
 def _find_namespace(table: Table, cache: WatchCache, reader: Reader) -> Callable[[str], Awaitable[Resource | None]]:
@@ -206,14 +217,15 @@ class Leader:
             api_address=config.api_address,
             root_ca=self._root_ca,
         )
+        resources = LocalResources(self._core.registry, user, fence=fence)
         access = self._core.access
         controllers = ControllerManager(
-            LocalResources(self._core.registry, user, fence=fence),
+            resources,
             settings,
+            table=self._core.registry.table,
             tokens=access.tokens,
             signer=access.signer,
             authorizer=access.authorizer,
-            table=self._core.registry.table,
         )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(controllers.run())
@@ -256,6 +268,7 @@ async def run(config: MasterConfig) -> None:
         stack.push_async_callback(grpc_server.stop)
         agents = NodeAgents(_node_credentials(config))
         stack.push_async_callback(agents.close)
+        core.measure(agents)
         rest = RestServer(
             core.registry,
             core.access.authenticator,

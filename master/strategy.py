@@ -162,7 +162,6 @@ STRATEGIES: Mapping[tuple[str, str], Strategy] = {
     ("networking.k8s.io", "ingressclasses"): _COUNTING,
     ("networking.k8s.io", "networkpolicies"): _COUNTING,
     ("discovery.k8s.io", "endpointslices"): _COUNTING,
-    ("certificates.k8s.io", "certificatesigningrequests"): Strategy(on_change=_changed_request),
     DEFINITIONS: Strategy(
         on_create=definitions.on_create,
         on_change=definitions.on_change,
@@ -170,6 +169,7 @@ STRATEGIES: Mapping[tuple[str, str], Strategy] = {
         counts_generations=True,
         unconditional_update=False,
     ),
+    ("certificates.k8s.io", "certificatesigningrequests"): Strategy(on_change=_changed_request),
     ("coordination.k8s.io", "leases"): Strategy(unconditional_update=False),
 }
 

@@ -40,7 +40,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     rng: random.Random
     recorder: Callable[[str], EventRecorder]
+    table: Table = TABLE  # the kinds that are served; custom ones come and go
     tokens: ServiceAccountTokens | None = None
     signer: Signer | None = None
     authorizer: Authorizer | None = None
-    table: Table = TABLE  # the kinds that are served; custom ones come and go

@@ -88,10 +88,10 @@ class ControllerManager:
         *,
         rows: Sequence[Row] = ROWS,
         rng: random.Random | None = None,
+        table: Table = TABLE,
         tokens: ServiceAccountTokens | None = None,
         signer: Signer | None = None,
         authorizer: Authorizer | None = None,
-        table: Table = TABLE,
     ) -> None:
         self._clock = clock or SystemClock()
         self._resources = resources
@@ -104,10 +104,10 @@ class ControllerManager:
             clock=self._clock,
             rng=rng or random.Random(),  # noqa: S311 - spreads ties, protects nothing
             recorder=self._recorder,
+            table=table,
             tokens=tokens,
             signer=signer,
             authorizer=authorizer,
-            table=table,
         )
         self._runnables = {row.name: row.make(context) for row in rows}
 
