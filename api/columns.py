@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from api import cells as cells_of
+from api import codec, conversion
 from api.cells import Cells
 from api.custom.kind import Custom, PrinterColumn
 from api.custom.objects import CustomObject, to_plain
 from api.durations import human, parse_time
-from api.kinds.table import Kind
+from api.kinds.table import TABLE, Kind
 from api.meta import Resource
 
 
@@ -54,7 +55,16 @@ def cells(kind: Kind, obj: Resource, now: float) -> Cells:
 
     now: seconds since 1970, for ages.
     """
-    return _layout(kind).cells(obj, now)
+    return _layout(kind).cells(_printed(kind, obj), now)
+
+
+def _printed(kind: Kind, obj: Resource) -> Resource:
+    """Return the object in the version that the columns are made for."""
+    if kind.stored_as != (kind.group, kind.plural):
+        return obj
+    owner = TABLE.preferred(kind.group, kind.plural)
+    assert owner is not None, kind
+    return codec.decode(owner, conversion.stored(kind, owner, codec.to_document(obj)))
 
 
 # Bounded: a custom kind's row is a new one whenever its definition changes.
@@ -183,6 +193,15 @@ _LAYOUTS: Mapping[tuple[str, str], tuple[str, Callable[[Any, float], Cells]]] = 
     (_RBAC, "clusterroles"): ("Name, Created At", cells_of.created_at),
     (_RBAC, "rolebindings"): ("Name, Role, Age, Users*, Groups*, ServiceAccounts*", cells_of.binding),
     (_RBAC, "clusterrolebindings"): ("Name, Role, Age, Users*, Groups*, ServiceAccounts*", cells_of.binding),
+    ("", "componentstatuses"): ("Name, Status, Message, Error", cells_of.component_status),
+    ("storage.k8s.io", "volumeattachments"): ("Name, Attacher, PV, Node, Attached, Age", cells_of.volume_attachment),
+    ("storage.k8s.io", "csidrivers"): (
+        "Name, AttachRequired, PodInfoOnMount, StorageCapacity, TokenRequests, RequiresRepublish, Modes, Age",
+        cells_of.csi_driver,
+    ),
+    ("storage.k8s.io", "csinodes"): ("Name, Drivers#, Age", cells_of.csi_node),
+    ("storage.k8s.io", "csistoragecapacities"): ("Name, StorageClassName, Capacity", cells_of.storage_capacity),
+    ("node.k8s.io", "runtimeclasses"): ("Name, Handler, Age", cells_of.runtime_class),
     ("storage.k8s.io", "storageclasses"): (
         "Name, Provisioner, ReclaimPolicy, VolumeBindingMode, AllowVolumeExpansion, Age",
         cells_of.storage_class,

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from api.errors import BadRequest
 from api.kinds.table import Kind
-from api.merge_keys import ListRule, list_rule
+from api.merge_keys import ATOMIC_MAPS, ATOMIC_STRUCTS, ListRule, list_rule
 from api.shapes import AnyJson, Deduced, ListOf, MapOf, ObjectOf, Shape, StructOf, fields_of
 
 FieldSet = dict[str, Any]  # step -> FieldSet
@@ -140,6 +140,8 @@ def field_shape(shape: Shape, name: str) -> tuple[Shape, ListRule | None]:
     """Return the shape of the field ``name`` within ``shape``, and how it merges if it is a list."""
     match shape:
         case StructOf(model) if (field := fields_of(model).get(name)) is not None:
+            if _is_atomic(field.shape, model.__name__, field.attribute):
+                return AnyJson(), None
             return field.shape, list_rule(model.__name__, field.attribute)
         case MapOf(values):
             return values, None
@@ -148,6 +150,12 @@ def field_shape(shape: Shape, name: str) -> tuple[Shape, ListRule | None]:
         case Deduced():
             return shape, None
     return AnyJson(), None
+
+
+def _is_atomic(shape: Shape, struct: str, attribute: str) -> bool:
+    if isinstance(shape, StructOf):
+        return shape.model.__name__ in ATOMIC_STRUCTS
+    return (struct, attribute) in ATOMIC_MAPS
 
 
 def _step_shape(shape: Shape, rule: ListRule | None, step: str) -> tuple[Shape, ListRule | None]:

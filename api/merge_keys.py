@@ -80,6 +80,21 @@ LIST_RULES: dict[tuple[str, str], ListRule] = {
 RETAIN_KEYS = frozenset({("DeploymentSpec", "strategy")})
 
 
+# Structs that server-side apply takes as a whole: references and selectors make sense only together.
+ATOMIC_STRUCTS = frozenset(
+    """
+    LabelSelector NodeSelector NodeSelectorTerm ObjectReference LocalObjectReference ConfigMapKeySelector
+    SecretKeySelector FileKeySelector ObjectFieldSelector ResourceFieldSelector TypedLocalObjectReference ScopeSelector
+    SecretReference EndpointAddress EndpointPort TopologySelectorTerm CrossVersionObjectReference
+    RoleRef Subject ServiceBackendPort
+""".split()
+)
+# Maps that it takes as a whole: (struct, attribute).
+ATOMIC_MAPS = frozenset({
+    ("PodSpec", "node_selector"), ("ServiceSpec", "selector"), ("ReplicationControllerSpec", "selector"),
+})  # fmt: skip
+
+
 def list_rule(struct: str, attribute: str) -> ListRule | None:
     """Return how the list at ``attribute`` of ``struct`` merges; None: it is replaced as a whole."""
     return LIST_RULES.get((struct, attribute))

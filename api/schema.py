@@ -27,6 +27,11 @@ _PACKAGES = {
     "api.kinds.pods": "io.k8s.api.core.v1",
     "api.kinds.volumes": "io.k8s.api.core.v1",
     "api.kinds.runtime": "io.k8s.api.node.v1",
+    "api.kinds.batch_v1beta1": "io.k8s.api.batch.v1beta1",
+    "api.kinds.discovery_v1beta1": "io.k8s.api.discovery.v1beta1",
+    "api.kinds.networking_v1beta1": "io.k8s.api.networking.v1beta1",
+    "api.kinds.policy_v1beta1": "io.k8s.api.policy.v1beta1",
+    "api.kinds.metrics": "io.k8s.metrics.pkg.apis.metrics.v1beta1",
     "api.kinds.extensions": EXTENSIONS,
 }
 # The module has both versions of autoscaling; these are the older one's, all others the newer one's.
@@ -68,7 +73,7 @@ PREFIXES = {2: "#/definitions/", 3: "#/components/schemas/"}
 
 def definition_name(model: type[ApiStruct]) -> str:
     """Return ``io.k8s.api.core.v1.Pod``."""
-    package, name = _PACKAGES.get(model.__module__, ""), model.__name__
+    package, name = _PACKAGES.get(model.__module__, ""), model.__name__.removesuffix("V1beta1")
     if not package:
         group = model.__module__.rpartition(".")[2]
         version = "v2" if group == "autoscaling" and name not in _AUTOSCALING_V1 else "v1"

@@ -69,7 +69,7 @@ _SCALARS = {str: Scalar("string"), int: Scalar("integer"), float: Scalar("number
 # Attributes that hold quantities wherever they occur with a string shape.
 _QUANTITIES = frozenset({
     "limits", "requests", "allocatable", "overhead", "hard", "used", "default_request", "max_limit_request_ratio",
-    "size_limit", "divisor", "allocated_resources", "average_value", "maximum_volume_size", "capacity",
+    "size_limit", "divisor", "allocated_resources", "average_value", "maximum_volume_size", "capacity", "usage",
 })  # fmt: skip
 # Further ones, by struct: their names mean something else in other structs.
 _QUANTITIES_OF = {

@@ -14,6 +14,8 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from api.kinds.core import Node
+from api.kinds.pods import Pod
 from api.kinds.table import Table
 from api.meta import Resource
 from client.etcd import EtcdClient
@@ -27,6 +29,7 @@ from master.admission.noderestriction import NodeRestriction
 from master.allocation import ServiceClaims, ServiceNetwork
 from master.boot import BootObjects
 from master.cache import WatchCache
+from master.computed import NodeUsage, PodUsage, Usage
 from master.config import MasterConfig
 from master.custom import CustomKinds
 from master.grpc_api import SERVER_OPTIONS, ResourcesService, server_credentials
@@ -74,6 +77,14 @@ class Core:
         writer = Writer(modifier, chain, world=world)
         self.registry = Registry(table, self.cache, self.reader, writer, modifier)
         self.authorizer = Authorizer(RegistryPolicies(self.registry))
+
+    def measure(self, agents: NodeAgents) -> None:
+        """Serve metrics.k8s.io from what the node agents tell."""
+        table = self.registry.table
+        nodes, pods = (self.cache.place(table.of(model)).objects for model in (Node, Pod))
+        usage = Usage(agents, nodes=lambda: list(nodes.values()), pods=lambda: list(pods.values()))
+        self.registry.computer.add(("metrics.k8s.io", "nodes"), NodeUsage(usage))
+        self.registry.computer.add(("metrics.k8s.io", "pods"), PodUsage(usage))
 
 
 def _find_namespace(table: Table, cache: WatchCache, reader: Reader) -> Callable[[str], Awaitable[Resource | None]]:
@@ -215,6 +226,7 @@ async def run(config: MasterConfig) -> None:
         stack.push_async_callback(grpc_server.stop)
         agents = NodeAgents(_node_credentials(config))
         stack.push_async_callback(agents.close)
+        core.measure(agents)
         rest = RestServer(core.registry, Authenticator(), core.authorizer, agents=agents, address=config.api_address)
         try:
             await rest.start(*config.rest_listen, tls)

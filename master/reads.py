@@ -73,6 +73,11 @@ def seen_as(kind: Kind, selection: Selection) -> Wanted:
     return lambda stored: selection(as_kind(stored, kind))
 
 
+def select(kind: Kind, query: Query) -> Selection:
+    """Return what a query selects; raises BadRequest."""
+    return _selection(kind, query.namespace, query.label_selector, query.field_selector)
+
+
 class Reader:
     """Answers reads of every kind."""
 
@@ -94,7 +99,7 @@ class Reader:
 
     async def list(self, kind: Kind, query: Query) -> Page:
         """Return a page of the objects that match."""
-        selection = _selection(kind, query.namespace, query.label_selector, query.field_selector)
+        selection = select(kind, query)
         if query.continue_token:
             if query.resource_version not in ("", "0"):
                 raise BadRequest("specifying resource version is not allowed when using continue")
@@ -185,7 +190,7 @@ class Reader:
 
     async def watch(self, kind: Kind, query: Query) -> AsyncGenerator[Sequence[Event], None]:
         """Yield batches of changes; the first one, which may be empty, comes when the watch is open."""
-        selection = _selection(kind, query.namespace, query.label_selector, query.field_selector)
+        selection = select(kind, query)
         watcher = await self._open(kind, query, selection)
         try:
             yield ()

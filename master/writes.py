@@ -23,6 +23,7 @@ from api.errors import (
     conflict,
     invalid,
 )
+from api.faults import strict_fault, strict_patch_fault
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, Resource
 from api.validation import faults_on_create, faults_on_update
@@ -172,7 +173,7 @@ class Writer:
         """Bring a manager's intent into an object, which is created if there is none."""
         managed_fields.check_manager(options.field_manager)
         owner = self._modifier.owner(kind)
-        intent = _intent(owner, to_owner(kind, intent), subresource)
+        intent = _intent(owner, to_owner(kind, owner, intent), subresource)
 
         async def alter(old: StoredObject) -> Outcome:
             _check_same_life(kind, old, intent)
@@ -244,7 +245,7 @@ class Writer:
             nonlocal warnings
             document = codec.to_document(_shown(old, kind, subresource).obj)
             patched = _patched(document, patch, patch_type, shown_kind)
-            new, warnings = self._decode(shown_kind, patched, options)
+            new, warnings = self._decode(shown_kind, patched, options, patch)
             if new.metadata.name != old.name:
                 fault = Fault("metadata.name", f'Invalid value: "{new.metadata.name}": field is immutable')
                 raise invalid(kind.kind, old.name, [fault], group=kind.group)
@@ -335,25 +336,32 @@ class Writer:
         stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=dry_run, fence=fence)
         return Deleted(as_kind(stored, kind), gone)
 
-    def _decode(self, kind: Kind, document: Document, options: WriteOptions) -> tuple[Resource, tuple[str, ...]]:
-        """Return the object that ``document`` stands for, as its place stores it, and warnings."""
+    def _decode(
+        self, kind: Kind, document: Document, options: WriteOptions, patch: Any = None
+    ) -> tuple[Resource, tuple[str, ...]]:
+        """Return the object that ``document`` stands for, as its place stores it, and warnings.
+
+        patch: what the client sent, if ``document`` is what came of it.
+        """
         unknown: list[str] | None = None if options.field_validation == "Ignore" else []
         if kind.stored_as is not None:
             # Faults are told in the words of the face that the client used.
             codec.decode(kind, document, unknown=unknown)
-            kind, document = self._modifier.owner(kind), to_owner(kind, document)
+            owner = self._modifier.owner(kind)
+            kind, document = owner, to_owner(kind, owner, document)
             complete = dict(document)
             apply_defaults(kind, complete)
-            return codec.decode(kind, complete), _warnings(unknown, options)
+            return codec.decode(kind, complete), _warnings(kind, unknown, options, patch)
         complete = msgspec.json.decode(msgspec.json.encode(document))
         apply_defaults(kind, complete)
         obj = codec.decode(kind, complete, unknown=unknown)
-        return obj, _warnings(unknown, options)
+        return obj, _warnings(kind, unknown, options, patch)
 
 
-def _warnings(unknown: list[str] | None, options: WriteOptions) -> tuple[str, ...]:
+def _warnings(kind: Kind, unknown: list[str] | None, options: WriteOptions, patch: Any) -> tuple[str, ...]:
+    """Return what to warn of; raises BadRequest or Invalid for a client that wants no unknown fields."""
     if unknown and options.field_validation == "Strict":
-        raise BadRequest(f"strict decoding error: {', '.join(unknown)}")
+        raise strict_fault(kind, unknown) if patch is None else strict_patch_fault(patch, unknown)
     return tuple(unknown or ())
 
 

@@ -17,15 +17,21 @@ from api.kinds import (
     authorization,
     autoscaling,
     batch,
+    batch_v1beta1,
     coordination,
     core,
     discovery,
+    discovery_v1beta1,
     events,
     extensions,
+    metrics,
     networking,
+    networking_v1beta1,
     pods,
     policy,
+    policy_v1beta1,
     rbac,
+    runtime,
     scheduling,
     storage,
     volumes,
@@ -49,6 +55,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     model: type[Resource]
     verbs: tuple[str, ...] = STANDARD_VERBS
     subresources: tuple[str, ...] = ()
+    deprecated: str = ""  # a warning to all who use it
     # Where its objects lie: kinds that are faces of the same objects (two versions, or core and events.k8s.io
     # events) share the place.
     stored_as: tuple[str, str] | None = None  # (group, plural); None: its own
@@ -82,9 +89,26 @@ def _row(model: type[Resource], plural: str, short: str = "", **more: object) ->
     )
 
 
+def _older(model: type[Resource], plural: str, short: str = "", *, group: str, since: str, **more: object) -> Kind:
+    """Return the row of a version that only older clients ask for; its objects are stored as the first row's."""
+    kind = str(more.setdefault("kind", model.__name__))
+    return _row(
+        model,
+        plural,
+        short,
+        group=group,
+        version="v1beta1",
+        stored_as=(group, plural),
+        deprecated=f"{group}/v1beta1 {kind} is deprecated in {since}; use {group}/v1 {kind}",
+        **more,
+    )
+
+
 _ALL = ("all",)
 _STATUS = ("status",)
 _SCALE = ("status", "scale")
+# Computed, not stored.
+_READ = ("get", "list")
 # Questions that are answered, not stored.
 _ASKED = ("create",)
 
@@ -106,6 +130,14 @@ ROWS: tuple[Kind, ...] = (
     _row(core.ServiceAccount, "serviceaccounts", "sa"),
     _row(core.ReplicationController, "replicationcontrollers", "rc", categories=_ALL, subresources=_SCALE),
     _row(pods.PodTemplate, "podtemplates"),
+    _row(
+        core.ComponentStatus,
+        "componentstatuses",
+        "cs",
+        namespaced=False,
+        verbs=_READ,
+        deprecated="v1 ComponentStatus is deprecated in v1.19+",
+    ),
     _row(core.LimitRange, "limitranges", "limits"),
     _row(core.ResourceQuota, "resourcequotas", "quota", subresources=_STATUS),
     _row(volumes.PersistentVolume, "persistentvolumes", "pv", namespaced=False, subresources=_STATUS),
@@ -127,6 +159,15 @@ ROWS: tuple[Kind, ...] = (
         categories=_ALL,
         subresources=_STATUS,
     ),
+    _row(
+        autoscaling.HorizontalPodAutoscaler,
+        "horizontalpodautoscalers",
+        "hpa",
+        group="autoscaling",
+        categories=_ALL,
+        subresources=_STATUS,
+        stored_as=("autoscaling", "horizontalpodautoscalers"),
+    ),
     _row(policy.PodDisruptionBudget, "poddisruptionbudgets", "pdb", group="policy", subresources=_STATUS),
     _row(networking.Ingress, "ingresses", "ing", group="networking.k8s.io", subresources=_STATUS),
     _row(networking.IngressClass, "ingressclasses", group="networking.k8s.io", namespaced=False),
@@ -139,6 +180,11 @@ ROWS: tuple[Kind, ...] = (
     _row(rbac.ClusterRole, "clusterroles", group="rbac.authorization.k8s.io", namespaced=False),
     _row(rbac.ClusterRoleBinding, "clusterrolebindings", group="rbac.authorization.k8s.io", namespaced=False),
     _row(storage.StorageClass, "storageclasses", "sc", group="storage.k8s.io", namespaced=False),
+    _row(storage.VolumeAttachment, "volumeattachments", group="storage.k8s.io", namespaced=False, subresources=_STATUS),
+    _row(storage.CSIDriver, "csidrivers", group="storage.k8s.io", namespaced=False),
+    _row(storage.CSINode, "csinodes", group="storage.k8s.io", namespaced=False),
+    _row(storage.CSIStorageCapacity, "csistoragecapacities", group="storage.k8s.io"),
+    _row(runtime.RuntimeClass, "runtimeclasses", group="node.k8s.io", namespaced=False),
     _row(scheduling.PriorityClass, "priorityclasses", "pc", group="scheduling.k8s.io", namespaced=False),
     _row(
         extensions.CustomResourceDefinition,
@@ -149,6 +195,41 @@ ROWS: tuple[Kind, ...] = (
         namespaced=False,
         subresources=_STATUS,
     ),
+    _older(
+        batch_v1beta1.CronJob,
+        "cronjobs",
+        "cj",
+        group="batch",
+        categories=_ALL,
+        subresources=_STATUS,
+        since="v1.21+, unavailable in v1.25+",
+    ),
+    _older(
+        policy_v1beta1.PodDisruptionBudget,
+        "poddisruptionbudgets",
+        "pdb",
+        group="policy",
+        subresources=_STATUS,
+        since="v1.21+, unavailable in v1.25+",
+    ),
+    _older(
+        networking_v1beta1.IngressV1beta1,
+        "ingresses",
+        "ing",
+        kind="Ingress",
+        group="networking.k8s.io",
+        subresources=_STATUS,
+        since="v1.19+, unavailable in v1.22+",
+    ),
+    _older(
+        discovery_v1beta1.EndpointSliceV1beta1,
+        "endpointslices",
+        kind="EndpointSlice",
+        group="discovery.k8s.io",
+        since="v1.21+, unavailable in v1.25+",
+    ),
+    _row(metrics.NodeMetrics, "nodes", group="metrics.k8s.io", version="v1beta1", namespaced=False, verbs=_READ),
+    _row(metrics.PodMetrics, "pods", group="metrics.k8s.io", version="v1beta1", verbs=_READ),
     *(
         _row(model, plural, group="authorization.k8s.io", namespaced=namespaced, verbs=_ASKED)
         for model, plural, namespaced in (

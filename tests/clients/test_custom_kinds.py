@@ -210,7 +210,10 @@ def kopf(cluster: Cluster) -> Iterator[Path]:
     environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig), "PYTHONWARNINGS": "ignore"}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, str(Path(__file__).with_name("garden_operator.py"))], env=environment, stdout=output, stderr=output
+            [*command, str(Path(__file__).with_name("garden_operator.py"))],
+            env=environment,
+            stdout=output,
+            stderr=output,
         )
         try:
             yield log

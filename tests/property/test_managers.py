@@ -120,8 +120,7 @@ class Twin:
         """Nobody keeps what has changed or has gone; nobody without fields is kept."""
         touched = {path for path in {*self.object, *after} if self.object.get(path) is not after.get(path)}
         touched = {path for path in touched if self.object.get(path) != after.get(path)}
-        for owned in self.managers.values():
-            owned -= touched
+        self.managers = {name: owned - touched for name, owned in self.managers.items()}
         self.object = after
 
     def update(self, manager: str, state: dict[str, Any]) -> None:
