@@ -9,6 +9,7 @@ import msgspec
 from api.custom import jsonpath
 from api.custom.kind import Custom, PrinterColumn, ScalePaths
 from api.custom.objects import CustomObject
+from api.custom.rules import has_rules
 from api.custom.schema import ANYTHING, parse
 from api.custom.shape import root_shape
 from api.kinds.extensions import (
@@ -109,6 +110,7 @@ def _custom(
         storage_version=storage.name if (storage := storage_version(definition)) is not None else "",
         document=document,
         schema=schema,
+        ruled=has_rules(schema),
         shape=root_shape(schema),
         columns=tuple(
             PrinterColumn(each.name, each.type, each.json_path, each.format, each.description, each.priority or 0)
