@@ -89,8 +89,15 @@ def _row(
         model=model,
         verbs=STANDARD_VERBS,
         subresources=tuple(name for name in ("status", "scale") if getattr(subresources, name) is not None),
+        deprecated=_deprecation(version, spec.group, names.kind),
         custom=_custom(definition, version, names),
     )
+
+
+def _deprecation(version: CustomResourceDefinitionVersion, group: str, kind: str) -> str:
+    if not version.deprecated:
+        return ""
+    return version.deprecation_warning or f"{group}/{version.name} {kind} is deprecated"
 
 
 def _custom(
@@ -101,7 +108,6 @@ def _custom(
     document: Mapping[str, Any] = (version.schema.open_apiv3_schema if version.schema else None) or {}
     schema = parse(document) if document else ANYTHING
     api_version = f"{definition.spec.group}/{version.name}"
-    warning = version.deprecation_warning or f"{api_version} {names.kind} is deprecated"
     return Custom(
         definition=definition.metadata.name,
         api_version=api_version,
@@ -118,7 +124,6 @@ def _custom(
         ),
         scale=_scale(version.subresources),
         selectable={each.json_path.removeprefix("."): _getter(each.json_path) for each in version.selectable_fields},
-        deprecation=warning if version.deprecated else "",
         terminating=condition_of(definition, "Terminating") == "True" or bool(definition.metadata.deletion_timestamp),
     )
 

@@ -57,7 +57,6 @@ class Custom(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     columns: tuple[PrinterColumn, ...] = ()
     scale: ScalePaths | None = None
     selectable: Mapping[str, Callable[[Resource], str]] = {}  # label -> getter
-    deprecation: str = ""  # what to warn clients of this version of
     terminating: bool = False  # the definition is being deleted: nothing new comes in
 
     def complete(self, content: dict[str, Any], *, pruned: list[str] | None = None) -> None:
