@@ -1,18 +1,14 @@
 """The vocabulary of validation: faults in the real server's words, and the rules that many kinds share."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from api import selectors
-from api.errors import BadRequest, Fault, Invalid, invalid
+from api.errors import Fault
 from api.meta import LabelSelector
-
-if TYPE_CHECKING:
-    from api.kinds.table import Kind  # which needs this module
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -150,32 +146,6 @@ def annotation_faults(annotations: Mapping[str, str], field: str) -> list[Fault]
     if size > ANNOTATIONS_LIMIT_BYTES:
         faults.append(too_long(field, ANNOTATIONS_LIMIT_BYTES))
     return faults
-
-
-def strict_fault(kind: "Kind", texts: Iterable[str]) -> BadRequest:
-    """Return the refusal of an object with fields that are unknown, or stand twice, to who wants none of them."""
-    why = f"strict decoding error: {', '.join(texts)}"
-    return BadRequest(f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {why}')
-
-
-def strict_patch_fault(patch: Any, texts: Iterable[str]) -> Invalid:
-    """Return the same refusal for a patch."""
-    text = json.dumps(patch, separators=(",", ":")) if isinstance(patch, list) else _go(patch)
-    return invalid("", "", [wrong("patch", text, f"strict decoding error: {', '.join(texts)}")])
-
-
-def _go(value: Any) -> str:
-    """Return ``value`` as Go prints it."""
-    match value:
-        case dict():
-            return f"map[{' '.join(f'{key}:{_go(value[key])}' for key in sorted(value))}]"
-        case list():
-            return f"[{' '.join(map(_go, value))}]"
-        case None:
-            return "<nil>"
-        case bool():
-            return str(value).lower()
-    return str(value)
 
 
 _IMMUTABLE = "field is immutable"

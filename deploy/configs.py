@@ -93,6 +93,12 @@ def render_master(lab: Lab, host: Host) -> str:
             "masters": {master.name: f"{master.address}:{GRPC_PORT}" for master in lab.masters},
             "tls": _tls("server", authority="client_ca"),
             "node_tls": _tls("client"),
+            "access": {
+                "signing_keys": [f"{ETC}/pki/sa.key"],
+                "issuer": f"https://kubernetes.default.svc.{lab_facts.CLUSTER_DOMAIN}",
+                "authority_cert": f"{ETC}/pki/ca.crt",
+                "authority_key": f"{ETC}/pki/ca.key",
+            },
             **_store_tls(lab),
         },
     )

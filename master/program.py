@@ -19,13 +19,10 @@ from api.kinds.pods import Pod
 from api.kinds.table import Table
 from api.meta import Resource
 from client.etcd import EtcdClient
-from master.access.authentication import Authenticator
-from master.access.authorization import Authorizer
-from master.access.policies import RegistryPolicies
+from master.access.assembly import Access
+from master.access.token_requests import TokenRequests
 from master.access.user import SYSTEM_MASTERS, User
-from master.admission.chain import Chain
-from master.admission.namespace import NamespaceLifecycle
-from master.admission.noderestriction import NodeRestriction
+from master.admission.plugins import Settings, make_chain
 from master.allocation import ServiceClaims, ServiceNetwork
 from master.boot import BootObjects
 from master.cache import WatchCache
@@ -67,16 +64,31 @@ class Core:
         CustomKinds(table, self.cache)
         self.reader = Reader(self.cache, self.storage)
         world = Surroundings()
-        chain = Chain([NamespaceLifecycle(_find_namespace(table, self.cache, self.reader)), NodeRestriction()])
+        self.access = Access(config.access, table, self.reader)
+        self.authorizer = self.access.authorizer
         modifier = Modifier(
             self.cache,
             self.storage,
             leases=Leases(client),
             claimants=_claimants(config, table, self.cache, world.rng),
         )
+        chain = make_chain(
+            self.access,
+            modifier,
+            find_namespace=_find_namespace(table, self.cache, self.reader),
+            settings=Settings(toleration_s=max(0, round(config.pod_eviction_s))),
+            rng=world.rng,
+        )
         writer = Writer(modifier, chain, world=world)
-        self.registry = Registry(table, self.cache, self.reader, writer, modifier)
-        self.authorizer = Authorizer(RegistryPolicies(self.registry))
+        tokens = self.access.tokens
+        self.registry = Registry(
+            table,
+            self.cache,
+            self.reader,
+            writer,
+            modifier,
+            tokens=None if tokens is None else TokenRequests(table, tokens, self.access.lookup, chain),
+        )
 
     def measure(self, agents: NodeAgents) -> None:
         """Serve metrics.k8s.io from what the node agents tell."""
@@ -198,10 +210,19 @@ class Leader:
             pod_cidr=str(config.pod_cidr),
             node_monitor_grace_s=config.node_monitor_grace_s,
             pod_eviction_s=config.pod_eviction_s,
+            api_address=config.api_address,
             root_ca=self._root_ca,
         )
         resources = LocalResources(self._core.registry, user, fence=fence)
-        controllers = ControllerManager(resources, settings, table=self._core.registry.table)
+        access = self._core.access
+        controllers = ControllerManager(
+            resources,
+            settings,
+            table=self._core.registry.table,
+            tokens=access.tokens,
+            signer=access.signer,
+            authorizer=access.authorizer,
+        )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(controllers.run())
             tasks.create_task(compact_history(self._client))
@@ -219,7 +240,10 @@ async def run(config: MasterConfig) -> None:
         except OSError as error:
             raise CannotStart(f"[store_tls] {error}: make the files readable, or correct their paths") from error
         stack.push_async_callback(client.close)
-        core = Core(config, client)
+        try:
+            core = Core(config, client)
+        except (OSError, ValueError) as error:
+            raise CannotStart(f"[access] {error}: make the files readable, or correct their paths") from error
         leadership = Leadership(client, name=config.name, endpoint=config.store_endpoints[0])
         grpc_server = GrpcServer(config, core, client, leadership)
         await grpc_server.start()
@@ -227,7 +251,14 @@ async def run(config: MasterConfig) -> None:
         agents = NodeAgents(_node_credentials(config))
         stack.push_async_callback(agents.close)
         core.measure(agents)
-        rest = RestServer(core.registry, Authenticator(), core.authorizer, agents=agents, address=config.api_address)
+        rest = RestServer(
+            core.registry,
+            core.access.authenticator,
+            core.authorizer,
+            agents=agents,
+            address=config.api_address,
+            documents=core.access.documents(config.api_address),
+        )
         try:
             await rest.start(*config.rest_listen, tls)
         except OSError as error:

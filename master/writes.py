@@ -23,9 +23,9 @@ from api.errors import (
     conflict,
     invalid,
 )
-from api.faults import strict_fault, strict_patch_fault
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, Resource
+from api.strict import strict_fault, strict_patch_fault
 from api.validation import faults_on_create, faults_on_update
 from master.access.user import User
 from master.admission.chain import Attributes, Chain

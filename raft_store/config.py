@@ -3,7 +3,7 @@
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -11,6 +11,7 @@ from .engine import MemberId
 from .tls import TlsFiles
 
 ENGINES = ("native", "raftos", "memory")
+FRONTS = ("fast", "grpcio")
 
 
 class ConfigError(Exception):
@@ -35,6 +36,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     name: str
     members: dict[str, str]  # name -> URL of its peer listener; the same file everywhere but for ``name``
+    initial_cluster_state: Literal["new", "existing"] = "new"  # existing: ask ``members`` for the group, and join it
+    strict_reconfig_check: bool = True  # refuse changes of the group after which it might not be able to agree
     data_dir: Path
     client_url: str  # where clients reach this member; told to everyone through the log
     cluster: str = "lab"  # members of different clusters never talk
@@ -42,6 +45,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     peer_listen: str = "0.0.0.0:2380"
     metrics_listen: str | None = None
     engine: str = "native"
+    front: str = "fast"  # the server that clients talk to: our own, or grpcio's
     client_tls: TlsTable | None = None
     peer_tls: TlsTable | None = None
     raft: RaftTable = RaftTable()
@@ -51,7 +55,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def member(self) -> MemberId:
-        """Return this member's id."""
+        """Return this member's id if it is one of those that found the cluster; others are given one when added."""
         return member_id(self.cluster, self.name)
 
 
@@ -92,6 +96,10 @@ def _check(path: Path, config: Config) -> None:
         raise ConfigError(f"{path}: name {config.name!r} is not in [members] ({known}); add it there")
     if config.engine not in ENGINES:
         raise ConfigError(f"{path}: engine {config.engine!r} is unknown; use one of {', '.join(ENGINES)}")
+    if config.front not in FRONTS:
+        raise ConfigError(f"{path}: front {config.front!r} is unknown; use one of {', '.join(FRONTS)}")
+    if config.initial_cluster_state == "existing" and config.engine != "native":
+        raise ConfigError(f"{path}: engine {config.engine!r} has no group that one could join; use 'native'")
     if config.engine == "memory" and len(config.members) > 1:
         raise ConfigError(f"{path}: engine 'memory' is a group of one; leave one entry in [members]")
     for field, listen in (

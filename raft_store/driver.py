@@ -8,13 +8,26 @@ thread syncs, messages and proposals go on being taken in; whatever came meanwhi
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
 from raft_store.disk.storage import Storage
-from raft_store.engine import EngineError, Index, MemberId, NoLeader, ProposalTimedOut, StateMachine, Stopped
+from raft_store.engine import (
+    Change,
+    ChangeRefused,
+    EngineError,
+    Index,
+    MemberId,
+    NoLeader,
+    ProposalTimedOut,
+    Refusal,
+    Removed,
+    StateMachine,
+    Stopped,
+)
+from raft_store.raft.membership import Step
 from raft_store.raft.messages import AnyMessage, Save, Snapshot, SnapshotMark
 from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Replica, Work
@@ -53,6 +66,8 @@ class Driver:
         self._machine = machine
         self._on_fatal = on_fatal
         self._send: Callable[[Sequence[AnyMessage]], None] = lambda _: None
+        self._follow: Callable[[Step], None] = lambda _: None
+        self._followed: Step | None = None
         self._loop = asyncio.get_running_loop()
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._inbox: list[AnyMessage] = []
@@ -65,9 +80,10 @@ class Driver:
         self._snapshotting = False
         self._snapshot_index: Index = replica.applied
 
-    def start(self, send: Callable[[Sequence[AnyMessage]], None]) -> None:
-        """Begin; ``send`` takes messages for other members and never waits."""
+    def start(self, send: Callable[[Sequence[AnyMessage]], None], follow: Callable[[Step], None]) -> None:
+        """Begin. ``send`` takes messages for other members, ``follow`` every step of the group; neither waits."""
         self._send = send
+        self._follow = follow
         self._running = True
         self._ticker = asyncio.create_task(self._tick())
         self._schedule()
@@ -118,6 +134,21 @@ class Driver:
         index = await self._wait(future, timeout_s, self._read_too_late)
         assert isinstance(index, int)
         return Index(index)
+
+    async def change_members(
+        self, changes: Sequence[Change], *, timeout_s: float, joint: bool, started: Collection[MemberId] | None
+    ) -> Index:
+        """As the leader, change the group; return where the log says so.
+
+        Raises ChangeRefused, ProposalTimedOut, Stopped.
+        """
+        self._check_running()
+        future: asyncio.Future[object] = self._loop.create_future()
+        index = self._replica.propose_change(
+            changes, future, joint=joint, started=None if started is None else frozenset(started)
+        )
+        await self._wait(future, timeout_s, lambda: ProposalTimedOut("the change may still be made"))
+        return index
 
     async def transfer_leadership(self, to: MemberId, *, timeout_s: float) -> None:
         """See ``Engine.transfer_leadership``."""
@@ -175,9 +206,12 @@ class Driver:
                 self._do(work)
             else:
                 self._schedule()
+            if (agreed := self._replica.core.agreed) is not self._followed:
+                self._followed = agreed
+                self._follow(agreed)
             self._snapshot_if_due()
         except Exception as exc:  # noqa: BLE001 - our own error or the machine's: this state must not reach the disk
-            self._fail(exc)
+            self.fail(exc)
 
     def _step_inbox(self) -> None:
         messages, self._inbox = self._inbox, []
@@ -200,6 +234,8 @@ class Driver:
             _refuse(proposal.owner, ProposalTimedOut("a snapshot overtook this member; the proposal may be in it"))
         for owner, index in work.readers:
             _resolve(owner, index)
+        for owner, made in work.changes:
+            _end_change(owner, made=made)
 
     def _begin_save(self, save: Save) -> None:
         done = self._loop.run_in_executor(self._disk, self._storage.save, save)
@@ -210,7 +246,7 @@ class Driver:
             return
         if (exc := done.exception()) is not None:
             # Whether the disk holds the save or not, nobody knows; a second sync could lie. The member has to end.
-            self._fail(exc)
+            self.fail(exc)
         elif self._running:
             self._replica.saved(save)
             self._schedule()
@@ -220,11 +256,9 @@ class Driver:
         replica = self._replica
         if self._snapshotting or replica.applied - self._snapshot_index < self._config.snapshot_entries:
             return
-        term = replica.core.log.term(replica.applied)
-        if term is None:
+        if (mark := replica.core.log.mark(replica.applied)) is None:
             return
         self._snapshotting = True
-        mark = SnapshotMark(replica.applied, term)
         snapshot = Snapshot(mark, self._machine.snapshot())
         done = self._loop.run_in_executor(self._disk, self._storage.save_snapshot, snapshot)
         done.add_done_callback(functools.partial(self._end_snapshot, mark))
@@ -234,7 +268,7 @@ class Driver:
         if done.cancelled():
             return
         if (exc := done.exception()) is not None:
-            self._fail(exc)
+            self.fail(exc)
         elif self._running:
             self._snapshot_index = Index(max(self._snapshot_index, mark.index))
             self._replica.core.compact(mark, keep=self._config.keep_entries)
@@ -263,10 +297,14 @@ class Driver:
         if not self._running:
             raise Stopped("this member is shutting down")
 
-    def _fail(self, exc: BaseException) -> None:
+    def fail(self, exc: BaseException) -> None:
+        """End for a reason that is not the caller's wish."""
         if not self._running:
             return
-        log.critical("member cannot go on member=%d", self._replica.core.member, exc_info=exc)
+        if isinstance(exc, Removed):
+            log.warning("ends for good reason=%s", exc)
+        else:
+            log.critical("member cannot go on member=%d", self._replica.core.member, exc_info=exc)
         self.halt()
         self._on_fatal(exc if isinstance(exc, Exception) else RuntimeError(repr(exc)))
 
@@ -275,6 +313,15 @@ def _too_late(proposal: Proposal) -> Exception:
     if proposal.in_flight:
         return ProposalTimedOut("no majority confirmed the proposal in time; it may still take effect")
     return NoLeader("no leader was known within the time allowed; nothing was proposed")
+
+
+def _end_change(owner: object, *, made: bool | None) -> None:
+    if made:
+        _resolve(owner, None)
+    elif made is None:
+        _refuse(owner, ProposalTimedOut("a snapshot overtook this member; the change may be in it"))
+    else:
+        _refuse(owner, ChangeRefused(Refusal.NOT_LEADER))
 
 
 def _resolve(owner: object, result: object) -> None:

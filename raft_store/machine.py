@@ -10,7 +10,12 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from .engine import Entry, Term
+from .auth.access import check_command
+from .auth.model import NOBODY, AuthFailed, AuthNotEnabled, Caller
+from .auth.requests import AuthCommand, AuthDisable, Authenticate, Management, Token, UserChangePassword, UserDelete
+from .auth.store import AuthContents, AuthStore
+from .auth.tokens import TokenTable
+from .engine import Entry, Index, Term
 from .mvcc.lease import Lease, LeaseClock, LeaseTable
 from .mvcc.model import Corrupt, LeaseId, NoSpace, StoreError
 from .mvcc.requests import (
@@ -34,15 +39,27 @@ from .mvcc.requests import (
 )
 from .mvcc.store import Contents, Store
 from .mvcc.txn import Executor, delete_keys
-from .mvcc.watch import WatchHub
+from .mvcc.watch import WatchHub, WatchLimits
 
 log = logging.getLogger(__name__)
 
 SNAPSHOT_FORMAT = 1
 TRIM_STEP = 2_000  # compacted changes given back with each applied batch: compaction never stalls writes
 
+
+class OnBehalf(msgspec.Struct, frozen=True, array_like=True, tag=48):
+    """A command of a user who is known to the members by name."""
+
+    user: str
+    auth_revision: int
+    command: Command | AuthCommand
+
+
+AnyCommand = Command | AuthCommand | OnBehalf
+
 _encoder = msgspec.msgpack.Encoder()
-_commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+_commands: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)
+_MANAGEMENT = tuple(Management.__args__)
 
 
 class _LeaseState(msgspec.Struct, frozen=True, array_like=True):
@@ -59,12 +76,13 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
     leases: list[_LeaseState]
     alarms: list[Alarm]
     members: list[Publish]
+    auth: AuthContents = AuthContents()
 
 
 _states = msgspec.msgpack.Decoder(_State)
 
 
-def encode(command: Command) -> bytes:
+def encode(command: AnyCommand) -> bytes:
     """Return the form in which a command is proposed."""
     return _encoder.encode(command)
 
@@ -72,14 +90,16 @@ def encode(command: Command) -> bytes:
 class Machine:
     """Everything that is replicated, on one member."""
 
-    def __init__(self, lease_clock: LeaseClock) -> None:
+    def __init__(self, lease_clock: LeaseClock, watch_limits: WatchLimits | None = None) -> None:
         self.store = Store()
         self.leases = LeaseTable()
         self.lease_clock = lease_clock
-        self.hub = WatchHub(self.store)
+        self.hub = WatchHub(self.store, watch_limits)
         self.alarms: set[tuple[int, AlarmKind]] = set()
         self.members: dict[int, Publish] = {}
-        self._handlers: dict[type[Command], Callable[..., object]] = {
+        self.auth = AuthStore()
+        self.tokens = TokenTable(lease_clock.now)
+        self._handlers: dict[type[Command | AuthCommand], Callable[..., object]] = {
             Put: self._put,
             DeleteRange: self._delete_range,
             Txn: self._txn,
@@ -89,6 +109,7 @@ class Machine:
             LeaseRenew: self._lease_renew,
             SetAlarm: self._set_alarm,
             Publish: self._publish,
+            **dict.fromkeys(_MANAGEMENT, self._manage),
         }
 
     def apply(self, entries: Sequence[Entry]) -> Sequence[object]:
@@ -107,6 +128,7 @@ class Machine:
                 leases=[_LeaseState(held.lease, held.ttl_s, held.renewals) for held in self.leases.all()],
                 alarms=[Alarm(member, kind) for member, kind in sorted(self.alarms)],
                 members=[self.members[member] for member in sorted(self.members)],
+                auth=self.auth.contents(),
             )
         )
 
@@ -122,14 +144,24 @@ class Machine:
         self.lease_clock.restart(self.leases.all())
         self.alarms = {(alarm.member, alarm.kind) for alarm in state.alarms}
         self.members = {member.member: member for member in state.members}
+        self.auth = AuthStore(state.auth)
+        self.tokens.clear()  # some may have ended in what the snapshot leaves out
         self.hub.replace(self.store)
 
     def _apply(self, entry: Entry) -> object:
-        command = _commands.decode(entry.data)
+        command, caller = _commands.decode(entry.data), NOBODY
+        if isinstance(command, OnBehalf):
+            caller, command = Caller(command.user, command.auth_revision), command.command
         try:
-            if isinstance(command, LeaseExpire):
-                return self._lease_expire(command, entry.term)
-            return self._handlers[type(command)](command)
+            if self.auth.enabled:
+                check_command(self.auth, self.leases, caller, command)
+            match command:
+                case LeaseExpire():
+                    return self._lease_expire(command, entry.term)
+                case Authenticate():
+                    return self._authenticate(command, entry.index)
+                case _:
+                    return self._handlers[type(command)](command)
         except StoreError as refusal:
             return refusal
 
@@ -156,6 +188,8 @@ class Machine:
 
     def _compact(self, compact: Compact) -> object:
         self._check_alarms(writes=False)
+        # Watchers that heard of everything so far must hear of this batch's changes too, before they are history.
+        self.hub.publish()
         self.store.compact(compact.revision)
         return Done(self.store.revision)
 
@@ -199,6 +233,24 @@ class Machine:
     def _publish(self, member: Publish) -> object:
         self.members[member.member] = member
         return Done(self.store.revision)
+
+    def _manage(self, command: Management) -> object:
+        self.auth.apply(command)
+        if isinstance(command, AuthDisable):
+            self.tokens.clear()
+        elif isinstance(command, UserDelete | UserChangePassword):
+            self.tokens.drop_user(command.name)
+        return Done(self.store.revision)
+
+    def _authenticate(self, command: Authenticate, index: Index) -> object:
+        if not self.auth.enabled:  # meanwhile
+            raise AuthNotEnabled
+        if command.user not in self.auth:
+            raise AuthFailed(command.user)
+        # The index tells another member how far it must have come to know the token.
+        token = f"{command.token_prefix}.{index}"
+        self.tokens.add(token, command.user)
+        return Token(token, self.auth.revision)
 
     def _end_lease(self, lease: LeaseId) -> None:
         keys = self.leases.revoke(lease)

@@ -6,46 +6,48 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import grpc
-import grpc.aio
+from collections.abc import AsyncIterator, Callable
 
 from .config import Config, cluster_id, member_id, peer_address
-from .engine import Engine, EngineError, MemberId, Term
+from .engine import Engine, EngineError, MemberId
 from .engines.memory import MemoryEngine
 from .engines.native import NativeConfig, NativeEngine
 from .etcd_api.auth import AuthService
-from .etcd_api.backend import Backend, MemberFacts
+from .etcd_api.backend import Backend
 from .etcd_api.cluster import ClusterService
-from .etcd_api.front import CallCounts, LeaderGuard, make_server, set_serving
+from .etcd_api.fast_front import FastFront
+from .etcd_api.front import CallCounts, Front, LeaderGuard
 from .etcd_api.kv import KvService
+from .etcd_api.learners import guard_learners
 from .etcd_api.lease import LeaseService
 from .etcd_api.maintenance import MaintenanceService
 from .etcd_api.services import Services
 from .etcd_api.watch import WatchService
+from .lease_keeper import LeaseKeeper
 from .machine import Machine, encode
 from .mvcc.lease import LeaseClock
-from .mvcc.requests import Alarm, AlarmKind, LeaseExpire, Publish, SetAlarm
+from .mvcc.requests import Alarm, AlarmKind, Publish, SetAlarm
 from .observe import Observer, serve
-from .tls import TlsFiles
 
 log = logging.getLogger(__name__)
 
 PULSE_S = 0.1  # how often the member looks at its leases, its leader and its size
 LEADERLESS_S = 1.0  # without a leader for so long, streams that asked for one are cut
 MIN_LEASE_TTL_S = 1  # whole seconds; longer than an election takes
-EXPIRE_BATCH = 500
 IDLE_TRIM = 1_000  # compacted changes given back at each pulse
 STOP_GRACE_S = 1.0
 
 
-def make_engine(config: Config) -> Engine:
-    """Return the engine that the configuration names, not started."""
+def make_engine(config: Config, *, on_fatal: Callable[[Exception], None], force_new_cluster: bool = False) -> Engine:
+    """Return the engine that the configuration names, not started; on_fatal: see ``NativeEngine``.
+
+    force_new_cluster: give up all other members for lost, for ever; raises ValueError for an engine that cannot.
+    """
+    if force_new_cluster and config.engine != "native":
+        raise ValueError(f"engine {config.engine!r} cannot give up its other members")
     match config.engine:
         case "memory":
-            return MemoryEngine(config.member)
+            return MemoryEngine(config.member, [config.members[config.name]])
         case "raftos":
             # Only who asks for it has the library installed.
             from .engines.raftos_engine import RaftosConfig, RaftosEngine  # noqa: PLC0415
@@ -54,21 +56,21 @@ def make_engine(config: Config) -> Engine:
             return RaftosEngine(
                 RaftosConfig(
                     member=config.member,
-                    members=_members(config),
+                    members={member: peer_address(url) for member, url in _members(config).items()},
                     data_dir=config.data_dir,
                     cluster=config.cluster,
                     heartbeat_s=heartbeat / 1000 if heartbeat else None,
                 )
             )
         case _:
-            return NativeEngine(_native_config(config))
+            return NativeEngine(_native_config(config, force_new_cluster=force_new_cluster), on_fatal=on_fatal)
 
 
 def _members(config: Config) -> dict[MemberId, str]:
-    return {member_id(config.cluster, name): peer_address(url) for name, url in config.members.items()}
+    return {member_id(config.cluster, name): url for name, url in config.members.items()}
 
 
-def _native_config(config: Config) -> NativeConfig:
+def _native_config(config: Config, *, force_new_cluster: bool) -> NativeConfig:
     wished = {
         name: value
         for name in ("tick_ms", "heartbeat_ticks", "election_ticks", "snapshot_entries")
@@ -80,24 +82,31 @@ def _native_config(config: Config) -> NativeConfig:
         data_dir=config.data_dir,
         listen=config.peer_listen,
         cluster=config.cluster,
+        name=config.name,
+        joins=config.initial_cluster_state == "existing",
+        force_new_cluster=force_new_cluster,
         tls=config.peer_tls,
         **wished,
     )
 
 
 class Member:
-    """Wires one member and keeps its house: lease expiry, leader watching, its entry in the member list."""
+    """Wires one member and keeps its house: lease expiry, leader watching, its entry in the member list.
 
-    def __init__(self, config: Config, engine: Engine | None = None) -> None:
+    Once ``failed`` is set the member can do nothing any more but be stopped; ``failure`` says why.
+    """
+
+    def __init__(self, config: Config, engine: Engine | None = None, *, force_new_cluster: bool = False) -> None:
         self.config = config
-        self.engine = engine or make_engine(config)
+        self.failed = asyncio.Event()
+        self.failure: Exception | None = None
+        self.engine = engine or make_engine(config, on_fatal=self._fail, force_new_cluster=force_new_cluster)
         self.machine = Machine(LeaseClock(time.monotonic))
         self.backend = Backend(
             engine=self.engine,
             machine=self.machine,
             cluster_id=cluster_id(config.cluster),
             member=config.member,
-            members=[MemberFacts(member_id(config.cluster, name), name, [url]) for name, url in config.members.items()],
             request_timeout_s=config.request_timeout_s,
             min_lease_ttl_s=MIN_LEASE_TTL_S,
         )
@@ -106,23 +115,31 @@ class Member:
         self.leader_changes = 0
         self.client_port = 0  # known once started; the configuration may leave the choice to the system
         self._leader = MemberId(0)
-        self._led_term: Term | None = None  # the term whose leases we have given more time, if we lead
+        self._leases = LeaseKeeper(self.machine)
+        self._learns = False
         self._leader_seen = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
-        self._server: grpc.aio.Server | None = None
+        self._front: Front | None = None
         self._http: asyncio.Server | None = None
+        self._observer = Observer(
+            self.backend,
+            self.calls,
+            name=config.name,
+            engine=config.engine,
+            leader_changes=lambda: self.leader_changes,
+        )
 
     async def start(self) -> None:
         """Recover, join the group, then let clients in. Raises OSError if an address is taken."""
         await self.engine.start(self.machine)
+        self.backend.member = self.engine.status().member  # one that joins is told its id
         try:
-            self._server, self._health = make_server(self._services().methods(), self.guard, self.calls)
-            self.client_port = _bind(self._server, self.config.client_listen, self.config.client_tls)
-            await self._server.start()
+            self._front = self._make_front()
+            self.client_port = await self._front.start(self.config.client_listen, self.config.client_tls)
             await self._observe()
         except BaseException:
-            if self._server is not None:
-                await self._server.stop(None)
+            if self._front is not None:
+                await self._front.stop(0)
             await self.engine.stop()
             raise
         chores = (self._pulse(), self._keep_house(), self._publish())
@@ -130,55 +147,70 @@ class Member:
         log.info(
             "serving clients name=%s member=%x listen=%s engine=%s revision=%d",
             self.config.name,
-            self.config.member,
+            self.backend.member,
             self.config.client_listen,
             self.config.engine,
             self.machine.store.revision,
         )
 
+    def _make_front(self) -> Front:
+        methods = guard_learners(self._services().methods(), self._still_learns)
+        if self.config.front == "grpcio":
+            # Only who asks for it pays for loading it.
+            from .etcd_api.grpcio_front import GrpcioFront  # noqa: PLC0415
+
+            return GrpcioFront(methods, self.guard, self.calls)
+        # The raftos engine's waiting needs tasks.
+        inline = self.config.engine != "raftos"
+        return FastFront(methods, self.guard, self.calls, routes=self._observer.routes(), inline=inline)
+
+    def _still_learns(self) -> bool:
+        # The pulse has an answer that costs nothing; whoever was just promoted serves at once.
+        return self._learns and self.engine.status().role == "learner"
+
+    def _fail(self, exc: Exception) -> None:
+        self.failure = exc
+        self.failed.set()
+
     async def _observe(self) -> None:
-        if self.config.metrics_listen is None:
-            return
-        observer = Observer(
-            self.backend,
-            self.calls,
-            name=self.config.name,
-            engine=self.config.engine,
-            leader_changes=lambda: self.leader_changes,
-        )
-        self._http = await serve(observer.routes(), self.config.metrics_listen)
+        if self.config.metrics_listen is not None:
+            self._http = await serve(self._observer.routes(), self.config.metrics_listen)
 
     async def stop(self) -> None:
-        """Let clients go, then leave the group."""
+        """Let clients go, then stop taking part."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._http is not None:
             self._http.close()
-        if self._server is not None:
-            await set_serving(self._health, serving=False)
-            await self._server.stop(STOP_GRACE_S)
+        if self._front is not None:
+            await self._front.set_serving(serving=False)
+            await self._front.stop(STOP_GRACE_S)
         await self.engine.stop()
         log.info("stopped name=%s", self.config.name)
 
     def _services(self) -> Services:
         backend = self.backend
         return Services(
+            backend=backend,
             kv=KvService(backend),
             watch=WatchService(backend, progress_interval_s=self.config.watch_progress_s),
             lease=LeaseService(backend, random.SystemRandom()),
-            cluster=ClusterService(backend),
+            cluster=ClusterService(
+                backend, lambda: random.SystemRandom().getrandbits(64), strict=self.config.strict_reconfig_check
+            ),
             maintenance=MaintenanceService(backend),
             auth=AuthService(backend),
         )
 
     async def _pulse(self) -> None:
-        serving = None
+        serving, front = None, self._front
+        assert front is not None
         while True:
             self._look_at_leader()
             if (now_serving := bool(self._leader)) != serving:
                 serving = now_serving
-                await set_serving(self._health, serving=serving)
+                await front.set_serving(serving=serving)
             self.machine.store.trim(IDLE_TRIM)
             await asyncio.sleep(PULSE_S)
 
@@ -194,6 +226,7 @@ class Member:
 
     def _look_at_leader(self) -> None:
         status, now = self.engine.status(), time.monotonic()
+        self._learns = status.role == "learner"
         if status.leader:
             self._leader_seen = now
         elif now - self._leader_seen > LEADERLESS_S:
@@ -203,22 +236,14 @@ class Member:
             if status.leader:
                 self.leader_changes += 1
                 log.info("following leader leader=%x term=%d", status.leader, status.term)
-        if status.leader != self.config.member:
-            self._led_term = None
-        elif self._led_term != status.term:
-            self._led_term = status.term
-            self.machine.lease_clock.restart(self.machine.leases.all())
+        self._leases.look(leads=status.leader == self.backend.member, term=status.term)
 
     async def _expire_leases(self) -> None:
-        if self._led_term is None:
-            return
-        expired = self.machine.lease_clock.expired(self.machine.leases, EXPIRE_BATCH)
-        if expired:
-            command = LeaseExpire(self._led_term, expired)
+        if (command := self._leases.due()) is not None:
             await self.engine.propose(encode(command), timeout_s=self.config.request_timeout_s)
 
     async def _watch_quota(self) -> None:
-        alarm = Alarm(self.config.member, AlarmKind.NOSPACE)
+        alarm = Alarm(self.backend.member, AlarmKind.NOSPACE)
         over = 0 < self.config.quota_bytes < self.machine.store.held_bytes
         if over and (alarm.member, alarm.kind) not in self.machine.alarms:
             log.warning("quota exceeded bytes=%d quota=%d", self.machine.store.held_bytes, self.config.quota_bytes)
@@ -227,8 +252,8 @@ class Member:
 
     async def _publish(self) -> None:
         """Tell everyone where clients reach us, as soon as the group can agree on anything."""
-        entry = Publish(self.config.member, self.config.name, [self.config.client_url])
-        while self.machine.members.get(self.config.member) != entry:
+        entry = Publish(self.backend.member, self.config.name, [self.config.client_url])
+        while self.machine.members.get(self.backend.member) != entry:
             try:
                 await self.engine.propose(encode(entry), timeout_s=self.config.request_timeout_s)
             except EngineError as exc:
@@ -236,33 +261,12 @@ class Member:
                 await asyncio.sleep(0.2)
 
 
-def _bind(server: grpc.aio.Server, listen: str, tls: TlsFiles | None) -> int:
-    """Bind the clients' door; return its port. Raises OSError naming the address."""
-    try:
-        if tls is None:
-            port = server.add_insecure_port(listen)
-        else:
-            credentials = grpc.ssl_server_credentials(
-                [(_read(tls.key), _read(tls.cert))],
-                root_certificates=_read(tls.ca),
-                require_client_auth=True,
-            )
-            port = server.add_secure_port(listen, credentials)
-    except RuntimeError as exc:
-        raise OSError(f"client_listen {listen}: {exc}") from exc
-    if port == 0:
-        raise OSError(f"client_listen {listen}: the address is taken or not ours")
-    return port
-
-
-def _read(path: Path) -> bytes:
-    return path.read_bytes()
-
-
 @contextlib.asynccontextmanager
-async def running(config: Config, engine: Engine | None = None) -> AsyncIterator[Member]:
+async def running(
+    config: Config, engine: Engine | None = None, *, force_new_cluster: bool = False
+) -> AsyncIterator[Member]:
     """Run a member for the length of a block."""
-    member = Member(config, engine)
+    member = Member(config, engine, force_new_cluster=force_new_cluster)
     await member.start()
     try:
         yield member

@@ -10,9 +10,10 @@ from aiohttp import web
 from api import apply as managed_fields
 from api import codec, fields, selectors
 from api.errors import BadRequest, UnsupportedMediaType, invalid
-from api.faults import forbidden, strict_fault, strict_patch_fault
+from api.faults import forbidden
 from api.kinds.table import Kind
 from api.meta import DeleteOptions
+from api.strict import strict_fault, strict_patch_fault
 from master.access.reviews import Reviews
 from master.access.user import User
 from master.rest import http, parameters
@@ -37,7 +38,10 @@ DOCUMENT_KINDS = {
     "scale": ("autoscaling/v1", "Scale"),
     "binding": ("v1", "Binding"),
     "eviction": ("policy/v1", "Eviction"),
+    "token": ("authentication.k8s.io/v1", "TokenRequest"),
 }
+# Actions that are answered with a document; the others with a Status.
+ANSWERED = ("token",)
 # Kinds whose last state answers a delete; of others it is a Status. Strict clients decode one or the other.
 RETURNED_WHEN_GONE = frozenset({
     ("", "pods"), ("", "podtemplates"), ("", "services"), ("", "serviceaccounts"), ("", "resourcequotas"),
@@ -160,7 +164,7 @@ class Handlers:
             subresource=target.subresource,
             options=options,
         )
-        if target.subresource in ACTIONS:
+        if target.subresource in ACTIONS and target.subresource not in ANSWERED:
             return _answer(call, Form(form.media_type), http.encode_json(http.success_status()), code=201)
         return _written_answer(call, form, written, warnings, code=201)
 

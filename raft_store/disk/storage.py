@@ -2,21 +2,12 @@
 
 import msgspec
 
-from raft_store.disk.directory import Directory, DiskError
+from raft_store.disk.directory import Directory
 from raft_store.disk.snapshot import load_snapshot, save_snapshot
 from raft_store.disk.wal import SEGMENT_BYTES, Wal
-from raft_store.engine import MemberId
 from raft_store.raft.log import Log
+from raft_store.raft.membership import NO_MEMBERS, Configuration
 from raft_store.raft.messages import HardState, Save, Snapshot, SnapshotMark
-
-_IDENTITY = "identity.json"
-
-
-class Identity(msgspec.Struct, frozen=True):
-    """Whose data it is: another member's, or another cluster's, must not be taken for ours."""
-
-    cluster: str
-    member: MemberId
 
 
 class Past(msgspec.Struct, frozen=True):
@@ -39,22 +30,13 @@ class Storage:
         """Size of the log on disk."""
         return self._wal.size_bytes
 
-    def claim(self, identity: Identity) -> None:
-        """Mark fresh data as ours; raises DiskError if it is somebody else's."""
-        if _IDENTITY in self._directory.names():
-            found = msgspec.json.decode(self._directory.read(_IDENTITY), type=Identity)
-            if found != identity:
-                raise DiskError(
-                    f"the data directory belongs to member {found.member:x} of cluster {found.cluster!r}, "
-                    f"not to member {identity.member:x} of {identity.cluster!r}"
-                )
-        else:
-            self._directory.replace(_IDENTITY, msgspec.json.encode(identity))
+    def recover(self, founders: Configuration = NO_MEMBERS) -> Past:
+        """Read everything and open the log for writing; raises DiskError, CorruptLog.
 
-    def recover(self) -> Past:
-        """Read everything and open the log for writing; raises DiskError, CorruptLog."""
+        founders: the group at the beginning of the log; a snapshot knows better.
+        """
         snapshot = load_snapshot(self._directory)
-        mark = snapshot.mark if snapshot is not None else SnapshotMark()
+        mark = snapshot.mark if snapshot is not None else SnapshotMark(configuration=founders)
         recovered = self._wal.recover(mark)
         return Past(recovered.hard_state, snapshot, Log(mark, recovered.entries))
 

@@ -113,7 +113,7 @@ class MaintenanceService:
         engine, target = self._backend.engine, MemberId(request.targetID)
         if engine.status().leader != self._backend.member:
             raise RpcError(Code.FAILED_PRECONDITION, "etcdserver: not leader")
-        if all(facts.member != target for facts in self._backend.members):
+        if not any(record.member == target and not record.learner for record in engine.members()):
             raise RpcError(Code.FAILED_PRECONDITION, "etcdserver: bad leader transferee")
         try:
             await engine.transfer_leadership(target, timeout_s=self._backend.request_timeout_s)

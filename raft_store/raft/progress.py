@@ -30,12 +30,13 @@ class Progress:
     __slots__ = (
         "_in_flight",
         "_paused",
-        "active",
         "behind",
         "commit_sent",
+        "farewell_ticks",
         "matched",
         "next",
         "read_round",
+        "silent_ticks",
         "snapshot",
         "state",
         "waited_ticks",
@@ -47,11 +48,12 @@ class Progress:
         self.matched = Index(0)
         self.next = following
         self.commit_sent = Index(0)  # highest commit mark that we told it
-        self.active = False  # heard from since the last quorum check
+        self.silent_ticks = 0  # since we heard from it
         self.read_round = 0  # highest heartbeat round it confirmed
         self.snapshot = Index(0)  # in SNAPSHOT: the index that the snapshot brings it to
         self.behind = False  # it said that it has not even the oldest entry of ours
         self.waited_ticks = 0  # in SNAPSHOT
+        self.farewell_ticks: int | None = None  # it was removed, and is sent for so long what tells it so
         self._paused = False  # in PROBE: an append is under way
         self._in_flight: deque[Index] = deque()  # in REPLICATE: last index of each append under way
 
@@ -121,6 +123,21 @@ class Progress:
         if self.state is State.SNAPSHOT:
             self._become(State.PROBE)
             self.next = Index(self.matched + 1)
+
+    def tick(self, *, snapshot_patience: int) -> None:
+        """Let time pass; a snapshot that was under way for so many ticks is given up."""
+        self.silent_ticks += 1
+        if self.farewell_ticks is not None:
+            self.farewell_ticks -= 1
+        if self.state is State.SNAPSHOT:
+            self.waited_ticks += 1
+            if self.waited_ticks >= snapshot_patience:
+                self.give_up_snapshot()
+
+    def say_farewell(self, ticks: int) -> None:
+        """The follower is no member any more; it may be forgotten after ``ticks``."""
+        if self.farewell_ticks is None:
+            self.farewell_ticks = ticks
 
     def _become(self, state: State) -> None:
         self.state = state

@@ -127,7 +127,7 @@ class Origin:
         """An entry is applied: return the caller's bytes in it, and the proposal that it settles, if it is ours."""
         if entry.term > self._applied_term:
             self._bury_before(entry.term)
-        if not entry.data:
+        if entry.reconfigures or not entry.data:
             return b"", None
         session, number = _NAME.unpack_from(entry.data)
         return entry.data[_NAME.size :], self._settle(entry.term, number) if session == self.session else None

@@ -1,8 +1,11 @@
-"""A disk that forgets what was not synced, and tears what was being written."""
+"""A disk that forgets what was not synced, tears what was being written, and rots."""
 
 from random import Random
 
 from raft_store.disk.directory import DiskError, File
+from raft_store.disk.snapshot import SUFFIX as SNAPSHOT_SUFFIX
+from raft_store.disk.wal import MAGIC
+from raft_store.disk.wal import SUFFIX as LOG_SUFFIX
 
 SECTOR_BYTES = 64  # a real one has 512; small ones tear small records
 
@@ -41,6 +44,7 @@ class SimulatedDirectory:
 
     def __init__(self) -> None:
         self.files: dict[str, SimulatedFile] = {}
+        self.rotten: tuple[str, int] | None = None  # (file, byte) that changed although it was synced
         self._removed: list[tuple[str, SimulatedFile]] = []
 
     def names(self) -> list[str]:
@@ -82,3 +86,22 @@ class SimulatedDirectory:
         self._removed.clear()
         for file in self.files.values():
             file.crash(random)
+
+    def rot(self, random: Random) -> bool:
+        """Flip one bit of what a crash cannot have touched; return False if there is nothing of the kind.
+
+        The last record of the log is left alone: damage there cannot be told from a torn write (see ``disk.wal``).
+        """
+        logs = [name for name in self.names() if name.endswith(LOG_SUFFIX)]
+        snapshots = [name for name in self.names() if name.endswith(SNAPSHOT_SUFFIX)]
+        ends = {name: len(self.files[name].content) for name in (*logs, *snapshots[-1:])}
+        if logs:
+            ends[logs[-1]] = max(0, self.files[logs[-1]].content.rfind(MAGIC))
+        places = [(name, end) for name, end in ends.items() if end]
+        if not places:
+            return False
+        name, end = places[random.randrange(len(places))]
+        byte = random.randrange(end)
+        self.files[name].content[byte] ^= 1 << random.randrange(8)
+        self.rotten = (name, byte)
+        return True

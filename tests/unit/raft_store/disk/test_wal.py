@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raft_store.disk.directory import DirectoryInUse, DiskError, OsDirectory
-from raft_store.disk.storage import Identity, Storage
+from raft_store.disk.storage import Storage
 from raft_store.disk.wal import CorruptLog, Wal
 from raft_store.engine import Entry, Index, MemberId, Term
 from raft_store.raft.messages import HardState, Save, Snapshot, SnapshotMark
@@ -180,15 +180,6 @@ def test_a_damaged_snapshot_is_refused():
     directory.files[name].content[-1] ^= 1
     with pytest.raises(DiskError, match=name):
         Storage(directory).recover()
-
-
-def test_another_members_data_is_refused(tmp_path):
-    directory = OsDirectory(tmp_path / "data")
-    Storage(directory).claim(Identity("lab", MemberId(1)))
-    Storage(directory).claim(Identity("lab", MemberId(1)))
-    with pytest.raises(DiskError, match="belongs to member 1 of cluster 'lab'"):
-        Storage(directory).claim(Identity("lab", MemberId(2)))
-    directory.close()
 
 
 def test_a_directory_serves_one_process(tmp_path):
