@@ -1,5 +1,6 @@
 """The vocabulary of validation: faults in the real server's words, and the rules that many kinds share."""
 
+import ipaddress
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -174,6 +175,63 @@ def _go(value: Any) -> str:
         case bool():
             return str(value).lower()
     return str(value)
+
+
+NEGATIVE = "must be greater than or equal to 0"
+
+
+def not_negative(value: int | None, field: str) -> list[Fault]:
+    """Return the fault of a number below zero."""
+    return [wrong(field, value, NEGATIVE)] if value is not None and value < 0 else []
+
+
+def positive(value: int | None, field: str) -> list[Fault]:
+    """Return the fault of a number that is given and not above zero."""
+    return [wrong(field, value, "must be greater than 0")] if value is not None and value <= 0 else []
+
+
+def share(value: int | str | None, field: str) -> list[Fault]:
+    """Return the faults of a count or percentage."""
+    if isinstance(value, str):
+        if re.fullmatch(r"[0-9]+%", value):
+            return []
+        return [wrong(field, value, "a valid percent string must be a numeric string followed by an ending '%'")]
+    return not_negative(value, field)
+
+
+def one_of(value: str, allowed: Iterable[str], field: str) -> list[Fault]:
+    """Return the fault of a value that is none of ``allowed``; of one that must be given and is not, the other."""
+    if value in allowed:
+        return []
+    return [unsupported(field, value, allowed) if value else required(field)]
+
+
+ADDRESS_RULE = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+
+
+def is_address(text: str) -> bool:
+    """Return whether ``text`` is an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+_PORT_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9]|-(?!-))*(?<!-)")
+_PORT_RULE = "must be between 1 and 65535, inclusive"
+
+
+def port_faults(port: int | str | None, field: str) -> list[Fault]:
+    """Return the faults of a port given by number or by name."""
+    if isinstance(port, str):
+        good = len(port) <= 15 and _PORT_NAME.fullmatch(port)
+        return (
+            []
+            if good
+            else [wrong(field, port, "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")]
+        )
+    return [] if port is not None and 0 < port < 65536 else [wrong(field, port, _PORT_RULE)]
 
 
 _IMMUTABLE = "field is immutable"
