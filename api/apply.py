@@ -18,10 +18,10 @@ from typing import Any
 
 from api import fieldsets
 from api.errors import BadRequest, Conflict, Fault, invalid
-from api.fieldsets import Document, FieldSet, common, listed, owned_part, union, without
+from api.fieldsets import Document, FieldSet, common, listed, owned_part, root_shape, union, without
 from api.kinds.table import Kind
 from api.merge_keys import ListRule
-from api.shapes import ListOf, MapOf, Shape, StructOf
+from api.shapes import Deduced, ListOf, MapOf, ObjectOf, Shape, StructOf
 
 # Updaters beyond so many are folded into one entry, oldest first.
 MAX_UPDATERS = 10
@@ -37,7 +37,7 @@ Entry = dict[str, Any]  # one of managedFields, as JSON has it
 def _merge(live: Any, intent: Any, shape: Shape, rule: ListRule | None) -> Any:
     """Return ``live`` with everything that ``intent`` says."""
     match shape, intent, live:
-        case ((StructOf() | MapOf()), dict(), dict()):
+        case ((StructOf() | MapOf() | ObjectOf() | Deduced()), dict(), dict()):
             merged = dict(live)
             for key, value in intent.items():
                 merged[key] = _merge(live[key], value, *fieldsets.field_shape(shape, key)) if key in live else value
@@ -136,7 +136,7 @@ def track_update(
     entries: the managedFields before the update. What changed goes to the manager and is taken from the others; what is
     gone belongs to nobody.
     """
-    difference = fieldsets.compare(old, new, kind.model)
+    difference = fieldsets.compare(old, new, root_shape(kind))
     changed, removed = owned_part(difference.changed), owned_part(difference.removed)
     if not changed and not removed:
         return list(entries)
@@ -170,8 +170,8 @@ def apply(
     if (intent.get("metadata") or {}).get("managedFields"):
         raise BadRequest("metadata.managedFields must be nil")
     base: dict[str, Any] = json.loads(json.dumps(live)) if live is not None else {}
-    said = listed(intent, kind.model)
-    merged: dict[str, Any] = _merge(base, json.loads(json.dumps(intent)), StructOf(kind.model), None)
+    said = listed(intent, root_shape(kind))
+    merged: dict[str, Any] = _merge(base, json.loads(json.dumps(intent)), root_shape(kind), None)
     entries = entries_of(live or {})
     mine = _entry(kind, manager, "Apply", subresource, now, owned_part(said))
     former = next((entry for entry in entries if _identity(entry) == _identity(mine)), None)
@@ -180,7 +180,7 @@ def apply(
         _keep_what_names_it(merged, live)
         if former is not None:
             _drop_abandoned(kind, merged, _fields(former), said, others)
-        difference = fieldsets.compare(live, merged, kind.model)
+        difference = fieldsets.compare(live, merged, root_shape(kind))
         changed, removed = owned_part(difference.changed), owned_part(difference.removed)
         excused = _applied_before(kind, live, manager)
         contested = [(entry, common(_fields(entry), without(changed, excused))) for entry in others]
@@ -213,7 +213,7 @@ def _applied_before(kind: Kind, live: Document, manager: str) -> FieldSet:
     if manager != "kubectl" or not text:
         return {}
     try:
-        return listed(json.loads(text), kind.model)
+        return listed(json.loads(text), root_shape(kind))
     except (ValueError, BadRequest, AttributeError):
         return {}
 
@@ -225,7 +225,7 @@ def _drop_abandoned(
     owned = said
     for entry in others:
         owned = union(owned, _fields(entry))
-    gone = without(fieldsets.with_parents(former, kind.model), fieldsets.with_parents(owned, kind.model))
+    gone = without(fieldsets.with_parents(former, root_shape(kind)), fieldsets.with_parents(owned, root_shape(kind)))
     for path in fieldsets.members(gone):
         fieldsets.remove(merged, path)
 

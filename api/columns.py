@@ -5,7 +5,7 @@ that holds a number.
 """
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,6 +13,9 @@ import msgspec
 from api import cells as cells_of
 from api import codec, conversion
 from api.cells import Cells
+from api.custom.kind import Custom, PrinterColumn
+from api.custom.objects import CustomObject, to_plain
+from api.durations import human, parse_time
 from api.kinds.table import TABLE, Kind
 from api.meta import Resource
 
@@ -24,6 +27,7 @@ class Column(msgspec.Struct, frozen=True):
     type: str = "string"
     format: str = ""
     priority: int = 0
+    description: str = ""
 
     def definition(self) -> dict[str, Any]:
         """Return what a Table says of the column."""
@@ -31,7 +35,7 @@ class Column(msgspec.Struct, frozen=True):
             "name": self.name,
             "type": self.type,
             "format": self.format,
-            "description": f"{self.name} of the object",
+            "description": self.description or f"{self.name} of the object",
             "priority": self.priority,
         }
 
@@ -63,10 +67,53 @@ def _printed(kind: Kind, obj: Resource) -> Resource:
     return codec.decode(owner, conversion.stored(kind, owner, codec.to_document(obj)))
 
 
-@cache
+# Bounded: a custom kind's row is a new one whenever its definition changes.
+@lru_cache(maxsize=512)
 def _layout(kind: Kind) -> _Layout:
+    if kind.custom is not None:
+        return _custom_layout(kind.custom)
     names, write = _LAYOUTS.get((kind.group, kind.plural), _DEFAULT)
     return _Layout(tuple(_column(each.strip()) for each in names.split(",")), write)
+
+
+_AGE = PrinterColumn("Age", "date", ".metadata.creationTimestamp", description="How long ago the object was created")
+
+
+def _custom_layout(custom: Custom) -> _Layout:
+    """Return the columns that a definition asks for, after the name; without any, the age."""
+    own = custom.columns or (_AGE,)
+    shown = (Column(each.name, each.type, each.format, each.priority, each.description) for each in own)
+
+    def cells(obj: CustomObject, now: float) -> Cells:
+        meta = msgspec.structs.replace(obj.metadata, managed_fields=())
+        document = {**to_plain(obj), "metadata": msgspec.to_builtins(meta)}
+        return [obj.metadata.name, *(_custom_cell(each, document, now) for each in own)]
+
+    return _Layout((Column("Name", format="name"), *shown), cells)
+
+
+def _custom_cell(column: PrinterColumn, document: Mapping[str, Any], now: float) -> Any:
+    """Return what one column shows: a value of another type than the column's is not shown."""
+    value = column.first(document)
+    match column.type, value:
+        case _, None:
+            return None
+        case "string", str():
+            return value
+        case "string", bool():
+            return str(value).lower()
+        case "string", _:
+            return msgspec.json.encode(value).decode()
+        case ("boolean", bool()) | ("integer" | "number", int()):
+            return None if column.type != "boolean" and isinstance(value, bool) else value
+        case "integer", float():
+            return int(value)
+        case "number", float():
+            return value
+        case "date", str():
+            moment = parse_time(value)
+            return "<invalid>" if moment is None else human(now - moment)
+    return None
 
 
 def _column(text: str) -> Column:

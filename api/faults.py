@@ -10,7 +10,6 @@ import msgspec
 
 from api import selectors
 from api.errors import BadRequest, Fault, Invalid, invalid
-from api.kinds.table import Kind
 from api.meta import LabelSelector
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -151,10 +150,10 @@ def annotation_faults(annotations: Mapping[str, str], field: str) -> list[Fault]
     return faults
 
 
-def strict_fault(kind: Kind, texts: Iterable[str]) -> BadRequest:
+def strict_fault(kind: str, version: str, texts: Iterable[str]) -> BadRequest:
     """Return the refusal of an object with fields that are unknown, or stand twice, to who wants none of them."""
     why = f"strict decoding error: {', '.join(texts)}"
-    return BadRequest(f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {why}')
+    return BadRequest(f'{kind} in version "{version}" cannot be handled as a {kind}: {why}')
 
 
 def strict_patch_fault(patch: Any, texts: Iterable[str]) -> Invalid:

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from api.errors import BadRequest
+from api.kinds.table import Kind
 from api.merge_keys import ATOMIC_MAPS, ATOMIC_STRUCTS, ListRule, list_rule
-from api.shapes import AnyJson, ListOf, MapOf, Shape, StructOf, fields_of
-from api.struct import ApiStruct
+from api.shapes import AnyJson, Deduced, ListOf, MapOf, ObjectOf, Shape, StructOf, fields_of
 
 FieldSet = dict[str, Any]  # step -> FieldSet
 Document = Mapping[str, Any]
@@ -34,6 +34,8 @@ UNOWNED_METADATA = frozenset({
 # Merge keys that may be left out of an item stand for these values.
 _KEY_DEFAULTS = {"protocol": "TCP"}
 _MEMBER: FieldSet = {".": {}}
+# Objects with known fields: they are there because of what is in them, and nobody owns them by themselves.
+_RECORDS = (StructOf, ObjectOf)
 ABSENT = object()
 
 
@@ -109,9 +111,14 @@ def in_order(fields: FieldSet) -> FieldSet:
     return {step: in_order(node) for step, node in sorted(fields.items())}
 
 
-def with_parents(fields: FieldSet, model: type[ApiStruct]) -> FieldSet:
+def root_shape(kind: Kind) -> Shape:
+    """Return the shape of a kind's objects."""
+    return kind.custom.shape if kind.custom is not None else StructOf(kind.model)
+
+
+def with_parents(fields: FieldSet, shape: Shape) -> FieldSet:
     """Return the set with every named field above a member as a member, too."""
-    return _with_parents(fields, StructOf(model), None)
+    return _with_parents(fields, shape, None)
 
 
 def _with_parents(fields: FieldSet, shape: Shape, rule: ListRule | None) -> FieldSet:
@@ -122,7 +129,7 @@ def _with_parents(fields: FieldSet, shape: Shape, rule: ListRule | None) -> Fiel
             continue
         below, its_rule = _step_shape(shape, rule, step)
         inner = _with_parents(node, below, its_rule)
-        full[step] = _MEMBER | inner if inner and isinstance(shape, StructOf) else inner
+        full[step] = _MEMBER | inner if inner and isinstance(shape, _RECORDS) else inner
     return full
 
 
@@ -138,6 +145,10 @@ def field_shape(shape: Shape, name: str) -> tuple[Shape, ListRule | None]:
             return field.shape, list_rule(model.__name__, field.attribute)
         case MapOf(values):
             return values, None
+        case ObjectOf(fields, rest):
+            return fields.get(name) or (rest, None)
+        case Deduced():
+            return shape, None
     return AnyJson(), None
 
 
@@ -164,7 +175,7 @@ class _Child(NamedTuple):
 def _children(value: Any, shape: Shape, rule: ListRule | None) -> dict[str, _Child] | None:
     """Return step -> what stands there; None for a leaf. Raises BadRequest for an item without its key."""
     match shape, value:
-        case ((StructOf() | MapOf()), Mapping()):
+        case ((StructOf() | MapOf() | ObjectOf() | Deduced()), Mapping()):
             return {f"f:{name}": _Child(each, *field_shape(shape, name)) for name, each in value.items()}
         case ListOf(items), list() if rule is not None and rule.map_keys:
             return {f"k:{key_text(each, rule)}": _Child(each, items, None) for each in value}
@@ -179,7 +190,7 @@ def key_text(item: Any, rule: ListRule) -> str:
         raise BadRequest(f"an item of a keyed list must be an object with the keys {', '.join(rule.map_keys)}")
     keys = {}
     for name in sorted(rule.map_keys):
-        if (value := item.get(name, _KEY_DEFAULTS.get(name))) is None:
+        if (value := item.get(name, dict(rule.key_defaults).get(name, _KEY_DEFAULTS.get(name)))) is None:
             raise BadRequest(
                 f'associative list with keys has an element that omits key field "{name}" (and doesn\'t have default '
                 f"value): {json.dumps(item)[:100]}"
@@ -188,16 +199,16 @@ def key_text(item: Any, rule: ListRule) -> str:
     return json.dumps(keys, separators=(",", ":"))
 
 
-def listed(document: Document, model: type[ApiStruct]) -> FieldSet:
+def listed(document: Document, shape: Shape) -> FieldSet:
     """Return what ``document`` says, as one who applies it owns it: its leaves, and items of lists and maps."""
-    return _listed(document, StructOf(model), None)
+    return _listed(document, shape, None)
 
 
 def _listed(value: Any, shape: Shape, rule: ListRule | None) -> FieldSet:
     found: FieldSet = {}
     for step, child in (_children(value, shape, rule) or {}).items():
         below = _listed(*child)
-        found[step] = _MEMBER | below if below and not isinstance(shape, StructOf) else below
+        found[step] = _MEMBER | below if below and not isinstance(shape, _RECORDS) else below
     return found
 
 
@@ -221,11 +232,11 @@ class Difference(NamedTuple):
     removed: FieldSet
 
 
-def compare(old: Document, new: Document, model: type[ApiStruct]) -> Difference:
+def compare(old: Document, new: Document, shape: Shape) -> Difference:
     """Return how ``new`` differs from ``old``."""
     changed: FieldSet = {}
     removed: FieldSet = {}
-    _compare(_Child(old, StructOf(model), None), new, changed, removed)
+    _compare(_Child(old, shape, None), new, changed, removed)
     return Difference(changed, removed)
 
 

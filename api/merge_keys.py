@@ -5,7 +5,7 @@ here. (struct, attribute) -> how. Source: the ``x-kubernetes-patch-*`` and ``x-k
 published OpenAPI document.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class ListRule(NamedTuple):
@@ -16,6 +16,7 @@ class ListRule(NamedTuple):
     map_keys: tuple[str, ...] = ()  # server-side apply: list-type map, with these keys
     set_: bool = False  # server-side apply: list-type set
     retain_keys: bool = False  # strategic merge: $retainKeys applies
+    key_defaults: tuple[tuple[str, Any], ...] = ()  # what keys stand for that an item leaves out
 
 
 def _keyed(key: str, *map_keys: str) -> ListRule:

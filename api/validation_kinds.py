@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from api import quantity, selectors, validation_cluster, validation_network, validation_workloads
+from api.custom.definition_rules import definition_change_faults, definition_faults
 from api.errors import Fault
 from api.faults import (
     ADDRESS_RULE,
@@ -259,6 +260,7 @@ SPEC_RULES: Mapping[tuple[str, str], Callable[[Any], list[Fault]]] = {
     **validation_cluster.SPEC_RULES,
     **validation_network.SPEC_RULES,
     **validation_workloads.SPEC_RULES,
+    ("apiextensions.k8s.io", "customresourcedefinitions"): definition_faults,
     ("", "pods"): pod_faults,
     ("", "podtemplates"): lambda obj: template_faults(
         obj.template, "template", restart=("Always", "OnFailure", "Never")
@@ -328,6 +330,7 @@ CHANGE_RULES: Mapping[tuple[str, str], Callable[[Any, Any], list[Fault]]] = {
     **validation_cluster.CHANGE_RULES,
     **validation_network.CHANGE_RULES,
     **validation_workloads.CHANGE_RULES,
+    ("apiextensions.k8s.io", "customresourcedefinitions"): definition_change_faults,
     ("", "pods"): pod_change_faults,
     ("", "nodes"): _node_change,
     ("", "services"): _same_cluster_ip,

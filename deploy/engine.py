@@ -18,6 +18,7 @@ from deploy.state import log_file
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 START_TIMEOUT_S = 30
+APT_LOCK_TIMEOUT_S = 300
 # Of engine 20.10, which Debian 12 has. Naming a version spares the SDK the question at every start.
 OLDEST_API = "1.41"
 CALL_TIMEOUT_S = 600  # loading a large image is one call
@@ -101,10 +102,12 @@ def install_packages(packages: list[str]) -> None:
     log = log_file("apt")
     env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     known = [name for name in (*packages, "docker-cli") if name != "docker-cli" or "docker.io" in packages]
-    shell.run(["apt-get", "update", "-q"], env=env, log=log)
+    # Another installation may be under way, such as a fresh machine's own upgrades.
+    apt = ["apt-get", "-q", "-o", f"DPkg::Lock::Timeout={APT_LOCK_TIMEOUT_S}"]
+    shell.run([*apt, "update"], env=env, log=log, timeout_s=600)
     # Debian 13 and later put the client into a package of its own.
     wanted = [name for name in known if name != "docker-cli" or _exists(name)]
-    shell.run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *wanted], env=env, log=log, timeout_s=1800)
+    shell.run([*apt, "install", "-y", "--no-install-recommends", *wanted], env=env, log=log, timeout_s=1800)
 
 
 def _exists(package: str) -> bool:

@@ -8,6 +8,7 @@ index, proxy and certificates it is configured for; nothing of that enters the i
 
 import hashlib
 import io
+import os
 import platform
 import shutil
 import sys
@@ -20,7 +21,7 @@ from pathlib import Path
 import docker
 from docker.errors import APIError, BuildError, DockerException, ImageNotFound
 
-from deploy import shell
+from deploy import engine, shell
 from deploy.errors import CommandFailed, DeployError
 from deploy.state import home, log_file
 
@@ -42,8 +43,11 @@ Note = Callable[[str], None]
 Files = Mapping[str, bytes]  # path in the build context -> contents
 
 
-def ensure(client: docker.DockerClient, note: Note) -> str:
-    """Return the tag of the host image for the present source, building what is missing."""
+def ensure(client: docker.DockerClient, ask: engine.Ask, note: Note) -> str:
+    """Return the tag of the host image for the present source, building what is missing.
+
+    ask: whether a missing Debian package that the build needs may be installed on this machine.
+    """
     code = dict(code_files())
     base_tag = f"{BASE}:{_digest(base_files())}"
     tag = f"{HOST}:{_digest(code | {'BASE': base_tag.encode()})}"
@@ -51,7 +55,7 @@ def ensure(client: docker.DockerClient, note: Note) -> str:
         return tag
     if not _present(client, base_tag):
         check_space(client)
-        _ensure_debian(client, note)
+        _ensure_debian(client, ask, note)
         note("fetching Python packages")
         wheels = {f"wheels/{path.name}": path.read_bytes() for path in fetch_wheels()}
         note("installing Debian and Python packages (a minute or two, once)")
@@ -152,7 +156,7 @@ def _present(client: docker.DockerClient, tag: str) -> bool:
     return True
 
 
-def _ensure_debian(client: docker.DockerClient, note: Note) -> None:
+def _ensure_debian(client: docker.DockerClient, ask: engine.Ask, note: Note) -> None:
     """Have Debian's image: present, pulled, or made from the distribution's own archive."""
     if _present(client, DEBIAN):
         return
@@ -160,14 +164,25 @@ def _ensure_debian(client: docker.DockerClient, note: Note) -> None:
     try:
         client.images.pull(DEBIAN)
     except DockerException:
+        _ensure_debootstrap(ask, note)
         note(f"no registry answers: making {DEBIAN} with debootstrap")
-    else:
+        _bootstrap_debian(client)
+
+
+def _ensure_debootstrap(ask: engine.Ask, note: Note) -> None:
+    if shutil.which("debootstrap") is not None:
         return
-    if shutil.which("debootstrap") is None:
+    question = f"No registry answers. Shall I install debootstrap and make {DEBIAN} here?"
+    if os.geteuid() != 0 or shutil.which("apt-get") is None or not ask(question):
         raise DeployError(
             f"{DEBIAN} can neither be pulled nor made here: debootstrap is not installed",
-            hint="apt-get install debootstrap, or load the image: docker load -i FILE",
+            hint="apt-get install debootstrap, or repeat with --yes as root, or load the image: docker load -i FILE",
         )
+    note("installing debootstrap from the distribution")
+    engine.install_packages(["debootstrap"])
+
+
+def _bootstrap_debian(client: docker.DockerClient) -> None:
     with tempfile.TemporaryDirectory(prefix="trireme-", dir=home()) as folder:
         tree = Path(folder) / "tree"
         shell.run(["debootstrap", "--variant=minbase", "bookworm", str(tree)], log=log_file("image"), timeout_s=1800)

@@ -169,9 +169,7 @@ def plan_delete(kind: Kind, old: Resource, options: DeleteOptions, now: float) -
             deletion_grace_period_seconds=grace or 0,
             generation=meta.generation + 1 if meta.generation else meta.generation,
         )
-    marked = replace(old, metadata=meta)
-    if kind.place == ("", "namespaces"):
-        marked = replace(marked, status=replace(marked.status, phase="Terminating"))  # type: ignore[attr-defined]
+    marked = strategy.on_delete(replace(old, metadata=meta))
     return Gone() if is_released(kind, marked) else marked
 
 

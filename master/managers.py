@@ -1,7 +1,7 @@
 """Account of who manages which field, kept at every write: managedFields between structs and documents."""
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -48,7 +48,7 @@ def _structs(entries: Sequence[Entry]) -> Managed:
     return msgspec.json.decode(msgspec.json.encode(entries), type=Managed)
 
 
-@cache
+@lru_cache(maxsize=512)  # bounded: custom kinds come and go
 def _nothing(kind: Kind) -> Mapping[str, Any]:
     """Return the document of an object that says nothing: what a new one is compared with."""
     document = codec.to_document(kind.model())

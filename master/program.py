@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from api.kinds.core import Node
 from api.kinds.pods import Pod
-from api.kinds.table import TABLE, Table
+from api.kinds.table import Table
 from api.meta import Resource
 from client.etcd import EtcdClient
 from master.access.authentication import Authenticator
@@ -31,6 +31,7 @@ from master.boot import BootObjects
 from master.cache import WatchCache
 from master.computed import NodeUsage, PodUsage, Usage
 from master.config import MasterConfig
+from master.custom import CustomKinds
 from master.grpc_api import SERVER_OPTIONS, ResourcesService, server_credentials
 from master.lab_api import LabService
 from master.leadership import Leadership
@@ -59,9 +60,11 @@ class CannotStart(Exception):
 class Core:
     """The parts that hold state: everything between the store and the servers."""
 
-    def __init__(self, config: MasterConfig, client: EtcdClient, *, table: Table = TABLE) -> None:
+    def __init__(self, config: MasterConfig, client: EtcdClient) -> None:
+        table = Table()  # this master's own: custom kinds come and go
         self.storage = Storage(client)
         self.cache = WatchCache(table, self.storage)
+        CustomKinds(table, self.cache)
         self.reader = Reader(self.cache, self.storage)
         world = Surroundings()
         chain = Chain([NamespaceLifecycle(_find_namespace(table, self.cache, self.reader)), NodeRestriction()])
@@ -197,7 +200,8 @@ class Leader:
             pod_eviction_s=config.pod_eviction_s,
             root_ca=self._root_ca,
         )
-        controllers = ControllerManager(LocalResources(self._core.registry, user, fence=fence), settings)
+        resources = LocalResources(self._core.registry, user, fence=fence)
+        controllers = ControllerManager(resources, settings, table=self._core.registry.table)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(controllers.run())
             tasks.create_task(compact_history(self._client))

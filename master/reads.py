@@ -17,7 +17,7 @@ from api.kinds.table import Kind
 from client.resources import EventType
 from master.cache import WatchCache, place_prefix
 from master.changes import Watcher
-from master.faces import as_kind
+from master.faces import as_kind, shows_another
 from master.objects import Selection, StoredObject, Wanted, read_stored
 from master.rest.seam import Event, Page, Query
 from master.storage import Storage, Value
@@ -68,7 +68,7 @@ def _selection(kind: Kind, namespace: str, labels: str, field_text: str) -> Sele
 
 def seen_as(kind: Kind, selection: Selection) -> Wanted:
     """Return the selection as a function of stored objects, which may be of another face of ``kind``."""
-    if kind.stored_as is None:
+    if not shows_another(kind):
         return selection
     return lambda stored: selection(as_kind(stored, kind))
 
@@ -194,9 +194,8 @@ class Reader:
         watcher = await self._open(kind, query, selection)
         try:
             yield ()
-            while True:
-                batch = await watcher.next_batch()
-                yield batch if kind.stored_as is None else [_event_as(event, kind) for event in batch]
+            while (batch := await watcher.next_batch()) is not None:
+                yield [_event_as(event, kind) for event in batch] if shows_another(kind) else batch
         finally:
             self._cache.close(kind, watcher)
 

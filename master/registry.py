@@ -1,10 +1,11 @@
 """The registry: every verb on every kind in the table, for REST, gRPC and the controllers alike."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from api.errors import MethodNotAllowed, NotFound
+from api.errors import ApiError, MethodNotAllowed, NotFound
 from api.kinds.table import Kind, Table
 from api.meta import DeleteOptions
 from master.access.user import User
@@ -20,6 +21,8 @@ from master.storage import Fence
 from master.writes import Writer
 
 _DELETIONS_AT_ONCE = 16
+# A store without quorum cannot say how new we are; then what we know has to do.
+_CATCH_UP_S = 1.0
 
 
 class Registry:
@@ -162,6 +165,12 @@ class Registry:
         found = [each for each in page.items if isinstance(each, StoredObject)]
         results = await asyncio.gather(*(delete(each) for each in found))
         return [each for each in results if each is not None]
+
+    async def catch_up(self) -> None:
+        """Wait, not for long, until this master knows every kind that was served anywhere when the call was made."""
+        with contextlib.suppress(ApiError, TimeoutError):
+            async with asyncio.timeout(_CATCH_UP_S):
+                await self._cache.fresh()
 
     def problems(self) -> Mapping[str, str]:
         """Return check -> what is wrong for each readiness check; an empty text is a passed check."""

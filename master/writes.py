@@ -9,13 +9,16 @@ import msgspec
 from api import apply as managed_fields
 from api import codec
 from api import patch as patches
+from api.custom.jsonpath import set_field
 from api.defaults import apply_defaults
 from api.errors import (
     MODIFIED,
     AlreadyExists,
     BadRequest,
     Fault,
+    MethodNotAllowed,
     NotFound,
+    UnsupportedMediaType,
     already_exists,
     conflict,
     invalid,
@@ -69,6 +72,8 @@ class Writer:
     ) -> Written:
         """Store a new object; a generated name that is taken is generated again."""
         owner = self._modifier.owner(kind)
+        if owner.custom is not None and owner.custom.terminating:
+            raise MethodNotAllowed("create not allowed while custom resource definition is terminating")
         obj, warnings = self._decode(kind, document, options)
         managed = track_new(owner, obj, manager=options.field_manager, now=self.timestamp())
         generated = not obj.metadata.name and bool(obj.metadata.generate_name)
@@ -267,7 +272,7 @@ class Writer:
         _check_identity(owner, stored, new)
         via, sent = subresource, new.metadata.managed_fields
         if subresource == "scale":
-            new, subresource = new if managed is not None else with_scale(old, new), ""
+            new, subresource = new if managed is not None else with_scale(owner, old, new), ""
         new = PREPARE[subresource](owner, old, new)
         if managed is None:
             managed = track_change(
@@ -288,7 +293,8 @@ class Writer:
         new = await self._chain.mutate(attributes, new)
         if (claimant := self._modifier.claimant(owner)) is not None and not subresource:
             new = claimant.complete(old, new, ())
-        if subresource != "status" and (faults := faults_on_update(owner, bare(old), new)):
+        judged = subresource != "status" or owner.custom is not None
+        if judged and (faults := faults_on_update(owner, bare(old), new)):
             raise invalid(owner.kind, stored.name, faults, group=owner.group)
         await self._chain.judge(msgspec.structs.replace(attributes, obj=new))
         return Gone(new) if is_released(owner, new) else new
@@ -355,7 +361,7 @@ class Writer:
 def _warnings(kind: Kind, unknown: list[str] | None, options: WriteOptions, patch: Any) -> tuple[str, ...]:
     """Return what to warn of; raises BadRequest or Invalid for a client that wants no unknown fields."""
     if unknown and options.field_validation == "Strict":
-        raise strict_fault(kind, unknown) if patch is None else strict_patch_fault(patch, unknown)
+        raise strict_fault(kind.kind, kind.version, unknown) if patch is None else strict_patch_fault(patch, unknown)
     return tuple(unknown or ())
 
 
@@ -365,6 +371,11 @@ def _patched(document: dict[str, Any], patch: Any, patch_type: str, kind: Kind) 
             return patches.apply_json_patch(document, patch)
         case "merge":
             return patches.apply_merge_patch(document, patch)
+        case "strategic" if kind.custom is not None:
+            raise UnsupportedMediaType(
+                "the body of the request was in an unknown format - accepted media types include: "
+                "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+            )
         case "strategic":
             return patches.apply_strategic_merge(document, patch, kind.model)
     raise BadRequest(f"unknown patch type {patch_type!r}")
@@ -393,6 +404,9 @@ def _intent(owner: Kind, intent: Document, subresource: str) -> dict[str, Any]:
     if subresource == "scale":
         replicas = (intent.get("spec") or {}).get("replicas") or 0
         head |= {"apiVersion": owner.group_version, "kind": owner.kind}
+        if owner.custom is not None and owner.custom.scale is not None:
+            set_field(head, owner.custom.scale.replicas, replicas)
+            return head
         return head | {"spec": {"replicas": replicas}}
     if subresource:
         raise BadRequest(f"server-side apply to {owner.plural}/{subresource} is not supported: use a merge patch")

@@ -101,6 +101,8 @@ MODULES: dict[str, tuple[str, list[str]]] = {
 HELD_BY_VALUE = {"metadata", "spec", "status", "template", "job_template"}
 # Optional strings whose empty value means something else than their absence.
 POINTERS = {"storage_class_name", "volume_attributes_class_name"}
+# Fields that stay JSON: structs would turn the whole numbers of a schema into fractions.
+KEPT_AS_JSON = {("V1CustomResourceValidation", "open_apiv3_schema")}
 # What only server-side apply looks into: kept as bytes, so that every other reader of an object skips it.
 RAW = {"fields_v1"}
 # core/v1 and a group both have a type of this name; ours says which.
@@ -203,7 +205,7 @@ def struct_lines(model: str) -> list[str]:
         alternatives = str(info.annotation)
         integer_or_string = text == "object" and "int" in alternatives and "str" in alternatives
         annotation, value = default(
-            python_type(text, integer_or_string=integer_or_string),
+            "Any" if (model, name) in KEPT_AS_JSON else python_type(text, integer_or_string=integer_or_string),
             attribute=name,
             required=info.is_required(),
             json=None if json_name(name) == json else json,

@@ -61,22 +61,26 @@ class Round(msgspec.Struct, frozen=True):
     marks: tuple[Mark, ...]
     found: frozenset[str]  # keys that were there when all was read back
     redundant_s: float | None  # when every member was caught up again; None: not within the time allowed
+    unread: tuple[str, ...] = ()  # targets that answered no read: what they acknowledged is neither there nor lost
+    problem: str = ""  # why there was nothing to strike
 
 
 class Verdict(msgspec.Struct, frozen=True):
     """One round in figures; None means that it did not happen within the round."""
 
     number: int
-    victim: str
+    victim: str  # "" if there was none to strike
     election_s: float | None  # fault to the first survivor that names another leader
     store_gap_s: float | None  # longest silence between acknowledged store writes that spans or follows the fault
     api_gap_s: float | None
     acknowledged: int
     unknown: int
     refused: int
-    lost: tuple[str, ...]  # acknowledged keys that were not found
+    lost: tuple[str, ...]  # acknowledged keys that reading did not find
+    unread: int  # acknowledged writes of which nobody knows, because no read was answered
     full_redundancy_s: float | None  # from the start of the victim's repair
     false_elections: int  # leader changes before the fault
+    problem: str
 
 
 def gap_s(operations: Iterable[Operation], *, target: str, fault_s: float) -> float | None:
@@ -109,9 +113,18 @@ def false_elections(samples: Sequence[Sample], *, fault_s: float) -> int:
     return len(set(terms)) - 1 if terms else 0
 
 
-def lost(operations: Iterable[Operation], found: frozenset[str]) -> tuple[str, ...]:
-    """Return the acknowledged keys that are not among ``found``."""
-    return tuple(each.key for each in operations if each.outcome is Outcome.ACKNOWLEDGED and each.key not in found)
+def lost(record: Round) -> tuple[str, ...]:
+    """Return the acknowledged keys that are gone from the targets that could be read."""
+    return tuple(each.key for each in _acknowledged(record, read=True) if each.key not in record.found)
+
+
+def _acknowledged(record: Round, *, read: bool) -> list[Operation]:
+    """Return the acknowledged writes to the targets that could be read back, or to those that could not."""
+    return [
+        each
+        for each in record.operations
+        if each.outcome is Outcome.ACKNOWLEDGED and (each.target not in record.unread) == read
+    ]
 
 
 def judge(record: Round) -> Verdict:
@@ -128,7 +141,9 @@ def judge(record: Round) -> Verdict:
         acknowledged=counts[Outcome.ACKNOWLEDGED],
         unknown=counts[Outcome.UNKNOWN],
         refused=counts[Outcome.REFUSED],
-        lost=lost(record.operations, record.found),
+        lost=lost(record),
+        unread=len(_acknowledged(record, read=False)),
         full_redundancy_s=None if record.redundant_s is None else record.redundant_s - record.recover_s,
         false_elections=false_elections(record.samples, fault_s=record.fault_s),
+        problem=record.problem,
     )

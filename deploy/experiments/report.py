@@ -12,7 +12,7 @@ import msgspec
 from rich.table import Table
 
 from deploy.experiments.history import Outcome, Round, Verdict
-from deploy.experiments.scenario import Scenario
+from deploy.experiments.scenario import Scenario, Workload
 
 _COLUMNS = (
     ("election", "election_s"),
@@ -38,49 +38,81 @@ def lost_count(verdicts: Iterable[Verdict]) -> int:
     return sum(len(each.lost) for each in verdicts)
 
 
+def unread_count(verdicts: Iterable[Verdict]) -> int:
+    """Return of how many acknowledged writes nobody knows whether they are there."""
+    return sum(each.unread for each in verdicts)
+
+
+def conclusive(verdicts: Sequence[Verdict]) -> bool:
+    """Return whether every round had something to strike and let all that it acknowledged be read back."""
+    return not unread_count(verdicts) and not any(each.problem for each in verdicts)
+
+
 def verdict_line(verdicts: Sequence[Verdict]) -> str:
-    """Return the one sentence that matters."""
-    acknowledged = sum(each.acknowledged for each in verdicts)
+    """Return the one sentence that matters, and what else keeps it from being the whole truth."""
+    acknowledged, unread = sum(each.acknowledged for each in verdicts), unread_count(verdicts)
+    remarks = [f"round {each.number}: {each.problem}" for each in verdicts if each.problem]
     if count := lost_count(verdicts):
-        return f"LOST: {count} of {acknowledged} acknowledged writes are gone"
-    return f"no write lost: all {acknowledged} acknowledged writes were read back"
+        words = f"LOST: {count} of {acknowledged} acknowledged writes are gone"
+    elif unread:
+        words = f"NOT KNOWN: none of the {acknowledged - unread} acknowledged writes that could be read back is lost"
+    elif not acknowledged:
+        words = "nothing was acknowledged, so nothing could be lost"
+    else:
+        words = f"no write lost: all {acknowledged} acknowledged writes were read back"
+    if unread:
+        remarks.insert(0, f"{unread} acknowledged writes could not be read back: no read was answered in time")
+    return "; ".join([words, *remarks])
 
 
-def as_table(scenario: Scenario, verdicts: Sequence[Verdict], *, with_api: bool) -> Table:
+def as_table(scenario: Scenario, verdicts: Sequence[Verdict], *, workload: Workload) -> Table:
     """Return the terminal's table: a row a round, then the medians."""
-    table = Table(title=f"{scenario.name}: {scenario.what}", caption=verdict_line(verdicts))
-    columns = [(title, field) for title, field in _COLUMNS if with_api or field != "api_gap_s"]
-    for title in ("round", "victim", *(title for title, _ in columns), "acknowledged", "unknown", "lost"):
+    caption = verdict_line(verdicts) + (f"\n{workload.words}." if workload.words else "")
+    table = Table(title=f"{scenario.name}: {scenario.what}", caption=caption)
+    columns = _columns(workload)
+    for title in ("round", "victim", *(title for title, _ in columns), "acknowledged", "unknown", "lost", "unread"):
         table.add_column(title, justify="left" if title == "victim" else "right")
     for each in verdicts:
         figures = [seconds(getattr(each, field)) for _, field in columns]
-        table.add_row(
-            str(each.number), each.victim, *figures, str(each.acknowledged), str(each.unknown), str(len(each.lost))
-        )
+        counts = (each.acknowledged, each.unknown, len(each.lost), each.unread)
+        table.add_row(str(each.number), each.victim or "none", *figures, *map(str, counts))
     table.add_section()
     medians = [seconds(median(verdicts, field)) for _, field in columns]
-    table.add_row("median", "", *medians, "", "", str(lost_count(verdicts)))
+    table.add_row("median", "", *medians, "", "", str(lost_count(verdicts)), str(unread_count(verdicts)))
     return table
 
 
-def as_json(scenario: Scenario, verdicts: Sequence[Verdict], *, lab: str, engine: str) -> bytes:
+def _columns(workload: Workload) -> list[tuple[str, str]]:
+    return [(title, field) for title, field in _COLUMNS if workload.api_clients or field != "api_gap_s"]
+
+
+def as_json(scenario: Scenario, verdicts: Sequence[Verdict], *, lab: str, engine: str, workload: Workload) -> bytes:
     """Return the figures of every round, the medians and the verdict."""
     document = {
         "scenario": scenario.name,
         "what": scenario.what,
         "lab": lab,
         "engine": engine,
+        "workload": msgspec.to_builtins(workload),
         "rounds": [msgspec.to_builtins(each) for each in verdicts],
         "medians": {field: median(verdicts, field) for _, field in _COLUMNS},
         "acknowledged": sum(each.acknowledged for each in verdicts),
         "lost": lost_count(verdicts),
+        "unread": unread_count(verdicts),
         "verdict": verdict_line(verdicts),
     }
     return json.dumps(document, indent=2).encode() + b"\n"
 
 
 def write_html(
-    path: Path, scenario: Scenario, rounds: Sequence[Round], verdicts: Sequence[Verdict], *, lab: str, engine: str
+    path: Path,
+    scenario: Scenario,
+    rounds: Sequence[Round],
+    verdicts: Sequence[Verdict],
+    *,
+    lab: str,
+    engine: str,
+    workload: Workload,
 ) -> None:
     """Write the page; it needs no network and no script."""
     page = (
@@ -92,7 +124,10 @@ def write_html(
             engine=engine,
             verdict=verdict_line(verdicts),
             lost=lost_count(verdicts),
-            columns=_COLUMNS,
+            columns=_columns(workload),
+            unread=unread_count(verdicts),
+            conclusive=conclusive(verdicts),
+            workload=workload,
             verdicts=verdicts,
             medians={field: median(verdicts, field) for _, field in _COLUMNS},
             charts=[timeline(record, verdict) for record, verdict in zip(rounds, verdicts, strict=True)],

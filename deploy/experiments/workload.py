@@ -4,6 +4,8 @@ A key is written once and never again, so that a timed-out write is simply unkno
 """
 
 import asyncio
+import contextlib
+import itertools
 import json
 import ssl
 import time
@@ -18,9 +20,10 @@ from trireme_pb.etcdserverpb import rpc_pb2, rpc_pb2_grpc
 
 PREFIX = "/trireme-experiment/"
 NAMESPACE = "default"
-ATTEMPT_S = 2.0  # a client gives up on an attempt, not on the cluster
 PAUSE_S = 0.005  # between two writes of one client: enough to find a gap, little enough to leave the cores alone
 SAMPLE_S = 0.02
+READ_S = 10.0  # for one answer, out of the time for reading back
+READ_AGAIN_S = 0.2
 AFTER_FAILURE_S = 0.02  # before the next try at what just failed
 _REFUSALS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED}
 # A broken connection must be dialled again at once: the experiment measures the cluster, not gRPC's patience.
@@ -46,46 +49,71 @@ class Tls:
 
 
 class StoreClients:
-    """One writer for each member: a member that is gone silences one writer, the cluster's silence all of them."""
+    """Writers of keys. With one for each member, a member that is gone silences one, the cluster's silence all."""
 
-    def __init__(self, endpoints: Sequence[str], tls: Tls, *, run: str) -> None:
+    def __init__(self, endpoints: Sequence[str], tls: Tls, *, run: str, attempt_s: float) -> None:
         self._channels = {each: grpc.aio.secure_channel(each, tls.credentials, options=_OPTIONS) for each in endpoints}
         self._prefix = f"{PREFIX}{run}/"
+        self._attempt_s = attempt_s
 
     async def close(self) -> None:
         """Close every connection."""
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))
 
-    async def write(self, endpoint: str, log: list[Operation], *, until: Callable[[], bool]) -> None:
-        """Put new keys through ``endpoint`` until told to stop."""
-        put = rpc_pb2_grpc.KVStub(self._channels[endpoint]).Put
-        number = 0
+    async def write(self, endpoints: Sequence[str], log: list[Operation], *, until: Callable[[], bool]) -> None:
+        """Put new keys until told to stop: through the first endpoint, and through the next one whenever it fails."""
+        turn = itertools.cycle(endpoints)
+        endpoint = next(turn)
+        name = f"store client of {endpoint}" if len(endpoints) == 1 else "store client"
 
         async def attempt(key: str) -> None:
-            await put(rpc_pb2.PutRequest(key=key.encode(), value=b"x" * 64), timeout=ATTEMPT_S)
+            put = rpc_pb2_grpc.KVStub(self._channels[endpoint]).Put
+            await put(rpc_pb2.PutRequest(key=key.encode(), value=b"x" * 64), timeout=self._attempt_s)
 
+        number = 0
         while not until():
             number += 1
-            key = f"{self._prefix}{endpoint}/{number:06d}"
-            log.append(await _observe("store", f"store client of {endpoint}", key, attempt))
+            key = f"{self._prefix}{endpoints[0]}/{number:06d}"
+            log.append(await _observe("store", name, key, attempt))
+            if log[-1].outcome is not Outcome.ACKNOWLEDGED:
+                endpoint = next(turn)
             await asyncio.sleep(PAUSE_S)
 
-    async def read_back(self, *, timeout_s: float) -> frozenset[str]:
-        """Return every key of this run that a linearizable read finds; asks members in turn until one answers."""
-        end = self._prefix[:-1] + chr(ord(self._prefix[-1]) + 1)
-        request = rpc_pb2.RangeRequest(key=self._prefix.encode(), range_end=end.encode(), keys_only=True)
-        error: BaseException | None = None
+    async def read_back(self, *, timeout_s: float) -> frozenset[str] | None:
+        """Return every key of this run that a linearizable read finds, None if no member answers one in time."""
         give_up = time.monotonic() + timeout_s
         while time.monotonic() < give_up:
-            for channel in self._channels.values():
-                try:
-                    answer = await rpc_pb2_grpc.KVStub(channel).Range(request, timeout=10)
-                except grpc.aio.AioRpcError as exc:
-                    error = exc
-                else:
-                    return frozenset(each.key.decode() for each in answer.kvs)
-            await asyncio.sleep(0.2)
-        raise TimeoutError(f"no member answered a read within {timeout_s:.0f} s") from error
+            for endpoint in self._channels:
+                found = await self._keys_at(endpoint, give_up)
+                if found is not None:
+                    return found
+            await asyncio.sleep(READ_AGAIN_S)
+        return None
+
+    async def search(self, wanted: frozenset[str], *, timeout_s: float) -> frozenset[str] | None:
+        """Return every key of this run that any member shows, None if no member answers.
+
+        All members are read again and again until all that is ``wanted`` was seen or the time is up.
+        """
+        give_up = time.monotonic() + timeout_s
+        found: frozenset[str] | None = None
+        while time.monotonic() < give_up and not (found is not None and found >= wanted):
+            answers = await asyncio.gather(*(self._keys_at(endpoint, give_up) for endpoint in self._channels))
+            if any(answer is not None for answer in answers):
+                found = (found or frozenset()).union(*filter(None, answers))
+            await asyncio.sleep(READ_AGAIN_S)
+        return found
+
+    async def _keys_at(self, endpoint: str, give_up: float) -> frozenset[str] | None:
+        """Return this run's keys as the member at ``endpoint`` shows them, None without an answer."""
+        end = self._prefix[:-1] + chr(ord(self._prefix[-1]) + 1)
+        request = rpc_pb2.RangeRequest(key=self._prefix.encode(), range_end=end.encode(), keys_only=True)
+        timeout_s = min(READ_S, max(0.0, give_up - time.monotonic()))
+        try:
+            answer = await rpc_pb2_grpc.KVStub(self._channels[endpoint]).Range(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError:
+            return None
+        return frozenset(each.key.decode() for each in answer.kvs)
 
     async def clean_up(self) -> None:
         """Remove this run's keys; a failure only leaves them behind."""
@@ -129,11 +157,11 @@ class StoreClients:
 class ApiClients:
     """Writers of ConfigMaps through the control plane's one address."""
 
-    def __init__(self, url: str, tls: Tls, *, run: str) -> None:
+    def __init__(self, url: str, tls: Tls, *, run: str, attempt_s: float) -> None:
         self._url = f"{url}/api/v1/namespaces/{NAMESPACE}/configmaps"
         self._run = run
         connector = aiohttp.TCPConnector(ssl=tls.context, limit=8)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=ATTEMPT_S))
+        self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=attempt_s))
 
     async def close(self) -> None:
         """Close every connection."""
@@ -156,21 +184,18 @@ class ApiClients:
             log.append(await _observe("api", f"API client {client}", key, attempt))
             await asyncio.sleep(PAUSE_S)
 
-    async def read_back(self, *, timeout_s: float) -> frozenset[str]:
-        """Return the names of this run's ConfigMaps."""
+    async def read_back(self, *, timeout_s: float) -> frozenset[str] | None:
+        """Return the names of this run's ConfigMaps, None if the API does not list them in time."""
         give_up = time.monotonic() + timeout_s
-        error: BaseException | None = None
-        while time.monotonic() < give_up:
-            try:
-                async with self._session.get(self._url, params=self._selector()) as answer:
+        while (left_s := give_up - time.monotonic()) > 0:
+            timeout = aiohttp.ClientTimeout(total=min(READ_S, left_s))
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                async with self._session.get(self._url, params=self._selector(), timeout=timeout) as answer:
                     if answer.status == 200:
                         items = json.loads(await answer.read())["items"]
                         return frozenset(each["metadata"]["name"] for each in items)
-                    error = _Refused(answer.status, await answer.text())
-            except (aiohttp.ClientError, TimeoutError) as exc:
-                error = exc
-            await asyncio.sleep(0.2)
-        raise TimeoutError(f"the API did not answer a list within {timeout_s:.0f} s") from error
+            await asyncio.sleep(READ_AGAIN_S)
+        return None
 
     async def clean_up(self) -> None:
         """Remove this run's ConfigMaps; a failure only leaves them behind."""

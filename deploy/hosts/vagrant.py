@@ -1,7 +1,8 @@
 """Hosts that are VMs made by Vagrant (or, with its docker provider, containers that look like VMs).
 
 ``vagrant`` makes, starts and stops them; everything inside goes straight over SSH to the host's fixed address,
-because a ``vagrant`` command takes seconds. There is no entry host: a balancer runs beside every master, and
+because a ``vagrant`` command takes seconds; and where Vagrant's docker provider cannot do what a lab needs (a power
+cut, freezing), the engine does it. There is no entry host: a balancer runs beside every master, and
 keepalived holds the one address of the control plane on one of them. A separate VM would cost a machine's memory and
 be a single point of failure, which on VMs, unlike on one container engine, there is no need for.
 """
@@ -17,9 +18,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from deploy import image, shell, state
-from deploy.errors import CommandFailed, HostFailed
+from deploy.errors import CommandFailed, HostFailed, UsageError
 from deploy.hosts.base import HostState, Result
-from deploy.lab import FIRST_ADDRESS, Host, Lab, plan_hosts
+from deploy.lab import FIRST_ADDRESS, Host, Lab, plan_hosts, resize
 from deploy.steps.bring_up import write_files
 
 BUNDLE = "bundle.tar"  # everything that is the same on all hosts: scripts, code, wheels
@@ -37,6 +38,7 @@ STATES: dict[str, HostState] = {
 
 def prepare(name: str, *, masters: int, nodes: int, subnet: str, engine: str, folder: Path) -> Lab:
     """Write all that the Vagrantfile uploads; what is there already and right stays as it is."""
+    _check_unchanged(name, masters=masters, nodes=nodes, subnet=subnet, engine=engine, folder=folder.resolve())
     lab = Lab(
         name=name,
         driver="vagrant",
@@ -54,6 +56,28 @@ def prepare(name: str, *, masters: int, nodes: int, subnet: str, engine: str, fo
         archive = _tar(dict(_host_files(lab, host)))
         state.write(state.lab_folder(name) / "hosts" / f"{host.name}.tar", archive, mode=0o600)
     return lab
+
+
+def _check_unchanged(name: str, *, masters: int, nodes: int, subnet: str, engine: str, folder: Path) -> None:
+    """Raise UsageError if the name is another lab's, or if hosts exist that were made for another plan."""
+    known = state.find(name)
+    if known is None:
+        return
+    if known.driver != "vagrant" or known.folder != str(folder):
+        where = "containers" if known.driver != "vagrant" else known.folder
+        hint = "choose another name, for example: TRIREME_NAME=vms vagrant up"
+        raise UsageError(f"lab '{name}' exists already ({where})", hint=hint)
+    if not any(_notes(folder).glob("machines/*/*/id")):
+        return
+    if subnet != known.subnet:
+        hint = f"repeat with TRIREME_SUBNET={known.subnet}, or destroy it first: vagrant destroy -f"
+        raise UsageError(f"lab '{name}' lives on {known.subnet} and cannot move to {subnet}", hint=hint)
+    resize(known, masters=masters, nodes=nodes, engine=engine)
+
+
+def _notes(folder: Path) -> Path:
+    """Return where Vagrant keeps what it knows of the machines of the Vagrantfile in ``folder``."""
+    return folder / os.environ.get("VAGRANT_DOTFILE_PATH", ".vagrant")
 
 
 def render_bundle() -> bytes:
@@ -114,7 +138,11 @@ class VagrantHosts:
     def states(self) -> Mapping[str, HostState]:
         """Return the state of every host of the lab: name -> state."""
         found = parse_status(self._vagrant("status", "--machine-readable"))
-        return {host.name: found.get(host.name, "absent") for host in self._lab.hosts}
+        # A frozen container runs, for Vagrant.
+        frozen = {host.name for host in self._lab.hosts if _status(self._container(host)) == "paused"}
+        return {
+            host.name: "paused" if host.name in frozen else found.get(host.name, "absent") for host in self._lab.hosts
+        }
 
     def start(self, host: Host) -> None:
         """Start a stopped host; no harm if it runs."""
@@ -126,15 +154,24 @@ class VagrantHosts:
 
     def kill(self, host: Host) -> None:
         """End every process of the host at once, as a power cut would."""
-        self._vagrant("halt", "--force", host.name)
+        if container := self._container(host):
+            _signal(container, "kill", only={"running", "paused"})
+        else:
+            self._vagrant("halt", "--force", host.name)
 
     def pause(self, host: Host) -> None:
         """Freeze the host: connections stay open, nothing answers."""
-        self._vagrant("suspend", host.name)
+        if container := self._container(host):
+            _signal(container, "pause", only={"running"})
+        else:
+            self._vagrant("suspend", host.name)
 
     def resume(self, host: Host) -> None:
         """Let a paused host go on."""
-        self._vagrant("resume", host.name)
+        if container := self._container(host):
+            _signal(container, "unpause", only={"paused"})
+        else:
+            self._vagrant("resume", host.name)
 
     def execute(self, host: Host, argv: Sequence[str]) -> Result:
         """Run ``argv`` on the host as root, without input."""
@@ -163,8 +200,13 @@ class VagrantHosts:
 
     def _key(self, host: Host) -> Path:
         """Return the key that Vagrant made for the host, or ours where the image knows only that."""
-        own = sorted(self._folder.glob(f".vagrant/machines/{host.name}/*/private_key"))
+        own = sorted(_notes(self._folder).glob(f"machines/{host.name}/*/private_key"))
         return own[0] if own else state.lab_folder(self._lab.name) / SSH_KEY
+
+    def _container(self, host: Host) -> str:
+        """Return the container that the docker provider made for the host; empty if another provider made it."""
+        path = _notes(self._folder) / "machines" / host.name / "docker" / "id"
+        return path.read_text().strip() if path.exists() else ""
 
     def _vagrant(self, *arguments: str) -> str:
         env = os.environ | {
@@ -173,8 +215,24 @@ class VagrantHosts:
             "TRIREME_MASTERS": str(len(self._lab.masters)),
             "TRIREME_NODES": str(len(self._lab.nodes)),
             "TRIREME_SUBNET": self._lab.subnet,
+            "TRIREME_ENGINE": self._lab.engine,
         }
         return shell.run(["vagrant", *arguments], env=env, timeout_s=VAGRANT_TIMEOUT_S)
+
+
+def _status(container: str) -> str:
+    """Return what the engine calls the container's state; empty if there is none."""
+    if not container:
+        return ""
+    try:
+        return shell.run(["docker", "container", "inspect", "--format", "{{.State.Status}}", container]).strip()
+    except CommandFailed:
+        return ""
+
+
+def _signal(container: str, verb: str, *, only: set[str]) -> None:
+    if _status(container) in only:
+        shell.run(["docker", verb, container])
 
 
 SSH_FAILED = 255  # ssh's own status; commands hardly ever end with it

@@ -35,7 +35,7 @@ def bring_up(choices: Choices, *, ask: Ask, keep: bool, wait: bool, renew: bool 
     lab = choices.new_lab(containers.free_subnet(client)) if known is None else choices.change(known)
     log = state.log_file(f"up-{choices.name}")
     try:
-        lab = BringUp(lab, client, progress).run(wait=wait, renew=renew)
+        lab = BringUp(lab, client, progress, ask).run(wait=wait, renew=renew)
     except BaseException as exc:
         _after_failure(client, choices.name, log, exc, keep=keep)
         raise
@@ -65,6 +65,7 @@ class BringUp:
     lab: Lab
     client: docker.DockerClient
     progress: Progress
+    ask: Ask
 
     def run(self, *, wait: bool, renew: bool) -> Lab:
         """Bring the lab up and return it as it was saved; with ``wait``, once every node is Ready.
@@ -72,7 +73,7 @@ class BringUp:
         renew: hosts made from an older image are replaced; their data stays.
         """
         with self.progress.step("Host image"):
-            tag = image.ensure(self.client, self.progress.note)
+            tag = image.ensure(self.client, self.ask, self.progress.note)
         with self.progress.step("Network"):
             lab = self._network(self.lab)
         with self.progress.step("Certificates and configuration"):

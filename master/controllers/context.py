@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from api.kinds.table import TABLE, Table
 from client.clock import Clock
 from client.events import EventRecorder
 from client.informer import SharedInformers
@@ -32,3 +33,4 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     rng: random.Random
     recorder: Callable[[str], EventRecorder]
+    table: Table = TABLE  # the kinds that are served; custom ones come and go

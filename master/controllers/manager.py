@@ -12,11 +12,13 @@ from typing import Protocol
 
 import msgspec
 
+from api.kinds.table import TABLE, Table
 from client.clock import Clock, SystemClock
 from client.events import EventRecorder
 from client.informer import SharedInformers
 from client.resources import Resources
 from master.controllers.context import Context, ControllerConfig
+from master.controllers.definitions import DefinitionController
 from master.controllers.deployment import DeploymentController
 from master.controllers.endpoints import EndpointsController
 from master.controllers.endpointslices import EndpointSliceController
@@ -56,6 +58,7 @@ ROWS: Sequence[Row] = (
     Row("namespace", NamespaceController),
     Row("serviceaccount", FurnishingController),
     Row("garbagecollector", GarbageCollector),
+    Row("definitions", DefinitionController),
     Row("podgc", PodGcController),
     Row("scheduler", Scheduler),
 )
@@ -72,6 +75,7 @@ class ControllerManager:
         *,
         rows: Sequence[Row] = ROWS,
         rng: random.Random | None = None,
+        table: Table = TABLE,
     ) -> None:
         self._clock = clock or SystemClock()
         self._resources = resources
@@ -84,6 +88,7 @@ class ControllerManager:
             clock=self._clock,
             rng=rng or random.Random(),  # noqa: S311 - spreads ties, protects nothing
             recorder=self._recorder,
+            table=table,
         )
         self._runnables = {row.name: row.make(context) for row in rows}
 

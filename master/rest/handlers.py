@@ -244,7 +244,7 @@ class Handlers:
         document = http.parse_document(body, http.media_type(call.request), duplicates)
         http.check_depth(document)
         if duplicates and options.field_validation == "Strict":
-            raise strict_fault(call.target.kind, duplicates)
+            raise strict_fault(call.target.kind.kind, call.target.kind.version, duplicates)
         return fit_to_url(document, call.target), duplicates or []
 
     async def _delete_options(self, call: Call) -> DeleteOptions:
@@ -362,7 +362,7 @@ def _list_metadata(page: Page) -> dict[str, Any]:
 
 def _list_body(kind: Kind, page: Page) -> bytes:
     """Return the list as stored bytes joined, without decoding one of them."""
-    head = {"kind": f"{kind.kind}List", "apiVersion": kind.group_version, "metadata": _list_metadata(page)}
+    head = {"kind": kind.list_kind, "apiVersion": kind.group_version, "metadata": _list_metadata(page)}
     return http.encode_json(head)[:-1] + b',"items":[' + b",".join([each.json for each in page.items]) + b"]}"
 
 

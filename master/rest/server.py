@@ -150,13 +150,21 @@ class RestServer:
             group, resource = found.kind.group, found.kind.plural
         await self._authorizer.authorize(user, verb, group, resource, found.subresource, found.namespace, found.name)
         if isinstance(found, routes.Unserved):
-            raise routes.unknown_path()
+            found = await self._late(request)
         query = request.rel_url.query
         todo = routes.pick_verb(found, request.method, watch=read_bool(query, "watch"))
         call = Call(request, user, found, query, common)
         if todo == "connect":
             return await self._connected.serve(call)
         return await self._handlers.serve(todo, call)
+
+    async def _late(self, request: web.BaseRequest) -> routes.Target:
+        """Return what a path names that named nothing at first: a kind that was defined through another master."""
+        await self._registry.catch_up()
+        found = routes.parse_path(self._registry.table, unquote(request.rel_url.raw_path))
+        if not isinstance(found, routes.Target):
+            raise routes.unknown_path()
+        return found
 
 
 def _name(request: web.BaseRequest, found: routes.Target | routes.Unserved) -> tuple[str, str]:

@@ -96,7 +96,7 @@ def intent(state: dict[str, Any]) -> dict[str, Any]:
 
 def paths_of(made: dict[str, Any]) -> dict[str, Any]:
     """Return the paths that a real document holds, without those that every ReplicaSet has."""
-    difference = fieldsets.compare(EMPTY, made, REPLICA_SET.model)
+    difference = fieldsets.compare(EMPTY, made, fieldsets.root_shape(REPLICA_SET))
     owned = fieldsets.owned_part(difference.changed)
     found = {}
     for path in fieldsets.members(owned):

@@ -6,8 +6,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from deploy.experiments import history, report
+from deploy.experiments.cli import INCONCLUSIVE, LOST, _exit_status
 from deploy.experiments.history import Mark, Operation, Outcome, Round, Sample
-from deploy.experiments.scenario import SCENARIOS
+from deploy.experiments.scenario import SCENARIOS, WORKLOADS, Target, writers
 
 
 def _op(done_s, *, outcome=Outcome.ACKNOWLEDGED, target="store", key="", client="c"):
@@ -18,8 +19,9 @@ def _sample(at_s, member, leader, term=1):
     return Sample(at_s, member, leader, term, 0, 0)
 
 
-def _round(operations, samples=(), found=frozenset(), redundant_s=None):
-    return Round(1, "m1", 10.0, 15.0, tuple(operations), tuple(samples), (Mark(10.0, "kill m1"),), found, redundant_s)
+def _round(operations, samples=(), found=frozenset(), redundant_s=None, **more):
+    marks = (Mark(10.0, "kill m1"),)
+    return Round(1, "m1", 10.0, 15.0, tuple(operations), tuple(samples), marks, found, redundant_s, **more)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,9 @@ def test_the_page_shows_every_round_and_needs_no_network(tmp_path):
     record = _round(operations, found=frozenset(each.key for each in operations))
     verdict = history.judge(record)
     page = tmp_path / "report.html"
-    report.write_html(page, SCENARIOS["leader-kill"], [record], [verdict], lab="<lab>", engine="native")
+    report.write_html(
+        page, SCENARIOS["leader-kill"], [record], [verdict], lab="<lab>", engine="native", workload=WORKLOADS["native"]
+    )
     text = page.read_text()
     assert "no write lost" in text
     assert "&lt;lab&gt;" in text
@@ -83,3 +87,41 @@ def test_the_page_shows_every_round_and_needs_no_network(tmp_path):
     assert [lane["name"] for lane in chart["lanes"]] == ["c0", "c1"]
     assert len(chart["lanes"][1]["failed"]) == 1
     assert chart["gap"]["seconds"] == pytest.approx(verdict.store_gap_s)
+
+
+def test_what_nobody_could_read_back_is_neither_there_nor_lost():
+    operations = [_op(9.9, key="a"), _op(10.1, key="b", target="api"), _op(10.2, key="c", target="api")]
+    verdict = history.judge(_round(operations, found=frozenset({"a"}), unread=("api",)))
+    assert (verdict.lost, verdict.unread) == ((), 2)
+    line = report.verdict_line([verdict])
+    assert line.startswith("NOT KNOWN: none of the 1 acknowledged writes that could be read back is lost")
+    assert "2 acknowledged writes could not be read back" in line
+
+
+def test_a_round_without_a_leader_to_strike_says_so():
+    verdict = history.judge(_round([], problem="no leader was agreed on within 60 s"))
+    assert report.verdict_line([verdict]) == (
+        "nothing was acknowledged, so nothing could be lost; round 1: no leader was agreed on within 60 s"
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "more", "status"),
+    [
+        ({"a", "b"}, {}, 0),
+        ({"a"}, {}, LOST),
+        ({"a"}, {"unread": ("api",)}, INCONCLUSIVE),
+        ({"b"}, {"unread": ("api",)}, LOST),  # what is known to be lost outweighs what is not known
+        ({"a", "b"}, {"problem": "no leader"}, INCONCLUSIVE),
+    ],
+)
+def test_the_exit_status_tells_whether_a_write_was_lost(found, more, status):
+    operations = [_op(9.9, key="a"), _op(10.1, key="b", target="api")]
+    assert _exit_status([history.judge(_round(operations, found=frozenset(found), **more))]) == status
+
+
+def test_a_store_that_stalls_gets_one_writer_that_starts_at_the_leader():
+    members = {"10.0.0.1:1": "m1", "10.0.0.2:1": "m2", "10.0.0.3:1": "m3"}
+    everyone = writers(Target(members, "", WORKLOADS["native"]), "m2")
+    assert sorted(everyone) == [(endpoint,) for endpoint in members]
+    assert writers(Target(members, "", WORKLOADS["raftos"]), "m2") == [("10.0.0.2:1", "10.0.0.1:1", "10.0.0.3:1")]

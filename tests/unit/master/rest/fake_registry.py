@@ -50,6 +50,9 @@ class FakeRegistry:
         if self.refusal is not None:
             raise self.refusal
 
+    async def catch_up(self) -> None:
+        pass
+
     def problems(self) -> Mapping[str, str]:
         return self.trouble
 
