@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 # A client that does not take what was written within this time is cut: it can ask again, we cannot buffer for it.
 SLOW_CLIENT_S = 30.0
+_SMALL_BACKLOG = 16 * 1024  # bytes; well below where a connection makes its writers wait
 
 
 class _Lines:
@@ -40,7 +41,9 @@ class _Lines:
             return _line(event.type.value, encode_json(table))
         if self._form.transform:
             return _line(event.type.value, encode_json(partial_metadata(event.stored.obj, self._form.version)))
-        return _line(event.type.value, event.stored.json)
+        if not event.line:
+            event.line = _line(event.type.value, event.stored.json)
+        return event.line
 
     def _bookmark(self, event: Event) -> dict[str, Any]:
         if self._printer is not None:
@@ -119,6 +122,9 @@ async def stream_events(
 
 async def send_or_cut(request: web.BaseRequest, response: web.StreamResponse, data: bytes) -> bool:
     """Write ``data``; return False if the client did not take it in time, and has been cut off."""
+    if request.transport is not None and request.transport.get_write_buffer_size() < _SMALL_BACKLOG:
+        await response.write(data)  # waits for nobody: a timer would cost more than the write
+        return True
     try:
         async with asyncio.timeout(SLOW_CLIENT_S):
             await response.write(data)
