@@ -5,6 +5,7 @@ route into the pod network. Source: kubernetes.io, "Access Services Running on C
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -58,8 +59,10 @@ class AgentPipe:
         call: Any = stub.PortForward()
         meta = pod.metadata
         start = node_pb2.PortForwardStart(namespace=meta.namespace, pod=meta.name, port=port)
-        await call.write(node_pb2.PortForwardData(start=start))
-        return cls(call, pod.spec.node_name)
+        pipe = cls(call, pod.spec.node_name)
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await call.write(node_pb2.PortForwardData(start=start))
+        return pipe
 
     async def read(self) -> bytes:
         """Return the next bytes; raises ApiError if the agent could not connect."""
@@ -76,7 +79,8 @@ class AgentPipe:
     async def write(self, data: bytes) -> None:
         """Send; a call that has ended says so when it is read."""
         if not self._call.done():
-            await self._call.write(node_pb2.PortForwardData(data=data))
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await self._call.write(node_pb2.PortForwardData(data=data))
 
     def close(self) -> None:
         """Hang up."""
