@@ -205,9 +205,9 @@ def _slice(obj: EndpointSlice) -> list[Fault]:
     names: set[str] = set()
     for index, port in enumerate(obj.ports):
         at = f"ports[{index}]"
-        if port.name in names:
+        if (port.name or "") in names:
             faults.append(duplicate(f"{at}.name", port.name))
-        names.add(port.name)
+        names.add(port.name or "")
         if port.name and (why := label_faults(port.name)):
             faults.append(wrong(f"{at}.name", port.name, why))
         faults += one_of(port.protocol, _PROTOCOLS, f"{at}.protocol")
