@@ -52,6 +52,11 @@ class MemoryEngine:
         self._running()
         return self._index
 
+    @property
+    def term(self) -> Term:
+        """Return the only term there is."""
+        return _TERM
+
     async def step_aside(self) -> None:
         """Do nothing: there is nobody else."""
 

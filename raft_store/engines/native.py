@@ -7,7 +7,7 @@ import os
 import random
 import secrets
 import signal
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -33,7 +33,7 @@ from raft_store.joining import founder, joiner
 from raft_store.peers import Peers
 from raft_store.raft.core import Core, CoreConfig, Role
 from raft_store.raft.membership import Step, alone, encode, founded
-from raft_store.raft.messages import HardState, Save
+from raft_store.raft.messages import HardState, Save, SnapshotMark
 from raft_store.raft.replica import Replica
 from raft_store.regrouping import Regrouping
 from raft_store.tls import TlsFiles
@@ -58,6 +58,7 @@ class NativeConfig(msgspec.Struct, frozen=True, kw_only=True):
     joins: bool = False  # ``members`` is whom to ask for the group; False: ``members`` found a new one
     force_new_cluster: bool = False  # give up all other members for lost, for ever; our data is the group's
     tls: TlsFiles | None = None  # None: plain text
+    disk_orders: Path | None = None  # for tests: a file that tells the disk to be slow or to fail (``disk.faults``)
     tick_ms: int = 20
     heartbeat_ticks: int = 3
     election_ticks: int = 13  # a follower waits this long, and up to twice as long, before it campaigns
@@ -91,6 +92,24 @@ def end_process(exc: Exception) -> None:
     """Ask this process to end as if by SIGTERM: its disk or its state cannot be trusted any more."""
     del exc  # logged where it was found
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def _restore(machine: StateMachine, storage: Storage, mark: SnapshotMark) -> None:
+    """Restore a snapshot while there is nothing else to do yet but to listen to signals."""
+    restoration = machine.begin_restore()
+    for chunk in storage.read_snapshot(mark):
+        restoration.feed(chunk)
+        await asyncio.sleep(0)
+    restoration.finish()
+
+
+def _open_directory(config: NativeConfig) -> OsDirectory:
+    if config.disk_orders is None:
+        return OsDirectory(config.data_dir)
+    # Only robustness runs load it.
+    from raft_store.disk.faults import FaultyDirectory  # noqa: PLC0415
+
+    return FaultyDirectory(config.data_dir, config.disk_orders)
 
 
 class NativeEngine:
@@ -136,14 +155,14 @@ class NativeEngine:
         """Recover and join; raises DiskError (DirectoryInUse, CorruptLog), ListenFailed."""
         config = self._config
         try:
-            directory = self._directory = await asyncio.to_thread(OsDirectory, config.data_dir)
+            directory = self._directory = await asyncio.to_thread(_open_directory, config)
             storage = self._storage = Storage(directory)
             identity = self._identity = await self._identify(directory)
             past = await asyncio.to_thread(storage.recover, founded(self._founders(identity)))
             if config.force_new_cluster:
                 past = await asyncio.to_thread(_give_up_others, storage, past, identity.member)
             if past.snapshot is not None:
-                machine.restore(past.snapshot.data)
+                await _restore(machine, storage, past.snapshot)
             core = Core(
                 CoreConfig(
                     member=identity.member,
@@ -177,7 +196,8 @@ class NativeEngine:
                 tls=config.tls,
                 group=self._regrouping,
                 receive=self._driver.receive,
-                load_snapshot=self._driver.load_snapshot,
+                send_snapshot=self._driver.send_snapshot,
+                receive_snapshot=self._driver.receive_snapshot,
                 snapshot_failed=self._driver.snapshot_failed,
             )
             self._regrouping.use(self._peers)
@@ -204,13 +224,13 @@ class NativeEngine:
         if self._driver is not None:
             await self._hand_over(self._driver)
 
-    async def propose(self, data: bytes, *, timeout_s: float) -> object:
+    def propose(self, data: bytes, *, timeout_s: float) -> Coroutine[None, None, object]:
         """See ``Engine.propose``; raises EngineError too if too many proposals are waiting (surely not made)."""
-        return await self._running().propose(data, timeout_s=timeout_s)
+        return self._running().propose(data, timeout_s=timeout_s)
 
-    async def read_barrier(self, *, timeout_s: float) -> Index:
+    def read_barrier(self, *, timeout_s: float) -> Coroutine[None, None, Index]:
         """See ``Engine.read_barrier``."""
-        return await self._running().read_barrier(timeout_s=timeout_s)
+        return self._running().read_barrier(timeout_s=timeout_s)
 
     def members(self) -> Sequence[MemberRecord]:
         """See ``Engine.members``."""
@@ -229,6 +249,11 @@ class NativeEngine:
     async def transfer_leadership(self, to: MemberId, *, timeout_s: float) -> None:
         """See ``Engine.transfer_leadership``."""
         await self._running().transfer_leadership(to, timeout_s=timeout_s)
+
+    @property
+    def term(self) -> Term:
+        """See ``Engine.term``."""
+        return self._replica.core.term if self._replica is not None else Term(0)
 
     def status(self) -> MemberStatus:
         """See ``Engine.status``."""

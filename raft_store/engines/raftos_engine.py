@@ -197,6 +197,11 @@ class RaftosEngine:
         except TimeoutError as exc:
             raise ProposalTimedOut("raftos did not tell or apply its commits in time") from exc
 
+    @property
+    def term(self) -> Term:
+        """See ``Engine.term``."""
+        return self.status().term
+
     async def step_aside(self) -> None:
         """Do nothing: the library cannot hand over."""
 

@@ -1,7 +1,7 @@
 """The fast guest: what is replicated is a list of unique values, so that nearly all the time goes into Raft itself."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -38,13 +38,30 @@ class Values:
         self.values.extend(entry.data for entry in entries if entry.data)
         return [entry.index for entry in entries]
 
-    def snapshot(self) -> bytes:
-        """Return all values."""
-        return msgspec.msgpack.encode(self.values)
+    def snapshot(self) -> Iterator[bytes]:
+        """Return all values, a few a chunk."""
+        values = tuple(self.values)
+        return (msgspec.msgpack.encode(values[start : start + 10]) for start in range(0, max(1, len(values)), 10))
 
-    def restore(self, snapshot: bytes) -> None:
-        """Take over all values."""
-        self.values = msgspec.msgpack.decode(snapshot, type=list[bytes])
+    def begin_restore(self) -> "Restoring":
+        """Begin to take over all values."""
+        return Restoring(self)
+
+
+class Restoring:
+    """Values on their way from a snapshot into a machine."""
+
+    def __init__(self, machine: Values) -> None:
+        self._machine = machine
+        self._values: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> None:
+        """See ``Restoration``."""
+        self._values += msgspec.msgpack.decode(chunk, type=list[bytes])
+
+    def finish(self) -> None:
+        """See ``Restoration``."""
+        self._machine.values = self._values
 
 
 class _Reader(msgspec.Struct, frozen=True, eq=False):

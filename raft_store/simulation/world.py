@@ -100,9 +100,11 @@ class World:
         return [host for host in self.up() if host.id in self.judge.configuration.members]
 
     def _overstays(self, host: Host) -> bool:
-        """Whether a member runs that was removed, and that had ever been told of the group."""
-        removed = host.up and host.id in self.judge.configuration.removed
-        return removed and bool(host.replica.core.configuration.members)
+        """Whether a member runs that was removed, although it knows somebody who could tell it so."""
+        now = self.judge.configuration
+        if not host.up or host.id not in now.removed:
+            return False
+        return not host.replica.core.configuration.electorate.isdisjoint(now.members)
 
     def failed(self, host: Host) -> None:
         """A member's disk failed: it ends, and is started again."""

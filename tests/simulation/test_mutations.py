@@ -207,9 +207,16 @@ def restarted_origin_counts_anew_under_its_old_name(patch):
 @mutation("raft")
 def snapshot_is_trusted_to_be_on_disk_at_once(patch):
     """A member answers for a snapshot before the disk has it, and forgets to put it there."""
-    from raft_store.disk import storage
+    from raft_store.disk.storage import Storage
 
-    patch.setattr(storage, "save_snapshot", lambda directory, snapshot: None)
+    patch.setattr(Storage, "write", lambda self, save: self._wal.write(save))
+
+
+@mutation("raft")
+def snapshot_takes_its_place_before_it_is_synced(patch):
+    from raft_store.disk.snapshot import GrowingSnapshot
+
+    patch.setattr(GrowingSnapshot, "finish", lambda self, name: self._directory.rename(self._name, name))
 
 
 @mutation("raft")
@@ -251,18 +258,15 @@ def many_voters_change_in_one_step(patch):
 
 @mutation("raft")
 def a_snapshot_forgets_the_group(patch):
-    from raft_store.disk import snapshot
+    from raft_store.disk.snapshot import Framer
     from raft_store.raft.membership import NO_MEMBERS
 
-    original = snapshot.load_snapshot
-
-    def load(directory):
-        loaded = original(directory)
-        if loaded is None:
-            return None
-        return msgspec.structs.replace(loaded, mark=msgspec.structs.replace(loaded.mark, configuration=NO_MEMBERS))
-
-    patch.setattr(storage, "load_snapshot", load)
+    original = Framer.head
+    patch.setattr(
+        Framer,
+        "head",
+        lambda self, mark, **about: original(self, msgspec.structs.replace(mark, configuration=NO_MEMBERS), **about),
+    )
 
 
 @mutation("storm")

@@ -27,10 +27,16 @@ class Values:
         return [(entry.index, entry.data) for entry in entries]
 
     def snapshot(self):
-        return b" ".join(self.values)
+        return iter([b" ".join(self.values)])
 
-    def restore(self, snapshot):
-        self.values = snapshot.split()
+    def begin_restore(self):
+        return self
+
+    def feed(self, chunk):
+        self.values = chunk.split()
+
+    def finish(self):
+        pass
 
 
 def free_ports(count):
