@@ -42,25 +42,32 @@ LIVES = ("prepare", "first_life", "newcomer")
 
 
 class Stalls:
-    """How late the loop comes back to somebody who sleeps a millisecond."""
+    """How late the loop comes back to somebody who sleeps a millisecond, and for how much of that it worked itself.
+
+    On a loaded machine most of the lateness is other processes' turn: what the loop's thread worked meanwhile is ours.
+    """
 
     def __init__(self) -> None:
-        self.latest: list[float] = []
+        self._late: list[float] = []
+        self._busy: list[float] = []
 
     async def watch(self) -> None:
         while True:
-            began = time.perf_counter()
+            began, worked = time.perf_counter(), time.thread_time()
             await asyncio.sleep(TICK_S)
-            self.latest.append(time.perf_counter() - began - TICK_S)
+            self._late.append(time.perf_counter() - began - TICK_S)
+            self._busy.append(time.thread_time() - worked)
 
     def take(self) -> dict[str, float]:
-        lates, self.latest = sorted(self.latest), []
-        if not lates:
+        late, self._late = sorted(self._late), []
+        busy, self._busy = sorted(self._busy), []
+        if not late:
             return {}
         return {
-            "longest_stall_ms": round(lates[-1] * 1e3, 1),
-            "p999_ms": round(lates[len(lates) * 999 // 1000] * 1e3, 1),
-            "p50_ms": round(lates[len(lates) // 2] * 1e3, 2),
+            "longest_stall_ms": round(late[-1] * 1e3, 1),
+            "of_own_work_ms": round(busy[-1] * 1e3, 1),
+            "p99_ms": round(late[len(late) * 99 // 100] * 1e3, 1),
+            "p50_ms": round(late[len(late) // 2] * 1e3, 2),
         }
 
 
