@@ -10,6 +10,7 @@ stall is what the rest of the group feels. Figures drift with the machine's load
 import argparse
 import asyncio
 import contextlib
+import gc
 import resource
 import socket
 import subprocess
@@ -140,7 +141,7 @@ async def until(folder: Path, *, growing: bool) -> None:
 
 
 async def first_life(arguments: argparse.Namespace, folder: Path) -> None:
-    stalls, before, began = Stalls(), rss_mb(), time.perf_counter()
+    stalls, before, began, worked = Stalls(), rss_mb(), time.perf_counter(), time.process_time()
     where = config(1, arguments.ports[:1], folder, snapshot_entries=arguments.entries)
     async with running(where) as (engine, machine):
         opened = time.perf_counter() - began
@@ -150,10 +151,13 @@ async def first_life(arguments: argparse.Namespace, folder: Path) -> None:
             "started from disk",
             opened_s=round(opened, 2),
             serves_after_s=round(took, 2),
+            cpu_s=round(time.process_time() - worked, 2),
             keys=len(machine.store.index),
             rss_mb=rss_mb(),
             empty_rss_mb=before,
         )
+        gc.collect()
+        gc.freeze()  # as the program does
         watcher = asyncio.create_task(stalls.watch())
         writers = [asyncio.create_task(write_steadily(engine, arguments.bytes)) for _ in range(8)]
         await asyncio.sleep(2)
