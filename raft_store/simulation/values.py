@@ -10,7 +10,7 @@ from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Work
 from raft_store.simulation.host import Host
 from raft_store.simulation.invariants import Ledger, demand
-from raft_store.simulation.plan import Action, Mix, Plan, chance, draw_trouble, draw_weather
+from raft_store.simulation.plan import Action, Mix, Plan, Settings, Weather, chance, draw_trouble, draw_weather
 from raft_store.simulation.world import World
 
 
@@ -217,4 +217,16 @@ def draw(seed: int, *, mix: Mix | None = None, proposals: int = 150, reads: int 
         duration_ms=duration_ms,
         weather=weather,
         actions=tuple(actions),
+    )
+
+
+_STORM = Mix(every_ms=150, crash=1, fail_sync=0, rot=0, pause=0, partition=1, heal=0.3, transfer=0, aimed=0.8)
+
+
+def draw_storm(seed: int) -> Plan:
+    """Return a plan in which leaders fall like flies and an append carries one entry: old entries stay undecided."""
+    return msgspec.structs.replace(
+        draw(seed, mix=_STORM, proposals=200, reads=0),
+        settings=Settings(max_append_bytes=1),
+        weather=Weather(drop=0.05, repeat=0, straggle=0.1, slow_sync=0.1),
     )
