@@ -132,7 +132,7 @@ FAULTS: tuple[Fault, ...] = (
     ring,
     replace,
 )
-WITHOUT_WIRES: tuple[Fault, ...] = (kill, pause, compact)  # for an engine with transport and disk of its own
+WITHOUT_WIRES: tuple[Fault, ...] = (kill, pause, kill_all, compact)  # for an engine with transport and disk of its own
 
 
 async def torment(
