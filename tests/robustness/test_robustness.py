@@ -57,7 +57,7 @@ async def test_wires_are_cut_one_way(tmp_path):
         for other in members.members:
             members.wires.cut.add((leader, other))
         async with asyncio.timeout(20):
-            while await members.leader() in (leader, None):
+            while await members.leader() in (leader, None):  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.05)
         members.mend()
         await members.ready()

@@ -20,7 +20,8 @@ td:last-child, th:last-child { text-align: left; } .bad { color: #b00020; } code
 unique, atomic, without gap, resumed, with true bookmarks and previous values; leases neither early nor for ever;
 members alike in the end.</p>
 <table><tr><th>round<th>acknowledged<th>of them writes<th>unknown<th>events<th>faults injected</tr>
-{% for each in rounds %}<tr><td>{{ each.number }}<td>{{ each.judgement.acknowledged }}<td>{{ each.judgement.written }}<td>{{ each.judgement.unknown }}
+{% for each in rounds %}<tr><td>{{ each.number }}<td>{{ each.judgement.acknowledged }}
+<td>{{ each.judgement.written }}<td>{{ each.judgement.unknown }}
 <td>{{ each.judgement.events }}
 <td>{{ each.marks | rejectattr("what", "equalto", "mended") | map(attribute="what") | join(", ") }}</tr>
 {% endfor %}</table>
