@@ -11,6 +11,7 @@ from api.kinds import (
     apps,
     autoscaling,
     batch,
+    certificates,
     core,
     discovery,
     events,
@@ -18,6 +19,7 @@ from api.kinds import (
     pods,
     policy,
     rbac,
+    runtime,
     storage,
     volumes,
 )
@@ -380,6 +382,18 @@ def created_at(obj: Resource, now: float) -> Cells:
     return [obj.metadata.name, obj.metadata.creation_timestamp]
 
 
+def signing_request(request: certificates.CertificateSigningRequest, now: float) -> Cells:
+    """Return the cells of a certificate signing request."""
+    spec, types = request.spec, {each.type for each in request.status.conditions}
+    state = "Denied" if "Denied" in types else "Approved" if "Approved" in types else "Pending"
+    if "Failed" in types:
+        state += ",Failed"
+    if request.status.certificate:
+        state += ",Issued"
+    duration = human(spec.expiration_seconds) if spec.expiration_seconds is not None else NONE
+    return [request.metadata.name, _age(request, now), spec.signer_name, spec.username, duration, state]
+
+
 def resource_quota(obj: core.ResourceQuota, now: float) -> Cells:
     """Return the cells of a resource quota."""
     request: list[str] = []
@@ -488,6 +502,53 @@ def storage_class(obj: storage.StorageClass, now: float) -> Cells:
         str(bool(obj.allow_volume_expansion)).lower(),
         _age(obj, now),
     ]
+
+
+def component_status(obj: core.ComponentStatus, now: float) -> Cells:  # noqa: ARG001 - one signature for all kinds
+    """Return the cells of a component status."""
+    healthy = next((each for each in obj.conditions if each.type == "Healthy"), None)
+    if healthy is None:
+        return [obj.metadata.name, "Unknown", "", ""]
+    status = "Healthy" if healthy.status == "True" else "Unhealthy"
+    return [obj.metadata.name, status, healthy.message, healthy.error]
+
+
+def volume_attachment(obj: storage.VolumeAttachment, now: float) -> Cells:
+    """Return the cells of a volume attachment."""
+    spec = obj.spec
+    volume = spec.source.persistent_volume_name
+    attached = bool(obj.status.attached) if obj.status else False
+    return [obj.metadata.name, spec.attacher, volume, spec.node_name, str(attached).lower(), _age(obj, now)]
+
+
+def csi_driver(obj: storage.CSIDriver, now: float) -> Cells:
+    """Return the cells of a CSI driver."""
+    spec = obj.spec
+    return [
+        obj.metadata.name,
+        str(spec.attach_required is not False).lower(),
+        str(bool(spec.pod_info_on_mount)).lower(),
+        str(bool(spec.storage_capacity)).lower(),
+        ",".join(each.audience for each in spec.token_requests) or UNSET,
+        str(bool(spec.requires_republish)).lower(),
+        ",".join(spec.volume_lifecycle_modes) or NONE,
+        _age(obj, now),
+    ]
+
+
+def csi_node(obj: storage.CSINode, now: float) -> Cells:
+    """Return the cells of a CSI node."""
+    return [obj.metadata.name, len(obj.spec.drivers), _age(obj, now)]
+
+
+def storage_capacity(obj: storage.CSIStorageCapacity, now: float) -> Cells:  # noqa: ARG001 - one signature for all kinds
+    """Return the cells of a storage capacity."""
+    return [obj.metadata.name, obj.storage_class_name, obj.capacity or UNSET]
+
+
+def runtime_class(obj: runtime.RuntimeClass, now: float) -> Cells:
+    """Return the cells of a runtime class."""
+    return [obj.metadata.name, obj.handler, _age(obj, now)]
 
 
 def priority_class(obj: Any, now: float) -> Cells:

@@ -5,17 +5,19 @@ ignore, warn of or refuse, wrong types are refused in the words of the real serv
 take their canonical form. What the store returns was walked when it came in and is decoded at full speed.
 """
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any
 
 import msgspec
 
 from api import quantity
+from api.custom.objects import CustomObject, from_bytes, to_plain
+from api.custom.pruning import ROOT
 from api.errors import BadRequest
 from api.kinds.table import Kind
-from api.meta import Resource
-from api.shapes import AnyJson, ListOf, MapOf, Scalar, Shape, StructOf, fields_of
+from api.meta import ObjectMeta, Resource
+from api.shapes import AnyJson, Deduced, ListOf, MapOf, ObjectOf, Scalar, Shape, StructOf, fields_of
 
 _encoder = msgspec.json.Encoder()
 
@@ -48,8 +50,10 @@ class _Walker:
 
     def walk(self, value: Any, shape: Shape, path: str) -> Any:
         match shape:
-            case AnyJson():
-                return value
+            case AnyJson(raw):
+                return msgspec.Raw(_encoder.encode(value)) if raw else value
+            case ObjectOf() | Deduced():
+                return value  # a custom kind's own schema sees to it
             case Scalar():
                 return self._scalar(value, shape.name, path)
             case ListOf(items):
@@ -94,7 +98,7 @@ class _Walker:
             case "integer" if isinstance(value, float) and value.is_integer():
                 return int(value)
             case "number" if isinstance(value, int | float) and not isinstance(value, bool):
-                return float(value)
+                return value
             case "int-or-string" if isinstance(value, int | str) and not isinstance(value, bool):
                 return value
             case "quantity" if isinstance(value, str | int | float) and not isinstance(value, bool):
@@ -119,6 +123,8 @@ def decode(kind: Kind, document: Mapping[str, Any], *, unknown: list[str] | None
     Raises BadRequest where a value has the wrong type.
     """
     try:
+        if kind.custom is not None:
+            return _decode_custom(kind, document, unknown)
         kept = _Walker(unknown).walk(document, StructOf(kind.model), "")
         return msgspec.convert(kept, kind.model)
     except (_WrongType, msgspec.ValidationError) as error:
@@ -126,22 +132,53 @@ def decode(kind: Kind, document: Mapping[str, Any], *, unknown: list[str] | None
         raise BadRequest(why) from None
 
 
+def _decode_custom(kind: Kind, document: Mapping[str, Any], unknown: list[str] | None) -> CustomObject:
+    """Return a custom object: the metadata as every object's, the rest as its kind's schema makes it."""
+    assert kind.custom is not None
+    assert issubclass(kind.model, CustomObject), kind
+    walker = _Walker(unknown)
+    head = {name: document.get(name) or "" for name in ("apiVersion", "kind")}
+    for name, value in head.items():
+        if not isinstance(value, str):
+            raise _WrongType(name, value, "string")
+    metadata = walker.walk(document.get("metadata") or {}, StructOf(ObjectMeta), "metadata")
+    content = {name: each for name, each in document.items() if name not in ROOT}
+    content = msgspec.json.decode(_encoder.encode(content))
+    pruned: list[str] = []
+    kind.custom.complete(content, pruned=pruned)
+    if unknown is not None:
+        unknown += (f'unknown field "{path}"' for path in pruned)
+    return kind.model(
+        api_version=head["apiVersion"],
+        kind=head["kind"],
+        metadata=msgspec.convert(metadata, ObjectMeta),
+        content=content,
+    )
+
+
 @cache
-def _decoder(model: type[Resource]) -> msgspec.json.Decoder[Resource]:
-    return msgspec.json.Decoder(model)
+def _decoder(model: type[Resource]) -> Callable[[bytes], Resource]:
+    if issubclass(model, CustomObject):
+        return partial(from_bytes, model)
+    return msgspec.json.Decoder(model).decode
+
+
+def read_model(model: type[Resource], data: bytes) -> Resource:
+    """Return the object of a struct that the store holds as ``data``; raises ValueError."""
+    return _decoder(model)(data)
 
 
 def from_json(kind: Kind, data: bytes) -> Resource:
     """Return the object that the store holds as ``data``."""
-    return _decoder(kind.model).decode(data)
+    return read_model(kind.model, data)
 
 
 def encode(obj: Resource) -> bytes:
     """Return ``obj`` as compact JSON."""
-    return _encoder.encode(obj)
+    return _encoder.encode(to_plain(obj) if isinstance(obj, CustomObject) else obj)
 
 
 def to_document(obj: Resource) -> dict[str, Any]:
     """Return ``obj`` as plain dicts, lists and scalars that the caller may change."""
-    document: dict[str, Any] = msgspec.json.decode(_encoder.encode(obj))
+    document: dict[str, Any] = msgspec.json.decode(encode(obj))
     return document

@@ -5,14 +5,18 @@ that holds a number.
 """
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
 
 from api import cells as cells_of
+from api import codec, conversion
 from api.cells import Cells
-from api.kinds.table import Kind
+from api.custom.kind import Custom, PrinterColumn
+from api.custom.objects import CustomObject, to_plain
+from api.durations import human, parse_time
+from api.kinds.table import TABLE, Kind
 from api.meta import Resource
 
 
@@ -23,6 +27,7 @@ class Column(msgspec.Struct, frozen=True):
     type: str = "string"
     format: str = ""
     priority: int = 0
+    description: str = ""
 
     def definition(self) -> dict[str, Any]:
         """Return what a Table says of the column."""
@@ -30,7 +35,7 @@ class Column(msgspec.Struct, frozen=True):
             "name": self.name,
             "type": self.type,
             "format": self.format,
-            "description": f"{self.name} of the object",
+            "description": self.description or f"{self.name} of the object",
             "priority": self.priority,
         }
 
@@ -50,13 +55,65 @@ def cells(kind: Kind, obj: Resource, now: float) -> Cells:
 
     now: seconds since 1970, for ages.
     """
-    return _layout(kind).cells(obj, now)
+    return _layout(kind).cells(_printed(kind, obj), now)
 
 
-@cache
+def _printed(kind: Kind, obj: Resource) -> Resource:
+    """Return the object in the version that the columns are made for."""
+    if kind.stored_as != (kind.group, kind.plural):
+        return obj
+    owner = TABLE.preferred(kind.group, kind.plural)
+    assert owner is not None, kind
+    return codec.decode(owner, conversion.stored(kind, owner, codec.to_document(obj)))
+
+
+# Bounded: a custom kind's row is a new one whenever its definition changes.
+@lru_cache(maxsize=512)
 def _layout(kind: Kind) -> _Layout:
+    if kind.custom is not None:
+        return _custom_layout(kind.custom)
     names, write = _LAYOUTS.get((kind.group, kind.plural), _DEFAULT)
     return _Layout(tuple(_column(each.strip()) for each in names.split(",")), write)
+
+
+_AGE = PrinterColumn("Age", "date", ".metadata.creationTimestamp", description="How long ago the object was created")
+
+
+def _custom_layout(custom: Custom) -> _Layout:
+    """Return the columns that a definition asks for, after the name; without any, the age."""
+    own = custom.columns or (_AGE,)
+    shown = (Column(each.name, each.type, each.format, each.priority, each.description) for each in own)
+
+    def cells(obj: CustomObject, now: float) -> Cells:
+        meta = msgspec.structs.replace(obj.metadata, managed_fields=())
+        document = {**to_plain(obj), "metadata": msgspec.to_builtins(meta)}
+        return [obj.metadata.name, *(_custom_cell(each, document, now) for each in own)]
+
+    return _Layout((Column("Name", format="name"), *shown), cells)
+
+
+def _custom_cell(column: PrinterColumn, document: Mapping[str, Any], now: float) -> Any:
+    """Return what one column shows: a value of another type than the column's is not shown."""
+    value = column.first(document)
+    match column.type, value:
+        case _, None:
+            return None
+        case "string", str():
+            return value
+        case "string", bool():
+            return str(value).lower()
+        case "string", _:
+            return msgspec.json.encode(value).decode()
+        case ("boolean", bool()) | ("integer" | "number", int()):
+            return None if column.type != "boolean" and isinstance(value, bool) else value
+        case "integer", float():
+            return int(value)
+        case "number", float():
+            return value
+        case "date", str():
+            moment = parse_time(value)
+            return "<invalid>" if moment is None else human(now - moment)
+    return None
 
 
 def _column(text: str) -> Column:
@@ -136,6 +193,19 @@ _LAYOUTS: Mapping[tuple[str, str], tuple[str, Callable[[Any, float], Cells]]] = 
     (_RBAC, "clusterroles"): ("Name, Created At", cells_of.created_at),
     (_RBAC, "rolebindings"): ("Name, Role, Age, Users*, Groups*, ServiceAccounts*", cells_of.binding),
     (_RBAC, "clusterrolebindings"): ("Name, Role, Age, Users*, Groups*, ServiceAccounts*", cells_of.binding),
+    ("", "componentstatuses"): ("Name, Status, Message, Error", cells_of.component_status),
+    ("storage.k8s.io", "volumeattachments"): ("Name, Attacher, PV, Node, Attached, Age", cells_of.volume_attachment),
+    ("storage.k8s.io", "csidrivers"): (
+        "Name, AttachRequired, PodInfoOnMount, StorageCapacity, TokenRequests, RequiresRepublish, Modes, Age",
+        cells_of.csi_driver,
+    ),
+    ("storage.k8s.io", "csinodes"): ("Name, Drivers#, Age", cells_of.csi_node),
+    ("storage.k8s.io", "csistoragecapacities"): ("Name, StorageClassName, Capacity", cells_of.storage_capacity),
+    ("node.k8s.io", "runtimeclasses"): ("Name, Handler, Age", cells_of.runtime_class),
+    ("certificates.k8s.io", "certificatesigningrequests"): (
+        "Name, Age, SignerName, Requestor, RequestedDuration, Condition",
+        cells_of.signing_request,
+    ),
     ("storage.k8s.io", "storageclasses"): (
         "Name, Provisioner, ReclaimPolicy, VolumeBindingMode, AllowVolumeExpansion, Age",
         cells_of.storage_class,

@@ -268,6 +268,11 @@ RULES: Mapping[tuple[str, str], tuple[Rule, ...]] = {
     ),
     ("rbac.authorization.k8s.io", "rolebindings"): _ROLE_REF_GROUP,
     ("rbac.authorization.k8s.io", "clusterrolebindings"): _ROLE_REF_GROUP,
+    ("apiextensions.k8s.io", "customresourcedefinitions"): (
+        ("spec.names.singular", lambda names: str(names.get("kind") or "").lower() or None),
+        ("spec.names.listKind", lambda names: f"{names['kind']}List" if names.get("kind") else None),
+        ("spec.conversion", {"strategy": "None"}),
+    ),
     ("storage.k8s.io", "storageclasses"): (("reclaimPolicy", "Delete"), ("volumeBindingMode", "Immediate")),
     ("scheduling.k8s.io", "priorityclasses"): (("preemptionPolicy", "PreemptLowerPriority"),),
 }

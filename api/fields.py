@@ -4,7 +4,7 @@ Every kind has metadata.name and, if namespaced, metadata.namespace; the rows be
 """
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from api.errors import BadRequest
@@ -68,13 +68,15 @@ _OF_KIND: dict[tuple[str, str], Mapping[str, Getter]] = {
 }
 
 
-@cache
+# Bounded: a custom kind's row is a new one whenever its definition changes.
+@lru_cache(maxsize=512)
 def selectable(kind: Kind) -> Mapping[str, Getter]:
     """Return label -> getter for every field that ``kind`` can be selected by."""
     common = {"metadata.name": _path("metadata.name")}
     if kind.namespaced:
         common["metadata.namespace"] = _path("metadata.namespace")
-    return common | dict(_OF_KIND.get((kind.group, kind.plural), {}))
+    own = _OF_KIND.get((kind.group, kind.plural), {}) if kind.custom is None else kind.custom.selectable
+    return common | dict(own)
 
 
 def check(kind: Kind, query: FieldQuery) -> None:

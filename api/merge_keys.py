@@ -5,7 +5,7 @@ here. (struct, attribute) -> how. Source: the ``x-kubernetes-patch-*`` and ``x-k
 published OpenAPI document.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class ListRule(NamedTuple):
@@ -16,6 +16,7 @@ class ListRule(NamedTuple):
     map_keys: tuple[str, ...] = ()  # server-side apply: list-type map, with these keys
     set_: bool = False  # server-side apply: list-type set
     retain_keys: bool = False  # strategic merge: $retainKeys applies
+    key_defaults: tuple[tuple[str, Any], ...] = ()  # what keys stand for that an item leaves out
 
 
 def _keyed(key: str, *map_keys: str) -> ListRule:
@@ -77,6 +78,21 @@ LIST_RULES: dict[tuple[str, str], ListRule] = {
 }
 # Structs of which a patch that lists $retainKeys keeps no other field.
 RETAIN_KEYS = frozenset({("DeploymentSpec", "strategy")})
+
+
+# Structs that server-side apply takes as a whole: references and selectors make sense only together.
+ATOMIC_STRUCTS = frozenset(
+    """
+    LabelSelector NodeSelector NodeSelectorTerm ObjectReference LocalObjectReference ConfigMapKeySelector
+    SecretKeySelector FileKeySelector ObjectFieldSelector ResourceFieldSelector TypedLocalObjectReference ScopeSelector
+    SecretReference EndpointAddress EndpointPort TopologySelectorTerm CrossVersionObjectReference
+    RoleRef Subject ServiceBackendPort
+""".split()
+)
+# Maps that it takes as a whole: (struct, attribute).
+ATOMIC_MAPS = frozenset({
+    ("PodSpec", "node_selector"), ("ServiceSpec", "selector"), ("ReplicationControllerSpec", "selector"),
+})  # fmt: skip
 
 
 def list_rule(struct: str, attribute: str) -> ListRule | None:

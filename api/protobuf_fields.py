@@ -234,7 +234,11 @@ CertificateSigningRequestStatus: conditions certificate
 CertificateSigningRequestCondition: type reason message lastUpdateTime lastTransitionTime status
 TokenRequest: metadata spec status
 TokenRequestSpec: audiences 3:boundObjectRef expirationSeconds
+TokenRequestStatus: token expirationTimestamp
 BoundObjectReference: kind apiVersion name uid
+TokenReview: metadata spec status
+TokenReviewSpec: token audiences
+TokenReviewStatus: authenticated user error audiences
 SelfSubjectReview: metadata status
 SelfSubjectReviewStatus: userInfo
 UserInfo: username uid groups
@@ -248,6 +252,10 @@ NonResourceAttributes: path verb
 SubjectAccessReviewStatus: allowed reason evaluationError denied
 SelfSubjectRulesReview: metadata spec status
 SelfSubjectRulesReviewSpec: namespace
+SubjectRulesReviewStatus: resourceRules nonResourceRules incomplete evaluationError
+LimitRange: metadata spec
+LimitRangeSpec: limits
+LimitRangeItem: type max min default defaultRequest maxLimitRequestRatio
 """
 
 # Fields that JSON writes as base64 and the wire as bytes.

@@ -7,23 +7,32 @@ computes its patches from them.
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from api import descriptions
+from api.custom.published import published, root_name
+from api.kinds.extensions import CustomResourceDefinition
 from api.kinds.table import Kind
 from api.merge_keys import RETAIN_KEYS, ListRule, list_rule
-from api.meta import DeleteOptions, ListMeta, Status
-from api.shapes import AnyJson, Field, ListOf, MapOf, Scalar, Shape, StructOf, fields_of
+from api.meta import DeleteOptions, ListMeta, ObjectMeta, Status
+from api.shapes import AnyJson, Deduced, Field, ListOf, MapOf, ObjectOf, Scalar, Shape, StructOf, fields_of
 from api.struct import ApiStruct
 
 META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 TIME = f"{META}.Time"
+EXTENSIONS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1"
 # Module -> the package its structs are published under, for those that do not bear the group's name.
 _PACKAGES = {
     "api.meta": META,
     "api.kinds.pods": "io.k8s.api.core.v1",
     "api.kinds.volumes": "io.k8s.api.core.v1",
     "api.kinds.runtime": "io.k8s.api.node.v1",
-    "api.kinds.extensions": "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1",
+    "api.kinds.batch_v1beta1": "io.k8s.api.batch.v1beta1",
+    "api.kinds.discovery_v1beta1": "io.k8s.api.discovery.v1beta1",
+    "api.kinds.networking_v1beta1": "io.k8s.api.networking.v1beta1",
+    "api.kinds.policy_v1beta1": "io.k8s.api.policy.v1beta1",
+    "api.kinds.metrics": "io.k8s.metrics.pkg.apis.metrics.v1beta1",
+    "api.kinds.extensions": EXTENSIONS,
 }
 # The module has both versions of autoscaling; these are the older one's, all others the newer one's.
 _AUTOSCALING_V1 = frozenset({
@@ -45,14 +54,26 @@ _REQUIRED = frozenset(
     volumes.PersistentVolumeClaimTemplate.spec
 """.split()
 )
+# Fields that hold JSON of any type: (struct, attribute) -> the definition that says so.
+_OF_ANY_TYPE = {
+    ("JSONSchemaProps", "default"): "JSON",
+    ("JSONSchemaProps", "example"): "JSON",
+    ("JSONSchemaProps", "enum"): "JSON",
+    ("JSONSchemaProps", "items"): "JSONSchemaPropsOrArray",
+    ("JSONSchemaProps", "additional_items"): "JSONSchemaPropsOrBool",
+    ("JSONSchemaProps", "additional_properties"): "JSONSchemaPropsOrBool",
+    ("JSONSchemaProps", "dependencies"): "JSONSchemaPropsOrStringArray",
+}
 _BASE64 = frozenset({("Secret", "data"), ("ConfigMap", "binary_data")})
 
 Schema = dict[str, Any]
+# OpenAPI version -> what a reference starts with.
+PREFIXES = {2: "#/definitions/", 3: "#/components/schemas/"}
 
 
 def definition_name(model: type[ApiStruct]) -> str:
     """Return ``io.k8s.api.core.v1.Pod``."""
-    package, name = _PACKAGES.get(model.__module__, ""), model.__name__
+    package, name = _PACKAGES.get(model.__module__, ""), model.__name__.removesuffix("V1beta1")
     if not package:
         group = model.__module__.rpartition(".")[2]
         version = "v2" if group == "autoscaling" and name not in _AUTOSCALING_V1 else "v1"
@@ -60,18 +81,23 @@ def definition_name(model: type[ApiStruct]) -> str:
     return f"{package}.{name}"
 
 
+def kind_name(kind: Kind) -> str:
+    """Return the definition name of a kind: ``io.k8s.api.core.v1.Pod``, ``com.example.stable.v1.CronTab``."""
+    return root_name(kind.group, kind.version, kind.kind) if kind.custom is not None else definition_name(kind.model)
+
+
 def list_name(kind: Kind) -> str:
     """Return the definition name of a kind's list."""
-    package = definition_name(kind.model).rpartition(".")[0]
-    return f"{package}.{kind.kind}List"
+    package = kind_name(kind).rpartition(".")[0]
+    return f"{package}.{kind.list_kind}"
 
 
-def definitions(kinds: Iterable[Kind], *, prefix: str) -> dict[str, Schema]:
+def definitions(kinds: Iterable[Kind], *, version: int) -> dict[str, Schema]:
     """Return name -> schema for the kinds, their lists and every struct that they reach, in order of name.
 
-    prefix: what a reference starts with: "#/definitions/" in v2, "#/components/schemas/" in v3.
+    version: of OpenAPI, 2 or 3.
     """
-    writer = _Writer(prefix)
+    writer = _Writer(version)
     for kind in kinds:
         writer.add_kind(kind)
     for model in (Status, DeleteOptions):
@@ -85,8 +111,9 @@ def group_version_kind(kind: Kind) -> dict[str, str]:
 
 
 class _Writer:
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
+    def __init__(self, version: int) -> None:
+        self._version = version
+        self._prefix = PREFIXES[version]
         self.found: dict[str, Schema] = {
             QUANTITY: {"type": "string"},
             INT_OR_STRING: {"type": "string", "format": "int-or-string"},
@@ -94,30 +121,57 @@ class _Writer:
         }
 
     def add_kind(self, kind: Kind) -> None:
-        self.add(kind.model)
         own = group_version_kind(kind)
-        self.found[definition_name(kind.model)]["x-kubernetes-group-version-kind"] = [own]
+        name = kind_name(kind)
+        if kind.custom is not None:
+            self.add(ObjectMeta)
+            texts = descriptions.of(CustomResourceDefinition)
+            head = {
+                field: self._described(schema, texts.get(field, ""))
+                for field, schema in (
+                    ("apiVersion", {"type": "string"}),
+                    ("kind", {"type": "string"}),
+                    ("metadata", self._reference(definition_name(ObjectMeta))),
+                )
+            }
+            self.found[name] = published(kind.custom.document, head, version=self._version)
+        else:
+            self.add(kind.model)
+        self.found[name]["x-kubernetes-group-version-kind"] = [own]
         if "list" in kind.verbs:
             self.add(ListMeta)
-            items = {"type": "array", "items": self._reference(definition_name(kind.model))}
+            items = {"type": "array", "items": self._reference(name)}
             properties = {"apiVersion": {"type": "string"}, "items": items, "kind": {"type": "string"}}
             self.found[list_name(kind)] = {
                 "type": "object",
                 "required": ["items"],
                 "properties": {**properties, "metadata": self._reference(definition_name(ListMeta))},
-                "x-kubernetes-group-version-kind": [{**own, "kind": f"{kind.kind}List"}],
+                "x-kubernetes-group-version-kind": [{**own, "kind": kind.list_kind}],
             }
 
     def add(self, model: type[ApiStruct]) -> None:
         name = definition_name(model)
         if name in self.found:
             return
-        schema: Schema = {"type": "object"}
+        texts = descriptions.of(model)
+        schema: Schema = {"description": texts[""]} if "" in texts else {}
+        schema["type"] = "object"
         self.found[name] = schema  # before its fields: structs may refer to themselves
         fields = fields_of(model)
         if required := [each.name for each in fields.values() if is_required(model, each)]:
             schema["required"] = required
-        schema["properties"] = {each.name: self._property(model, each) for each in fields.values()}
+        schema["properties"] = {
+            each.name: self._described(self._property(model, each), texts.get(each.name) or _of_struct(each.shape))
+            for each in fields.values()
+        }
+
+    def _described(self, schema: Schema, text: str) -> Schema:
+        if not text:
+            return schema
+        if "$ref" in schema and self._version == 3:
+            # Beside a reference v3 allows nothing.
+            return {"description": text, "allOf": [{"$ref": schema.pop("$ref")}], **schema}
+        return {"description": text, **schema}
 
     def _property(self, model: type[ApiStruct], field: Field) -> Schema:
         schema = self._schema(field.shape)
@@ -125,6 +179,8 @@ class _Writer:
             schema["additionalProperties"]["format"] = "byte"
         elif field.shape == Scalar("string") and _is_time(field.attribute):
             return self._reference(TIME)
+        elif (name := _OF_ANY_TYPE.get((model.__name__, field.attribute))) is not None:
+            return self._of_any_type(name, field.shape)
         if isinstance(field.shape, ListOf):
             schema |= dict(_list_extensions(list_rule(model.__name__, field.attribute)))
         if (model.__name__, field.attribute) in RETAIN_KEYS:
@@ -133,7 +189,7 @@ class _Writer:
 
     def _schema(self, shape: Shape) -> Schema:
         match shape:
-            case AnyJson():
+            case AnyJson() | ObjectOf() | Deduced():
                 return {"type": "object"}
             case Scalar("quantity"):
                 return self._reference(QUANTITY)
@@ -153,6 +209,17 @@ class _Writer:
                 self.add(model)
                 return self._reference(definition_name(model))
 
+    def _of_any_type(self, name: str, shape: Shape) -> Schema:
+        """Return a reference to a definition without a type, or a list or map of it."""
+        self.found.setdefault(f"{EXTENSIONS}.{name}", {})
+        reference = self._reference(f"{EXTENSIONS}.{name}")
+        match shape:
+            case ListOf():
+                return {"type": "array", "items": reference, "x-kubernetes-list-type": "atomic"}
+            case MapOf():
+                return {"type": "object", "additionalProperties": reference}
+        return reference
+
     def _reference(self, name: str) -> Schema:
         return {"$ref": self._prefix + name}
 
@@ -164,6 +231,11 @@ def is_required(model: type[ApiStruct], field: Field) -> bool:
     if f"{model.__module__.rpartition('.')[2]}.{model.__name__}.{field.name}" in _REQUIRED:
         return True
     return field.required and not (field.name in _BY_VALUE and isinstance(field.shape, StructOf))
+
+
+def _of_struct(shape: Shape) -> str:
+    """Return what is said of the struct that a field holds, for a field of which nothing is said."""
+    return descriptions.of(shape.model).get("", "") if isinstance(shape, StructOf) else ""
 
 
 def _is_time(attribute: str) -> bool:

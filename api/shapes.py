@@ -1,11 +1,14 @@
 """What JSON each struct stands for, as data: the decoder, the patcher and the OpenAPI writer all walk these shapes."""
 
+import sys
+from collections.abc import Mapping
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 
+from api.merge_keys import ListRule
 from api.struct import ApiStruct
 
 
@@ -17,6 +20,8 @@ class Scalar(NamedTuple):
 
 class AnyJson(NamedTuple):
     """Any JSON at all: a field whose shape the API leaves to somebody else."""
+
+    raw: bool = False  # kept as its bytes, since hardly anybody looks inside
 
 
 class ListOf(NamedTuple):
@@ -37,7 +42,18 @@ class StructOf(NamedTuple):
     model: type[ApiStruct]
 
 
-Shape = Scalar | AnyJson | ListOf | MapOf | StructOf
+class ObjectOf(NamedTuple):
+    """A JSON object whose fields a custom kind's schema names."""
+
+    fields: Mapping[str, "tuple[Shape, ListRule | None]"]  # name -> shape, and how it merges if it is a list
+    rest: "Shape"  # of any other field
+
+
+class Deduced(NamedTuple):
+    """JSON whose shape follows from the value: objects have fields, lists are taken as a whole."""
+
+
+Shape = Scalar | AnyJson | ListOf | MapOf | StructOf | ObjectOf | Deduced
 
 
 class Field(NamedTuple):
@@ -53,7 +69,7 @@ _SCALARS = {str: Scalar("string"), int: Scalar("integer"), float: Scalar("number
 # Attributes that hold quantities wherever they occur with a string shape.
 _QUANTITIES = frozenset({
     "limits", "requests", "allocatable", "overhead", "hard", "used", "default_request", "max_limit_request_ratio",
-    "size_limit", "divisor", "allocated_resources", "average_value", "maximum_volume_size", "capacity",
+    "size_limit", "divisor", "allocated_resources", "average_value", "maximum_volume_size", "capacity", "usage",
 })  # fmt: skip
 # Further ones, by struct: their names mean something else in other structs.
 _QUANTITIES_OF = {
@@ -62,6 +78,10 @@ _QUANTITIES_OF = {
     "MetricValueStatus": {"value"},
     "VolumeResourceRequirements": {"limits", "requests"},
 }
+
+
+# Fields that hold plain JSON and still have the shape of a struct of their module.
+_JSON_IN_SHAPE = {("CustomResourceValidation", "open_apiv3_schema"): "JSONSchemaProps"}
 
 
 def _is_quantity(model: type[ApiStruct], attribute: str) -> bool:
@@ -81,7 +101,7 @@ def _shape(annotation: Any, *, quantity: bool) -> Shape:
         return StructOf(annotation)
     if quantity and annotation is str:
         return Scalar("quantity")
-    return _SCALARS.get(annotation) or AnyJson()
+    return _SCALARS.get(annotation) or AnyJson(raw=annotation is msgspec.Raw)
 
 
 @cache
@@ -90,6 +110,8 @@ def fields_of(model: type[ApiStruct]) -> dict[str, Field]:
     fields = {}
     for info in msgspec.structs.fields(model):
         shape = _shape(info.type, quantity=_is_quantity(model, info.name))
+        if (struct := _JSON_IN_SHAPE.get((model.__name__, info.name))) is not None:
+            shape = StructOf(getattr(sys.modules[model.__module__], struct))
         # By the rules of ApiStruct a factory other than an empty container marks what is always written.
         required = info.default_factory is not msgspec.NODEFAULT and info.default_factory not in (dict, list)
         fields[info.encode_name] = Field(info.name, info.encode_name, shape, required)

@@ -5,7 +5,9 @@ The rules common to every kind stand here; those of pod specs in ``api/validatio
 """
 
 from collections.abc import Callable, Mapping
+from typing import cast
 
+from api.custom.objects import CustomObject
 from api.errors import Fault
 from api.faults import (
     annotation_faults,
@@ -102,13 +104,18 @@ def _metadata_changes(old: ObjectMeta, new: ObjectMeta) -> list[Fault]:
 def faults_on_create(kind: Kind, obj: Resource) -> list[Fault]:
     """Return everything that is wrong with a new, defaulted object of ``kind``."""
     faults = metadata_faults(kind, obj.metadata)
-    if rule := SPEC_RULES.get((kind.group, kind.plural)):
+    if kind.custom is not None:
+        faults += kind.custom.faults(cast("CustomObject", obj))
+    elif rule := SPEC_RULES.get((kind.group, kind.plural)):
         faults += rule(obj)
     return faults
 
 
 def faults_on_update(kind: Kind, old: Resource, new: Resource) -> list[Fault]:
     """Return everything that is wrong with replacing ``old`` by ``new``."""
+    if kind.custom is not None:
+        faults = metadata_faults(kind, new.metadata) + _metadata_changes(old.metadata, new.metadata)
+        return faults + kind.custom.faults(cast("CustomObject", new), cast("CustomObject", old))
     faults = faults_on_create(kind, new) + _metadata_changes(old.metadata, new.metadata)
     if rule := CHANGE_RULES.get((kind.group, kind.plural)):
         faults += rule(old, new)

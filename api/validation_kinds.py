@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from api import quantity, selectors
+from api.custom.definition_rules import definition_change_faults, definition_faults
 from api.errors import Fault
 from api.faults import (
     duplicate,
@@ -281,6 +282,7 @@ def _binding_roles(obj: Any) -> list[Fault]:
 
 
 SPEC_RULES: Mapping[tuple[str, str], Callable[[Any], list[Fault]]] = {
+    ("apiextensions.k8s.io", "customresourcedefinitions"): definition_faults,
     ("", "pods"): pod_faults,
     ("", "podtemplates"): lambda obj: template_faults(
         obj.template, "template", restart=("Always", "OnFailure", "Never")
@@ -354,6 +356,7 @@ def _node_change(old: Any, new: Any) -> list[Fault]:
 
 
 CHANGE_RULES: Mapping[tuple[str, str], Callable[[Any, Any], list[Fault]]] = {
+    ("apiextensions.k8s.io", "customresourcedefinitions"): definition_change_faults,
     ("", "pods"): pod_change_faults,
     ("", "nodes"): _node_change,
     ("", "services"): _same_cluster_ip,

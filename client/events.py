@@ -151,10 +151,14 @@ class EventRecorder:
 
 def reference_to(about: Resource, field_path: str = "") -> ObjectReference:
     """Return what names ``about``, or a part of it, in an event."""
-    row, meta = TABLE.of(type(about)), about.metadata
+    meta = about.metadata
+    api_version, kind = about.api_version, about.kind
+    if not kind:
+        row = TABLE.of(type(about))
+        api_version, kind = row.group_version, row.kind
     return ObjectReference(
-        api_version=row.group_version,
-        kind=row.kind,
+        api_version=api_version,
+        kind=kind,
         namespace=meta.namespace,
         name=meta.name,
         uid=meta.uid,

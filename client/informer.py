@@ -296,6 +296,7 @@ class SharedInformers:
         self._transform = transform
         self._informers: dict[tuple[type[Resource], str, str, str], Informer[Any]] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._tasks: dict[tuple[type[Resource], str, str, str], asyncio.Task[None]] = {}
 
     def of(
         self,
@@ -321,26 +322,34 @@ class SharedInformers:
             )
             self._informers[identity] = informer
             if self._group is not None:
-                self._start(informer)
+                self._start(identity, informer)
         for name, function in (indexes or {}).items():
             informer.add_index(name, function)
         return cast("Informer[R]", informer)
+
+    def forget(self, model: type[Resource]) -> None:
+        """Stop the informers of a kind that is served no more."""
+        for identity in [each for each in self._informers if each[0] is model]:
+            del self._informers[identity]
+            if (task := self._tasks.pop(identity, None)) is not None:
+                task.cancel()
 
     def known(self, model: type[Resource]) -> Informer[Any] | None:
         """Return the informer of all of ``model``, if anybody asked for one."""
         return self._informers.get((model, "", "", ""))
 
-    def _start(self, informer: Informer[Any]) -> None:
+    def _start(self, identity: tuple[type[Resource], str, str, str], informer: Informer[Any]) -> None:
         assert self._group is not None
-        self._group.create_task(informer.run(), name=f"informer {informer.model.__name__}")
+        task = self._group.create_task(informer.run(), name=f"informer {informer.model.__name__}")
+        self._tasks[identity] = task
 
     async def run(self) -> None:
         """Keep every informer, and those still to come, until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                for informer in tuple(self._informers.values()):
-                    self._start(informer)
+                for identity, informer in tuple(self._informers.items()):
+                    self._start(identity, informer)
                 await asyncio.Event().wait()
         finally:
             self._group = None

@@ -148,7 +148,8 @@ def ensure(lab: Lab) -> None:
                 joined = b"".join((folder / f"{stem}{suffix}").read_bytes() for suffix in (".crt", ".key"))
                 write(folder / f"{stem}.pem", joined, mode=0o600)
         if host.role == "master":
-            for name in ("sa.key", "sa.pub"):
+            # The authority's key signs the certificates that new nodes and users ask for.
+            for name in ("sa.key", "sa.pub", "ca.key"):
                 write(folder / name, (pki / name).read_bytes(), mode=0o600)
 
 

@@ -19,7 +19,7 @@ from typing import Protocol
 
 import msgspec
 
-from api.errors import ApiError, Expired, Fault, Timeout, Unavailable
+from api.errors import ApiError, Expired, Fault, NotFound, Timeout, Unavailable
 from api.kinds.table import Kind, Table
 from client.resources import EventType
 from master.changes import PlaceCache, Watcher
@@ -29,6 +29,7 @@ from master.rest.seam import Event
 log = logging.getLogger(__name__)
 
 Place = tuple[str, str]  # (group, plural) of where objects are stored
+Listener = Callable[[str, StoredObject | None], None]  # (name in its place, new state; None: gone)
 
 REACH_TIMEOUT_S = 3.0  # how long a reader waits for the cache to reach a revision
 PROGRESS_AFTER_S = 0.003  # an event on its way usually arrives before that
@@ -109,6 +110,7 @@ class WatchCache:
         self._source = source
         self._places: dict[Place, PlaceCache] = {}
         self._prefixes: dict[str, PlaceCache] = {}
+        self._listeners: dict[Place, Listener] = {}
         self.revision = 0
         self.connected = False
         self.has_quorum = True  # until a probe says otherwise
@@ -126,9 +128,36 @@ class WatchCache:
             self._places[kind.place] = place
             self._prefixes[place_prefix(kind.place)] = place
 
+    def serve_custom(self, owner: Kind) -> None:
+        """Give the place of a custom kind a cache, or let the one that it has follow a changed definition.
+
+        Open watches end then: their clients ask again and see what the definition says now.
+        """
+        place = self._places.get(owner.place)
+        if place is None:
+            self.serve(owner)
+            return
+        place.kind = owner
+        for watcher in place.watchers():
+            watcher.end()
+
+    def forget(self, owner: Kind) -> None:
+        """Drop the place of a custom kind that is defined no more; open watches end."""
+        place = self._places.pop(owner.place, None)
+        self._prefixes.pop(place_prefix(owner.place), None)
+        for watcher in place.watchers() if place is not None else ():
+            watcher.end()
+
+    def listen(self, place: Place, listener: Listener) -> None:
+        """Tell ``listener`` of every change in ``place``, in the step in which it is taken in."""
+        self._listeners[place] = listener
+
     def place(self, kind: Kind) -> PlaceCache:
-        """Return the cache of the place where objects of ``kind`` lie."""
-        return self._places[kind.place]
+        """Return the cache of the place where objects of ``kind`` lie; raises NotFound if the kind is gone."""
+        found = self._places.get(kind.place)
+        if found is None:
+            raise NotFound("the server could not find the requested resource", group=kind.group, kind=kind.plural)
+        return found
 
     @property
     def synced(self) -> bool:
@@ -194,7 +223,8 @@ class WatchCache:
 
     def close(self, kind: Kind, watcher: Watcher) -> None:
         """End a watch."""
-        self.place(kind).close(watcher)
+        if (place := self._places.get(kind.place)) is not None:
+            place.close(watcher)
 
     # Feeding
 
@@ -264,7 +294,10 @@ class WatchCache:
                 elif _is_another(stored, item):
                     changes.append(KeyChange(item.key, item.revision, None))
         changes += listed.values()
-        changes.sort(key=lambda change: change.revision)  # stable: a deletion stays before what replaced it
+        # First what others are told of, such as the definitions of kinds: objects of these kinds may follow.
+        # Stable: a deletion stays before what replaced it.
+        told = tuple(place_prefix(each) for each in self._listeners)
+        changes.sort(key=lambda change: (not change.key.startswith(told), change.revision))
         return changes
 
     def _record(self, change: KeyChange) -> None:
@@ -278,6 +311,8 @@ class WatchCache:
             except ValueError as error:
                 log.warning("object in the store cannot be read, hidden key=%s error=%s", change.key, error)
         place.record(name, stored, change.revision)
+        if (listener := self._listeners.get(place.kind.place)) is not None:
+            listener(name, stored)
 
     def _find(self, key: str) -> tuple[PlaceCache | None, str]:
         """Return the place that ``key`` is in and the rest of the key."""
@@ -315,7 +350,7 @@ class WatchCache:
     async def _send_bookmarks(self) -> None:
         while True:
             await asyncio.sleep(BOOKMARK_PERIOD_S)
-            for place in self._places.values():
+            for place in tuple(self._places.values()):
                 for watcher in place.watchers():
                     if watcher.bookmarks and watcher.told < self.revision:
                         watcher.put(Event(EventType.BOOKMARK, None, self.revision))
@@ -323,7 +358,10 @@ class WatchCache:
 
 def _narrow(kind: Kind, selection: Selection) -> tuple[str, str] | None:
     """Return what a watch may be indexed by: the fields of another face are not those of what is stored."""
-    return selection.narrow if kind.stored_as is None else None
+    narrow = selection.narrow if kind.stored_as is None else None
+    if kind.custom is not None and narrow is not None and narrow[0] != "metadata.name":
+        return None
+    return narrow
 
 
 def _read(kind: Kind, name: str, data: bytes, revision: int) -> StoredObject:

@@ -75,6 +75,7 @@ class Watcher:
         self._events: deque[Event] = deque()
         self._ready = asyncio.Event()
         self._failure: ApiError | None = None
+        self._ended = False
 
     def preload(self, events: Iterable[Event]) -> None:
         """Queue the initial events, to which no limit applies."""
@@ -104,15 +105,22 @@ class Watcher:
         self._failure = self._failure or error
         self._ready.set()
 
-    async def next_batch(self) -> Sequence[Event]:
-        """Return what is ready, waiting for at least one event; raises what ended the watch."""
+    def end(self) -> None:
+        """End the watch in order, after what is queued: the client may ask again."""
+        self._ended = True
+        self._ready.set()
+
+    async def next_batch(self) -> Sequence[Event] | None:
+        """Return what is ready, waiting for at least one event; None after the end; raises what broke the watch."""
         await self._ready.wait()
         batch = tuple(self._events)
         self._events.clear()
         if batch:
-            if self._failure is None:
+            if self._failure is None and not self._ended:
                 self._ready.clear()
             return batch
+        if self._failure is None and self._ended:
+            return None
         assert self._failure is not None
         raise self._failure
 

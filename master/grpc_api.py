@@ -214,11 +214,10 @@ class ResourcesService(rpc.ResourcesServicer):
         await self._authorizer.authorize(
             user, verb, target.group, target.resource, target.subresource, target.namespace, target.name
         )
-        table = self._registry.table
-        if target.version:
-            kind = table.resource(target.group, target.version, target.resource)
-        else:
-            kind = table.preferred(target.group, target.resource)
+        kind = self._find(target)
+        if kind is None:
+            await self._registry.catch_up()  # it may have been defined through another master
+            kind = self._find(target)
         if kind is None or (target.subresource and target.subresource not in kind.subresources):
             raise NotFound("the server could not find the requested resource", group=target.group, kind=target.resource)
         if target.namespace and not kind.namespaced:
@@ -229,6 +228,12 @@ class ResourcesService(rpc.ResourcesServicer):
         if not named:
             raise BadRequest("a name is required")
         return kind, user
+
+    def _find(self, target: pb.Target) -> Kind | None:
+        table = self._registry.table
+        if target.version:
+            return table.resource(target.group, target.version, target.resource)
+        return table.preferred(target.group, target.resource)
 
     @refusing
     async def Get(self, request: pb.GetRequest, context: Context) -> pb.Object:  # noqa: N802 - the contract's name
@@ -362,5 +367,5 @@ def _version(revision: int, *, any_version: bool) -> str:
 
 
 def _options(user: User, request: pb.CreateRequest | pb.UpdateRequest | pb.PatchRequest) -> WriteOptions:
-    manager = request.field_manager or user.name
+    manager = request.field_manager or ("kubelet" if user.name.startswith("system:node:") else user.name)
     return WriteOptions(user=user, dry_run=request.dry_run, field_manager=manager, field_validation="Ignore")

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from api.errors import BadRequest, Conflict
 from api.kinds.table import Kind
-from api.meta import DeleteOptions, ManagedFieldsEntry, ObjectMeta, Resource
+from api.meta import DeleteOptions, ObjectMeta, Resource
 from master.strategy import Strategy, has_status, spec_of, strategy_of, with_status_of, without_status
 
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # no vowels: no words
@@ -117,8 +117,7 @@ def _kept(old: ObjectMeta, new: ObjectMeta) -> ObjectMeta:
         deletion_grace_period_seconds=old.deletion_grace_period_seconds,
         resource_version="",
         self_link="",
-        # Bookkeeping is ours; a client may only clear it, by sending one empty entry.
-        managed_fields=() if new.managed_fields == (ManagedFieldsEntry(),) else old.managed_fields,
+        managed_fields=old.managed_fields,
     )
 
 
@@ -170,9 +169,7 @@ def plan_delete(kind: Kind, old: Resource, options: DeleteOptions, now: float) -
             deletion_grace_period_seconds=grace or 0,
             generation=meta.generation + 1 if meta.generation else meta.generation,
         )
-    marked = replace(old, metadata=meta)
-    if kind.place == ("", "namespaces"):
-        marked = replace(marked, status=replace(marked.status, phase="Terminating"))  # type: ignore[attr-defined]
+    marked = strategy.on_delete(replace(old, metadata=meta))
     return Gone() if is_released(kind, marked) else marked
 
 

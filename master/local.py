@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeVar
 
 from api import codec
+from api.kinds.authentication import TokenRequest, TokenRequestSpec, TokenRequestStatus
+from api.kinds.core import ServiceAccount
 from api.kinds.pods import Pod
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, Preconditions, Resource
@@ -14,6 +16,7 @@ from master.rest.seam import Query, Stored, WriteOptions
 from master.storage import Fence
 
 R = TypeVar("R", bound=Resource)
+MANAGER = "kube-controller-manager"  # the same on whichever master leads
 
 
 class LocalResources:
@@ -26,7 +29,7 @@ class LocalResources:
         self._registry = registry
         self._user = user
         self._fence = fence
-        self._options = WriteOptions(user=user, field_manager=user.name, field_validation="Ignore")
+        self._options = WriteOptions(user=user, field_manager=MANAGER, field_validation="Ignore")
 
     async def get(self, model: type[R], name: str, *, namespace: str = "") -> R:
         """Return the newest state; raises NotFound."""
@@ -126,6 +129,20 @@ class LocalResources:
         await self._registry.delete(
             self._kind(model), namespace=namespace, name=name, options=options, user=self._user, fence=self._fence
         )
+
+    async def request_token(self, account: str, spec: TokenRequestSpec, *, namespace: str) -> TokenRequestStatus:
+        """Return a new token of a service account; raises NotFound, Invalid, Forbidden."""
+        asked = TokenRequest(api_version="authentication.k8s.io/v1", kind="TokenRequest", spec=spec)
+        written = await self._registry.create(
+            self._kind(ServiceAccount),
+            codec.to_document(asked),
+            namespace=namespace,
+            name=account,
+            subresource="token",
+            options=self._options,
+            fence=self._fence,
+        )
+        return _as(TokenRequest, written.stored).status
 
     async def bind(self, *, namespace: str, pod: str, uid: str, node: str) -> None:
         """Assign a pod to a node, once; raises Conflict if it has one or is another pod by now."""

@@ -13,6 +13,7 @@ from api.errors import MODIFIED, ApiError, Conflict, RequestTooLarge, conflict, 
 from api.kinds.table import Kind
 from api.meta import Resource
 from master.cache import WatchCache, place_prefix
+from master.faces import as_kind
 from master.lifecycle import Gone
 from master.maintenance import Leases
 from master.objects import StoredObject, read_stored, to_store, without_revision
@@ -72,8 +73,12 @@ class Modifier:
         return self._claimants.get(owner.place)
 
     def owner(self, kind: Kind) -> Kind:
-        """Return the row whose struct is stored in the place of ``kind``."""
-        return self._cache.place(kind).kind
+        """Return the row in whose form objects of ``kind`` are changed.
+
+        That is the row whose struct is stored in its place; custom kinds are changed in the version that the client
+        uses, and stored in the one that their definition says.
+        """
+        return kind if kind.custom is not None else self._cache.place(kind).kind
 
     def key(self, owner: Kind, namespace: str, name: str) -> str:
         """Return the store's key of an object."""
@@ -89,7 +94,8 @@ class Modifier:
         claimant = self.claimant(owner)
         lease = await self._leases.lease(strategy_of(owner).ttl_s)
         claims = [] if claimant is None else claimant.writes(None, obj)
-        revision = await self._storage.commit([Put(key, _checked(to_store(obj)), 0, lease), *claims], fence=fence)
+        writes = [Put(key, self._stored_bytes(owner, obj), 0, lease), *claims]
+        revision = await self._storage.commit(writes, fence=fence)
         return stored_as(owner, obj, revision)
 
     async def modify(
@@ -99,7 +105,10 @@ class Modifier:
         owner = self.owner(kind)
         key = self.key(owner, namespace, name)
         cached = self._cache.place(owner).get(namespace, name)
-        origin = Origin(cached, newest=False) if cached is not None else await self._load(owner, key, namespace, name)
+        if cached is None:
+            origin = await self._load(owner, key, namespace, name)
+        else:
+            origin = Origin(as_kind(cached, owner), newest=False)
         clashed: set[str] = set()
         for _ in range(ATTEMPTS):
             try:
@@ -148,9 +157,14 @@ class Modifier:
             write: Write = Remove(key, old.revision)
         else:
             lease = await self._leases.lease(strategy_of(owner).ttl_s)
-            write = Put(key, _checked(to_store(new)), old.revision, lease)
+            write = Put(key, self._stored_bytes(owner, new), old.revision, lease)
         claims = [] if claimant is None else claimant.writes(old.obj, new)
         return await self._storage.commit([write, *claims], fence=fence)
+
+    def _stored_bytes(self, owner: Kind, obj: Resource) -> bytes:
+        """Return ``obj`` as its place stores it; raises RequestTooLarge."""
+        data, place = to_store(obj), self._cache.place(owner).kind
+        return _checked(data if place is owner or owner.custom is None else read_stored(place, data))
 
     def _check_clash(self, owner: Kind, outcome: Outcome, refused: Refused, clashed: set[str]) -> None:
         """Raise the refusal of a claim that clashes a second time: it was not picked, somebody insists upon it."""

@@ -6,11 +6,12 @@ the first field of the metadata, spliced into the bytes, so that a list of ten t
 
 import re
 from collections.abc import Callable, Mapping
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import msgspec
 
 from api import codec, fields
+from api.custom.objects import CustomObject
 from api.kinds.table import Kind
 from api.meta import Resource
 from api.selectors import FieldQuery, LabelQuery
@@ -43,16 +44,11 @@ def to_store(obj: Resource) -> bytes:
     return codec.encode(obj)
 
 
-@cache
-def _decoder(model: type[Resource]) -> msgspec.json.Decoder[Resource]:
-    return msgspec.json.Decoder(model)
-
-
 # Several watchers and informers look into the same fresh object; decoding is cheap enough to forget older ones, which
 # would take four times the memory of their bytes.
 @lru_cache(maxsize=512)
 def _decoded(model: type[Resource], data: bytes) -> Resource:
-    return _decoder(model).decode(data)
+    return codec.read_model(model, data)
 
 
 def read_stored(kind: Kind, data: bytes) -> bytes:
@@ -60,6 +56,13 @@ def read_stored(kind: Kind, data: bytes) -> bytes:
 
     What our masters wrote is in it already; something put by hand through the store's own API may not be.
     """
+    if kind.custom is not None:
+        assert issubclass(kind.model, CustomObject), kind
+        return _in_layout(kind, kind.custom.read(kind.model, data))
+    return _in_layout(kind, data)
+
+
+def _in_layout(kind: Kind, data: bytes) -> bytes:
     if data.startswith(b'{"apiVersion":') and data.find(_METADATA, 0, _HEAD_BYTES) > 0:
         return data
     return to_store(codec.from_json(kind, data))

@@ -14,20 +14,21 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from api.kinds.table import TABLE, Table
+from api.kinds.core import Node
+from api.kinds.pods import Pod
+from api.kinds.table import Table
 from api.meta import Resource
 from client.etcd import EtcdClient
-from master.access.authentication import Authenticator
-from master.access.authorization import Authorizer
-from master.access.policies import RegistryPolicies
+from master.access.assembly import Access
+from master.access.token_requests import TokenRequests
 from master.access.user import SYSTEM_MASTERS, User
-from master.admission.chain import Chain
-from master.admission.namespace import NamespaceLifecycle
-from master.admission.noderestriction import NodeRestriction
+from master.admission.plugins import Settings, make_chain
 from master.allocation import ServiceClaims, ServiceNetwork
 from master.boot import BootObjects
 from master.cache import WatchCache
+from master.computed import NodeUsage, PodUsage, Usage
 from master.config import MasterConfig
+from master.custom import CustomKinds
 from master.grpc_api import SERVER_OPTIONS, ResourcesService, server_credentials
 from master.lab_api import LabService
 from master.leadership import Leadership
@@ -56,21 +57,46 @@ class CannotStart(Exception):
 class Core:
     """The parts that hold state: everything between the store and the servers."""
 
-    def __init__(self, config: MasterConfig, client: EtcdClient, *, table: Table = TABLE) -> None:
+    def __init__(self, config: MasterConfig, client: EtcdClient) -> None:
+        table = Table()  # this master's own: custom kinds come and go
         self.storage = Storage(client)
         self.cache = WatchCache(table, self.storage)
+        CustomKinds(table, self.cache)
         self.reader = Reader(self.cache, self.storage)
         world = Surroundings()
-        chain = Chain([NamespaceLifecycle(_find_namespace(table, self.cache, self.reader)), NodeRestriction()])
+        self.access = Access(config.access, table, self.reader)
+        self.authorizer = self.access.authorizer
         modifier = Modifier(
             self.cache,
             self.storage,
             leases=Leases(client),
             claimants=_claimants(config, table, self.cache, world.rng),
         )
+        chain = make_chain(
+            self.access,
+            modifier,
+            find_namespace=_find_namespace(table, self.cache, self.reader),
+            settings=Settings(toleration_s=max(0, round(config.pod_eviction_s))),
+            rng=world.rng,
+        )
         writer = Writer(modifier, chain, world=world)
-        self.registry = Registry(table, self.cache, self.reader, writer, modifier)
-        self.authorizer = Authorizer(RegistryPolicies(self.registry))
+        tokens = self.access.tokens
+        self.registry = Registry(
+            table,
+            self.cache,
+            self.reader,
+            writer,
+            modifier,
+            tokens=None if tokens is None else TokenRequests(table, tokens, self.access.lookup, chain),
+        )
+
+    def measure(self, agents: NodeAgents) -> None:
+        """Serve metrics.k8s.io from what the node agents tell."""
+        table = self.registry.table
+        nodes, pods = (self.cache.place(table.of(model)).objects for model in (Node, Pod))
+        usage = Usage(agents, nodes=lambda: list(nodes.values()), pods=lambda: list(pods.values()))
+        self.registry.computer.add(("metrics.k8s.io", "nodes"), NodeUsage(usage))
+        self.registry.computer.add(("metrics.k8s.io", "pods"), PodUsage(usage))
 
 
 def _find_namespace(table: Table, cache: WatchCache, reader: Reader) -> Callable[[str], Awaitable[Resource | None]]:
@@ -184,9 +210,19 @@ class Leader:
             pod_cidr=str(config.pod_cidr),
             node_monitor_grace_s=config.node_monitor_grace_s,
             pod_eviction_s=config.pod_eviction_s,
+            api_address=config.api_address,
             root_ca=self._root_ca,
         )
-        controllers = ControllerManager(LocalResources(self._core.registry, user, fence=fence), settings)
+        resources = LocalResources(self._core.registry, user, fence=fence)
+        access = self._core.access
+        controllers = ControllerManager(
+            resources,
+            settings,
+            table=self._core.registry.table,
+            tokens=access.tokens,
+            signer=access.signer,
+            authorizer=access.authorizer,
+        )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(controllers.run())
             tasks.create_task(compact_history(self._client))
@@ -204,14 +240,25 @@ async def run(config: MasterConfig) -> None:
         except OSError as error:
             raise CannotStart(f"[store_tls] {error}: make the files readable, or correct their paths") from error
         stack.push_async_callback(client.close)
-        core = Core(config, client)
+        try:
+            core = Core(config, client)
+        except (OSError, ValueError) as error:
+            raise CannotStart(f"[access] {error}: make the files readable, or correct their paths") from error
         leadership = Leadership(client, name=config.name, endpoint=config.store_endpoints[0])
         grpc_server = GrpcServer(config, core, client, leadership)
         await grpc_server.start()
         stack.push_async_callback(grpc_server.stop)
         agents = NodeAgents(_node_credentials(config))
         stack.push_async_callback(agents.close)
-        rest = RestServer(core.registry, Authenticator(), core.authorizer, agents=agents, address=config.api_address)
+        core.measure(agents)
+        rest = RestServer(
+            core.registry,
+            core.access.authenticator,
+            core.authorizer,
+            agents=agents,
+            address=config.api_address,
+            documents=core.access.documents(config.api_address),
+        )
         try:
             await rest.start(*config.rest_listen, tls)
         except OSError as error:

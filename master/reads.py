@@ -17,7 +17,7 @@ from api.kinds.table import Kind
 from client.resources import EventType
 from master.cache import WatchCache, place_prefix
 from master.changes import Watcher
-from master.faces import as_kind
+from master.faces import as_kind, shows_another
 from master.objects import Selection, StoredObject, Wanted, read_stored
 from master.rest.seam import Event, Page, Query
 from master.storage import Storage, Value
@@ -68,9 +68,14 @@ def _selection(kind: Kind, namespace: str, labels: str, field_text: str) -> Sele
 
 def seen_as(kind: Kind, selection: Selection) -> Wanted:
     """Return the selection as a function of stored objects, which may be of another face of ``kind``."""
-    if kind.stored_as is None:
+    if not shows_another(kind):
         return selection
     return lambda stored: selection(as_kind(stored, kind))
+
+
+def select(kind: Kind, query: Query) -> Selection:
+    """Return what a query selects; raises BadRequest."""
+    return _selection(kind, query.namespace, query.label_selector, query.field_selector)
 
 
 class Reader:
@@ -94,7 +99,7 @@ class Reader:
 
     async def list(self, kind: Kind, query: Query) -> Page:
         """Return a page of the objects that match."""
-        selection = _selection(kind, query.namespace, query.label_selector, query.field_selector)
+        selection = select(kind, query)
         if query.continue_token:
             if query.resource_version not in ("", "0"):
                 raise BadRequest("specifying resource version is not allowed when using continue")
@@ -185,13 +190,12 @@ class Reader:
 
     async def watch(self, kind: Kind, query: Query) -> AsyncGenerator[Sequence[Event], None]:
         """Yield batches of changes; the first one, which may be empty, comes when the watch is open."""
-        selection = _selection(kind, query.namespace, query.label_selector, query.field_selector)
+        selection = select(kind, query)
         watcher = await self._open(kind, query, selection)
         try:
             yield ()
-            while True:
-                batch = await watcher.next_batch()
-                yield batch if kind.stored_as is None else [_event_as(event, kind) for event in batch]
+            while (batch := await watcher.next_batch()) is not None:
+                yield [_event_as(event, kind) for event in batch] if shows_another(kind) else batch
         finally:
             self._cache.close(kind, watcher)
 

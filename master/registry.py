@@ -1,35 +1,52 @@
 """The registry: every verb on every kind in the table, for REST, gRPC and the controllers alike."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from api.errors import MethodNotAllowed, NotFound
+from api.errors import ApiError, MethodNotAllowed, NotFound
 from api.kinds.table import Kind, Table
 from api.meta import DeleteOptions
+from master.access.token_requests import TokenRequests, refuse_unconfigured
 from master.access.user import User
 from master.actions import PodActions
 from master.cache import WatchCache
+from master.computed import Components, Computer
 from master.modify import Modifier
 from master.objects import StoredObject
-from master.reads import Reader
+from master.reads import Reader, select
 from master.rest.seam import Deleted, Event, Page, Query, WriteOptions, Written
 from master.scale import scale_of
 from master.storage import Fence
 from master.writes import Writer
 
 _DELETIONS_AT_ONCE = 16
+# A store without quorum cannot say how new we are; then what we know has to do.
+_CATCH_UP_S = 1.0
 
 
 class Registry:
     """Implements ``master.rest.seam.Registry``."""
 
-    def __init__(self, table: Table, cache: WatchCache, reader: Reader, writer: Writer, modifier: Modifier) -> None:
+    def __init__(
+        self,
+        table: Table,
+        cache: WatchCache,
+        reader: Reader,
+        writer: Writer,
+        modifier: Modifier,
+        *,
+        tokens: TokenRequests | None = None,
+    ) -> None:
+        self._tokens = tokens
         self._table = table
         self._cache = cache
         self._reader = reader
         self._writer = writer
         self._actions = PodActions(table, reader, writer, modifier)
+        self.computer = Computer()
+        self.computer.add(("", "componentstatuses"), Components(self.problems))
 
     @property
     def table(self) -> Table:
@@ -45,11 +62,15 @@ class Registry:
         self, kind: Kind, *, namespace: str, name: str, subresource: str = "", resource_version: str = ""
     ) -> StoredObject:
         """Return one object (of subresource "scale": its Scale); raises NotFound."""
+        if self.computer.makes(kind):
+            return await self.computer.get(kind, namespace, name)
         stored = await self._reader.get(kind, namespace=namespace, name=name, resource_version=resource_version)
         return scale_of(stored) if subresource == "scale" else stored
 
     async def list(self, kind: Kind, query: Query) -> Page:
         """Return the objects that match, in key order."""
+        if self.computer.makes(kind):
+            return Page(await self.computer.list(kind, select(kind, query)), 0)
         return await self._reader.list(kind, query)
 
     def watch(self, kind: Kind, query: Query) -> AsyncGenerator[Sequence[Event], None]:
@@ -75,6 +96,10 @@ class Registry:
                 return await self._actions.bind(document, namespace=namespace, name=name, options=options, fence=fence)
             case "eviction":
                 return await self._actions.evict(document, namespace=namespace, name=name, options=options, fence=fence)
+            case "token":
+                if self._tokens is None:
+                    raise refuse_unconfigured()
+                return await self._tokens.create(document, namespace=namespace, name=name, options=options)
         raise MethodNotAllowed("the server does not allow this method on the requested resource")
 
     async def update(
@@ -155,6 +180,12 @@ class Registry:
         found = [each for each in page.items if isinstance(each, StoredObject)]
         results = await asyncio.gather(*(delete(each) for each in found))
         return [each for each in results if each is not None]
+
+    async def catch_up(self) -> None:
+        """Wait, not for long, until this master knows every kind that was served anywhere when the call was made."""
+        with contextlib.suppress(ApiError, TimeoutError):
+            async with asyncio.timeout(_CATCH_UP_S):
+                await self._cache.fresh()
 
     def problems(self) -> Mapping[str, str]:
         """Return check -> what is wrong for each readiness check; an empty text is a passed check."""

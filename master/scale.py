@@ -5,6 +5,8 @@ from typing import Any, cast
 from msgspec.structs import replace
 
 from api import codec
+from api.custom import jsonpath
+from api.custom.objects import CustomObject, as_document
 from api.errors import Fault, invalid
 from api.kinds.autoscaling import Scale, ScaleSpec, ScaleStatus
 from api.kinds.table import Kind
@@ -16,7 +18,34 @@ SCALE = Kind(group="autoscaling", version="v1", kind="Scale", singular="scale", 
 
 def scale_of(stored: StoredObject) -> StoredObject:
     """Return the Scale of an object."""
+    if stored.kind.custom is not None:
+        return _custom_scale(stored)
     obj: Any = stored.obj
+    status = ScaleStatus(replicas=obj.status.replicas or 0, selector=_selector_text(obj.spec.selector))
+    return _scale(stored, ScaleSpec(replicas=obj.spec.replicas or None), status)
+
+
+def _custom_scale(stored: StoredObject) -> StoredObject:
+    """Return the Scale of a custom object, from the fields that its definition names."""
+    assert stored.kind.custom is not None
+    paths = stored.kind.custom.scale
+    assert paths is not None, stored.kind
+    content = cast("CustomObject", stored.obj).content
+    replicas = jsonpath.get_field(content, paths.replicas)
+    present = jsonpath.get_field(content, paths.status_replicas)
+    selector = jsonpath.get_field(content, paths.selector) if paths.selector else None
+    return _scale(
+        stored,
+        ScaleSpec(replicas=_whole(replicas) or None),
+        ScaleStatus(replicas=_whole(present), selector=selector if isinstance(selector, str) else ""),
+    )
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def _scale(stored: StoredObject, spec: ScaleSpec, status: ScaleStatus) -> StoredObject:
     meta = stored.obj.metadata
     scale = Scale(
         api_version=SCALE.group_version,
@@ -24,8 +53,8 @@ def scale_of(stored: StoredObject) -> StoredObject:
         metadata=ObjectMeta(
             name=meta.name, namespace=meta.namespace, uid=meta.uid, creation_timestamp=meta.creation_timestamp
         ),
-        spec=ScaleSpec(replicas=obj.spec.replicas or None),
-        status=ScaleStatus(replicas=obj.status.replicas or 0, selector=_selector_text(obj.spec.selector)),
+        spec=spec,
+        status=status,
     )
     return StoredObject(
         SCALE, namespace=stored.namespace, name=stored.name, data=codec.encode(scale), revision=stored.revision
@@ -48,10 +77,15 @@ def _selector_text(selector: LabelSelector | dict[str, str] | None) -> str:
     return ",".join(parts)
 
 
-def with_scale(obj: Resource, scale: Resource) -> Resource:
-    """Return ``obj`` with the replicas of ``scale``; raises Invalid for a negative number."""
+def with_scale(kind: Kind, obj: Resource, scale: Resource) -> Resource:
+    """Return ``obj``, of ``kind``, with the replicas of ``scale``; raises Invalid for a negative number."""
     replicas = cast("Scale", scale).spec.replicas or 0
     if replicas < 0:
         why = f"Invalid value: {replicas}: must be greater than or equal to 0"
         raise invalid("Scale", obj.metadata.name, [Fault("spec.replicas", why)], group="autoscaling")
+    if kind.custom is not None and isinstance(obj, CustomObject):
+        assert kind.custom.scale is not None, kind
+        content = as_document(obj.content)
+        jsonpath.set_field(content, kind.custom.scale.replicas, replicas)
+        return replace(obj, content=content)
     return replace(obj, spec=replace(cast("Any", obj).spec, replicas=replicas))

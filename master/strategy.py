@@ -11,11 +11,14 @@ import msgspec
 from msgspec.structs import replace
 
 from api import quantity
+from api.custom.definitions import PLACE as DEFINITIONS
+from api.custom.objects import CustomObject, with_field
 from api.kinds.core import Namespace, NamespaceSpec, NamespaceStatus
 from api.kinds.pods import Container, Pod, PodStatus
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, Resource
 from api.struct import ApiStruct
+from master import definitions
 
 DEFAULT_POD_GRACE_S = 30
 
@@ -51,6 +54,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
     held: Callable[[Resource], bool] = _not_held
     orphans_by_default: bool = False  # deletion without a policy leaves dependents alone
     unconditional_update: bool = True  # an update may leave resourceVersion out
+    on_delete: Callable[[Resource], Resource] = _unchanged  # of an object that has just been marked as being deleted
     ttl_s: int = 0  # the store forgets objects after so long; 0: never
 
 
@@ -112,8 +116,18 @@ def _changed_namespace(old: Resource, new: Resource) -> Resource:
     return replace(new, spec=cast("Namespace", old).spec)
 
 
+def _changed_request(old: Resource, new: Resource) -> Resource:
+    """What was asked for stays: approvers have read it."""
+    return cast("Resource", replace(cast("Any", new), spec=cast("Any", old).spec))
+
+
 def _namespace_held(obj: Resource) -> bool:
     return bool(cast("Namespace", obj).spec.finalizers)
+
+
+def _leaving_namespace(obj: Resource) -> Resource:
+    namespace = cast("Namespace", obj)
+    return replace(namespace, status=replace(namespace.status, phase="Terminating"))
 
 
 def _new_volume(obj: Resource) -> Resource:
@@ -123,10 +137,13 @@ def _new_volume(obj: Resource) -> Resource:
 
 _COUNTING = Strategy(counts_generations=True)
 _PLAIN = Strategy()
+_CUSTOM = Strategy(counts_generations=True, unconditional_update=False)
 
 STRATEGIES: Mapping[tuple[str, str], Strategy] = {
     ("", "pods"): Strategy(on_create=_new_pod, grace_s=_pod_grace, counts_generations=True),
-    ("", "namespaces"): Strategy(on_create=_new_namespace, on_change=_changed_namespace, held=_namespace_held),
+    ("", "namespaces"): Strategy(
+        on_create=_new_namespace, on_change=_changed_namespace, on_delete=_leaving_namespace, held=_namespace_held
+    ),
     ("", "nodes"): Strategy(keeps_status=True),
     ("", "events"): Strategy(ttl_s=3600),
     ("", "replicationcontrollers"): Strategy(counts_generations=True, orphans_by_default=True),
@@ -145,13 +162,21 @@ STRATEGIES: Mapping[tuple[str, str], Strategy] = {
     ("networking.k8s.io", "ingressclasses"): _COUNTING,
     ("networking.k8s.io", "networkpolicies"): _COUNTING,
     ("discovery.k8s.io", "endpointslices"): _COUNTING,
+    DEFINITIONS: Strategy(
+        on_create=definitions.on_create,
+        on_change=definitions.on_change,
+        on_delete=definitions.on_delete,
+        counts_generations=True,
+        unconditional_update=False,
+    ),
+    ("certificates.k8s.io", "certificatesigningrequests"): Strategy(on_change=_changed_request),
     ("coordination.k8s.io", "leases"): Strategy(unconditional_update=False),
 }
 
 
 def strategy_of(kind: Kind) -> Strategy:
     """Return what is special about ``kind``; custom resources count generations."""
-    return STRATEGIES.get(kind.place, _PLAIN)
+    return _CUSTOM if kind.custom is not None else STRATEGIES.get(kind.place, _PLAIN)
 
 
 def has_status(kind: Kind) -> bool:
@@ -161,16 +186,22 @@ def has_status(kind: Kind) -> bool:
 
 def spec_of(obj: Resource) -> tuple[object, ...]:
     """Return everything of ``obj`` that is neither metadata nor status."""
+    if isinstance(obj, CustomObject):
+        return (obj.content,)  # with the status: where it is written separately an update has the old one
     skipped = ("api_version", "kind", "metadata", "status")
     return tuple(getattr(obj, name) for name in obj.__struct_fields__ if name not in skipped)
 
 
 def with_status_of(obj: Resource, other: Resource) -> Resource:
     """Return ``obj`` with the status of ``other``."""
+    if isinstance(obj, CustomObject):
+        return with_field(obj, "status", cast("CustomObject", other).status)
     return replace(obj, status=cast("Any", other).status)
 
 
 def without_status(kind: Kind, obj: Resource) -> Resource:
     """Return ``obj`` with the status that an object of ``kind`` begins with."""
+    if isinstance(obj, CustomObject):
+        return with_field(obj, "status", None)
     empty: ApiStruct = cast("Any", kind.model()).status
     return replace(obj, status=empty)

@@ -9,19 +9,23 @@ import msgspec
 from api import apply as managed_fields
 from api import codec
 from api import patch as patches
+from api.custom.jsonpath import set_field
 from api.defaults import apply_defaults
 from api.errors import (
     MODIFIED,
     AlreadyExists,
     BadRequest,
     Fault,
+    MethodNotAllowed,
     NotFound,
+    UnsupportedMediaType,
     already_exists,
     conflict,
     invalid,
 )
 from api.kinds.table import Kind
-from api.meta import DeleteOptions, ManagedFieldsEntry, Resource
+from api.meta import DeleteOptions, Resource
+from api.strict import strict_fault, strict_patch_fault
 from api.validation import faults_on_create, faults_on_update
 from master.access.user import User
 from master.admission.chain import Attributes, Chain
@@ -35,12 +39,13 @@ from master.lifecycle import (
     prepare_new,
     timestamp,
 )
+from master.managers import Managed, bare, document_to_apply_to, track_change, track_new, with_managed
 from master.modify import ATTEMPTS, Modifier, Outcome, stored_as
-from master.objects import StoredObject, to_store
+from master.objects import StoredObject
 from master.rest.seam import Deleted, WriteOptions, Written
 from master.scale import SCALE, scale_of, with_scale
 from master.storage import Fence, Refused
-from master.strategy import strategy_of
+from master.strategy import has_status, strategy_of
 from master.subresources import PREPARE
 
 log = logging.getLogger(__name__)
@@ -67,11 +72,14 @@ class Writer:
     ) -> Written:
         """Store a new object; a generated name that is taken is generated again."""
         owner = self._modifier.owner(kind)
+        if owner.custom is not None and owner.custom.terminating:
+            raise MethodNotAllowed("create not allowed while custom resource definition is terminating")
         obj, warnings = self._decode(kind, document, options)
+        managed = track_new(owner, obj, manager=options.field_manager, now=self.timestamp())
         generated = not obj.metadata.name and bool(obj.metadata.generate_name)
         for attempt in range(ATTEMPTS):
             try:
-                stored = await self._create(owner, obj, namespace, options, fence)
+                stored = await self._create(owner, obj, namespace, options, fence, managed=managed)
             except AlreadyExists:
                 if not generated or attempt == ATTEMPTS - 1:
                     raise
@@ -87,11 +95,11 @@ class Writer:
         options: WriteOptions,
         fence: Fence | None,
         *,
-        managed: tuple[ManagedFieldsEntry, ...] = (),
+        managed: Managed,
     ) -> StoredObject:
         if owner.namespaced and obj.metadata.namespace not in ("", namespace):
             raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
-        obj = _with_managed(prepare_new(owner, obj, namespace, self._world), managed)
+        obj = with_managed(prepare_new(owner, obj, namespace, self._world), managed)
         attributes = Attributes(
             kind=owner,
             operation="CREATE",
@@ -163,16 +171,16 @@ class Writer:
         fence: Fence | None = None,
     ) -> Written:
         """Bring a manager's intent into an object, which is created if there is none."""
-        if subresource not in ("", "status") or kind.stored_as is not None:
-            raise BadRequest(f"server-side apply to {kind.plural}/{subresource} is not supported: use a merge patch")
-        warnings: tuple[str, ...] = ()
+        managed_fields.check_manager(options.field_manager)
+        owner = self._modifier.owner(kind)
+        intent = _intent(owner, to_owner(kind, owner, intent), subresource)
 
         async def alter(old: StoredObject) -> Outcome:
-            nonlocal warnings
             _check_same_life(kind, old, intent)
-            document = self._applied(kind, codec.to_document(old.obj), intent, subresource, options)
-            new, warnings = self._decode(kind, document, options)
-            return await self._altered(kind, old, new, subresource, options, managed=new.metadata.managed_fields)
+            live = document_to_apply_to(owner, old.obj, self.timestamp())
+            document = self._applied(owner, live, intent, subresource, options)
+            new = self._decode_applied(owner, document)
+            return await self._altered(owner, old, new, subresource, options, managed=new.metadata.managed_fields)
 
         for _ in range(ATTEMPTS):
             try:
@@ -181,15 +189,14 @@ class Writer:
                 if subresource or _life(intent) != ("", ""):
                     raise
             else:
-                return Written(_shown(stored, kind, subresource), warnings=warnings)
-            document = self._applied(kind, None, intent, "", options)
-            new, warnings = self._decode(kind, document, options)
+                return Written(_shown(stored, kind, subresource))
+            new = self._decode_applied(owner, self._applied(owner, None, intent, "", options))
             new = msgspec.structs.replace(new, metadata=msgspec.structs.replace(new.metadata, name=name))
             try:
-                made = await self._create(kind, new, namespace, options, fence, managed=new.metadata.managed_fields)
+                made = await self._create(owner, new, namespace, options, fence, managed=new.metadata.managed_fields)
             except AlreadyExists:
                 continue
-            return Written(made, created=True, warnings=warnings)
+            return Written(as_kind(made, kind), created=True)
         raise conflict(kind.plural, name, MODIFIED, group=kind.group)
 
     def _applied(
@@ -204,6 +211,19 @@ class Writer:
             force=options.force,
             subresource=subresource,
         )
+
+    def _decode_applied(self, owner: Kind, document: Document) -> Resource:
+        """Return the object that an apply came to; raises BadRequest for a field that the kind has not."""
+        unknown: list[str] = []
+        complete = msgspec.json.decode(msgspec.json.encode(document))
+        apply_defaults(owner, complete)
+        obj = codec.decode(owner, complete, unknown=unknown)
+        if unknown:
+            meta = obj.metadata
+            what = f"{meta.namespace}/{meta.name}; {owner.group_version}, Kind={owner.kind}"
+            path = unknown[0].partition('"')[2].rstrip('"')
+            raise BadRequest(f"failed to create typed patch object ({what}): .{path}: field not declared in schema")
+        return obj
 
     async def patch(
         self,
@@ -225,7 +245,7 @@ class Writer:
             nonlocal warnings
             document = codec.to_document(_shown(old, kind, subresource).obj)
             patched = _patched(document, patch, patch_type, shown_kind)
-            new, warnings = self._decode(shown_kind, patched, options)
+            new, warnings = self._decode(shown_kind, patched, options, patch)
             if new.metadata.name != old.name:
                 fault = Fault("metadata.name", f'Invalid value: "{new.metadata.name}": field is immutable')
                 raise invalid(kind.kind, old.name, [fault], group=kind.group)
@@ -242,7 +262,7 @@ class Writer:
         subresource: str,
         options: WriteOptions,
         *,
-        managed: tuple[ManagedFieldsEntry, ...] | None = None,
+        managed: Managed | None = None,
     ) -> Outcome:
         """Return what writing ``new`` to ``subresource`` makes of ``stored``.
 
@@ -250,10 +270,15 @@ class Writer:
         """
         owner, old = self._modifier.owner(kind), stored.obj
         _check_identity(owner, stored, new)
+        via, sent = subresource, new.metadata.managed_fields
         if subresource == "scale":
-            new, subresource = with_scale(old, new), ""
+            new, subresource = new if managed is not None else with_scale(owner, old, new), ""
         new = PREPARE[subresource](owner, old, new)
-        new = self._tracked(owner, old, new, subresource, options) if managed is None else _with_managed(new, managed)
+        if managed is None:
+            managed = track_change(
+                owner, old, new, sent, manager=options.field_manager, now=self.timestamp(), subresource=via
+            )
+        new = with_managed(new, managed)
         attributes = Attributes(
             kind=owner,
             operation="UPDATE",
@@ -268,24 +293,11 @@ class Writer:
         new = await self._chain.mutate(attributes, new)
         if (claimant := self._modifier.claimant(owner)) is not None and not subresource:
             new = claimant.complete(old, new, ())
-        if subresource != "status" and (faults := faults_on_update(owner, _bare(old), new)):
+        judged = subresource != "status" or owner.custom is not None
+        if judged and (faults := faults_on_update(owner, bare(old), new)):
             raise invalid(owner.kind, stored.name, faults, group=owner.group)
         await self._chain.judge(msgspec.structs.replace(attributes, obj=new))
         return Gone(new) if is_released(owner, new) else new
-
-    def _tracked(self, owner: Kind, old: Resource, new: Resource, subresource: str, options: WriteOptions) -> Resource:
-        """Return ``new`` with account kept of who manages what; only objects that were ever applied have one."""
-        if not old.metadata.managed_fields or not new.metadata.managed_fields or to_store(old) == to_store(new):
-            return new
-        tracked = managed_fields.track_update(
-            owner,
-            codec.to_document(_bare(old)),
-            codec.to_document(new),
-            manager=options.field_manager,
-            now=self.timestamp(),
-            subresource=subresource,
-        )
-        return _with_managed(new, codec.decode(owner, tracked).metadata.managed_fields)
 
     # Delete
 
@@ -324,25 +336,32 @@ class Writer:
         stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=dry_run, fence=fence)
         return Deleted(as_kind(stored, kind), gone)
 
-    def _decode(self, kind: Kind, document: Document, options: WriteOptions) -> tuple[Resource, tuple[str, ...]]:
-        """Return the object that ``document`` stands for, as its place stores it, and warnings."""
+    def _decode(
+        self, kind: Kind, document: Document, options: WriteOptions, patch: Any = None
+    ) -> tuple[Resource, tuple[str, ...]]:
+        """Return the object that ``document`` stands for, as its place stores it, and warnings.
+
+        patch: what the client sent, if ``document`` is what came of it.
+        """
         unknown: list[str] | None = None if options.field_validation == "Ignore" else []
         if kind.stored_as is not None:
             # Faults are told in the words of the face that the client used.
             codec.decode(kind, document, unknown=unknown)
-            kind, document = self._modifier.owner(kind), to_owner(kind, document)
+            owner = self._modifier.owner(kind)
+            kind, document = owner, to_owner(kind, owner, document)
             complete = dict(document)
             apply_defaults(kind, complete)
-            return codec.decode(kind, complete), _warnings(unknown, options)
+            return codec.decode(kind, complete), _warnings(kind, unknown, options, patch)
         complete = msgspec.json.decode(msgspec.json.encode(document))
         apply_defaults(kind, complete)
         obj = codec.decode(kind, complete, unknown=unknown)
-        return obj, _warnings(unknown, options)
+        return obj, _warnings(kind, unknown, options, patch)
 
 
-def _warnings(unknown: list[str] | None, options: WriteOptions) -> tuple[str, ...]:
+def _warnings(kind: Kind, unknown: list[str] | None, options: WriteOptions, patch: Any) -> tuple[str, ...]:
+    """Return what to warn of; raises BadRequest or Invalid for a client that wants no unknown fields."""
     if unknown and options.field_validation == "Strict":
-        raise BadRequest(f"strict decoding error: {', '.join(unknown)}")
+        raise strict_fault(kind, unknown) if patch is None else strict_patch_fault(patch, unknown)
     return tuple(unknown or ())
 
 
@@ -352,6 +371,11 @@ def _patched(document: dict[str, Any], patch: Any, patch_type: str, kind: Kind) 
             return patches.apply_json_patch(document, patch)
         case "merge":
             return patches.apply_merge_patch(document, patch)
+        case "strategic" if kind.custom is not None:
+            raise UnsupportedMediaType(
+                "the body of the request was in an unknown format - accepted media types include: "
+                "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+            )
         case "strategic":
             return patches.apply_strategic_merge(document, patch, kind.model)
     raise BadRequest(f"unknown patch type {patch_type!r}")
@@ -372,8 +396,22 @@ def _check_same_life(kind: Kind, stored: StoredObject, intent: Document) -> None
         raise conflict(kind.plural, stored.name, MODIFIED, group=kind.group)
 
 
-def _with_managed(obj: Resource, managed: tuple[ManagedFieldsEntry, ...]) -> Resource:
-    return msgspec.structs.replace(obj, metadata=msgspec.structs.replace(obj.metadata, managed_fields=managed))
+def _intent(owner: Kind, intent: Document, subresource: str) -> dict[str, Any]:
+    """Return what an intent says of the part of an object that ``subresource`` shows, as the object has it."""
+    head = {key: intent[key] for key in ("apiVersion", "kind", "metadata") if key in intent}
+    if subresource == "status":
+        return head | ({"status": intent["status"]} if "status" in intent else {})
+    if subresource == "scale":
+        replicas = (intent.get("spec") or {}).get("replicas") or 0
+        head |= {"apiVersion": owner.group_version, "kind": owner.kind}
+        if owner.custom is not None and owner.custom.scale is not None:
+            set_field(head, owner.custom.scale.replicas, replicas)
+            return head
+        return head | {"spec": {"replicas": replicas}}
+    if subresource:
+        raise BadRequest(f"server-side apply to {owner.plural}/{subresource} is not supported: use a merge patch")
+    unwritten = has_status(owner) and not strategy_of(owner).keeps_status
+    return {key: value for key, value in intent.items() if key != "status" or not unwritten}
 
 
 def _check_identity(owner: Kind, stored: StoredObject, new: Resource) -> None:
@@ -389,11 +427,6 @@ def _check_identity(owner: Kind, stored: StoredObject, new: Resource) -> None:
     elif not strategy_of(owner).unconditional_update:
         fault = Fault("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
         raise invalid(owner.kind, stored.name, [fault], group=owner.group)
-
-
-def _bare(obj: Resource) -> Resource:
-    meta = msgspec.structs.replace(obj.metadata, resource_version="")
-    return msgspec.structs.replace(obj, metadata=meta)
 
 
 def _shown(stored: StoredObject, kind: Kind, subresource: str) -> StoredObject:

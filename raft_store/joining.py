@@ -8,18 +8,16 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-import grpc
-import grpc.aio
-
+from fastgrpc.calls import CallFailed, Status
 from raft_store.config import peer_address
 from raft_store.disk.directory import Directory
 from raft_store.disk.identity import Identity, check_identity, load_identity, save_identity
 from raft_store.engine import EngineError, MemberId
-from raft_store.peers import open_channel
+from raft_store.peers import SERVICE, open_channel
 from raft_store.raft import membership
 from raft_store.raft.membership import Configuration
 from raft_store.tls import TlsFiles
-from trireme_pb.raft import raft_pb2, raft_pb2_grpc
+from trireme_pb.raft import raft_pb2
 
 log = logging.getLogger(__name__)
 
@@ -82,10 +80,10 @@ async def _find(others: list[str], *, cluster: str, own_url: str, tls: TlsFiles 
                 for url in others:
                     try:
                         configuration = await _describe(url, cluster=cluster, tls=tls)
-                    except grpc.aio.AioRpcError as exc:
-                        if exc.code() is grpc.StatusCode.FAILED_PRECONDITION:
-                            raise JoinFailed(f"{url}: {exc.details()}") from exc
-                        problems[url] = f"{url} does not answer ({exc.code().name})"
+                    except CallFailed as exc:
+                        if exc.status is Status.FAILED_PRECONDITION:
+                            raise JoinFailed(f"{url}: {exc.message}") from exc
+                        problems[url] = f"{url} does not answer ({exc.status.name})"
                         continue
                     if _owner(configuration, own_url):
                         return configuration
@@ -100,10 +98,13 @@ async def _find(others: list[str], *, cluster: str, own_url: str, tls: TlsFiles 
 
 
 async def _describe(url: str, *, cluster: str, tls: TlsFiles | None) -> Configuration:
-    async with open_channel(peer_address(url), tls) as channel:
+    channel = open_channel(peer_address(url), tls)
+    try:
         request = raft_pb2.DescribeRequest(cluster=cluster)
-        description = await raft_pb2_grpc.RaftStub(channel).Describe(request, timeout=ASK_S)
-    return membership.decode(description.configuration)
+        answer = await channel.unary(SERVICE + "Describe", request.SerializeToString(), timeout_s=ASK_S)
+    finally:
+        await channel.close()
+    return membership.decode(raft_pb2.Description.FromString(answer).configuration)
 
 
 def _owner(configuration: Configuration, url: str) -> MemberId:

@@ -10,12 +10,20 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 
 import msgspec
 
-from .engine import Entry, Term
+from .audit import AuditState, pick_corrupt, report
+from .auth.access import check_command
+from .auth.model import NOBODY, AuthFailed, AuthNotEnabled, Caller
+from .auth.requests import AuthCommand, AuthDisable, Authenticate, Management, Token, UserChangePassword, UserDelete
+from .auth.store import AuthContents, AuthStore
+from .auth.tokens import TokenTable
+from .engine import Entry, Index, MemberId, Term
 from .mvcc.lease import Lease, LeaseClock, LeaseTable
 from .mvcc.model import NO_LEASE, Corrupt, Event, KeyValue, LeaseId, NoSpace, Revision, StoreError
 from .mvcc.requests import (
     Alarm,
     AlarmKind,
+    Audit,
+    Audited,
     Command,
     Compact,
     DeleteRange,
@@ -41,8 +49,20 @@ log = logging.getLogger(__name__)
 SNAPSHOT_FORMAT = 2
 TRIM_STEP = 2_000  # compacted changes given back with each applied batch: compaction never stalls writes
 
+
+class OnBehalf(msgspec.Struct, frozen=True, array_like=True, tag=48):
+    """A command of a user who is known to the members by name."""
+
+    user: str
+    auth_revision: int
+    command: Command | AuthCommand
+
+
+AnyCommand = Command | AuthCommand | OnBehalf
+
 _encoder = msgspec.msgpack.Encoder()
-_commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+_commands: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)
+_MANAGEMENT = tuple(Management.__args__)
 
 
 class _LeaseState(msgspec.Struct, frozen=True, array_like=True):
@@ -57,6 +77,8 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
     leases: list[_LeaseState]
     alarms: list[Alarm]
     members: list[Publish]
+    auth: AuthContents = AuthContents()
+    audit: AuditState = AuditState()
 
 
 class _Head(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -84,9 +106,14 @@ class _History(msgspec.Struct, frozen=True, array_like=True, tag=3):
 _chunks: msgspec.msgpack.Decoder[_Head | _Base | _History] = msgspec.msgpack.Decoder(_Head | _Base | _History)
 
 
-def encode(command: Command) -> bytes:
+def encode(command: AnyCommand) -> bytes:
     """Return the form in which a command is proposed."""
     return _encoder.encode(command)
+
+
+def decode(data: bytes) -> AnyCommand:
+    """Return the command that ``data`` is the form of; raises MsgspecError."""
+    return _commands.decode(data)
 
 
 class Machine:
@@ -99,7 +126,11 @@ class Machine:
         self.hub = WatchHub(self.store, watch_limits)
         self.alarms: set[tuple[int, AlarmKind]] = set()
         self.members: dict[int, Publish] = {}
-        self._handlers: dict[type[Command], Callable[..., object]] = {
+        self.auth = AuthStore()
+        self.audit = AuditState()
+        self.to_audit: View | None = None  # what the latest audit is about, until its checksum is taken
+        self.tokens = TokenTable(lease_clock.now)
+        self._handlers: dict[type[Command | AuthCommand], Callable[..., object]] = {
             Put: self._put,
             DeleteRange: self._delete_range,
             Txn: self._txn,
@@ -109,6 +140,8 @@ class Machine:
             LeaseRenew: self._lease_renew,
             SetAlarm: self._set_alarm,
             Publish: self._publish,
+            Audited: self._end_audit,
+            **dict.fromkeys(_MANAGEMENT, self._manage),
         }
 
     def apply(self, entries: Sequence[Entry]) -> Sequence[object]:
@@ -123,7 +156,10 @@ class Machine:
 
         Members that applied the same entries give the same chunks. To be drawn to the end, or closed.
         """
-        chunks = self._chunks(self.store.view(), self._state())
+        view = self.store.view()
+        # Encoded now: unlike versions, what it is made of may change.
+        head = _Head(SNAPSHOT_FORMAT, view.compact_revision, view.revision, view.history_start, self._state())
+        chunks = self._chunks(view, _encoder.encode(head))
         next(chunks)  # from here on, closing it closes the view
         return chunks
 
@@ -132,13 +168,15 @@ class Machine:
             leases=[_LeaseState(held.lease, held.ttl_s, held.renewals) for held in self.leases.all()],
             alarms=[Alarm(member, kind) for member, kind in sorted(self.alarms)],
             members=[self.members[member] for member in sorted(self.members)],
+            auth=self.auth.contents(),
+            audit=self.audit,
         )
 
-    def _chunks(self, view: View, state: _State) -> Generator[bytes, None, None]:
+    def _chunks(self, view: View, head: bytes) -> Generator[bytes, None, None]:
         encode = _encoder.encode
         try:
             yield b""
-            yield encode(_Head(SNAPSHOT_FORMAT, view.compact_revision, view.revision, view.history_start, state))
+            yield head
             for kvs in view.base():
                 yield encode(_Base(kvs)) if kvs else b""
             for kvs in view.history():
@@ -164,14 +202,28 @@ class Machine:
         self.lease_clock.restart(self.leases.all())
         self.alarms = {(alarm.member, alarm.kind) for alarm in state.alarms}
         self.members = {member.member: member for member in state.members}
+        self.auth = AuthStore(state.auth)
+        self.audit = state.audit
+        self.drop_audit()
+        self.tokens.clear()  # some may have ended in what the snapshot leaves out
         self.hub.replace(self.store)
 
     def _apply(self, entry: Entry) -> object:
-        command = _commands.decode(entry.data)
+        command, caller = _commands.decode(entry.data), NOBODY
+        if isinstance(command, OnBehalf):
+            caller, command = Caller(command.user, command.auth_revision), command.command
         try:
-            if isinstance(command, LeaseExpire):
-                return self._lease_expire(command, entry.term)
-            return self._handlers[type(command)](command)
+            if self.auth.enabled:
+                check_command(self.auth, self.leases, caller, command)
+            match command:
+                case LeaseExpire():
+                    return self._lease_expire(command, entry.term)
+                case Authenticate():
+                    return self._authenticate(command, entry.index)
+                case Audit():
+                    return self._begin_audit(entry.index)
+                case _:
+                    return self._handlers[type(command)](command)
         except StoreError as refusal:
             return refusal
 
@@ -240,9 +292,46 @@ class Machine:
             self.alarms.discard(alarm)
         return [change.alarm]
 
+    def drop_audit(self) -> None:
+        """Let go of the moment that the latest audit is about."""
+        if self.to_audit is not None:
+            self.to_audit.close()
+            self.to_audit = None
+
+    def _begin_audit(self, index: Index) -> object:
+        self.drop_audit()
+        self.audit, self.to_audit = AuditState(index), self.store.view()
+        return Done(self.store.revision)
+
+    def _end_audit(self, audited: Audited) -> object:
+        self.audit = report(self.audit, Index(audited.index), MemberId(audited.member), audited.checksum)
+        for member in pick_corrupt(self.audit, self.members):
+            if (member, AlarmKind.CORRUPT) not in self.alarms:
+                log.critical("member differs from the others member=%x audit=%d", member, self.audit.index)
+                self.alarms.add((member, AlarmKind.CORRUPT))
+        return Done(self.store.revision)
+
     def _publish(self, member: Publish) -> object:
         self.members[member.member] = member
         return Done(self.store.revision)
+
+    def _manage(self, command: Management) -> object:
+        self.auth.apply(command)
+        if isinstance(command, AuthDisable):
+            self.tokens.clear()
+        elif isinstance(command, UserDelete | UserChangePassword):
+            self.tokens.drop_user(command.name)
+        return Done(self.store.revision)
+
+    def _authenticate(self, command: Authenticate, index: Index) -> object:
+        if not self.auth.enabled:  # meanwhile
+            raise AuthNotEnabled
+        if command.user not in self.auth:
+            raise AuthFailed(command.user)
+        # The index tells another member how far it must have come to know the token.
+        token = f"{command.token_prefix}.{index}"
+        self.tokens.add(token, command.user)
+        return Token(token, self.auth.revision)
 
     def _end_lease(self, lease: LeaseId) -> None:
         keys = self.leases.revoke(lease)
@@ -293,7 +382,8 @@ class Restoration:
                     self._attach(kv)
             case _History():
                 for event in self._loader.add_history(part.kvs):
-                    self._move_lease(event)
+                    if event.kv.lease or event.prev is not None:
+                        self._move_lease(event)
 
     def finish(self) -> None:
         """All chunks were fed: replace the machine's state."""

@@ -7,11 +7,8 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
-import grpc
-import grpc.aio
-
+from .backups import BackupPlan, keep_backups
 from .config import Config, cluster_id, member_id, peer_address
 from .engine import Engine, EngineError, MemberId
 from .engines.memory import MemoryEngine
@@ -19,19 +16,22 @@ from .engines.native import NativeConfig, NativeEngine
 from .etcd_api.auth import AuthService
 from .etcd_api.backend import Backend
 from .etcd_api.cluster import ClusterService
-from .etcd_api.front import CallCounts, LeaderGuard, make_server, set_serving
+from .etcd_api.fast_front import FastFront
+from .etcd_api.front import CallCounts, Front, LeaderGuard
 from .etcd_api.kv import KvService
 from .etcd_api.learners import guard_learners
 from .etcd_api.lease import LeaseService
-from .etcd_api.maintenance import MaintenanceService
+from .etcd_api.maintenance import MaintenanceService, saved_snapshot
 from .etcd_api.services import Services
 from .etcd_api.watch import WatchService
 from .lease_keeper import LeaseKeeper
 from .machine import Machine, encode
 from .mvcc.lease import LeaseClock
-from .mvcc.requests import Alarm, AlarmKind, Publish, SetAlarm
+from .mvcc.requests import Audit, Audited, Publish
+from .mvcc.store import checksum
 from .observe import Observer, serve
-from .tls import TlsFiles
+from .pacing import result_of
+from .tool import snapshots
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +114,7 @@ class Member:
             member=config.member,
             request_timeout_s=config.request_timeout_s,
             min_lease_ttl_s=MIN_LEASE_TTL_S,
+            quota_bytes=config.quota_bytes,
         )
         self.guard = LeaderGuard(self.engine.status)
         self.calls: CallCounts = Counter()
@@ -123,28 +124,37 @@ class Member:
         self._leases = LeaseKeeper(self.machine)
         self._learns = False
         self._leader_seen = time.monotonic()
+        self._audit_called = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
-        self._server: grpc.aio.Server | None = None
+        self._front: Front | None = None
         self._http: asyncio.Server | None = None
+        self._observer = Observer(
+            self.backend,
+            self.calls,
+            name=config.name,
+            engine=config.engine,
+            leader_changes=lambda: self.leader_changes,
+        )
 
     async def start(self) -> None:
         """Recover, join the group, then let clients in. Raises OSError if an address is taken."""
+        await asyncio.to_thread(self._begin_with_snapshot)
         await self.engine.start(self.machine)
         status = self.engine.status()
         self.backend.member = status.member  # one that joins is told its id
         self._learns = status.role == "learner"
         try:
-            methods = guard_learners(self._services().methods(), self._still_learns)
-            self._server, self._health = make_server(methods, self.guard, self.calls)
-            self.client_port = _bind(self._server, self.config.client_listen, self.config.client_tls)
-            await self._server.start()
+            self._front = self._make_front()
+            self.client_port = await self._front.start(self.config.client_listen, self.config.client_tls)
             await self._observe()
         except BaseException:
-            if self._server is not None:
-                await self._server.stop(None)
+            if self._front is not None:
+                await self._front.stop(0)
             await self.engine.stop()
             raise
-        chores = (self._pulse(), self._keep_house(), self._publish())
+        chores = [self._pulse(), self._keep_house(), self._publish(), self._take_audits()]
+        if self.config.backup is not None:
+            chores.append(self._keep_backups(self.config.backup))
         self._tasks = [asyncio.create_task(chore) for chore in chores]
         log.info(
             "serving clients name=%s member=%x listen=%s engine=%s revision=%d",
@@ -155,25 +165,38 @@ class Member:
             self.machine.store.revision,
         )
 
+    def _make_front(self) -> Front:
+        methods = guard_learners(self._services().methods(), self._still_learns)
+        if self.config.front == "grpcio":
+            # Only who asks for it pays for loading it.
+            from .etcd_api.grpcio_front import GrpcioFront  # noqa: PLC0415
+
+            return GrpcioFront(methods, self.guard, self.calls)
+        # The raftos engine's waiting needs tasks.
+        inline = self.config.engine != "raftos"
+        return FastFront(methods, self.guard, self.calls, routes=self._observer.routes(), inline=inline)
+
     def _still_learns(self) -> bool:
         # The pulse has an answer that costs nothing; whoever was just promoted serves at once.
         return self._learns and self.engine.status().role == "learner"
+
+    def _begin_with_snapshot(self) -> None:
+        """Let a new cluster begin with the state that its configuration names; a member that has data has begun."""
+        config = self.config
+        if config.initial_snapshot is None or (config.data_dir.exists() and any(config.data_dir.iterdir())):
+            return
+        facts = snapshots.restore(
+            config.initial_snapshot, config.data_dir, name=config.name, members=config.members, cluster=config.cluster
+        )
+        log.info("begins with a snapshot file=%s revision=%d", config.initial_snapshot, facts.revision)
 
     def _fail(self, exc: Exception) -> None:
         self.failure = exc
         self.failed.set()
 
     async def _observe(self) -> None:
-        if self.config.metrics_listen is None:
-            return
-        observer = Observer(
-            self.backend,
-            self.calls,
-            name=self.config.name,
-            engine=self.config.engine,
-            leader_changes=lambda: self.leader_changes,
-        )
-        self._http = await serve(observer.routes(), self.config.metrics_listen)
+        if self.config.metrics_listen is not None:
+            self._http = await serve(self._observer.routes(), self.config.metrics_listen)
 
     async def stop(self) -> None:
         """Let clients go, then stop taking part."""
@@ -182,15 +205,16 @@ class Member:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._http is not None:
             self._http.close()
-        if self._server is not None:
-            await set_serving(self._health, serving=False)
-            await self._server.stop(STOP_GRACE_S)
+        if self._front is not None:
+            await self._front.set_serving(serving=False)
+            await self._front.stop(STOP_GRACE_S)
         await self.engine.stop()
         log.info("stopped name=%s", self.config.name)
 
     def _services(self) -> Services:
         backend = self.backend
         return Services(
+            backend=backend,
             kv=KvService(backend),
             watch=WatchService(backend, progress_interval_s=self.config.watch_progress_s),
             lease=LeaseService(backend, random.SystemRandom()),
@@ -202,12 +226,13 @@ class Member:
         )
 
     async def _pulse(self) -> None:
-        serving = None
+        serving, front = None, self._front
+        assert front is not None
         while True:
             self._look_at_leader()
             if (now_serving := bool(self._leader)) != serving:
                 serving = now_serving
-                await set_serving(self._health, serving=serving)
+                await front.set_serving(serving=serving)
             self.machine.store.trim(IDLE_TRIM)
             await asyncio.sleep(PULSE_S)
 
@@ -216,7 +241,7 @@ class Member:
         while True:
             try:
                 await self._expire_leases()
-                await self._watch_quota()
+                await self._call_audit()
             except EngineError as exc:
                 log.warning("housekeeping waits for the group reason=%s", exc)
             await asyncio.sleep(PULSE_S)
@@ -239,13 +264,38 @@ class Member:
         if (command := self._leases.due()) is not None:
             await self.engine.propose(encode(command), timeout_s=self.config.request_timeout_s)
 
-    async def _watch_quota(self) -> None:
-        alarm = Alarm(self.backend.member, AlarmKind.NOSPACE)
-        over = 0 < self.config.quota_bytes < self.machine.store.held_bytes
-        if over and (alarm.member, alarm.kind) not in self.machine.alarms:
-            log.warning("quota exceeded bytes=%d quota=%d", self.machine.store.held_bytes, self.config.quota_bytes)
-            command = SetAlarm(alarm, active=True)
-            await self.engine.propose(encode(command), timeout_s=self.config.request_timeout_s)
+    async def _call_audit(self) -> None:
+        """As the leader, let the members' states be compared, every so often."""
+        leads, every_s = self.engine.status().leader == self.backend.member, self.config.corrupt_check_s
+        if not leads or not every_s or time.monotonic() - self._audit_called < every_s:
+            return
+        self._audit_called = time.monotonic()
+        await self.engine.propose(encode(Audit()), timeout_s=self.config.request_timeout_s)
+
+    async def _take_audits(self) -> None:
+        while True:
+            if (view := self.machine.to_audit) is not None:
+                index = self.machine.audit.index
+                found = await result_of(checksum(view, view.revision))
+                if self.machine.to_audit is view:  # no newer one meanwhile
+                    self.machine.drop_audit()
+                    await self._tell(Audited(index, self.backend.member, found))
+            await asyncio.sleep(PULSE_S)
+
+    async def _tell(self, found: Audited) -> None:
+        try:
+            await self.engine.propose(encode(found), timeout_s=self.config.request_timeout_s)
+        except EngineError as exc:
+            log.warning("the others do not hear of our state reason=%s", exc)  # the next audit asks again
+
+    async def _keep_backups(self, plan: BackupPlan) -> None:
+        names = sorted(self.config.members)
+        await keep_backups(
+            plan,
+            state=lambda: saved_snapshot(self.backend),
+            revision=lambda: self.machine.store.revision,
+            share=(names.index(self.config.name) + 1) / (len(names) + 1),
+        )
 
     async def _publish(self) -> None:
         """Tell everyone where clients reach us, as soon as the group can agree on anything."""
@@ -256,29 +306,6 @@ class Member:
             except EngineError as exc:
                 log.debug("not in the member list yet reason=%s", exc)
                 await asyncio.sleep(0.2)
-
-
-def _bind(server: grpc.aio.Server, listen: str, tls: TlsFiles | None) -> int:
-    """Bind the clients' door; return its port. Raises OSError naming the address."""
-    try:
-        if tls is None:
-            port = server.add_insecure_port(listen)
-        else:
-            credentials = grpc.ssl_server_credentials(
-                [(_read(tls.key), _read(tls.cert))],
-                root_certificates=_read(tls.ca),
-                require_client_auth=True,
-            )
-            port = server.add_secure_port(listen, credentials)
-    except RuntimeError as exc:
-        raise OSError(f"client_listen {listen}: {exc}") from exc
-    if port == 0:
-        raise OSError(f"client_listen {listen}: the address is taken or not ours")
-    return port
-
-
-def _read(path: Path) -> bytes:
-    return path.read_bytes()
 
 
 @contextlib.asynccontextmanager

@@ -167,10 +167,24 @@ def _resident_bytes() -> int:
         return int(statm.read().split()[1]) * PAGE_BYTES
 
 
+def http_protocol(routes: Mapping[str, Handler]) -> asyncio.Protocol:
+    """Return a protocol that answers one GET request, for a connection that somebody else accepted."""
+    reader = asyncio.StreamReader(limit=MAX_HEAD_BYTES)
+    return asyncio.StreamReaderProtocol(reader, _connected(routes))
+
+
 async def serve(routes: Mapping[str, Handler], listen: str) -> asyncio.Server:
     """Answer GET requests at "host:port", one a connection. Raises OSError naming the address."""
     host, _, port = listen.rpartition(":")
+    try:
+        return await asyncio.start_server(_connected(routes), host.strip("[]"), int(port), limit=MAX_HEAD_BYTES)
+    except OSError as exc:
+        raise OSError(f"metrics_listen {listen}: {exc}") from exc
 
+
+def _connected(
+    routes: Mapping[str, Handler],
+) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(REQUEST_S):
@@ -183,10 +197,7 @@ async def serve(routes: Mapping[str, Handler], listen: str) -> asyncio.Server:
         finally:
             writer.close()
 
-    try:
-        return await asyncio.start_server(connected, host.strip("[]"), int(port), limit=MAX_HEAD_BYTES)
-    except OSError as exc:
-        raise OSError(f"metrics_listen {listen}: {exc}") from exc
+    return connected
 
 
 async def _answer(routes: Mapping[str, Handler], head: bytes) -> Answer:

@@ -7,14 +7,14 @@ at most, so a healed partition is felt at once.
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
-import grpc
-import grpc.aio
-
+from fastgrpc.calls import CallFailed, Status
+from fastgrpc.channel import Channel, ChannelConfig, ClientCall, client_tls
+from fastgrpc.events import Limits
+from fastgrpc.server import Call, Server, ServerConfig, StreamMethod, UnaryMethod, server_tls
 from raft_store.config import peer_address
 from raft_store.disk.directory import DiskError
 from raft_store.disk.identity import Urls
@@ -35,40 +35,31 @@ from raft_store.raft import messages as m
 from raft_store.raft.membership import Configuration
 from raft_store.tls import TlsFiles
 from raft_store.wire import Encoder, decode
-from trireme_pb.raft import raft_pb2, raft_pb2_grpc
+from trireme_pb.raft import raft_pb2
 
 log = logging.getLogger(__name__)
 
-_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-
-MAX_QUEUED_MESSAGES = 4096
+SERVICE = "/trireme.raft.Raft/"
 MAX_QUEUED_BYTES = 64 << 20
 MAX_BATCH_BYTES = 8 << 20
 REDIAL_PAUSE_S = 0.05
+CONNECT_S = 0.5  # a peer that takes longer is dialled anew: the network may be back by then
+PING_S = 1.0
 FAREWELL_S = 2.0  # a member that has left is still dialled for so long
 
-_PING_OPTIONS = [
-    ("grpc.keepalive_time_ms", 1000),
-    ("grpc.keepalive_timeout_ms", 1000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-]
-_CHANNEL_OPTIONS = [
-    *_PING_OPTIONS,
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 250),
-    ("grpc.max_reconnect_backoff_ms", 500),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_http_proxy", 0),
-]
-_SERVER_OPTIONS = [
-    *_PING_OPTIONS,
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 200),
-    ("grpc.http2.max_ping_strikes", 0),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.so_reuseport", 0),  # two members on one port must fail, not share it
-]
+# A log entry has no limit of its own here, so a batch may be larger than planned by one entry.
+_MAX_MESSAGE_BYTES = 256 << 20
+_LIMITS = Limits(window_bytes=16 << 20, connection_window_bytes=64 << 20, frame_bytes=1 << 20)
+_SERVER = ServerConfig(
+    limits=_LIMITS, max_message_bytes=_MAX_MESSAGE_BYTES, keepalive_s=PING_S, keepalive_timeout_s=PING_S
+)
+_CHANNEL = ChannelConfig(
+    limits=_LIMITS,
+    max_message_bytes=_MAX_MESSAGE_BYTES,
+    connect_timeout_s=CONNECT_S,
+    keepalive_s=PING_S,
+    keepalive_timeout_s=PING_S,
+)
 
 
 class ListenFailed(Exception):
@@ -121,7 +112,7 @@ class Peers:
         self._receive_snapshot = receive_snapshot
         self._snapshot_failed = snapshot_failed
         self._group = group
-        self._server: grpc.aio.Server | None = None
+        self._server: Server | None = None
         self._first = members
         self._links: dict[MemberId, _Link] = {}
         self._leaving: dict[MemberId, asyncio.TimerHandle] = {}
@@ -131,17 +122,14 @@ class Peers:
 
     async def start(self, listen: str) -> None:
         """Listen, and begin to dial; raises ListenFailed."""
-        server = grpc.aio.server(options=_SERVER_OPTIONS)
         service = _Service(self._member, self._cluster, self._receive, self._receive_snapshot, self._group)
-        raft_pb2_grpc.add_RaftServicer_to_server(service, server)
+        server = Server(service.methods(), config=_SERVER)
+        host, _, port = listen.rpartition(":")
         try:
-            if self._tls is None:
-                server.add_insecure_port(listen)
-            else:
-                server.add_secure_port(listen, _server_credentials(self._tls))
-        except RuntimeError as exc:
-            raise ListenFailed(f"cannot listen for peers on {listen}: the address is in use or not ours") from exc
-        await server.start()
+            tls = None if self._tls is None else server_tls(str(self._tls.cert), str(self._tls.key), str(self._tls.ca))
+            await server.listen(host.strip("[]"), int(port), tls=tls)
+        except OSError as exc:
+            raise ListenFailed(f"cannot listen for peers on {listen}: {exc}") from exc
         self._server = server
         for peer, urls in self._first.items():
             self._dial(peer, urls)
@@ -205,8 +193,8 @@ class Peers:
         )
         try:
             reply = await link.reconfigure(request, timeout_s=timeout_s)
-        except grpc.aio.AioRpcError as exc:
-            raise ProposalTimedOut(f"the leader did not answer: {exc.details()}; the change may still be made") from exc
+        except CallFailed as exc:
+            raise ProposalTimedOut(f"the leader did not answer: {exc.message}; the change may still be made") from exc
         if reply.refusal:
             raise ChangeRefused(Refusal[reply.refusal])
         return Index(reply.index)
@@ -221,11 +209,12 @@ class Peers:
             timer.cancel()
         await asyncio.gather(*self._hanging_up, *(link.stop() for link in self._links.values()))
         if self._server is not None:
-            await self._server.stop(grace=None)
+            await self._server.stop(0)
 
     def send(self, messages: Sequence[m.AnyMessage]) -> None:
         """Send, or drop what cannot be sent; never waits."""
         encoder = Encoder()
+        batches: dict[MemberId, list[raft_pb2.Message]] = {}
         for message in messages:
             link = self._links.get(message.to)
             if link is None:
@@ -233,7 +222,9 @@ class Peers:
             if isinstance(message, m.InstallSnapshot):
                 self._begin_snapshot(link, message)
             elif link.takes_more:
-                link.send(encoder.encode(message))
+                batches.setdefault(message.to, []).append(encoder.encode(message))
+        for peer, batch in batches.items():
+            self._links[peer].send(batch)
 
     def connected(self) -> Mapping[MemberId, bool]:
         """Return which peers we have a stream to."""
@@ -249,7 +240,7 @@ class Peers:
     async def _deliver_snapshot(self, link: "_Link", message: m.InstallSnapshot) -> None:
         try:
             await link.send_snapshot(message.term, self._send_snapshot())
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, DiskError) as exc:
+        except (CallFailed, DiskError) as exc:
             log.warning("snapshot not delivered to=%d index=%d cause=%r", message.to, message.mark.index, exc)
             self._snapshot_failed(message.to)
 
@@ -269,112 +260,106 @@ class _Link:
         self._tls = tls
         self._on_removed = on_removed
         self._tried = 0
-        self._queue: list[raft_pb2.Message] = []
-        self._queued_bytes = 0
-        self._filled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._channel: grpc.aio.Channel | None = None
-        self.connected = False
+        self._channel = open_channel(self._address, tls)
+        self._call: ClientCall | None = None  # the stream, while it stands
 
     @property
     def _address(self) -> str:
         return self.addresses[self._tried % len(self.addresses)]
 
+    @property
+    def connected(self) -> bool:
+        return self._call is not None
+
     def start(self) -> None:
-        self._channel = open_channel(self._address, self._tls)
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._channel is not None:
-            await self._channel.close()
+        await self._channel.close()
 
     async def reconfigure(self, request: raft_pb2.ReconfigureRequest, *, timeout_s: float) -> raft_pb2.ReconfigureReply:
-        assert self._channel is not None
-        return await raft_pb2_grpc.RaftStub(self._channel).Reconfigure(request, timeout=timeout_s)
+        reply = await self._channel.unary(SERVICE + "Reconfigure", request.SerializeToString(), timeout_s=timeout_s)
+        return raft_pb2.ReconfigureReply.FromString(reply)
 
     @property
     def takes_more(self) -> bool:
-        return self.connected and len(self._queue) < MAX_QUEUED_MESSAGES and self._queued_bytes < MAX_QUEUED_BYTES
+        return self._call is not None and self._call.waiting_bytes < MAX_QUEUED_BYTES
 
-    def send(self, message: raft_pb2.Message) -> None:
-        self._queue.append(message)
-        self._queued_bytes += message.ByteSize()
-        self._filled.set()
+    def send(self, messages: Sequence[raft_pb2.Message]) -> None:
+        """Send what one round brought, in one write."""
+        assert self._call is not None, "whoever sends looks at takes_more"
+        for batch in _batches(messages):
+            self._call.write(raft_pb2.Batch(messages=batch).SerializeToString())
 
     async def send_snapshot(self, term: Term, data: AsyncIterator[bytes]) -> None:
-        """Stream a snapshot; returns when the peer has taken it in, raises AioRpcError if it did not."""
-        assert self._channel is not None
-
-        async def chunks() -> AsyncIterator[raft_pb2.SnapshotChunk]:
-            yield raft_pb2.SnapshotChunk(greeting=self.greeting, term=term)
+        """Stream a snapshot; returns when the peer has taken it in, raises CallFailed if it did not."""
+        call = await self._channel.start(SERVICE + "InstallSnapshot")
+        try:
+            head = raft_pb2.SnapshotChunk(greeting=self.greeting, term=term)
+            await call.send(head.SerializeToString())
             async for portion in data:
-                yield raft_pb2.SnapshotChunk(data=portion)
-
-        await raft_pb2_grpc.RaftStub(self._channel).InstallSnapshot(chunks())
+                await call.send(raft_pb2.SnapshotChunk(data=portion).SerializeToString())
+            call.end()
+            while await call.receive() is not None:
+                pass
+        finally:
+            call.cancel()
 
     async def _run(self) -> None:
         refusal = ""
         while True:
-            assert self._channel is not None
             try:
-                await self._deliver(raft_pb2_grpc.RaftStub(self._channel))
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as exc:
+                await self._deliver()
+            except CallFailed as exc:
                 refusal = self._report(exc, refusal)
             finally:
-                self.connected = False
-                self._queue, self._queued_bytes = [], 0
+                self._call = None
             await asyncio.sleep(REDIAL_PAUSE_S)
             if len(self.addresses) > 1:
                 await self._channel.close()
                 self._tried += 1
                 self._channel = open_channel(self._address, self._tls)
 
-    def _report(self, exc: Exception, before: str) -> str:
+    def _report(self, exc: CallFailed, before: str) -> str:
         """Log why a stream ended, once for each new reason; return the reason."""
-        reason = f"{exc.code().name}: {exc.details()}" if isinstance(exc, grpc.aio.AioRpcError) else repr(exc)
+        reason = str(exc)
         if reason != before:
-            level = logging.INFO if "UNAVAILABLE" in reason else logging.WARNING
+            level = logging.INFO if exc.status is Status.UNAVAILABLE else logging.WARNING
             log.log(level, "lost stream to peer=%d address=%s cause=%s", self.greeting.recipient, self._address, reason)
-        if isinstance(exc, grpc.aio.AioRpcError) and exc.code() is grpc.StatusCode.PERMISSION_DENIED:
-            self._on_removed(str(exc.details()))
+        if exc.status is Status.PERMISSION_DENIED:
+            self._on_removed(exc.message)
         return reason
 
-    async def _deliver(self, stub: raft_pb2_grpc.RaftStub) -> None:
+    async def _deliver(self) -> None:
         """Keep one stream; returns or raises when it ends."""
-        # The type stubs know only the form that takes an iterator.
-        call: Any = stub.Deliver(wait_for_ready=len(self.addresses) == 1)  # type: ignore[call-arg]
+        call = await self._channel.start(SERVICE + "Deliver")
         try:
-            await call.wait_for_connection()
-            await call.write(raft_pb2.Batch(greeting=self.greeting))
-            # The other side may end the stream while we have nothing to say.
-            call.add_done_callback(lambda _: self._filled.set())
-            self.connected = True
+            call.write(raft_pb2.Batch(greeting=self.greeting).SerializeToString())
+            self._call = call
             log.info("connected to peer=%d address=%s", self.greeting.recipient, self._address)
-            while not call.done():
-                await self._filled.wait()
-                self._filled.clear()
-                while self._queue and not call.done():
-                    await call.write(raft_pb2.Batch(messages=self._take_batch()))
-            await call
+            while await call.receive() is not None:
+                pass
         finally:
             call.cancel()
 
-    def _take_batch(self) -> list[raft_pb2.Message]:
-        size, count = 0, 0
-        for message in self._queue:
-            size += message.ByteSize()
-            if size > MAX_BATCH_BYTES and count:
-                break
-            count += 1
-        batch, self._queue = self._queue[:count], self._queue[count:]
-        self._queued_bytes -= sum(message.ByteSize() for message in batch)
-        return batch
+
+def _batches(messages: Sequence[raft_pb2.Message]) -> Iterator[Sequence[raft_pb2.Message]]:
+    """Split what is too much for one batch."""
+    size = begin = 0
+    for place, message in enumerate(messages):
+        message_bytes = message.ByteSize()
+        if size and size + message_bytes > MAX_BATCH_BYTES:
+            yield messages[begin:place]
+            size, begin = 0, place
+        size += message_bytes
+    yield messages[begin:]
 
 
-class _Service(raft_pb2_grpc.RaftServicer):
+class _Service:
     """What other members call."""
 
     def __init__(
@@ -391,51 +376,57 @@ class _Service(raft_pb2_grpc.RaftServicer):
         self._receive_snapshot = receive_snapshot
         self._group = group
 
-    async def Deliver(  # noqa: N802 - the contract's name
-        self, request_iterator: AsyncIterator[raft_pb2.Batch], context: _Context
-    ) -> raft_pb2.Delivered:
-        """Take in a peer's messages for as long as it keeps the stream."""
-        first = await anext(aiter(request_iterator), None)
-        sender = await self._greet(first.greeting if first else raft_pb2.Greeting(), context)
-        with contextlib.suppress(asyncio.CancelledError):  # how a stream ends when its peer dies
-            async for batch in request_iterator:
-                await self._check_removed(sender, context)
-                decoded = (decode(message, sender=sender, to=self._member) for message in batch.messages)
-                self._receive([message for message in decoded if message is not None])
-        return raft_pb2.Delivered()
+    def methods(self) -> list[StreamMethod | UnaryMethod]:
+        """Return the service's rows."""
+        return [
+            StreamMethod(SERVICE + "Deliver", self.deliver, raft_pb2.Batch.FromString, _serialize),
+            StreamMethod(SERVICE + "InstallSnapshot", self.install, raft_pb2.SnapshotChunk.FromString, _serialize),
+            UnaryMethod(SERVICE + "Describe", self.describe, raft_pb2.DescribeRequest.FromString, _serialize),
+            UnaryMethod(SERVICE + "Reconfigure", self.reconfigure, raft_pb2.ReconfigureRequest.FromString, _serialize),
+        ]
 
-    async def InstallSnapshot(  # noqa: N802 - the contract's name
-        self, request_iterator: AsyncIterator[raft_pb2.SnapshotChunk], context: _Context
-    ) -> raft_pb2.Delivered:
+    async def deliver(self, call: Call) -> None:
+        """Take in a peer's messages for as long as it keeps the stream."""
+        first = await anext(call.requests(), None)
+        sender = self._greet(first.greeting if first else raft_pb2.Greeting())
+
+        def take(batch: raft_pb2.Batch) -> None:
+            self._check_removed(sender)
+            decoded = (decode(message, sender=sender, to=self._member) for message in batch.messages)
+            self._receive([message for message in decoded if message is not None])
+
+        await call.hand_to(take)
+        await call.send(raft_pb2.Delivered())
+
+    async def install(self, call: Call) -> None:
         """Take in a whole snapshot."""
-        head = await anext(aiter(request_iterator), None) or raft_pb2.SnapshotChunk()
-        sender = await self._greet(head.greeting, context)
+        requests = call.requests()
+        head = await anext(requests, None) or raft_pb2.SnapshotChunk()
+        sender = self._greet(head.greeting)
 
         async def portions() -> AsyncIterator[bytes]:
-            async for chunk in request_iterator:
+            async for chunk in requests:
                 yield chunk.data
 
         try:
             snapshot = await self._receive_snapshot(portions())
         except NotASnapshot as exc:
-            await context.abort(grpc.StatusCode.DATA_LOSS, str(exc))
+            raise CallFailed(Status.DATA_LOSS, str(exc)) from exc
         self._receive(
             [m.InstallSnapshot(sender, self._member, Term(head.term), mark=snapshot.mark, data=snapshot.data)]
         )
-        return raft_pb2.Delivered()
+        await call.send(raft_pb2.Delivered())
 
-    async def Describe(  # noqa: N802 - the contract's name
-        self, request: raft_pb2.DescribeRequest, context: _Context
-    ) -> raft_pb2.Description:
+    async def describe(self, request: raft_pb2.DescribeRequest, call: Call) -> raft_pb2.Description:
         """Tell who belongs to the group."""
-        await self._check_cluster(request.cluster, context)
+        del call
+        self._check_cluster(request.cluster)
         return raft_pb2.Description(configuration=membership.encode(self._group.configuration()))
 
-    async def Reconfigure(  # noqa: N802 - the contract's name
-        self, request: raft_pb2.ReconfigureRequest, context: _Context
-    ) -> raft_pb2.ReconfigureReply:
+    async def reconfigure(self, request: raft_pb2.ReconfigureRequest, call: Call) -> raft_pb2.ReconfigureReply:
         """Change the group for a member that does not lead."""
-        await self._greet(request.greeting, context)
+        del call
+        self._greet(request.greeting)
         changes = [
             Change(ChangeKind(change.kind), MemberId(change.member), tuple(change.peer_urls))
             for change in request.changes
@@ -450,52 +441,40 @@ class _Service(raft_pb2_grpc.RaftServicer):
         except ChangeRefused as exc:
             return raft_pb2.ReconfigureReply(refusal=exc.refusal.name)
         except EngineError as exc:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(exc))
+            raise CallFailed(Status.UNAVAILABLE, str(exc)) from exc
         return raft_pb2.ReconfigureReply(index=index)
 
-    async def _greet(self, greeting: raft_pb2.Greeting, context: _Context) -> MemberId:
-        await self._check_cluster(greeting.cluster, context)
+    def _greet(self, greeting: raft_pb2.Greeting) -> MemberId:
+        self._check_cluster(greeting.cluster)
         if greeting.recipient != self._member:
-            await context.abort(
-                grpc.StatusCode.FAILED_PRECONDITION,
+            raise CallFailed(
+                Status.FAILED_PRECONDITION,
                 f"this is member {self._member:x}, not {greeting.recipient:x}: check the members' addresses",
             )
-        await self._check_removed(MemberId(greeting.sender), context)
+        self._check_removed(MemberId(greeting.sender))
         return MemberId(greeting.sender)
 
-    async def _check_removed(self, sender: MemberId, context: _Context) -> None:
+    def _check_removed(self, sender: MemberId) -> None:
         if self._group.has_removed(sender):
-            await context.abort(
-                grpc.StatusCode.PERMISSION_DENIED,
+            raise CallFailed(
+                Status.PERMISSION_DENIED,
                 f"the group has removed member {sender:x}, so says member {self._member:x}",
             )
 
-    async def _check_cluster(self, cluster: str, context: _Context) -> None:
+    def _check_cluster(self, cluster: str) -> None:
         if cluster != self._cluster:
-            await context.abort(
-                grpc.StatusCode.FAILED_PRECONDITION,
+            raise CallFailed(
+                Status.FAILED_PRECONDITION,
                 f"this is cluster {self._cluster!r}, the caller is of {cluster!r}",
             )
 
 
-def open_channel(address: str, tls: TlsFiles | None) -> grpc.aio.Channel:
+def open_channel(address: str, tls: TlsFiles | None) -> Channel:
     """Return a channel to a peer's listener."""
-    if tls is None:
-        return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
-    return grpc.aio.secure_channel(address, _channel_credentials(tls), options=_CHANNEL_OPTIONS)
+    context = None if tls is None else client_tls(str(tls.ca), str(tls.cert), str(tls.key))
+    return Channel(address, tls=context, config=_CHANNEL)
 
 
-def _server_credentials(tls: TlsFiles) -> grpc.ServerCredentials:
-    return grpc.ssl_server_credentials(
-        [(tls.key.read_bytes(), tls.cert.read_bytes())],
-        root_certificates=tls.ca.read_bytes(),
-        require_client_auth=True,
-    )
-
-
-def _channel_credentials(tls: TlsFiles) -> grpc.ChannelCredentials:
-    return grpc.ssl_channel_credentials(
-        root_certificates=tls.ca.read_bytes(),
-        private_key=tls.key.read_bytes(),
-        certificate_chain=tls.cert.read_bytes(),
-    )
+def _serialize(message: Any) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data

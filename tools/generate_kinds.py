@@ -101,6 +101,10 @@ MODULES: dict[str, tuple[str, list[str]]] = {
 HELD_BY_VALUE = {"metadata", "spec", "status", "template", "job_template"}
 # Optional strings whose empty value means something else than their absence.
 POINTERS = {"storage_class_name", "volume_attributes_class_name"}
+# Fields that stay JSON: structs would turn the whole numbers of a schema into fractions.
+KEPT_AS_JSON = {("V1CustomResourceValidation", "open_apiv3_schema")}
+# What only server-side apply looks into: kept as bytes, so that every other reader of an object skips it.
+RAW = {"fields_v1"}
 # core/v1 and a group both have a type of this name; ours says which.
 RENAMED = {
     "V2HorizontalPodAutoscaler": "HorizontalPodAutoscalerV2",
@@ -166,6 +170,8 @@ def default(annotation: str, *, attribute: str, required: bool, json: str | None
         return annotation, f"field(default={empty}{name})" if kind == "tuple" and json else (
             f"field(default_factory=dict{name})" if json else empty
         )
+    if attribute in RAW:
+        return "msgspec.Raw", "msgspec.Raw()"
     is_struct = annotation.startswith('"')
     if required or (is_struct and attribute in HELD_BY_VALUE):
         if annotation == "Any":
@@ -199,7 +205,7 @@ def struct_lines(model: str) -> list[str]:
         alternatives = str(info.annotation)
         integer_or_string = text == "object" and "int" in alternatives and "str" in alternatives
         annotation, value = default(
-            python_type(text, integer_or_string=integer_or_string),
+            "Any" if (model, name) in KEPT_AS_JSON else python_type(text, integer_or_string=integer_or_string),
             attribute=name,
             required=info.is_required(),
             json=None if json_name(name) == json else json,
@@ -228,6 +234,8 @@ def module_source(module: str, doc: str, order: list[str], seen: dict[str, str])
     text = "\n".join(body)
     if "Any" in text:
         lines += ["from typing import Any", ""]
+    if "msgspec." in text:
+        lines += ["import msgspec"]
     if "field(" in text:
         lines += ["from msgspec import field", ""]
     if module != "api.meta" and "(Resource" in text:

@@ -134,7 +134,7 @@ class JSONSchemaProps(ApiStruct, frozen=True, kw_only=True):
 class CustomResourceValidation(ApiStruct, frozen=True, kw_only=True):
     """Custom Resource Validation."""
 
-    open_apiv3_schema: "JSONSchemaProps | None" = field(default=None, name="openAPIV3Schema")
+    open_apiv3_schema: Any = field(default=None, name="openAPIV3Schema")
 
 
 class SelectableField(ApiStruct, frozen=True, kw_only=True):

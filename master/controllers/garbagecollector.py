@@ -10,13 +10,12 @@ import logging
 from collections.abc import Sequence
 
 from api.errors import NotFound
-from api.kinds.table import TABLE
 from api.meta import OwnerReference, Resource
 from client.resources import Resources
 from client.runner import Runner
 from master.controllers import ownership
 from master.controllers.context import Context
-from master.controllers.garbage_graph import Graph, node_key
+from master.controllers.garbage_graph import Graph
 from master.controllers.garbage_plan import (
     FOREGROUND,
     ORPHAN,
@@ -42,7 +41,8 @@ class GarbageCollector:
     """Removes what nobody owns any more."""
 
     def __init__(self, context: Context) -> None:
-        self._graph = Graph(context.resources, context.clock)
+        self._table = context.table
+        self._graph = Graph(context.resources, context.clock, context.table)
         self._recorder = context.recorder("garbage-collector-controller")
         self.runner = Runner(
             "garbagecollector",
@@ -56,9 +56,14 @@ class GarbageCollector:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._graph.informers.run(), name="informers of the garbage collector")
-            group.create_task(self.runner.run(), name="workers of the garbage collector")
+        stop = self._table.subscribe(self._graph.follow_table)
+        self._graph.follow_table()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._graph.informers.run(), name="informers of the garbage collector")
+                group.create_task(self.runner.run(), name="workers of the garbage collector")
+        finally:
+            stop()
 
     async def reconcile(self, key: str, api: Resources) -> float | None:
         """Decide on one object: as an owner if it is being deleted, else as a dependent."""
@@ -99,7 +104,7 @@ class GarbageCollector:
 
     async def _fate(self, api: Resources, obj: Resource, reference: OwnerReference) -> Fate:
         """Return what the store knows of an owner."""
-        kind = TABLE.kind(reference.api_version, reference.kind)
+        kind = self._table.kind(reference.api_version, reference.kind)
         if kind is None or "get" not in kind.verbs:
             return Fate.SOLID  # a kind that we do not serve: nobody can tell
         namespace = home_of(obj, kind)
@@ -132,7 +137,7 @@ class GarbageCollector:
             )
         except NotFound:
             return
-        log.info("garbage collected object=%s propagation=%s", node_key(obj), decision.propagation)
+        log.info("garbage collected object=%s propagation=%s", self._graph.key(obj), decision.propagation)
 
     # As an owner that is being deleted
 
@@ -142,16 +147,16 @@ class GarbageCollector:
         if ORPHAN in owner.metadata.finalizers:
             for each in await self._stored_dependents(api, owner):
                 await _orphan(api, each, uid)
-            await _drop_finalizer(api, owner, ORPHAN)
+            await self._drop_finalizer(api, owner, ORPHAN)
         elif is_waiting(owner):
             blocking = [each for each in self._graph.dependents(uid) if blocks(each, uid)]
             if not blocking:
                 blocking = [each for each in await self._stored_dependents(api, owner) if blocks(each, uid)]
             for each in blocking:
                 if not each.metadata.deletion_timestamp:
-                    self.runner.queue.add(node_key(each))
+                    self.runner.queue.add(self._graph.key(each))
             if not blocking:
-                await _drop_finalizer(api, owner, FOREGROUND)
+                await self._drop_finalizer(api, owner, FOREGROUND)
             elif not any(blocks(each, uid) for each in self._graph.dependents(uid)):
                 return _LAG_S
         return None
@@ -160,7 +165,7 @@ class GarbageCollector:
         """Return what ``owner`` owns by the store's word: a dependent that no cache shows yet counts as well."""
         uid, namespace = owner.metadata.uid, owner.metadata.namespace
         found: list[Resource] = []
-        for kind in self._graph.kinds.values():
+        for kind in tuple(self._graph.kinds.values()):
             if kind.namespaced or not namespace:
                 listing = await api.list(kind.model, namespace=namespace)
                 found += (
@@ -168,20 +173,19 @@ class GarbageCollector:
                 )
         return found
 
+    async def _drop_finalizer(self, api: Resources, obj: Resource, finalizer: str) -> None:
+        meta = obj.metadata
+        left = [each for each in meta.finalizers if each != finalizer]
+        patch = {"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": left or None}}
+        try:
+            await api.patch(type(obj), meta.name, patch, namespace=meta.namespace)
+        except NotFound:
+            return
+        log.info("dependents are done with, owner let go object=%s finalizer=%s", self._graph.key(obj), finalizer)
+
 
 async def _orphan(api: Resources, dependent: Resource, owner_uid: str) -> None:
     try:
         await ownership.set_owners(api, dependent, without_owner(dependent, owner_uid))
     except NotFound:
         return  # it left by itself
-
-
-async def _drop_finalizer(api: Resources, obj: Resource, finalizer: str) -> None:
-    meta = obj.metadata
-    left = [each for each in meta.finalizers if each != finalizer]
-    patch = {"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": left or None}}
-    try:
-        await api.patch(type(obj), meta.name, patch, namespace=meta.namespace)
-    except NotFound:
-        return
-    log.info("dependents are done with, owner let go object=%s finalizer=%s", node_key(obj), finalizer)

@@ -12,11 +12,20 @@ from typing import Protocol
 
 import msgspec
 
+from api.kinds.table import TABLE, Table
 from client.clock import Clock, SystemClock
 from client.events import EventRecorder
 from client.informer import SharedInformers
 from client.resources import Resources
+from master.access.authorization import Authorizer
+from master.access.certificates import Signer
+from master.access.tokens import ServiceAccountTokens
+from master.controllers.accounttokens import AccountTokenController
+from master.controllers.aggregation import AggregationController
+from master.controllers.bootstrap import BootstrapController
+from master.controllers.certificates import CertificateController
 from master.controllers.context import Context, ControllerConfig
+from master.controllers.definitions import DefinitionController
 from master.controllers.deployment import DeploymentController
 from master.controllers.endpoints import EndpointsController
 from master.controllers.endpointslices import EndpointSliceController
@@ -26,6 +35,7 @@ from master.controllers.nodeipam import NodeIpamController
 from master.controllers.nodelifecycle import NodeLifecycleController
 from master.controllers.podgc import PodGcController
 from master.controllers.replicaset import replicaset_controller, replication_controller
+from master.controllers.resourcequota import ResourceQuotaController
 from master.scheduler.loop import Scheduler
 
 log = logging.getLogger(__name__)
@@ -55,7 +65,13 @@ ROWS: Sequence[Row] = (
     Row("nodeipam", NodeIpamController),
     Row("namespace", NamespaceController),
     Row("serviceaccount", FurnishingController),
+    Row("resourcequota", ResourceQuotaController),
+    Row("clusterrole-aggregation", AggregationController),
+    Row("serviceaccount-token", AccountTokenController),
+    Row("certificates", CertificateController),
+    Row("bootstrap", BootstrapController),
     Row("garbagecollector", GarbageCollector),
+    Row("definitions", DefinitionController),
     Row("podgc", PodGcController),
     Row("scheduler", Scheduler),
 )
@@ -72,6 +88,10 @@ class ControllerManager:
         *,
         rows: Sequence[Row] = ROWS,
         rng: random.Random | None = None,
+        table: Table = TABLE,
+        tokens: ServiceAccountTokens | None = None,
+        signer: Signer | None = None,
+        authorizer: Authorizer | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
         self._resources = resources
@@ -84,6 +104,10 @@ class ControllerManager:
             clock=self._clock,
             rng=rng or random.Random(),  # noqa: S311 - spreads ties, protects nothing
             recorder=self._recorder,
+            table=table,
+            tokens=tokens,
+            signer=signer,
+            authorizer=authorizer,
         )
         self._runnables = {row.name: row.make(context) for row in rows}
 

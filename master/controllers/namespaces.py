@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from api.errors import ApiError, Conflict, MethodNotAllowed, NotFound
 from api.kinds.core import ConfigMap, Namespace, NamespaceCondition, ServiceAccount
 from api.kinds.pods import Pod
-from api.kinds.table import TABLE, Kind
+from api.kinds.table import Kind, Table
 from api.meta import ObjectMeta, Resource
 from client.clock import timestamp
 from client.resources import Resources
@@ -81,9 +81,9 @@ def plan_conditions(namespace: Namespace, left: Left, now: float) -> tuple[Names
     return tuple(known.values())
 
 
-def _kinds_inside() -> list[Kind]:
+def _kinds_inside(table: Table) -> list[Kind]:
     """Return the kinds to empty a namespace of: pods first, so that they stop while the rest goes."""
-    kinds = [each for each in TABLE if each.namespaced and "delete" in each.verbs and each.stored_as is None]
+    kinds = [each for each in table.places() if each.namespaced and "delete" in each.verbs]
     return sorted(kinds, key=lambda each: each.model is not Pod)
 
 
@@ -92,6 +92,7 @@ class NamespaceController:
 
     def __init__(self, context: Context) -> None:
         self._clock = context.clock
+        self._table = context.table
         self._namespaces = context.informers.of(Namespace)
         self._pods = context.informers.of(Pod)
         self._rounds: Counter[str] = Counter()
@@ -143,13 +144,13 @@ class NamespaceController:
     async def _empty(self, api: Resources, namespace: str) -> Left:
         """Delete everything in ``namespace`` and return what is left."""
         failures: list[str] = []
-        for kind in _kinds_inside():
+        for kind in _kinds_inside(self._table):
             for obj in (await api.list(kind.model, namespace=namespace)).items:
                 if not obj.metadata.deletion_timestamp:
                     failures += await _delete(api, kind, obj)
         kinds: Counter[str] = Counter()
         finalizers: Counter[str] = Counter()
-        for kind in _kinds_inside():
+        for kind in _kinds_inside(self._table):
             for obj in (await api.list(kind.model, namespace=namespace)).items:
                 kinds[f"{kind.plural}.{kind.group}"] += 1
                 finalizers.update(obj.metadata.finalizers)

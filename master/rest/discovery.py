@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from api.custom.definitions import version_rank
 from api.kinds.table import Kind, Table
 from master.rest.negotiation import parse_accept
 
@@ -49,11 +50,14 @@ def pick_aggregated(accept: str) -> tuple[str, str] | None:
 
 
 def _groups(table: Table) -> dict[str, dict[str, list[Kind]]]:
-    """Return group -> version -> kinds, each in the table's order, so that the preferred one is first."""
+    """Return group -> version -> kinds, the preferred version first."""
     found: dict[str, dict[str, list[Kind]]] = {}
     for kind in table:
         found.setdefault(kind.group, {}).setdefault(kind.version, []).append(kind)
-    return found
+    return {
+        group: dict(sorted(versions.items(), key=lambda pair: version_rank(pair[0])))
+        for group, versions in found.items()
+    }
 
 
 def served(table: Table, group: str, version: str) -> bool:
@@ -132,7 +136,8 @@ def subresource_verbs(subresource: str) -> tuple[str, ...]:
 
 def _storage_hash(kind: Kind) -> str:
     group, plural = kind.place
-    digest = hashlib.sha256(f"{group}/{kind.version}/{plural}".encode()).digest()
+    version = kind.version if kind.custom is None else kind.custom.storage_version
+    digest = hashlib.sha256(f"{group}/{version}/{plural}".encode()).digest()
     return base64.b64encode(digest[:8]).decode()
 
 

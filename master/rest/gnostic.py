@@ -5,21 +5,37 @@ travels as text that the client parses as YAML, of which JSON is a part.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trireme_pb.openapi import openapi_v2_pb2 as pb
 
 
-def encode_document(document: Mapping[str, Any]) -> bytes:
-    """Return the wire form of an OpenAPI v2 document as ``openapi.v2_document`` makes it."""
-    info = document["info"]
-    message = pb.Document(swagger=document["swagger"], info=pb.Info(title=info["title"], version=info["version"]))
-    for name, item in document["paths"].items():
-        message.paths.path.add(name=name, value=_path_item(item))
-    for name, schema in document["definitions"].items():
-        message.definitions.additional_properties.add(name=name, value=_schema(schema))
-    return message.SerializeToString(deterministic=True)
+def encode_path(name: str, item: Mapping[str, Any]) -> bytes:
+    """Return one path of a document, ready to be joined with others."""
+    return pb.Paths(path=[pb.NamedPathItem(name=name, value=_path_item(item))]).SerializeToString()
+
+
+def encode_definition(name: str, schema: Mapping[str, Any]) -> bytes:
+    """Return one definition of a document, ready to be joined with others."""
+    return pb.Definitions(additional_properties=[pb.NamedSchema(name=name, value=_schema(schema))]).SerializeToString()
+
+
+def join(info: Mapping[str, str], paths: Iterable[bytes], definitions: Iterable[bytes]) -> bytes:
+    """Return the wire form of a document: messages that are written one after the other are one message."""
+    head = pb.Document(swagger="2.0", info=pb.Info(title=info["title"], version=info["version"]))
+    return head.SerializeToString() + _field("paths", b"".join(paths)) + _field("definitions", b"".join(definitions))
+
+
+def _field(name: str, message: bytes) -> bytes:
+    """Return a submessage of the document: its tag, its length, itself."""
+    number = pb.Document.DESCRIPTOR.fields_by_name[name].number
+    size, length = len(message), bytearray()
+    while size > 0x7F:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    length.append(size)
+    return bytes((number << 3 | 2,)) + bytes(length) + message
 
 
 def _extensions(value: Mapping[str, Any]) -> list[pb.NamedAny]:

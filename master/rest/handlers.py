@@ -7,10 +7,13 @@ from typing import Any, NamedTuple
 import msgspec
 from aiohttp import web
 
+from api import apply as managed_fields
 from api import codec, fields, selectors
-from api.errors import BadRequest, UnsupportedMediaType
+from api.errors import BadRequest, UnsupportedMediaType, invalid
+from api.faults import forbidden
 from api.kinds.table import Kind
 from api.meta import DeleteOptions
+from api.strict import strict_fault, strict_patch_fault
 from master.access.reviews import Reviews
 from master.access.user import User
 from master.rest import http, parameters
@@ -35,7 +38,10 @@ DOCUMENT_KINDS = {
     "scale": ("autoscaling/v1", "Scale"),
     "binding": ("v1", "Binding"),
     "eviction": ("policy/v1", "Eviction"),
+    "token": ("authentication.k8s.io/v1", "TokenRequest"),
 }
+# Actions that are answered with a document; the others with a Status.
+ANSWERED = ("token",)
 # Kinds whose last state answers a delete; of others it is a Status. Strict clients decode one or the other.
 RETURNED_WHEN_GONE = frozenset({
     ("", "pods"), ("", "podtemplates"), ("", "services"), ("", "serviceaccounts"), ("", "resourcequotas"),
@@ -127,7 +133,6 @@ class Handlers:
         form = call.form(WATCH_FORMS)
         kind = call.target.kind
         query = _query(call)
-        _check_initial_events(query)
         include = call.query.get("includeObject", "")
         if form.transform == "Table":
             Printer(kind, version=form.version, include=include)
@@ -145,7 +150,7 @@ class Handlers:
 
     async def _create(self, call: Call) -> Answer:
         form = call.form(OBJECT_FORMS)
-        target, options = call.target, _write_options(call)
+        target, options = call.target, _write_options(call, "CreateOptions")
         document, warnings = await self._document(call, options)
         if self._reviews.answers(target.kind.model):
             asked = codec.decode(target.kind, document)
@@ -159,13 +164,13 @@ class Handlers:
             subresource=target.subresource,
             options=options,
         )
-        if target.subresource in ACTIONS:
+        if target.subresource in ACTIONS and target.subresource not in ANSWERED:
             return _answer(call, Form(form.media_type), http.encode_json(http.success_status()), code=201)
         return _written_answer(call, form, written, warnings, code=201)
 
     async def _update(self, call: Call) -> Answer:
         form = call.form(OBJECT_FORMS)
-        target, options = call.target, _write_options(call)
+        target, options = call.target, _write_options(call, "UpdateOptions")
         document, warnings = await self._document(call, options)
         written = await self._registry.update(
             target.kind,
@@ -179,7 +184,7 @@ class Handlers:
 
     async def _patch(self, call: Call) -> Answer:
         form = call.form(OBJECT_FORMS)
-        target, options = call.target, _write_options(call)
+        target, options = call.target, _write_options(call, "PatchOptions")
         content_type = http.media_type(call.request)
         patch_type = PATCH_TYPES.get(content_type)
         if patch_type is None:
@@ -187,20 +192,22 @@ class Handlers:
             raise UnsupportedMediaType(
                 f"the body of the request was in an unknown format - accepted media types include: {supported}"
             )
-        if patch_type == "apply" and "fieldManager" not in call.query:
-            raise BadRequest(
-                'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
-            )
-        if patch_type != "apply" and options.force:
-            raise BadRequest(
-                'PatchOptions.meta.k8s.io "" is invalid: force: Forbidden: may not be specified for non-apply patch'
-            )
+        if patch_type == "apply":
+            managed_fields.check_manager(call.query.get("fieldManager", ""))
+        elif options.force:
+            fault = forbidden("force", "may not be specified for non-apply patch")
+            raise invalid("PatchOptions", "", [fault], group="meta.k8s.io")
         body = await http.read_body(call.request)
-        patch = http.parse_document(body, content_type if patch_type == "apply" else JSON)
+        duplicates: list[str] | None = None if options.field_validation == "Ignore" else []
+        patch = http.parse_document(body, content_type if patch_type == "apply" else JSON, duplicates)
+        if duplicates and options.field_validation == "Strict":
+            raise strict_patch_fault(patch, duplicates)
         http.check_depth(patch)
         if not isinstance(patch, list if patch_type == "json" else dict):
             wanted = "a list of operations" if patch_type == "json" else "an object"
             raise BadRequest(f"a {content_type} body must be {wanted}")
+        if patch_type == "apply":
+            patch = fit_to_url(patch, target)
         written = await self._registry.patch(
             target.kind,
             patch,
@@ -210,7 +217,7 @@ class Handlers:
             subresource=target.subresource,
             options=options,
         )
-        return _written_answer(call, form, written, (), code=201 if written.created else 200)
+        return _written_answer(call, form, written, duplicates or (), code=201 if written.created else 200)
 
     async def _delete(self, call: Call) -> Answer:
         form = call.form(OBJECT_FORMS)
@@ -241,7 +248,7 @@ class Handlers:
         document = http.parse_document(body, http.media_type(call.request), duplicates)
         http.check_depth(document)
         if duplicates and options.field_validation == "Strict":
-            raise BadRequest("strict decoding error: " + ", ".join(duplicates))
+            raise strict_fault(call.target.kind, duplicates)
         return fit_to_url(document, call.target), duplicates or []
 
     async def _delete_options(self, call: Call) -> DeleteOptions:
@@ -273,19 +280,9 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
-def _check_initial_events(query: Query) -> None:
-    if query.initial_events is None:
-        return
-    if query.resource_version_match != "NotOlderThan":
-        raise BadRequest(
-            "sendInitialEvents: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-        )
-    if query.initial_events and not query.bookmarks:
-        raise BadRequest("sendInitialEvents: Forbidden: sendInitialEvents requires allowWatchBookmarks")
-
-
-def _write_options(call: Call) -> WriteOptions:
-    return parameters.read_write_options(call.query, call.user, agent=call.request.headers.get("User-Agent", ""))
+def _write_options(call: Call, options: str) -> WriteOptions:
+    agent = call.request.headers.get("User-Agent", "")
+    return parameters.read_write_options(call.query, call.user, agent=agent, options=options)
 
 
 def fit_to_url(document: Any, target: Target) -> dict[str, Any]:
@@ -353,11 +350,13 @@ def _written_answer(
 
 def _answer(call: Call, form: Form, body: bytes, *, code: int = 200, warnings: tuple[str, ...] = ()) -> Answer:
     encoded = http.encode_as(body, form.media_type, pretty=call.pretty)
+    if call.target.kind.deprecated:
+        warnings = (call.target.kind.deprecated, *warnings)
     return Answer(code=code, body=encoded, content_type=form.media_type, warnings=warnings)
 
 
 def _list_metadata(page: Page) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"resourceVersion": str(page.revision)}
+    metadata: dict[str, Any] = {"resourceVersion": str(page.revision)} if page.revision else {}
     if page.continue_token:
         metadata["continue"] = page.continue_token
     if page.remaining is not None:
@@ -367,7 +366,7 @@ def _list_metadata(page: Page) -> dict[str, Any]:
 
 def _list_body(kind: Kind, page: Page) -> bytes:
     """Return the list as stored bytes joined, without decoding one of them."""
-    head = {"kind": f"{kind.kind}List", "apiVersion": kind.group_version, "metadata": _list_metadata(page)}
+    head = {"kind": kind.list_kind, "apiVersion": kind.group_version, "metadata": _list_metadata(page)}
     return http.encode_json(head)[:-1] + b',"items":[' + b",".join([each.json for each in page.items]) + b"]}"
 
 

@@ -60,13 +60,13 @@ def media_type(request: web.BaseRequest) -> str:
 def parse_document(body: bytes, content_type: str, duplicates: list[str] | None = None) -> Any:
     """Return the JSON value that ``body`` holds.
 
-    duplicates: receives a text for every repeated key, which costs a slower parser; of YAML they are not looked for.
+    duplicates: receives a text for every repeated key, which costs a slower parser.
     Raises BadRequest, or UnsupportedMediaType for anything but JSON, YAML and protobuf.
     """
     if content_type == JSON:
         return _parse_json(body, duplicates)
     if content_type in (YAML, "application/apply-patch+yaml", "application/x-yaml", "text/yaml"):
-        return _parse_yaml(body)
+        return _parse_yaml(body, duplicates)
     if content_type == protobuf.MEDIA_TYPE:
         return protobuf.decode(body)
     supported = f"{JSON}, {YAML}, {protobuf.MEDIA_TYPE}"
@@ -86,19 +86,36 @@ def _parse_json(body: bytes, duplicates: list[str] | None) -> Any:
 
 def _parse_json_noting_duplicates(body: bytes, duplicates: list[str]) -> Any:
     value = msgspec.json.decode(body)  # stricter than the standard library: no NaN, no lone surrogates
+    repeats = False
 
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(items)
-        if len(found) != len(items):
-            seen: set[str] = set()
-            for key, _ in items:
-                if key in seen:
-                    duplicates.append(f'duplicate field "{key}"')
-                seen.add(key)
-        return found
+    def pairs(items: list[tuple[str, Any]]) -> _Pairs:
+        nonlocal repeats
+        repeats = repeats or len(dict(items)) != len(items)
+        return _Pairs(items)
 
-    json.loads(body, object_pairs_hook=pairs)
+    written = json.loads(body, object_pairs_hook=pairs)
+    if repeats:
+        _note_duplicates(written, "", duplicates)
     return value
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as it is written."""
+
+
+def _note_duplicates(written: Any, path: str, duplicates: list[str]) -> None:
+    """Note the path of every key that stands in its object already."""
+    if isinstance(written, _Pairs):
+        seen: set[str] = set()
+        for key, each in written:
+            at = f"{path}.{key}" if path else key
+            if key in seen:
+                duplicates.append(f'duplicate field "{at}"')
+            seen.add(key)
+            _note_duplicates(each, at, duplicates)
+    elif isinstance(written, list):
+        for index, each in enumerate(written):
+            _note_duplicates(each, f"{path}[{index}]", duplicates)
 
 
 _Parser = yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader
@@ -114,12 +131,16 @@ _PlainLoader.yaml_implicit_resolvers = {
 }
 
 
-def _check_events(body: bytes) -> None:
-    """Refuse what must not be composed: the C composer recurses without a limit and crashes on deep nesting, and a few
-    lines of aliases expand to gigabytes. The parser beneath it does not recurse.
+def _check_events(body: bytes, duplicates: list[str] | None) -> None:
+    """Note repeated keys, and refuse what must not be composed.
+
+    The C composer recurses without a limit and crashes on deep nesting, and a few lines of aliases expand to gigabytes.
+    The parser beneath it does not recurse.
     """
     depth = 0
+    keys = _Keys(duplicates)
     for event in yaml.parse(body, _PlainLoader):
+        keys.see(event)
         if isinstance(event, yaml.AliasEvent):
             raise BadRequest("error converting YAML to JSON: aliases are not accepted")
         if isinstance(event, yaml.CollectionStartEvent):
@@ -130,9 +151,39 @@ def _check_events(body: bytes) -> None:
             depth -= 1
 
 
-def _parse_yaml(body: bytes) -> Any:
+class _Keys:
+    """Follows the events of a document and notes the keys that stand in their map already."""
+
+    def __init__(self, duplicates: list[str] | None) -> None:
+        self._duplicates = duplicates
+        self._open: list[tuple[set[str] | None, bool]] = []  # (keys so far, or None for a list; a key comes next)
+
+    def see(self, event: yaml.Event) -> None:
+        """Take the next event."""
+        if isinstance(event, yaml.CollectionEndEvent):
+            self._open.pop()
+        elif isinstance(event, yaml.CollectionStartEvent | yaml.ScalarEvent):
+            self._node(event)
+        if isinstance(event, yaml.CollectionStartEvent):
+            self._open.append((set() if isinstance(event, yaml.MappingStartEvent) else None, True))
+
+    def _node(self, event: yaml.CollectionStartEvent | yaml.ScalarEvent) -> None:
+        if not self._open:
+            return
+        keys, is_key = self._open[-1]
+        if keys is None:
+            return
+        if is_key and isinstance(event, yaml.ScalarEvent):
+            if event.value in keys and self._duplicates is not None:
+                line = event.start_mark.line + 1 if event.start_mark is not None else 0
+                self._duplicates.append(f'line {line}: key "{event.value}" already set in map')
+            keys.add(event.value)
+        self._open[-1] = (keys, not is_key)
+
+
+def _parse_yaml(body: bytes, duplicates: list[str] | None) -> Any:
     try:
-        _check_events(body)
+        _check_events(body, duplicates)
         value = yaml.load(body, _PlainLoader)  # noqa: S506 - a safe loader, only plainer
         # Through JSON: what JSON cannot say (sets, bytes, non-text keys) is refused here and not deep in the registry.
         return msgspec.json.decode(msgspec.json.encode(value))

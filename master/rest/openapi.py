@@ -1,12 +1,15 @@
-"""OpenAPI documents: made from the table when they are first asked for, kept until the table changes."""
+"""OpenAPI documents: written from the table when they are first asked for, kept until the table changes."""
 
+import asyncio
 import hashlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
 from api import schema
+from api.errors import NotFound
 from api.kinds.table import Kind, Table
 from master.rest.http import Answer, encode_json
 from master.rest.negotiation import JSON, parse_accept
@@ -25,103 +28,156 @@ def _info() -> dict[str, str]:
     return {"title": "Trireme", "version": VERSION["gitVersion"]}
 
 
-def v2_document(kinds: tuple[Kind, ...]) -> dict[str, Any]:
-    """Return the whole API as one OpenAPI v2 document."""
-    return {
-        "swagger": "2.0",
-        "info": _info(),
-        "paths": PathWriter(2).paths(kinds),
-        "definitions": schema.definitions(kinds, prefix="#/definitions/"),
-    }
+class _Part(NamedTuple):
+    """What the kinds of one group version add to a document: name -> encoded."""
+
+    paths: Mapping[str, bytes]
+    definitions: Mapping[str, bytes]
 
 
-def v3_document(kinds: tuple[Kind, ...]) -> dict[str, Any]:
-    """Return one group version's API as an OpenAPI v3 document."""
-    return {
-        "openapi": "3.0.0",
-        "info": _info(),
-        "paths": PathWriter(3).paths(kinds),
-        "components": {"schemas": schema.definitions(kinds, prefix="#/components/schemas/")},
-    }
+class _Form(NamedTuple):
+    """One way of writing a document."""
+
+    version: int  # of OpenAPI
+    content_type: str
+    path: Callable[[str, Any], bytes]
+    definition: Callable[[str, Any], bytes]
+    join: Callable[[Iterable[bytes], Iterable[bytes]], bytes]
+
+    def part(self, kinds: tuple[Kind, ...]) -> _Part:
+        """Encode what ``kinds`` add."""
+        paths, found = PathWriter(self.version).paths(kinds), schema.definitions(kinds, version=self.version)
+        return _Part(
+            {name: self.path(name, item) for name, item in paths.items()},
+            {name: self.definition(name, each) for name, each in found.items()},
+        )
+
+    def document(self, parts: Iterable[_Part]) -> bytes:
+        """Return the document of ``parts``, of which several may have a definition; the same on every master."""
+        paths: dict[str, bytes] = {}
+        definitions: dict[str, bytes] = {}
+        for part in parts:
+            paths.update(part.paths)
+            definitions.update(part.definitions)
+        return self.join((paths[name] for name in sorted(paths)), (definitions[name] for name in sorted(definitions)))
 
 
-def _v2_json(kinds: tuple[Kind, ...]) -> bytes:
-    return encode_json(v2_document(kinds))
+def _json_entry(name: str, value: Any) -> bytes:
+    return encode_json(name) + b":" + encode_json(value)
 
 
-def _v2_protobuf(kinds: tuple[Kind, ...]) -> bytes:
+def _join_v2(paths: Iterable[bytes], definitions: Iterable[bytes]) -> bytes:
+    head = encode_json({"swagger": "2.0", "info": _info()})[:-1]
+    return b'%b,"paths":{%b},"definitions":{%b}}' % (head, b",".join(paths), b",".join(definitions))
+
+
+def _join_v3(paths: Iterable[bytes], definitions: Iterable[bytes]) -> bytes:
+    head = encode_json({"openapi": "3.0.0", "info": _info()})[:-1]
+    return b'%b,"paths":{%b},"components":{"schemas":{%b}}}' % (head, b",".join(paths), b",".join(definitions))
+
+
+V2, V3 = (_Form(version, JSON, _json_entry, _json_entry, join) for version, join in ((2, _join_v2), (3, _join_v3)))
+
+
+@cache
+def _v2_protobuf() -> _Form:
     from master.rest import gnostic  # noqa: PLC0415 - only old kubectl asks for this form; others need not pay for it
 
-    return gnostic.encode_document(v2_document(kinds))
+    return _Form(2, PROTOBUF, gnostic.encode_path, gnostic.encode_definition, partial(gnostic.join, _info()))
 
 
-def _v3_json(kinds: tuple[Kind, ...]) -> bytes:
-    return encode_json(v3_document(kinds))
+class _Document(NamedTuple):
+    body: bytes
+    digest: str
 
 
 class Documents:
-    """Serves ``/openapi/v2`` and ``/openapi/v3``."""
+    """Serves ``/openapi/v2`` and ``/openapi/v3``.
+
+    Documents are put together from parts, one for each group version; when a custom kind comes or changes only its
+    own group's part is written anew. That is done in a thread: a whole API takes a tenth of a second.
+    """
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._kinds: tuple[Kind, ...] = ()
-        self._made: dict[tuple[str, str], tuple[bytes, str]] = {}  # (form, root) -> (document, hash)
+        self._version = -1  # of the table
+        self._roots: dict[str, tuple[Kind, ...]] = {}  # api/v1, apis/apps/v1, ... -> its kinds
+        self._parts: dict[tuple[_Form, str], _Part] = {}
+        self._documents: dict[tuple[_Form, str], _Document] = {}  # root "": the whole API
+        self._writing = asyncio.Lock()
 
-    def serve(self, request: web.BaseRequest, version: str, rest: str) -> Answer:
+    async def serve(self, request: web.BaseRequest, version: str, rest: str) -> Answer:
         """Return the document; raises NotFound for one that is not served."""
-        kinds = tuple(self._table)
-        if kinds != self._kinds:
-            self._kinds, self._made = kinds, {}
         if version == "v2" and not rest:
-            return self._v2(request)
+            form = _v2_protobuf() if _wants_protobuf(request.headers.get("Accept", "")) else V2
+            return _answer(request, await self._document(form, ""), form.content_type)
         if version == "v3":
-            return self._v3(request, rest) if rest else self._index()
+            return await self._v3(request, rest) if rest else await self._index()
         raise unknown_path()
 
-    def _document(
-        self, form: str, root: str, make: Callable[[tuple[Kind, ...]], bytes], kinds: tuple[Kind, ...]
-    ) -> tuple[bytes, str]:
-        if (form, root) not in self._made:
-            body = make(kinds)
-            self._made[form, root] = (body, hashlib.sha256(body).hexdigest().upper())
-        return self._made[form, root]
+    async def _document(self, form: _Form, root: str) -> _Document:
+        """Return one document; raises NotFound."""
+        async with self._writing:
+            self._follow_table()
+            if root and root not in self._roots:
+                raise unknown_path()
+            if (form, root) not in self._documents:
+                wanted = {root: self._roots[root]} if root else self._roots
+                self._documents[form, root] = await asyncio.to_thread(self._write, form, dict(wanted))
+            return self._documents[form, root]
 
-    def _v2(self, request: web.BaseRequest) -> Answer:
-        protobuf = _wants_protobuf(request.headers.get("Accept", ""))
-        form, make = ("protobuf", _v2_protobuf) if protobuf else ("json", _v2_json)
-        body, digest = self._document(form, "", make, self._kinds)
-        return _answer(request, body, digest, PROTOBUF if protobuf else JSON)
+    def _write(self, form: _Form, roots: Mapping[str, tuple[Kind, ...]]) -> _Document:
+        parts = []
+        for root, kinds in roots.items():
+            if (form, root) not in self._parts:
+                self._parts[form, root] = form.part(kinds)
+            parts.append(self._parts[form, root])
+        body = form.document(parts)
+        return _Document(body, hashlib.sha256(body).hexdigest().upper())
 
-    def _roots(self) -> dict[str, tuple[Kind, ...]]:
-        """Return ``api/v1``, ``apis/apps/v1``, ... -> its kinds."""
-        found: dict[str, tuple[Kind, ...]] = {}
-        for kind in self._kinds:
-            root = f"apis/{kind.group}/{kind.version}" if kind.group else f"api/{kind.version}"
-            found[root] = (*found.get(root, ()), kind)
-        return found
+    def _follow_table(self) -> None:
+        """Forget the parts of what has changed: a new custom kind leaves other groups as they are."""
+        if self._table.version == self._version:
+            return
+        former = self._roots
+        self._version, self._roots = self._table.version, _by_root(self._table)
+        changed = {root for root in {*former, *self._roots} if former.get(root) != self._roots.get(root)}
+        if changed:
+            self._parts = {key: part for key, part in self._parts.items() if key[1] not in changed}
+            kept = self._documents.items()
+            self._documents = {key: each for key, each in kept if key[1] and key[1] not in changed}
 
-    def _index(self) -> Answer:
+    async def _index(self) -> Answer:
         paths = {}
-        for root, kinds in self._roots().items():
-            _, digest = self._document("v3", root, _v3_json, kinds)
+        for root in sorted(_by_root(self._table)):
+            try:
+                _, digest = await self._document(V3, root)
+            except NotFound:
+                continue  # gone meanwhile
             paths[root] = {"serverRelativeURL": f"/openapi/v3/{root}?hash={digest}"}
         return Answer(body=encode_json({"paths": paths}))
 
-    def _v3(self, request: web.BaseRequest, root: str) -> Answer:
-        kinds = self._roots().get(root)
-        if kinds is None:
-            raise unknown_path()
-        body, digest = self._document("v3", root, _v3_json, kinds)
+    async def _v3(self, request: web.BaseRequest, root: str) -> Answer:
+        document = await self._document(V3, root)
         asked = request.rel_url.query.get("hash")
-        if asked and asked != digest:
-            return Answer(code=301, headers={"Location": f"/openapi/v3/{root}?hash={digest}"})
-        answer = _answer(request, body, digest, JSON)
+        if asked and asked != document.digest:
+            return Answer(code=301, headers={"Location": f"/openapi/v3/{root}?hash={document.digest}"})
+        answer = _answer(request, document, JSON)
         if asked:
             answer = Answer(code=answer.code, body=answer.body, headers={**answer.headers, "Cache-Control": _FOREVER})
         return answer
 
 
-def _answer(request: web.BaseRequest, body: bytes, digest: str, content_type: str) -> Answer:
+def _by_root(table: Table) -> dict[str, tuple[Kind, ...]]:
+    found: dict[str, tuple[Kind, ...]] = {}
+    for kind in table:
+        root = f"apis/{kind.group}/{kind.version}" if kind.group else f"api/{kind.version}"
+        found[root] = (*found.get(root, ()), kind)
+    return found
+
+
+def _answer(request: web.BaseRequest, document: _Document, content_type: str) -> Answer:
+    body, digest = document
     etag = f'"{digest}"'
     headers = {"Etag": etag, "Vary": "Accept"}
     if etag in request.headers.get("If-None-Match", ""):

@@ -43,7 +43,7 @@ class PathWriter:
 
     def __init__(self, version: int) -> None:
         self._version = version
-        self._prefix = "#/definitions/" if version == 2 else "#/components/schemas/"
+        self._prefix = schema.PREFIXES[version]
 
     def paths(self, kinds: Iterable[Kind]) -> dict[str, Any]:
         """Return path template -> item for every route of ``kinds``."""
@@ -66,7 +66,7 @@ class PathWriter:
         item: dict[str, Any] = {}
         for verb in verbs:
             if verb in kind.verbs:
-                name = schema.list_name(kind) if verb == "list" else schema.definition_name(kind.model)
+                name = schema.list_name(kind) if verb == "list" else schema.kind_name(kind)
                 returned = verb != "deletecollection" and (verb != "delete" or kind.place in RETURNED_WHEN_GONE)
                 answer = name if returned else schema.definition_name(Status)
                 item[_METHODS[verb]] = self._operation(
@@ -82,7 +82,7 @@ class PathWriter:
         for verb in subresource_verbs(subresource):
             operation_id = f"{_operation_id(kind, verb, in_path)}{subresource.capitalize()}"
             own = answer == kind.kind and subresource != "log"
-            name = schema.definition_name(kind.model) if own else ""
+            name = schema.kind_name(kind) if own else ""
             item[_METHODS[verb]] = self._operation(verb, of, operation_id, body=_body(verb, name), answer=name)
         item["parameters"] = [self._parameter(each, "path") for each in in_path]
         return item

@@ -1,11 +1,14 @@
 """Query parameters, read as the real server reads them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from api.errors import BadRequest
+from api.errors import BadRequest, Fault, invalid
+from api.faults import forbidden, too_long, unsupported, wrong
 from api.meta import DeleteOptions, Preconditions
 from master.access.user import User
 from master.rest.seam import Query, WriteOptions
+
+MANAGER_BYTES = 128
 
 
 def read_bool(parameters: Mapping[str, str], name: str) -> bool:
@@ -33,66 +36,115 @@ def read_resource_version(parameters: Mapping[str, str]) -> str:
     return text
 
 
+def _refuse(options: str, faults: Sequence[Fault]) -> None:
+    """Raise Invalid if there are faults in the options of a request: "ListOptions", "CreateOptions", ..."""
+    if faults:
+        raise invalid(options, "", faults, group="meta.k8s.io")
+
+
 def read_query(parameters: Mapping[str, str], *, namespace: str, name: str = "") -> Query:
-    """Return what a list, watch or deletecollection asks for; ``name`` narrows it to one object."""
-    version = read_resource_version(parameters)
-    match = parameters.get("resourceVersionMatch", "")
-    watch = read_bool(parameters, "watch")
-    if match not in ("", "NotOlderThan", "Exact"):
-        raise BadRequest(
-            f'resourceVersionMatch: Unsupported value: "{match}": supported values: "Exact", "NotOlderThan"'
-        )
-    if match and not version and not watch:
-        raise BadRequest(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
-        )
-    if match == "Exact" and version == "0":
-        raise BadRequest(
-            'resourceVersionMatch: Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
-        )
-    limit = read_int(parameters, "limit") or 0
+    """Return what a list, watch or deletecollection asks for; ``name`` narrows it to one object.
+
+    Raises Invalid for a combination of options that means nothing.
+    """
     fields = parameters.get("fieldSelector", "")
     if name:
         fields = ",".join(filter(None, (fields, f"metadata.name={name}")))
-    return Query(
+    query = Query(
         namespace=namespace,
         label_selector=parameters.get("labelSelector", ""),
         field_selector=fields,
-        resource_version=version,
-        resource_version_match=match,
-        limit=max(0, limit),
+        resource_version=read_resource_version(parameters),
+        resource_version_match=parameters.get("resourceVersionMatch", ""),
+        limit=max(0, read_int(parameters, "limit") or 0),
         continue_token=parameters.get("continue", ""),
         bookmarks=read_bool(parameters, "allowWatchBookmarks"),
         initial_events=read_bool(parameters, "sendInitialEvents") if "sendInitialEvents" in parameters else None,
     )
+    watch = read_bool(parameters, "watch")
+    _refuse("ListOptions", _watch_faults(query) if watch else _list_faults(query))
+    return query
 
 
-def _is_dry_run(values: list[str]) -> bool:
-    if unknown := [each for each in values if each != "All"]:
-        raise BadRequest(f'dryRun: Unsupported value: "{unknown[0]}": supported values: "All"')
-    return bool(values)
+_MATCH = "resourceVersionMatch"
 
 
-def read_write_options(parameters: Mapping[str, str], user: User, *, agent: str) -> WriteOptions:
-    """Return what a write says beside its body; without a field manager the client program's name stands in."""
+def _list_faults(query: Query) -> list[Fault]:
+    """Source: kubernetes.io, "Resource versions", the table for get and list."""
+    faults = []
+    match = query.resource_version_match
+    if match:
+        if not query.resource_version:
+            faults.append(forbidden(_MATCH, "resourceVersionMatch is forbidden unless resourceVersion is provided"))
+        if query.continue_token:
+            faults.append(forbidden(_MATCH, "resourceVersionMatch is forbidden when continue is provided"))
+        if match not in ("Exact", "NotOlderThan"):
+            faults.append(unsupported(_MATCH, match, ("Exact", "NotOlderThan", "")))
+        if match == "Exact" and query.resource_version == "0":
+            faults.append(forbidden(_MATCH, 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'))
+    if query.initial_events is not None:
+        faults.append(forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"))
+    return faults
+
+
+def _watch_faults(query: Query) -> list[Fault]:
+    """Source: kubernetes.io, "Resource versions", the table for watch; "Streaming lists"."""
+    faults = []
+    match = query.resource_version_match
+    if query.initial_events is not None and match != "NotOlderThan":
+        faults.append(forbidden(_MATCH, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"))
+    if match:
+        if query.initial_events is None:
+            why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+            faults.append(forbidden(_MATCH, why))
+        if match != "NotOlderThan":
+            faults.append(unsupported(_MATCH, match, ("NotOlderThan",)))
+        if query.continue_token:
+            faults.append(forbidden(_MATCH, "resourceVersionMatch is forbidden when continue is provided"))
+    return faults
+
+
+def _dry_run_faults(values: Sequence[str]) -> list[Fault]:
+    return [] if not set(values) - {"All"} else [Fault("dryRun", _dry_run_text(values), "FieldValueNotSupported")]
+
+
+def _dry_run_text(values: Sequence[str]) -> str:
+    shown = ",".join(f'"{each}"' for each in values)
+    return f'Unsupported value: [{shown}]: supported values: "All"'
+
+
+def _manager_faults(manager: str) -> list[Fault]:
+    if len(manager.encode()) > MANAGER_BYTES:
+        return [too_long("fieldManager", MANAGER_BYTES)]
+    if not manager.isprintable():
+        return [wrong("fieldManager", manager, "should only contain printable characters")]
+    return []
+
+
+def read_write_options(parameters: Mapping[str, str], user: User, *, agent: str, options: str) -> WriteOptions:
+    """Return what a write says beside its body; without a field manager the client program's name stands in.
+
+    options: what the real server calls these: "CreateOptions", "UpdateOptions" or "PatchOptions".
+    """
     validation = parameters.get("fieldValidation", "")
-    if validation not in ("", "Strict", "Warn", "Ignore"):
-        supported = '"Ignore", "Strict", "Warn"'
-        raise BadRequest(f'fieldValidation: Unsupported value: "{validation}": supported values: {supported}')
     manager = parameters.get("fieldManager", "")
-    if len(manager) > 128 or not manager.isprintable():
-        raise BadRequest("fieldManager: Invalid value: must be at most 128 printable characters")
+    dry_run = [parameters["dryRun"]] if parameters.get("dryRun") else []
+    faults = _manager_faults(manager) + _dry_run_faults(dry_run)
+    if validation not in ("", "Strict", "Warn", "Ignore"):
+        faults.append(unsupported("fieldValidation", validation, ("", "Ignore", "Strict", "Warn")))
+    _refuse(options, faults)
+    program = "".join(each for each in agent.partition("/")[0] if each.isprintable())
     return WriteOptions(
         user=user,
-        dry_run=_is_dry_run([parameters["dryRun"]] if parameters.get("dryRun") else []),
-        field_manager=manager or agent.partition("/")[0][:128],
+        dry_run=bool(dry_run),
+        field_manager=manager or program[:MANAGER_BYTES],
         field_validation=validation,
         force=read_bool(parameters, "force"),
     )
 
 
 def read_delete_options(parameters: Mapping[str, str], body: DeleteOptions | None) -> DeleteOptions:
-    """Return the options of a delete: the body's if there is one, else the query's."""
+    """Return the options of a delete: the body's if there is one, else the query's; raises Invalid."""
     if body is not None:
         options = body
     else:
@@ -104,12 +156,12 @@ def read_delete_options(parameters: Mapping[str, str], body: DeleteOptions | Non
             propagation_policy=parameters.get("propagationPolicy", ""),
             preconditions=Preconditions(resource_version=version, uid=uid) if version or uid else None,
         )
-    _is_dry_run(list(options.dry_run))
-    if options.propagation_policy not in ("", "Orphan", "Background", "Foreground"):
-        supported = '"Foreground", "Background", "Orphan"'
-        raise BadRequest(
-            f'propagationPolicy: Unsupported value: "{options.propagation_policy}": supported values: {supported}'
-        )
+    faults = _dry_run_faults(options.dry_run)
+    policies = ("Background", "Foreground", "Orphan")
     if options.propagation_policy and options.orphan_dependents is not None:
-        raise BadRequest("orphanDependents and deletionPropagation cannot be both set")
+        why = "orphanDependents and deletionPropagation cannot be both set"
+        faults.append(wrong("propagationPolicy", options.propagation_policy, why))
+    elif options.propagation_policy not in ("", *policies):
+        faults.append(unsupported("propagationPolicy", options.propagation_policy, (*policies, "nil")))
+    _refuse("DeleteOptions", faults)
     return options

@@ -1,5 +1,7 @@
 """Everything served that is no resource: discovery, OpenAPI, version, health and metrics."""
 
+import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -22,7 +24,16 @@ ROOT_PATHS = (
 class Paths:
     """Serves the paths outside ``/api/v1/...`` and ``/apis/<group>/<version>/...``."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, streams: OpenStreams, *, address: str) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        metrics: Metrics,
+        streams: OpenStreams,
+        *,
+        address: str,
+        documents: Mapping[str, tuple[str, Any]],
+    ) -> None:
+        self._documents = documents
         self._registry = registry
         self._metrics = metrics
         self._streams = streams
@@ -34,9 +45,16 @@ class Paths:
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed("the server does not allow this method on the requested resource")
         segments = path.strip("/").split("/")
+        if segments[0] in ("api", "apis", "openapi"):
+            # Whoever has seen a kind established finds it described, whichever master answers.
+            await self._registry.catch_up()
         match segments:
             case [""]:
-                return self._document(request, {"paths": list(ROOT_PATHS)})
+                return self._document(request, {"paths": sorted((*ROOT_PATHS, *self._documents))})
+            case _ if (fixed := self._documents.get("/" + "/".join(segments))) is not None:
+                content_type, document = fixed
+                headers = {"Cache-Control": "public, max-age=3600"}
+                return Answer(body=http.encode_json(document), content_type=content_type, headers=headers)
             case ["api" | "apis", *rest] if (found := self._discovery(request, segments[0], rest)) is not None:
                 return found
             case ["version"]:
@@ -47,7 +65,7 @@ class Paths:
                 text = self._metrics.render(open_streams=len(self._streams))
                 return Answer(body=text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
             case ["openapi", version, *rest]:
-                return self._openapi.serve(request, version, "/".join(rest))
+                return await self._openapi.serve(request, version, "/".join(rest))
         raise unknown_path()
 
     def _document(self, request: web.BaseRequest, document: Any) -> Answer:
@@ -61,7 +79,11 @@ class Paths:
             if (aggregated := discovery.pick_aggregated(request.headers.get("Accept", ""))) is not None:
                 version, content_type = aggregated
                 body = http.encode_json(discovery.aggregated(table, version, core=root == "api"))
-                return Answer(body=body, content_type=content_type, headers={"Vary": "Accept"})
+                etag = f'"{hashlib.sha256(body).hexdigest().upper()}"'
+                headers = {"Vary": "Accept", "Etag": etag, "Cache-Control": "public"}
+                if etag in request.headers.get("If-None-Match", ""):
+                    return Answer(code=304, content_type=content_type, headers=headers)
+                return Answer(body=body, content_type=content_type, headers=headers)
             listed = discovery.api_versions(self._address) if root == "api" else discovery.group_list(table)
             return self._document(request, listed)
         document = None

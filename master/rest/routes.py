@@ -40,7 +40,7 @@ CONNECTED: Mapping[str, tuple[str, ...]] = {
     "portforward": ("GET", "POST"),
 }
 # Subresources that one only creates: each POST acts on the object.
-ACTIONS = ("binding", "eviction")
+ACTIONS = ("binding", "eviction", "token")
 
 
 def parse_path(table: Table, path: str) -> Target | Unserved | None:

@@ -151,5 +151,8 @@ class Registry(Protocol):
     ) -> Sequence[Stored]:
         """Delete every object that matches; return their last states."""
 
+    async def catch_up(self) -> None:
+        """Wait, not for long, until this master knows every kind that was served anywhere when the call was made."""
+
     def problems(self) -> Mapping[str, str]:
         """Return check -> what is wrong for each readiness check; an empty text is a passed check."""

@@ -7,12 +7,17 @@ import logging
 import ssl
 import time
 import uuid
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from msgspec.structs import replace
 
-from api.errors import ApiError, InternalError
+from api.errors import ApiError, BadRequest, InternalError
+from api.selectors import parse_fields
+from master import notes
 from master.access.authentication import Authenticator
 from master.access.authorization import Authorizer
 from master.access.reviews import Reviews
@@ -54,6 +59,7 @@ class RestServer:
 
     agents: the way to the node agents; without it logs, exec, attach and port-forward are refused.
     address: "ip:port" under which clients reach the API, shown in discovery.
+    documents: path -> (content type, document) of what is served as it is.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class RestServer:
         *,
         agents: NodeAgents | None = None,
         address: str = "",
+        documents: Mapping[str, tuple[str, Any]] | None = None,
     ) -> None:
         self._registry = registry
         self._authenticator = authenticator
@@ -72,7 +79,7 @@ class RestServer:
         self._handlers = Handlers(registry, self._streams, Reviews(authenticator, authorizer))
         self._connected = Streams(registry, agents, self._streams)
         self._metrics = Metrics()
-        self._paths = Paths(registry, self._metrics, self._streams, address=address)
+        self._paths = Paths(registry, self._metrics, self._streams, address=address, documents=documents or {})
         self._runner: web.ServerRunner | None = None
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
@@ -97,6 +104,7 @@ class RestServer:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         started = time.perf_counter()
+        collected = notes.collect()
         common = {"Audit-Id": request.headers.get("Audit-Id", "")[:128] or str(uuid.uuid4()), **_FLOW}
         verb, resource = request.method.lower(), ""
         found: routes.Target | routes.Unserved | None = None
@@ -121,14 +129,19 @@ class RestServer:
             verb = "connect"
         self._metrics.observe(verb, resource, code, time.perf_counter() - started)
         if isinstance(answer, Answer):
+            if collected.warnings:
+                answer = replace(answer, warnings=(*answer.warnings, *collected.warnings))
             return await http.to_response(request, answer, common)
         return answer
 
     async def _user(self, request: web.BaseRequest) -> User:
         transport = request.transport
         certificate = transport.get_extra_info("peercert") if transport is not None else None
+        tls = transport.get_extra_info("ssl_object") if certificate and transport is not None else None
         user = await self._authenticator.authenticate(
-            certificate=certificate, authorization=request.headers.get("Authorization", "")
+            certificate=certificate,
+            authorization=request.headers.get("Authorization", ""),
+            encoded=tls.getpeercert(binary_form=True) if tls is not None else None,
         )
         return await impersonation.effective_user(user, request.headers, self._authorizer)
 
@@ -148,15 +161,35 @@ class RestServer:
             group, resource = found.group, found.resource
         else:
             group, resource = found.kind.group, found.kind.plural
-        await self._authorizer.authorize(user, verb, group, resource, found.subresource, found.namespace, found.name)
+        name = found.name or _name_selected(request, verb)
+        await self._authorizer.authorize(user, verb, group, resource, found.subresource, found.namespace, name)
         if isinstance(found, routes.Unserved):
-            raise routes.unknown_path()
+            found = await self._late(request)
         query = request.rel_url.query
         todo = routes.pick_verb(found, request.method, watch=read_bool(query, "watch"))
         call = Call(request, user, found, query, common)
         if todo == "connect":
             return await self._connected.serve(call)
         return await self._handlers.serve(todo, call)
+
+    async def _late(self, request: web.BaseRequest) -> routes.Target:
+        """Return what a path names that named nothing at first: a kind that was defined through another master."""
+        await self._registry.catch_up()
+        found = routes.parse_path(self._registry.table, unquote(request.rel_url.raw_path))
+        if not isinstance(found, routes.Target):
+            raise routes.unknown_path()
+        return found
+
+
+def _name_selected(request: web.BaseRequest, verb: str) -> str:
+    """Return the one name that a list or watch is narrowed to: it is authorized as if it were in the path."""
+    selector = request.rel_url.query.get("fieldSelector", "")
+    if verb not in ("list", "watch", "deletecollection") or "metadata.name" not in selector:
+        return ""
+    try:
+        return parse_fields(selector).exact("metadata.name") or ""
+    except BadRequest:
+        return ""  # said of the request itself, once it may be made at all
 
 
 def _name(request: web.BaseRequest, found: routes.Target | routes.Unserved) -> tuple[str, str]:

@@ -187,10 +187,13 @@ class PodWorker:
 
     async def _step(self) -> Plan:
         """Look, plan, act, show."""
+        at_work = frozenset(self._ops)
         situation = await self._observe()
         self._check_deadline(situation)
         self._adopt(situation)
-        situation = msgspec.structs.replace(situation, busy=frozenset(self._ops), ending=self._ending)
+        # What was under way when we began to look may have ended since: what we saw of it is old, and a container that
+        # has just been started would be started again.
+        situation = msgspec.structs.replace(situation, busy=at_work | frozenset(self._ops), ending=self._ending)
         plan = plan_pod(situation)
         for action in plan.actions:
             self._begin(action)

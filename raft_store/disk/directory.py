@@ -97,6 +97,11 @@ class _OsSource:
         self._file.close()
 
 
+def open_file(path: Path) -> Source:
+    """Open any file for reading; raises DiskError."""
+    return _OsSource(path)
+
+
 class _OsFile:
     def __init__(self, path: Path, descriptor: int, offset: int) -> None:
         self._path = path

@@ -31,14 +31,14 @@ can make the group lose acknowledged writes.
 
 import logging
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import google_crc32c
 import msgspec
 
 from raft_store.disk.directory import Directory, DiskError, File
 from raft_store.engine import Entry, Index, MemberId, Term
-from raft_store.raft.messages import HardState, Save, SnapshotMark, pack_entries, unpack_entries
+from raft_store.raft.messages import HardState, Save, Snapshot, SnapshotMark, pack_entries, unpack_entries
 
 log = logging.getLogger(__name__)
 
@@ -165,9 +165,10 @@ class Wal:
         content = self._directory.read(name)
         offset, highest = 0, Index(0)
         while (record := _read_record(content, offset, self._next)) is not None:
-            highest = Index(max(highest, replay.take(name, offset, record.payload)))
+            highest = Index(max(highest, replay.take(name, offset, _unpack(name, offset, record.payload))))
             offset, self._next = record.end, record.number + 1
-        self._check_end(name, content, offset, newest=newest)
+        if torn := _check_end(self._directory, name, content, offset, self._next, newest=newest):
+            log.warning("cut off a torn tail file=%s offset=%d bytes=%d", name, offset, torn)
         self._segments.append((first, offset, highest))
         self._written = offset
         if newest:
@@ -176,21 +177,59 @@ class Wal:
                 self._append(_pack(replay.hard_state, SnapshotMark(), ()))
                 self.sync()
 
-    def _check_end(self, name: str, content: bytes, offset: int, *, newest: bool) -> None:
-        """Decide whether what follows the last whole record is the end of the log, a torn tail, or damage."""
-        rest = content[offset:]
-        if not rest.strip(b"\0"):
-            return
-        if (
-            not newest
-            or _later_record(content, offset, self._next)
-            or not _is_torn(content, offset, self._directory.sector_bytes)
-        ):
-            raise CorruptLog(
-                f"{name}: record {self._next} at byte {offset} is damaged although it was synced; this member's disk "
-                "cannot be trusted. Remove its data directory and let it join again with the data of the others"
-            )
-        log.warning("cut off a torn tail file=%s offset=%d bytes=%d", name, offset, len(rest.rstrip(b"\0")))
+
+class Written(msgspec.Struct, frozen=True):
+    """One record of a log, and where it lies."""
+
+    segment: str
+    offset: int
+    size_bytes: int
+    number: int
+    save: Save  # its snapshot has no data: the log only names it
+
+
+class LogReader:
+    """Reads a log that nobody writes just now, and changes nothing."""
+
+    def __init__(self, directory: Directory) -> None:
+        self.torn = ""  # where the log ends in the middle of a record, once that is known
+        self._directory = directory
+
+    def records(self) -> Iterator[Written]:
+        """Yield every record, oldest first. Raises CorruptLog where ``Wal.recover`` would, DiskError."""
+        names = [name for name in self._directory.names() if name.endswith(SUFFIX)]
+        number: int | None = None
+        for name in names:
+            first = _first_number(name)
+            if number is not None and first != number:
+                raise CorruptLog(f"{name}: a segment with records {number} to {first - 1} is missing before it")
+            content, offset, number = self._directory.read(name), 0, first
+            while (record := _read_record(content, offset, number)) is not None:
+                save = _unpack(name, offset, record.payload)
+                yield Written(name, offset, record.end - offset, number, save)
+                offset, number = record.end, number + 1
+            if torn := _check_end(self._directory, name, content, offset, number, newest=name == names[-1]):
+                self.torn = f"{name}: {torn} bytes of record {number}, at byte {offset}"
+
+    def replay(self, snapshot: SnapshotMark) -> Recovered:
+        """Return what a member would recover; raises CorruptLog, DiskError."""
+        replay = _Replay(snapshot)
+        for record in self.records():
+            replay.take(record.segment, record.offset, record.save)
+        return replay.result()
+
+
+def _check_end(directory: Directory, name: str, content: bytes, offset: int, number: int, *, newest: bool) -> int:
+    """Return how many bytes of a torn record follow the last whole one, 0 if the log ends there; raises CorruptLog."""
+    rest = content[offset:].rstrip(b"\0")
+    if not rest:
+        return 0
+    if not newest or _later_record(content, offset, number) or not _is_torn(content, offset, directory.sector_bytes):
+        raise CorruptLog(
+            f"{name}: record {number} at byte {offset} is damaged although it was synced; this member's disk "
+            "cannot be trusted. Remove its data directory and let it join again with the data of the others"
+        )
+    return len(rest)
 
 
 class _Replay:
@@ -203,20 +242,18 @@ class _Replay:
         self._entries: list[Entry] = []
         self._begun = False
 
-    def take(self, name: str, offset: int, payload: bytes) -> Index:
+    def take(self, name: str, offset: int, save: Save) -> Index:
         """Take one record; return the highest index in it, 0 if it has no entries."""
-        try:
-            term, vote, mark_index, mark_term, first = _SAVE.unpack_from(payload)
-            entries = unpack_entries(payload[_SAVE.size :], Index(first))
-        except (struct.error, ValueError) as exc:
-            raise CorruptLog(f"{name}: the record at byte {offset} has a right checksum and a wrong shape") from exc
-        if (term, vote) != (0, 0):
-            self.hard_state = HardState(Term(term), MemberId(vote))
-        if mark_index:
-            self._base = SnapshotMark(Index(mark_index), Term(mark_term))
+        entries = save.entries
+        if save.hard_state != HardState():
+            self.hard_state = save.hard_state
+        mark = save.snapshot.mark if save.snapshot is not None else SnapshotMark()
+        if mark.index:
+            self._base = mark
             self._entries, self._begun = [], True
         if not entries:
-            return Index(mark_index)
+            return mark.index
+        first = entries[0].index
         if not self._begun:
             # Segments before this one may be gone, with entries that a snapshot holds.
             self._base, self._begun = SnapshotMark(Index(first - 1)), True
@@ -261,6 +298,17 @@ def _first_number(name: str) -> int:
 def _pack(state: HardState, mark: SnapshotMark, entries: Sequence[Entry]) -> bytes:
     first = entries[0].index if entries else 0
     return _SAVE.pack(state.term, state.vote, mark.index, mark.term, first) + pack_entries(entries)
+
+
+def _unpack(name: str, offset: int, payload: bytes) -> Save:
+    """Return what ``_pack`` packed; raises CorruptLog."""
+    try:
+        term, vote, mark_index, mark_term, first = _SAVE.unpack_from(payload)
+        entries = unpack_entries(payload[_SAVE.size :], Index(first))
+    except (struct.error, ValueError) as exc:
+        raise CorruptLog(f"{name}: the record at byte {offset} has a right checksum and a wrong shape") from exc
+    snapshot = Snapshot(SnapshotMark(Index(mark_index), Term(mark_term)), b"") if mark_index else None
+    return Save(HardState(Term(term), MemberId(vote)), entries, snapshot)
 
 
 class _Header(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from enum import IntEnum
 
+from raft_store.auth import model as auth
 from raft_store.engine import ChangeRefused, EngineError, NoLeader, ProposalTimedOut, Refusal, Stopped
 from raft_store.mvcc.model import (
     Compacted,
@@ -22,12 +23,19 @@ class Code(IntEnum):
     UNKNOWN = 2
     INVALID_ARGUMENT = 3
     NOT_FOUND = 5
+    PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
     FAILED_PRECONDITION = 9
     OUT_OF_RANGE = 11
     UNIMPLEMENTED = 12
     UNAVAILABLE = 14
     DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+    @property
+    def label(self) -> str:
+        """Return the name as Go writes it, where a status is told as text."""
+        return self.name.title().replace("_", "")
 
 
 class RpcError(Exception):
@@ -59,6 +67,27 @@ _STATUS: dict[type[Exception], tuple[Code, str]] = {
     LeaseProvided: (Code.INVALID_ARGUMENT, "etcdserver: lease is provided"),
     TooManyOperations: (Code.INVALID_ARGUMENT, "etcdserver: too many operations in txn request"),
     DuplicateKey: (Code.INVALID_ARGUMENT, "etcdserver: duplicate key given in txn request"),
+    auth.AuthNotEnabled: (Code.FAILED_PRECONDITION, "etcdserver: authentication is not enabled"),
+    auth.RootUserMissing: (Code.FAILED_PRECONDITION, "etcdserver: root user does not exist"),
+    auth.RootRoleMissing: (Code.FAILED_PRECONDITION, "etcdserver: root user does not have root role"),
+    auth.UserEmpty: (Code.INVALID_ARGUMENT, "etcdserver: user name is empty"),
+    auth.UserExists: (Code.FAILED_PRECONDITION, "etcdserver: user name already exists"),
+    auth.UserNotFound: (Code.FAILED_PRECONDITION, "etcdserver: user name not found"),
+    auth.RoleEmpty: (Code.INVALID_ARGUMENT, "etcdserver: role name is empty"),
+    auth.RoleExists: (Code.FAILED_PRECONDITION, "etcdserver: role name already exists"),
+    auth.RoleNotFound: (Code.FAILED_PRECONDITION, "etcdserver: role name not found"),
+    auth.RoleNotGranted: (Code.FAILED_PRECONDITION, "etcdserver: role is not granted to the user"),
+    auth.PermissionNotGranted: (Code.FAILED_PRECONDITION, "etcdserver: permission is not granted to the role"),
+    auth.PermissionNotGiven: (Code.INVALID_ARGUMENT, "etcdserver: permission not given"),
+    auth.PermissionDenied: (Code.PERMISSION_DENIED, "etcdserver: permission denied"),
+    auth.AuthFailed: (
+        Code.INVALID_ARGUMENT,
+        "etcdserver: authentication failed, invalid user ID or password",
+    ),
+    auth.NoPasswordUser: (Code.UNKNOWN, "auth: authentication failed, password was given for no password user"),
+    auth.InvalidToken: (Code.UNAUTHENTICATED, "etcdserver: invalid auth token"),
+    auth.InvalidManagement: (Code.INVALID_ARGUMENT, "etcdserver: invalid auth management"),
+    auth.OldAuthRevision: (Code.INVALID_ARGUMENT, "etcdserver: revision of auth store is old"),
 }
 
 

@@ -2,7 +2,9 @@
 
 from typing import TypeVar, assert_never
 
-from raft_store.mvcc.model import LeaseId, Revision, StoreError
+from raft_store.auth.access import check_txn
+from raft_store.mvcc.lease import LeaseTable
+from raft_store.mvcc.model import LeaseId, Revision
 from raft_store.mvcc.requests import (
     Compact,
     Compare,
@@ -25,8 +27,9 @@ from raft_store.mvcc.requests import (
 from raft_store.mvcc.txn import check_request, is_read_only, read, read_txn
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
-from .backend import Backend, key_value
-from .errors import Code, RpcError, rpc_error
+from .backend import Backend, key_value, refusals
+from .call import NO_CONTEXT, CallContext
+from .errors import Code, RpcError
 
 
 class KvService:
@@ -35,56 +38,51 @@ class KvService:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    async def range(self, request: pb.RangeRequest) -> pb.RangeResponse:
+    async def range(self, request: pb.RangeRequest, call: CallContext = NO_CONTEXT) -> pb.RangeResponse:
         """Read; linearizable unless the request says that this member's state will do."""
         wanted = _range(request)
-        self._check(wanted)
+        _check(wanted)
         if not request.serializable:
             await self._backend.linearize()
-        try:
+        await self._backend.require_read(call, request.key, request.range_end)
+        with refusals():
             result = read(self._backend.machine.store, wanted)
-        except StoreError as exc:
-            raise rpc_error(exc) from exc
         return self._range_response(result)
 
-    async def put(self, request: pb.PutRequest) -> pb.PutResponse:
+    async def put(self, request: pb.PutRequest, call: CallContext = NO_CONTEXT) -> pb.PutResponse:
         """Write one key."""
         wanted = _put(request)
-        self._check(wanted)
-        return self._put_response(await self._backend.propose(wanted, PutResult))
+        _check(wanted)
+        return self._put_response(await self._backend.propose(wanted, PutResult, call))
 
-    async def delete_range(self, request: pb.DeleteRangeRequest) -> pb.DeleteRangeResponse:
+    async def delete_range(
+        self, request: pb.DeleteRangeRequest, call: CallContext = NO_CONTEXT
+    ) -> pb.DeleteRangeResponse:
         """Delete a range."""
         wanted = _delete_range(request)
-        self._check(wanted)
-        return self._delete_response(await self._backend.propose(wanted, DeleteResult))
+        _check(wanted)
+        return self._delete_response(await self._backend.propose(wanted, DeleteResult, call))
 
-    async def txn(self, request: pb.TxnRequest) -> pb.TxnResponse:
+    async def txn(self, request: pb.TxnRequest, call: CallContext = NO_CONTEXT) -> pb.TxnResponse:
         """Compare, then read and write; one that only reads takes no place in the log."""
         wanted = _txn(request)
-        self._check(wanted)
+        _check(wanted)
         if not is_read_only(wanted):
-            return self._txn_response(await self._backend.propose(wanted, TxnResult))
+            return self._txn_response(await self._backend.propose(wanted, TxnResult, call))
         if not _is_serializable(request):
             await self._backend.linearize()
-        try:
-            result = read_txn(self._backend.machine.store, wanted)
-        except StoreError as exc:
-            raise rpc_error(exc) from exc
+        caller, machine = await self._backend.caller(call), self._backend.machine
+        with refusals():
+            check_txn(machine.auth, LeaseTable(), caller, wanted)
+            result = read_txn(machine.store, wanted)
         return self._txn_response(result)
 
-    async def compact(self, request: pb.CompactionRequest) -> pb.CompactionResponse:
+    async def compact(self, request: pb.CompactionRequest, call: CallContext = NO_CONTEXT) -> pb.CompactionResponse:
         """Forget history."""
-        done = await self._backend.propose(Compact(Revision(request.revision)), Done)
+        done = await self._backend.propose(Compact(Revision(request.revision)), Done, call)
         if request.physical:
             self._backend.machine.store.trim_all()
         return pb.CompactionResponse(header=self._backend.header(done.revision))
-
-    def _check(self, request: Operation) -> None:
-        try:
-            check_request(request)
-        except StoreError as exc:
-            raise rpc_error(exc) from exc
 
     def _range_response(self, result: RangeResult) -> pb.RangeResponse:
         return pb.RangeResponse(
@@ -126,6 +124,11 @@ class KvService:
                 return pb.ResponseOp(response_txn=_bare(self._txn_response(result)))
             case _ as unreachable:
                 assert_never(unreachable)
+
+
+def _check(request: Operation) -> None:
+    with refusals():
+        check_request(request)
 
 
 def _range(request: pb.RangeRequest) -> Range:

@@ -9,15 +9,19 @@ from google.protobuf.message import Message
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
 from .auth import AuthService
+from .backend import Backend
+from .call import NO_CONTEXT, CallContext
 from .cluster import ClusterService
 from .kv import KvService
 from .lease import LeaseService
 from .maintenance import MaintenanceService
 from .watch import WatchService
 
-Unary = Callable[[Any], Awaitable[Message]]
+PACKAGE = "etcdserverpb"
+
+Unary = Callable[[Any, CallContext], Awaitable[Message]]
 Send = Callable[[Any], Awaitable[None]]
-Stream = Callable[[AsyncIterator[Any], Send], Awaitable[None]]
+Stream = Callable[[AsyncIterator[Any], Send, CallContext], Awaitable[None]]
 
 
 class UnaryMethod(msgspec.Struct, frozen=True):
@@ -27,6 +31,7 @@ class UnaryMethod(msgspec.Struct, frozen=True):
     method: str
     request: type[Message]
     handler: Unary
+    package: str = PACKAGE
 
 
 class StreamMethod(msgspec.Struct, frozen=True):
@@ -37,14 +42,16 @@ class StreamMethod(msgspec.Struct, frozen=True):
     request: type[Message]
     handler: Stream
     many_requests: bool = True
+    package: str = PACKAGE
 
 
 Method = UnaryMethod | StreamMethod
 
 
 class Services(msgspec.Struct, frozen=True):
-    """The services of one member."""
+    """The services of one member. Those that take a call's context check permissions themselves."""
 
+    backend: Backend
     kv: KvService
     watch: WatchService
     lease: LeaseService
@@ -66,27 +73,43 @@ class Services(msgspec.Struct, frozen=True):
             StreamMethod("Lease", "LeaseKeepAlive", pb.LeaseKeepAliveRequest, self.lease.keep_alive),
             UnaryMethod("Lease", "LeaseTimeToLive", pb.LeaseTimeToLiveRequest, self.lease.time_to_live),
             UnaryMethod("Lease", "LeaseLeases", pb.LeaseLeasesRequest, self.lease.leases),
-            UnaryMethod("Cluster", "MemberList", pb.MemberListRequest, self.cluster.member_list),
-            UnaryMethod("Cluster", "MemberAdd", pb.MemberAddRequest, self.cluster.member_add),
-            UnaryMethod("Cluster", "MemberRemove", pb.MemberRemoveRequest, self.cluster.member_remove),
-            UnaryMethod("Cluster", "MemberUpdate", pb.MemberUpdateRequest, self.cluster.member_update),
-            UnaryMethod("Cluster", "MemberPromote", pb.MemberPromoteRequest, self.cluster.member_promote),
-            UnaryMethod("Maintenance", "Alarm", pb.AlarmRequest, self.maintenance.alarm),
-            UnaryMethod("Maintenance", "Status", pb.StatusRequest, self.maintenance.status),
-            UnaryMethod("Maintenance", "Defragment", pb.DefragmentRequest, self.maintenance.defragment),
-            UnaryMethod("Maintenance", "Hash", pb.HashRequest, self.maintenance.hash),
-            UnaryMethod("Maintenance", "HashKV", pb.HashKVRequest, self.maintenance.hash_kv),
+            UnaryMethod("Cluster", "MemberList", pb.MemberListRequest, _anybody(self.cluster.member_list)),
+            UnaryMethod("Cluster", "MemberAdd", pb.MemberAddRequest, self._admin(self.cluster.member_add)),
+            UnaryMethod("Cluster", "MemberRemove", pb.MemberRemoveRequest, self._admin(self.cluster.member_remove)),
+            UnaryMethod("Cluster", "MemberUpdate", pb.MemberUpdateRequest, self._admin(self.cluster.member_update)),
+            UnaryMethod("Cluster", "MemberPromote", pb.MemberPromoteRequest, self._admin(self.cluster.member_promote)),
+            UnaryMethod("Maintenance", "Alarm", pb.AlarmRequest, _anybody(self.maintenance.alarm)),
+            UnaryMethod("Maintenance", "Status", pb.StatusRequest, _anybody(self.maintenance.status)),
+            UnaryMethod("Maintenance", "Defragment", pb.DefragmentRequest, self._admin(self.maintenance.defragment)),
+            UnaryMethod("Maintenance", "Hash", pb.HashRequest, self._admin(self.maintenance.hash)),
+            UnaryMethod("Maintenance", "HashKV", pb.HashKVRequest, self._admin(self.maintenance.hash_kv)),
             StreamMethod(
                 "Maintenance",
                 "Snapshot",
                 pb.SnapshotRequest,
-                self.maintenance.snapshot,
+                self._admin_stream(self.maintenance.snapshot),
                 many_requests=False,
             ),
-            UnaryMethod("Maintenance", "MoveLeader", pb.MoveLeaderRequest, self.maintenance.move_leader),
-            UnaryMethod("Maintenance", "Downgrade", pb.DowngradeRequest, self.maintenance.downgrade),
+            UnaryMethod("Maintenance", "MoveLeader", pb.MoveLeaderRequest, self._admin(self.maintenance.move_leader)),
+            UnaryMethod("Maintenance", "Downgrade", pb.DowngradeRequest, self._admin(self.maintenance.downgrade)),
             *self._auth_methods(),
         )
+
+    def _admin(self, handler: Callable[[Any], Awaitable[Message]]) -> Unary:
+        """Return ``handler`` for those alone who may do everything."""
+
+        async def handle(request: Any, call: CallContext = NO_CONTEXT) -> Message:
+            await self.backend.require_admin(call)
+            return await handler(request)
+
+        return handle
+
+    def _admin_stream(self, handler: Callable[[AsyncIterator[Any], Send], Awaitable[None]]) -> Stream:
+        async def handle(requests: AsyncIterator[Any], send: Send, call: CallContext = NO_CONTEXT) -> None:
+            await self.backend.require_admin(call)
+            await handler(requests, send)
+
+        return handle
 
     def _auth_methods(self) -> tuple[Method, ...]:
         auth = self.auth
@@ -95,18 +118,27 @@ class Services(msgspec.Struct, frozen=True):
             ("AuthDisable", pb.AuthDisableRequest, auth.disable),
             ("AuthStatus", pb.AuthStatusRequest, auth.status),
             ("Authenticate", pb.AuthenticateRequest, auth.authenticate),
-            ("UserAdd", pb.AuthUserAddRequest, auth.refuse),
-            ("UserGet", pb.AuthUserGetRequest, auth.no_user),
+            ("UserAdd", pb.AuthUserAddRequest, auth.user_add),
+            ("UserGet", pb.AuthUserGetRequest, auth.user_get),
             ("UserList", pb.AuthUserListRequest, auth.user_list),
-            ("UserDelete", pb.AuthUserDeleteRequest, auth.no_user),
-            ("UserChangePassword", pb.AuthUserChangePasswordRequest, auth.no_user),
-            ("UserGrantRole", pb.AuthUserGrantRoleRequest, auth.no_user),
-            ("UserRevokeRole", pb.AuthUserRevokeRoleRequest, auth.no_user),
-            ("RoleAdd", pb.AuthRoleAddRequest, auth.refuse),
-            ("RoleGet", pb.AuthRoleGetRequest, auth.no_role),
+            ("UserDelete", pb.AuthUserDeleteRequest, auth.user_delete),
+            ("UserChangePassword", pb.AuthUserChangePasswordRequest, auth.user_change_password),
+            ("UserGrantRole", pb.AuthUserGrantRoleRequest, auth.user_grant_role),
+            ("UserRevokeRole", pb.AuthUserRevokeRoleRequest, auth.user_revoke_role),
+            ("RoleAdd", pb.AuthRoleAddRequest, auth.role_add),
+            ("RoleGet", pb.AuthRoleGetRequest, auth.role_get),
             ("RoleList", pb.AuthRoleListRequest, auth.role_list),
-            ("RoleDelete", pb.AuthRoleDeleteRequest, auth.no_role),
-            ("RoleGrantPermission", pb.AuthRoleGrantPermissionRequest, auth.no_role),
-            ("RoleRevokePermission", pb.AuthRoleRevokePermissionRequest, auth.no_role),
+            ("RoleDelete", pb.AuthRoleDeleteRequest, auth.role_delete),
+            ("RoleGrantPermission", pb.AuthRoleGrantPermissionRequest, auth.role_grant_permission),
+            ("RoleRevokePermission", pb.AuthRoleRevokePermissionRequest, auth.role_revoke_permission),
         )
         return tuple(UnaryMethod("Auth", method, request, handler) for method, request, handler in rows)
+
+
+def _anybody(handler: Callable[[Any], Awaitable[Message]]) -> Unary:
+    """Return ``handler`` for everybody, known or not."""
+
+    async def handle(request: Any, call: CallContext = NO_CONTEXT) -> Message:  # noqa: ARG001
+        return await handler(request)
+
+    return handle

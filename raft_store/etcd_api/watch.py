@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-from raft_store.mvcc.model import REST_OF_KEYS, Event, Revision
+from raft_store.mvcc.model import Event, Revision
 from raft_store.mvcc.watch import Canceled, Changes, Created, Notice, Progress, WatchSpec, WatchStream
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 from trireme_pb.mvccpb import kv_pb2
 
 from .backend import MAX_REQUEST_BYTES, Backend, key_value
+from .call import NO_CONTEXT, CallContext
+from .errors import RpcError
 
 MAX_BACKLOG = 256  # notices that wait to be sent before further requests are read
 
@@ -22,9 +24,9 @@ class WatchService:
         self._backend = backend
         self._progress_interval_s = progress_interval_s
 
-    async def watch(self, requests: AsyncIterator[pb.WatchRequest], send: Send) -> None:
+    async def watch(self, requests: AsyncIterator[pb.WatchRequest], send: Send, call: CallContext = NO_CONTEXT) -> None:
         """Serve one stream until the client ends it; it may stop asking and go on listening."""
-        session = _Session(self._backend, send)
+        session = _Session(self._backend, send, call)
         tasks = [
             asyncio.create_task(session.read(requests)),
             asyncio.create_task(session.tick(self._progress_interval_s)),
@@ -41,9 +43,10 @@ class WatchService:
 class _Session:
     """One stream: what it was asked, and what it says in which shape."""
 
-    def __init__(self, backend: Backend, send: Send) -> None:
+    def __init__(self, backend: Backend, send: Send, call: CallContext) -> None:
         self._backend = backend
         self._send = send
+        self._call = call
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._stream: WatchStream = backend.machine.hub.open(self._wake.set)
@@ -54,7 +57,7 @@ class _Session:
         async for request in requests:
             match request.WhichOneof("request_union"):
                 case "create_request":
-                    self._create(request.create_request)
+                    await self._create(request.create_request)
                 case "cancel_request":
                     self._stream.cancel(request.cancel_request.watch_id)
                 case "progress_request":
@@ -82,12 +85,18 @@ class _Session:
     def close(self) -> None:
         self._backend.machine.hub.close(self._stream)
 
-    def _create(self, request: pb.WatchCreateRequest) -> None:
+    async def _create(self, request: pb.WatchCreateRequest) -> None:
         filters = set(request.filters)
+        key = request.key or b"\0"
+        try:
+            await self._backend.require_read(self._call, key, request.range_end)
+        except RpcError as exc:
+            self._stream.refuse(f"rpc error: code = {exc.code.label} desc = {exc.text}")
+            return
         watch_id = self._stream.create(
             WatchSpec(
-                key=request.key or b"\0",
-                end=request.range_end if request.key or request.range_end else REST_OF_KEYS,
+                key=key,
+                end=request.range_end,
                 start_revision=Revision(request.start_revision),
                 puts=pb.WatchCreateRequest.NOPUT not in filters,
                 deletes=pb.WatchCreateRequest.NODELETE not in filters,

@@ -86,12 +86,12 @@ class LeaseClock:
     """When each lease ends, by this member's clock. ``now`` is injected: seconds, never going back."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
+        self.now = now
         self._ends: dict[LeaseId, float] = {}
 
     def start(self, lease: LeaseId, ttl_s: int) -> None:
         """Give a lease its whole time from now."""
-        self._ends[lease] = self._now() + ttl_s
+        self._ends[lease] = self.now() + ttl_s
 
     def stop(self, lease: LeaseId) -> None:
         """Forget a lease that ended."""
@@ -105,11 +105,11 @@ class LeaseClock:
 
     def remaining_s(self, lease: LeaseId) -> float:
         """Return the time left; 0 when it has run out or was never started."""
-        return max(0.0, self._ends.get(lease, 0.0) - self._now())
+        return max(0.0, self._ends.get(lease, 0.0) - self.now())
 
     def expired(self, leases: LeaseTable, limit: int) -> list[Expiry]:
         """Return at most ``limit`` leases whose time has run out."""
-        now = self._now()
+        now = self.now()
         found: list[Expiry] = []
         for lease, end in self._ends.items():
             if end <= now and (known := leases.get(lease)) is not None:

@@ -235,10 +235,10 @@ class WatchStream:
         """Start a watch; 0 picks its id. Returns the id, or None if it was refused; a notice tells either."""
         revision = self._hub.store.revision
         if spec.start_revision < 0:
-            self._refuse("etcdserver: mvcc: required revision has been compacted", watch_id=NO_WATCH)
+            self.refuse("etcdserver: mvcc: required revision has been compacted")
             return None
         if spec.end not in (SINGLE_KEY, REST_OF_KEYS) and spec.key >= spec.end:
-            self._refuse("mvcc: watcher range is empty", watch_id=NO_WATCH)
+            self.refuse("mvcc: watcher range is empty")
             return None
         if watch_id == 0:
             while self._next_id in self.watchers:
@@ -246,7 +246,7 @@ class WatchStream:
             watch_id = self._next_id
             self._next_id += 1
         elif watch_id in self.watchers:
-            self._refuse("mvcc: duplicate watch ID provided on the WatchStream", watch_id=NO_WATCH)
+            self.refuse("mvcc: duplicate watch ID provided on the WatchStream")
             return None
         start = spec.start_revision or Revision(revision + 1)
         watcher = self.watchers[watch_id] = Watcher(watch_id, spec, self, start)
@@ -257,6 +257,11 @@ class WatchStream:
             self._ready[watcher] = None
         self._wake()
         return watch_id
+
+    def refuse(self, reason: str) -> None:
+        """Answer a wish for a watch with no."""
+        self._notices.append(Canceled(NO_WATCH, self._hub.store.revision, reason, refused=True))
+        self._wake()
 
     def cancel(self, watch_id: int) -> None:
         """End a watch; one that does not exist is no error."""
@@ -317,10 +322,6 @@ class WatchStream:
             return None
         watcher.quiet = False
         return Changes(watcher.watch_id, revision, events)
-
-    def _refuse(self, reason: str, *, watch_id: int) -> None:
-        self._notices.append(Canceled(watch_id, self._hub.store.revision, reason, refused=True))
-        self._wake()
 
     def _drop(self, watcher: Watcher) -> None:
         self._hub.unsync(watcher)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +54,17 @@ class LabUnderTest:
         words = 2 if args[0] == "experiment" else 1
         return run("./trireme", *args[:words], "--name", self.name, *args[words:], timeout_s=timeout_s, check=check)
 
-    @property
+    @cached_property
     def env(self) -> dict[str, str]:
-        """Return what ``./trireme env`` exports."""
+        """What ``./trireme env`` exports; the same for as long as the lab lives."""
         lines = run("bash", "-c", f'eval "$(./trireme env --name {self.name})" && env').splitlines()
         pairs = (line.partition("=") for line in lines)
         return {key: value for key, _, value in pairs if key == "KUBECONFIG" or key.startswith("ETCDCTL_")}
 
     def kubectl(self, *args: str, timeout_s: float = 60, check: bool = True, text: str | None = None) -> str:
         """Run kubectl against this lab."""
-        kubeconfig = run("./trireme", "kubeconfig", "--name", self.name).strip()
-        return run(self.kubectl_binary, *args, timeout_s=timeout_s, check=check, text=text, KUBECONFIG=kubeconfig)
+        kubeconfig = {"KUBECONFIG": self.env["KUBECONFIG"]}
+        return run(self.kubectl_binary, *args, timeout_s=timeout_s, check=check, text=text, **kubeconfig)
 
     def get(self, *args: str) -> Any:
         """Return ``kubectl get ... -o json`` decoded."""

@@ -19,9 +19,19 @@ def _http(host_command: list[str]) -> str:
     return run(*host_command, timeout_s=20).strip()
 
 
-def _served_by(lab: LabUnderTest, url: str, *, ask, times: int = 30) -> Counter[str]:
-    """Ask ``url`` again and again; return how often each pod answered."""
-    return Counter(ask(url) for _ in range(times))
+def _served_by_from_pod(lab: LabUnderTest, pod: str, url: str, *, times: int) -> Counter[str]:
+    """Ask ``url`` from inside a pod again and again; return how often each pod answered."""
+    loop = f"for i in $(seq {times}); do wget -q -O - {url}; done"
+    return Counter(lab.kubectl("exec", pod, "--", "sh", "-c", loop).split())
+
+
+def _served_by_from_host(lab: LabUnderTest, host: str, url: str, *, times: int) -> Counter[str]:
+    """Ask ``url`` from a host again and again; return how often each pod answered."""
+    script = (
+        "import sys, urllib.request\n"
+        "for _ in range(int(sys.argv[2])): print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())"
+    )
+    return Counter(lab.trireme("ssh", host, "python3", "-c", script, url, str(times)).split())
 
 
 def test_nodes_are_ready_and_tell_real_figures(lab):
@@ -69,22 +79,16 @@ def test_a_deployment_is_served_from_everywhere(lab, old_kubectl):
     cluster_ip = service["spec"]["clusterIP"]
     first = pods[0]["metadata"]["name"]
 
-    def from_pod(url):
-        return lab.kubectl("exec", first, "--", "wget", "-q", "-O", "-", url).strip()
+    def from_pod(url: str, times: int = 1) -> set[str]:
+        return set(_served_by_from_pod(lab, first, url, times=times))
 
-    for address in addresses:
-        assert from_pod(f"http://{address}:8080/") in names
+    assert set().union(*(from_pod(f"http://{address}:8080/") for address in addresses)) == names
     until("endpoints name all pods", lambda: len(lab.get("endpoints", "web")["subsets"][0]["addresses"]) == 3)
-    assert set(_served_by(lab, f"http://{cluster_ip}/", ask=from_pod)) == names
-    assert from_pod("http://web/") in names
-    assert from_pod("http://web.default.svc.cluster.local/") in names
+    assert from_pod(f"http://{cluster_ip}/", times=40) == names
+    for name in ("web", "web.default.svc.cluster.local"):
+        assert from_pod(f"http://{name}/", times=40) == names
     for host in ("node1", "node2"):
-
-        def from_host(url, host=host):
-            script = "import sys,urllib.request;print(urllib.request.urlopen(sys.argv[1],timeout=5).read().decode())"
-            return lab.trireme("ssh", host, "python3", "-c", script, url).strip()
-
-        assert set(_served_by(lab, f"http://{cluster_ip}/", ask=from_host, times=20)) == names
+        assert set(_served_by_from_host(lab, host, f"http://{cluster_ip}/", times=40)) == names
         rules = lab.trireme("ssh", host, "iptables-save", "-t", "nat")
         assert "default/web:http" in rules
         assert "-A KUBE-SERVICES" in rules
@@ -147,6 +151,7 @@ def test_status_counts_masters_and_says_what_it_means(lab):
     assert "3 of 3 masters" in text
     masters = lab.status()["masters"]
     assert Counter(each["role"] for each in masters) == {"leader": 1, "follower": 2}
+    assert lab.trireme("kubeconfig").strip() == lab.env["KUBECONFIG"]
 
 
 def test_etcdctl_works_on_the_store(lab):

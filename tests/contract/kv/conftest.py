@@ -8,9 +8,10 @@ from tests.contract.kv.stores import Store, ours, real_etcd
 from trireme_pb.etcdserverpb import rpc_pb2_grpc
 
 STORES = [
-    pytest.param("memory-1", id="memory"),
-    pytest.param("native-1", id="native-1"),
-    pytest.param("native-3", id="native-3"),
+    pytest.param("memory-1-fast", id="memory"),
+    pytest.param("native-1-fast", id="native-1"),
+    pytest.param("native-3-fast", id="native-3"),
+    pytest.param("native-3-grpcio", id="native-3-grpcio"),
     pytest.param("etcd", id="etcd", marks=pytest.mark.etcd),
 ]
 
@@ -24,8 +25,8 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         with real_etcd(folder) as running:
             yield running
     else:
-        engine, members = request.param.split("-")
-        with ours(folder, members=int(members), engine=engine) as running:
+        engine, members, front = request.param.split("-")
+        with ours(folder, members=int(members), engine=engine, front=front) as running:
             yield running
 
 

@@ -34,6 +34,7 @@ class Store:
     def __init__(self, name: str) -> None:
         self.name = name
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.commands: dict[str, tuple[Sequence[str], Path]] = {}  # how each is started, and where it logs
 
     @property
     def endpoints(self) -> list[str]:
@@ -45,7 +46,7 @@ class Store:
 
 
 @contextlib.contextmanager
-def ours(folder: Path, *, members: int, engine: str) -> Iterator[Store]:
+def ours(folder: Path, *, members: int, engine: str, front: str = "fast") -> Iterator[Store]:
     ports = free_ports(members * 2)
     names = [f"m{i}" for i in range(members)]
     peers = "\n".join(f'{name} = "http://127.0.0.1:{ports[i * 2]}"' for i, name in enumerate(names))
@@ -54,7 +55,7 @@ def ours(folder: Path, *, members: int, engine: str) -> Iterator[Store]:
             client = f"127.0.0.1:{ports[i * 2 + 1]}"
             config = folder / f"{name}.toml"
             config.write_text(
-                f'name = "{name}"\ncluster = "contract"\ndata_dir = "{folder / name}"\nengine = "{engine}"\n'
+                f'name = "{name}"\ncluster = "contract"\ndata_dir = "{folder / name}"\nengine = "{engine}"\nfront = "{front}"\n'
                 f'client_listen = "{client}"\npeer_listen = "127.0.0.1:{ports[i * 2]}"\n'
                 f'client_url = "http://{client}"\n[members]\n{peers}\n'
             )
@@ -83,9 +84,17 @@ def real_etcd(folder: Path, *, members: int = 1) -> Iterator[Store]:
         yield store
 
 
+def start_again(store: Store, client: str) -> None:
+    """Start a member that has ended, and wait until it answers."""
+    command, log = store.commands[client]
+    _start(store, client, command, log)
+    _wait_ready(store)
+
+
 def _start(store: Store, client: str, command: Sequence[str], log: Path) -> None:
+    store.commands[client] = command, log
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ETCD")}
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         store.processes[client] = subprocess.Popen(
             command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.kinds.table import TABLE, Kind
+from api.kinds.table import Kind
 from api.meta import DeleteOptions, Preconditions
 from client.etcd import EtcdClient
 from master.access.user import SYSTEM_MASTERS, User
@@ -67,7 +67,7 @@ class Cluster:
 
     def kind(self, resource: str) -> Kind:
         plural, _, group = resource.partition(".")
-        kind = TABLE.preferred(group, plural)
+        kind = self.registry.table.preferred(group, plural)
         assert kind is not None, resource
         return kind
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from api import apply as ssa
-from api.errors import BadRequest, Conflict
+from api import codec, fieldsets
+from api.errors import BadRequest, Conflict, Invalid
 from api.kinds.table import TABLE
 
 DEPLOYMENT = TABLE.kind("apps/v1", "Deployment")
@@ -27,8 +28,19 @@ def _apply(kind, live, intent, manager, **more):
     return ssa.apply(kind, live, intent, manager=manager, now=NOW, **more)
 
 
+def _update(kind, live, changed, manager, **more):
+    """Return ``changed`` with the account of an update by ``manager``."""
+    before = live or codec.to_document(kind.model())
+    entries = ssa.track_update(
+        kind, before, changed, entries=ssa.entries_of(live or {}), manager=manager, now=more.pop("now", NOW), **more
+    )
+    return changed | {"metadata": changed["metadata"] | {"managedFields": entries}}
+
+
 def _owners(document):
-    return {entry["manager"]: sorted(ssa.leaves(entry["fieldsV1"])) for entry in document["metadata"]["managedFields"]}
+    return {
+        entry["manager"]: list(fieldsets.members(entry["fieldsV1"])) for entry in document["metadata"]["managedFields"]
+    }
 
 
 def test_the_first_apply_creates_and_owns_what_it_lists():
@@ -77,7 +89,7 @@ def test_an_update_takes_over_what_it_changes():
     live = _apply(DEPLOYMENT, None, _deployment(replicas=1, a="i:1"), "me")
     scaled = json.loads(json.dumps(live))
     scaled["spec"]["replicas"] = 5
-    scaled = ssa.track_update(DEPLOYMENT, live, scaled, manager="hpa", now=NOW)
+    scaled = _update(DEPLOYMENT, live, scaled, "hpa")
     assert _owners(scaled)["hpa"] == [("f:spec", "f:replicas")]
     with pytest.raises(Conflict, match=r'conflict with "hpa" using apps/v1: \.spec\.replicas'):
         _apply(DEPLOYMENT, scaled, _deployment(replicas=1, a="i:1"), "me")
@@ -92,19 +104,79 @@ def test_applying_the_same_again_changes_nothing():
 
 
 def test_what_an_apply_must_not_do():
-    with pytest.raises(BadRequest, match="fieldManager"):
+    with pytest.raises(Invalid, match="fieldManager: Required value"):
         _apply(CONFIG_MAP, None, _config(), "")
     with pytest.raises(BadRequest, match="managedFields must be nil"):
         _apply(CONFIG_MAP, None, {"metadata": {"managedFields": [{"manager": "x"}]}}, "me")
 
 
-def test_clearing_managed_fields():
-    live = _apply(CONFIG_MAP, None, _config(x="1"), "me")
-    cleared = json.loads(json.dumps(live))
-    cleared["metadata"]["managedFields"] = [{}]
-    assert "me" not in {
-        e["manager"]
-        for e in ssa.track_update(CONFIG_MAP, live, cleared, manager="you", now=NOW)["metadata"].get(
-            "managedFields", []
-        )
+def test_an_update_owns_the_nodes_that_it_made():
+    made = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "a", "labels": {"app": "a"}},
+        "spec": {
+            "replicas": 1,
+            "strategy": {"rollingUpdate": {"maxSurge": 1}},
+            "template": {"spec": {"containers": [{"name": "c", "ports": [{"containerPort": 80, "protocol": "TCP"}]}]}},
+        },
     }
+    (entry,) = _update(DEPLOYMENT, None, made, "kubectl-create")["metadata"]["managedFields"]
+    port = {".": {}, "f:containerPort": {}, "f:protocol": {}}
+    container = {".": {}, "f:name": {}, "f:ports": {".": {}, 'k:{"containerPort":80,"protocol":"TCP"}': port}}
+    assert entry["fieldsV1"] == {
+        "f:metadata": {"f:labels": {".": {}, "f:app": {}}},
+        "f:spec": {
+            "f:replicas": {},
+            "f:strategy": {".": {}, "f:rollingUpdate": {".": {}, "f:maxSurge": {}}},
+            "f:template": {"f:spec": {"f:containers": {'k:{"name":"c"}': container}}},
+        },
+    }
+
+
+def test_what_an_update_removes_belongs_to_nobody():
+    live = _update(CONFIG_MAP, None, _config(x="1", y="1"), "one")
+    live = _update(CONFIG_MAP, live, _config(y="2") | {"metadata": live["metadata"]}, "two", now="later")
+    assert _owners(live) == {"one": [("f:data",)], "two": [("f:data", "f:y")]}
+
+
+def test_an_update_that_changes_nothing_leaves_the_account_alone():
+    live = _update(CONFIG_MAP, None, _config(x="1"), "one")
+    assert _update(CONFIG_MAP, live, _config(x="1"), "two", now="later") == live
+
+
+def test_several_conflicts_are_told_manager_by_manager():
+    live = _apply(CONFIG_MAP, None, _config(x="1"), "b")
+    live = _update(CONFIG_MAP, live, live | {"data": {"x": "1", "y": "1", "z": "1"}}, "a")
+    with pytest.raises(Conflict) as refusal:
+        _apply(CONFIG_MAP, live, _config(x="2", y="2", z="2"), "c")
+    assert refusal.value.message == (
+        'Apply failed with 3 conflicts: conflicts with "a" using v1:\n- .data.y\n- .data.z\nconflicts with "b":\n- .data.x'
+    )
+
+
+def test_old_updaters_are_folded_together():
+    live = None
+    for number in range(13):
+        data = {f"k{each}": "1" for each in range(number + 1)}
+        live = _update(CONFIG_MAP, live, _config(**data), f"m{number:02}", now=f"2026-01-01T00:00:{number:02}Z")
+    managers = [entry["manager"] for entry in live["metadata"]["managedFields"]]
+    assert managers == ["ancient-changes", *(f"m{number:02}" for number in range(4, 13))]
+    assert ("f:data", "f:k0") in _owners(live)["ancient-changes"]
+
+
+def test_what_kubectl_applied_on_the_client_is_no_conflict_to_it_on_the_server():
+    applied = _config(x="1")
+    annotated = {"metadata": {"name": "a", "annotations": {ssa.LAST_APPLIED: json.dumps(applied)}}}
+    live = _update(CONFIG_MAP, None, applied | annotated, "kubectl-client-side-apply")
+    assert _apply(CONFIG_MAP, live, _config(x="2"), "kubectl")["data"] == {"x": "2"}
+    with pytest.raises(Conflict):
+        _apply(CONFIG_MAP, live, _config(x="2"), "me")
+
+
+def test_defaults_under_an_abandoned_item_go_with_it():
+    live = _apply(DEPLOYMENT, None, _deployment(a="i:1", b="j:1"), "me")
+    for container in live["spec"]["template"]["spec"]["containers"]:
+        container["imagePullPolicy"] = "Always"
+    live = _apply(DEPLOYMENT, live, _deployment(a="i:1"), "me")
+    assert [each["name"] for each in live["spec"]["template"]["spec"]["containers"]] == ["a"]

@@ -2,14 +2,18 @@
 
 import importlib
 import inspect
+import json
+from pathlib import Path
 
 import pytest
 
-from api import schema
+from api import descriptions, schema
+from api.kinds.pods import PodSpec
 from api.kinds.table import ROWS, TABLE
 from api.shapes import fields_of
 from api.struct import ApiStruct
 from tests.unit.api.test_kinds import CANDIDATES
+from tools import generate_descriptions
 from tools.generate_kinds import MODULES
 
 STRUCTS = [
@@ -31,6 +35,19 @@ def test_required_fields_are_those_of_the_published_document(struct):
     assert ours in published
 
 
+def test_descriptions_are_those_of_the_published_document():
+    committed = json.loads((Path(descriptions.__file__).parent / "descriptions.json").read_text())
+    assert committed == generate_descriptions.describe_all()
+    assert "description of a pod" in descriptions.of(PodSpec)[""]
+
+
+def test_a_described_reference_stays_readable():
+    for version, described in ((2, "$ref"), (3, "allOf")):
+        pod = schema.definitions([TABLE.kind("v1", "Pod")], version=version)["io.k8s.api.core.v1.Pod"]
+        assert described in pod["properties"]["spec"]
+        assert pod["properties"]["spec"]["description"] == "PodSpec is a description of a pod."
+
+
 def references(value):
     if isinstance(value, dict):
         for key, each in value.items():
@@ -44,7 +61,7 @@ def references(value):
 
 
 def test_every_reference_leads_to_a_definition():
-    found = schema.definitions(ROWS, prefix="#/definitions/")
+    found = schema.definitions(ROWS, version=2)
     missing = {each.removeprefix("#/definitions/") for each in references(found)} - set(found)
     assert not missing
     assert len(found) > 300
@@ -62,14 +79,14 @@ def test_every_reference_leads_to_a_definition():
 )
 def test_kinds_bear_the_published_names(kind, name):
     row = TABLE.resource(*kind)
-    found = schema.definitions([row], prefix="#/")
+    found = schema.definitions([row], version=2)
     assert found[name]["x-kubernetes-group-version-kind"] == [
         {"group": row.group, "version": row.version, "kind": row.kind}
     ]
 
 
 def test_lists_say_how_they_merge():
-    found = schema.definitions(ROWS, prefix="#/")
+    found = schema.definitions(ROWS, version=2)
     containers = found["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"]
     assert containers["x-kubernetes-patch-merge-key"] == "name"
     assert containers["x-kubernetes-patch-strategy"] == "merge"

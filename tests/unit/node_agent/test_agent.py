@@ -149,6 +149,46 @@ async def test_an_instance_that_ends_is_replaced_and_counted(lab: Lab) -> None:
     assert status.last_state.terminated.exit_code == 3
 
 
+async def test_an_old_look_at_the_engine_starts_nothing_twice(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine is asked before a container exists and answers when it has been started."""
+    looked, started = asyncio.Event(), asyncio.Event()
+    runtime, creating = lab.runtime, False
+    containers, create, start = runtime.containers, runtime.create_container, runtime.start_container
+
+    async def answer_late(uid: str = "") -> Any:
+        found = await containers(uid)
+        if uid and creating and not looked.is_set():
+            looked.set()
+            await started.wait()
+            ((_, worker),) = lab.agent._manager.pods()
+            while worker._ops:  # noqa: ASYNC110 - the operation ends before the answer arrives
+                await asyncio.sleep(0)
+        return found
+
+    async def create_when_looked_at(sandbox_id: str, config: Any) -> str:
+        nonlocal creating
+        creating = True
+        runtime._tell(config.pod.uid, "", "wake")
+        await looked.wait()
+        return await create(sandbox_id, config)
+
+    async def start_and_tell(container_id: str) -> Any:
+        container = await start(container_id)
+        started.set()
+        return container
+
+    monkeypatch.setattr(runtime, "containers", answer_late)
+    monkeypatch.setattr(runtime, "create_container", create_when_looked_at)
+    monkeypatch.setattr(runtime, "start_container", start_and_tell)
+    await lab.create("web")
+    await lab.until(lambda: lab.is_ready("web"))
+    ((_, worker),) = lab.agent._manager.pods()
+    async with asyncio.timeout(10):
+        while worker._ops:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0.01)
+    assert [each.attempt for each in await containers()] == [0]
+
+
 async def test_a_pod_waits_for_the_object_that_it_names(lab: Lab) -> None:
     env = [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "late", "key": "a"}}}]
     await lab.create("web", containers=[{"name": "main", "image": "i", "env": env}])

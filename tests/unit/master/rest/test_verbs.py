@@ -114,24 +114,38 @@ async def test_unknown_and_repeated_fields(api):
     text = '{"metadata": {"name": "m"}, "data": {"a": "1", "a": "2"}, "dota": {}}'
     headers = {"Content-Type": "application/json"}
     status = await api.json("POST", f"{MAPS}?fieldValidation=Strict", data=text, headers=headers, code=400)
-    assert status["message"].startswith("strict decoding error")
+    assert status["message"] == (
+        'ConfigMap in version "v1" cannot be handled as a ConfigMap: strict decoding error: duplicate field "data.a"'
+    )
     async with api.ask("POST", f"{MAPS}?fieldValidation=Warn", data=text, headers=headers) as answer:
         assert answer.status == 201
         assert answer.headers.getall("Warning") == [
-            '299 - "duplicate field \\"a\\""',
+            '299 - "duplicate field \\"data.a\\""',
             '299 - "unknown field \\"dota\\""',
         ]
     async with api.ask("PUT", f"{MAPS}/m?fieldValidation=Ignore", data=text, headers=headers) as answer:
         assert "Warning" not in answer.headers
+    status = await api.json(
+        "PATCH",
+        f"{MAPS}/m?fieldValidation=Strict",
+        data='{"data":{"a":"1","a":"2"}}',
+        headers={"Content-Type": "application/merge-patch+json"},
+        code=422,
+    )
+    assert status["message"] == (
+        ' "" is invalid: patch: Invalid value: "map[data:map[a:2]]": strict decoding error: duplicate field "data.a"'
+    )
+    text = "metadata: {name: m}\ndata:\n  a: '1'\n  a: '2'\n"
+    async with api.ask("PUT", f"{MAPS}/m", data=text, headers={"Content-Type": "application/yaml"}) as answer:
+        assert answer.headers.getall("Warning") == ['299 - "line 4: key \\"a\\" already set in map"']
 
 
 @pytest.mark.parametrize(
     "query",
     [
         "limit=x", "limit=1.5", "limit=99999999999999999999", "resourceVersion=abc", "resourceVersion=-1",
-        "resourceVersionMatch=Exact", "resourceVersionMatch=Nearly&resourceVersion=1",
-        "resourceVersion=0&resourceVersionMatch=Exact", "fieldSelector=a=b", "labelSelector=a%20b", "timeoutSeconds=x&watch=1",
-        "watch=1&sendInitialEvents=true", "watch=1&labelSelector=!!", "watch=1&fieldSelector=x",
+        "fieldSelector=a=b", "labelSelector=a%20b", "timeoutSeconds=x&watch=1",
+        "watch=1&labelSelector=!!", "watch=1&fieldSelector=x",
         "watch=1&fieldSelector=bogus%3Dx",
     ],
 )  # fmt: skip
@@ -140,9 +154,56 @@ async def test_query_parameters_that_cannot_be_read_are_refused(api, query):
     assert status["reason"] == "BadRequest"
 
 
-@pytest.mark.parametrize("query", ["dryRun=Some", "fieldValidation=Sometimes", f"fieldManager={'x' * 129}"])
-async def test_write_options_that_make_no_sense_are_refused(api, query):
-    await api.json("POST", f"{MAPS}?{query}", json=config_map(), code=400)
+MATCH = "resourceVersionMatch: "
+
+
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        ("resourceVersionMatch=Exact", f"{MATCH}Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"),
+        (
+            "resourceVersionMatch=Nearly&resourceVersion=1",
+            f'{MATCH}Unsupported value: "Nearly": supported values: "", "Exact", "NotOlderThan"',
+        ),
+        (
+            "resourceVersion=0&resourceVersionMatch=Exact",
+            f'{MATCH}Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"',
+        ),
+        (
+            "resourceVersion=1&resourceVersionMatch=Exact&continue=x",
+            f"{MATCH}Forbidden: resourceVersionMatch is forbidden when continue is provided",
+        ),
+        ("sendInitialEvents=true", "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list"),
+        (
+            "watch=1&sendInitialEvents=true",
+            f"{MATCH}Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        ),
+        (
+            "watch=1&resourceVersionMatch=NotOlderThan",
+            f"{MATCH}Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        ),
+    ],
+)  # fmt: skip
+async def test_list_options_that_do_not_go_together_are_refused(api, query, why):
+    status = await api.json("GET", f"{PODS}?{query}", code=422)
+    assert status["message"] == f'ListOptions.meta.k8s.io "" is invalid: {why}'
+
+
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        ("dryRun=Some", 'dryRun: Unsupported value: ["Some"]: supported values: "All"'),
+        (
+            "fieldValidation=Sometimes",
+            'fieldValidation: Unsupported value: "Sometimes": supported values: "", "Ignore", "Strict", "Warn"',
+        ),
+        (f"fieldManager={'x' * 129}", "fieldManager: Too long: may not be more than 128 bytes"),
+        ("fieldManager=%07", 'fieldManager: Invalid value: "\x07": should only contain printable characters'),
+    ],
+)
+async def test_write_options_that_make_no_sense_are_refused(api, query, why):
+    status = await api.json("POST", f"{MAPS}?{query}", json=config_map(), code=422)
+    assert status["message"] == f'CreateOptions.meta.k8s.io "" is invalid: {why}'
     assert not api.registry.rows
 
 
@@ -216,8 +277,8 @@ async def test_patches(api, content_type, patch, labels):
         ("application/merge-patch+json", "", "[]", 400),
         ("application/json-patch+json", "", "{}", 400),
         ("application/merge-patch+json", "", "{", 400),
-        ("application/merge-patch+json", "?force=true", "{}", 400),
-        ("application/apply-patch+yaml", "", "{}", 400),
+        ("application/merge-patch+json", "?force=true", "{}", 422),
+        ("application/apply-patch+yaml", "", "{}", 422),
     ],
 )
 async def test_patches_that_cannot_be_read_are_refused(api, content_type, query, body, code):
@@ -230,7 +291,7 @@ async def test_apply_reaches_the_registry_with_its_manager(api):
     headers = {"Content-Type": "application/apply-patch+yaml"}
     await api.json("PATCH", f"{MAPS}/m?fieldManager=me&force=true", data="data: {a: b}", headers=headers, code=415)
     *_, patch, patch_type, options = api.registry.calls[-1]
-    assert (patch, patch_type, options.field_manager, options.force) == ({"data": {"a": "b"}}, "apply", "me", True)
+    assert (patch["data"], patch_type, options.field_manager, options.force) == ({"a": "b"}, "apply", "me", True)
 
 
 async def test_delete_answers_a_status_or_the_object(api):
@@ -257,16 +318,16 @@ async def test_delete_options_come_from_body_or_query(api):
 
 
 @pytest.mark.parametrize(
-    ("query", "body"),
+    ("query", "body", "code"),
     [
-        ("propagationPolicy=Sideways", None), ("gracePeriodSeconds=x", None), ("dryRun=Maybe", None),
-        ("", {"propagationPolicy": "Sideways"}), ("", {"gracePeriodSeconds": "x"}), ("", []), ("", {"kind": "Pod"}),
-        ("", {"propagationPolicy": "Orphan", "orphanDependents": True}),
+        ("propagationPolicy=Sideways", None, 422), ("gracePeriodSeconds=x", None, 400), ("dryRun=Maybe", None, 422),
+        ("", {"propagationPolicy": "Sideways"}, 422), ("", {"gracePeriodSeconds": "x"}, 400), ("", [], 400),
+        ("", {"kind": "Pod"}, 400), ("", {"propagationPolicy": "Orphan", "orphanDependents": True}, 422),
     ],
 )  # fmt: skip
-async def test_delete_options_that_make_no_sense_are_refused(api, query, body):
+async def test_delete_options_that_make_no_sense_are_refused(api, query, body, code):
     await api.create(MAPS, config_map())
-    await api.json("DELETE", f"{MAPS}/m?{query}", json=body, code=400)
+    await api.json("DELETE", f"{MAPS}/m?{query}", json=body, code=code)
     assert api.registry.rows
 
 

@@ -1,0 +1,1 @@
+"""Kinds that clients define at run time: their schemas, what these do to objects, and the rows they become."""

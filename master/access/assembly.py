@@ -1,0 +1,54 @@
+"""Who asks and whether they may, wired to what one master knows and to the keys it is given."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from api.kinds.table import Table
+from master.access.authentication import Authenticator, TokenVerifier
+from master.access.authorization import Authorizer
+from master.access.bootstrap_tokens import BootstrapTokens
+from master.access.certificates import Signer
+from master.access.oidc import documents
+from master.access.policies import RegistryPolicies
+from master.access.signing import KeyRing
+from master.access.tokens import ServiceAccountTokens
+from master.lookup import Lookup, Reads
+
+DEFAULT_ISSUER = "https://kubernetes.default.svc.cluster.local"
+
+
+class AccessConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The table ``[access]`` of a master's configuration; every path is that of a PEM file unless it says otherwise."""
+
+    # The first signs service-account tokens, all verify them. Empty: there are no service-account tokens.
+    signing_keys: tuple[str, ...] = ()
+    issuer: str = DEFAULT_ISSUER
+    audiences: tuple[str, ...] = ()  # of this API; empty: the issuer
+    # The authority that signs certificates for signing requests. Empty: approved requests stay unsigned.
+    authority_cert: str = ""
+    authority_key: str = ""
+
+
+class Access:
+    """Authentication and authorization of one master; raises OSError, ValueError for keys that cannot be used."""
+
+    def __init__(self, config: AccessConfig, table: Table, reads: Reads) -> None:
+        self.lookup = Lookup(table, reads)
+        self.authorizer = Authorizer(RegistryPolicies(self.lookup))
+        self.tokens: ServiceAccountTokens | None = None
+        audiences = config.audiences or (config.issuer,)
+        verifiers: list[TokenVerifier] = [BootstrapTokens(self.lookup)]
+        if config.signing_keys:
+            keys = KeyRing.load([Path(each) for each in config.signing_keys])
+            self.tokens = ServiceAccountTokens(keys, self.lookup, issuer=config.issuer, audiences=audiences)
+            verifiers.insert(0, self.tokens)
+        self.signer: Signer | None = None
+        if config.authority_cert and config.authority_key:
+            self.signer = Signer.load(Path(config.authority_cert), Path(config.authority_key))
+        self.authenticator = Authenticator(verifiers, audiences=audiences)
+
+    def documents(self, address: str) -> dict[str, tuple[str, Any]]:
+        """Return path -> (content type, document) of what others need to verify our tokens; address: "ip:port"."""
+        return {} if self.tokens is None else documents(self.tokens.issuer, self.tokens.keys, address)
