@@ -33,8 +33,8 @@ async def torment(folder, *, size, faults, for_s, seed):
         each = await run_round(members, 1, seed, Shape(faults=faults, for_s=for_s))
     assert each.judgement.faults == (), f"see {folder}"
     assert each.judgement.decided
-    assert each.judgement.acknowledged > 100
-    assert each.judgement.events > 50
+    assert each.judgement.acknowledged > 20
+    assert each.judgement.events > 10
     assert sum(mark.what != "mended" for mark in each.marks) >= 3
     return each
 

@@ -33,10 +33,10 @@ def main(argv: list[str] | None = None) -> int:
 async def torment_for(folder: Path, arguments: argparse.Namespace) -> list[Round]:
     """Run rounds until the time is over; a round that is in order leaves its figures only."""
     rounds: list[Round] = []
-    end = time.monotonic() + arguments.minutes * 60
     chance = Random(arguments.seed)  # noqa: S311 - has to be repeatable
     native = arguments.engine == "native"
     async with Members(folder / "members", size=arguments.members, engine=arguments.engine, random=chance) as members:
+        end = time.monotonic() + arguments.minutes * 60
         while (left := end - time.monotonic()) > 0:
             shape = Shape(
                 faults=FAULTS if native else WITHOUT_WIRES,
