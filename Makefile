@@ -1,7 +1,7 @@
 # Short names for what `./trireme` and pytest do; `make check` is what a change must pass before it is pushed.
 PYTHON := .venv/bin/python
 
-.PHONY: help setup proto check test sim sim-many robustness docker-test e2e bench clean
+.PHONY: help setup proto check test contract sim sim-many robustness docker-test e2e bench clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z0-9-]*\): *[a-z-]* *## /\1\t/p' Makefile | expand -t 14
@@ -17,6 +17,9 @@ check:           ## linters, types, import rules, and all tests without Docker
 
 test:            ## everything, Docker and end-to-end tests included
 	./trireme test
+
+contract:        ## the store beside a real etcd, and both under their real clients
+	./trireme test tests/contract/kv
 
 sim: setup       ## simulate one seed, and shrink it if it breaks: make sim SEED=7 [WORLD=raft|storm|store] [VERBOSE=1]
 	$(PYTHON) -m raft_store.simulation --seed $(or $(SEED),1) --world $(or $(WORLD),all) $(if $(VERBOSE),--verbose)

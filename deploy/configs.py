@@ -104,6 +104,8 @@ def render_master(lab: Lab, host: Host) -> str:
                 "issuer": f"https://kubernetes.default.svc.{lab_facts.CLUSTER_DOMAIN}",
                 "authority_cert": f"{ETC}/pki/ca.crt",
                 "authority_key": f"{ETC}/pki/ca.key",
+                "encryption_keys": [f"{ETC}/pki/secrets.key"],
+                "audit_log": f"{DATA}/audit/audit.log",
             },
             **_store_tls(lab),
         },

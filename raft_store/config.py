@@ -30,6 +30,7 @@ class RaftTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heartbeat_ticks: int | None = None
     election_ticks: int | None = None
     snapshot_entries: int | None = None
+    lease_reads: bool | None = None  # quicker, and wrong if clocks run apart by a tenth or stand still: docs/members.md
 
 
 class TestingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,6 +53,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     client_listen: str = "0.0.0.0:2379"
     peer_listen: str = "0.0.0.0:2380"
     metrics_listen: str | None = None
+    http_listen: str | None = None  # the API as JSON over HTTP, /health, /version and /metrics, under client_tls
     engine: str = "native"
     front: str = "fast"  # the server that clients talk to: our own, or grpcio's
     client_tls: TlsTable | None = None
@@ -60,6 +62,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     testing: TestingTable = TestingTable()
     backup: BackupPlan | None = None
     request_timeout_s: float = 5.0
+    auth_token_ttl_s: float = 300.0  # a token that is not shown for so long is forgotten
     watch_progress_s: float = 600.0  # between notices to idle watches that wished for them
     corrupt_check_s: float = 600.0  # between two comparisons of the members' states; 0: never
     quota_bytes: int = 0  # 0: none; beyond it writes are refused until space is made and the alarm cleared
@@ -124,6 +127,7 @@ def _check(path: Path, config: Config) -> None:
         ("client_listen", config.client_listen),
         ("peer_listen", config.peer_listen),
         ("metrics_listen", config.metrics_listen),
+        ("http_listen", config.http_listen),
     ):
         if listen is not None and not _is_address(listen):
             raise ConfigError(f'{path}: {field} {listen!r} is no address; write it as "host:port"')

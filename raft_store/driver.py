@@ -12,6 +12,7 @@ of their own. While one is being restored, the replica goes on following its lea
 import asyncio
 import functools
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +20,11 @@ from typing import TypeVar
 
 import msgspec
 
+from fastgrpc.deadlines import Deadlines
 from raft_store.disk.directory import DiskError
 from raft_store.disk.snapshot import READ_BYTES, NotASnapshot
 from raft_store.disk.storage import Storage
+from raft_store.disk.thread import DiskThread
 from raft_store.engine import (
     Change,
     ChangeRefused,
@@ -60,6 +63,7 @@ class DriverConfig(msgspec.Struct, frozen=True, kw_only=True):
     tick_s: float
     snapshot_entries: int  # applied entries between two snapshots, if the state is not much larger than they are
     keep_entries: int  # left in memory behind a snapshot, for followers that lag a little
+    tells_time: bool = False  # the core rests reads on clocks
 
 
 class Driver:
@@ -83,10 +87,11 @@ class Driver:
         self._follow: Callable[[Step], None] = lambda _: None
         self._followed: Step | None = None
         self._loop = asyncio.get_running_loop()
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
+        self._disk = DiskThread(self._loop, name="disk")
         self._snapshot_disk = ThreadPoolExecutor(SNAPSHOT_THREADS, thread_name_prefix="snapshots")
         self._inbox: list[AnyMessage] = []
         self._open: set[asyncio.Future[object]] = set()
+        self._deadlines: Deadlines[tuple[asyncio.Future[object], Callable[[], Exception]]] = Deadlines()
         self._open_bytes = 0
         self._pump_scheduled = False
         self._tick_due = False
@@ -123,7 +128,7 @@ class Driver:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.to_thread(self._snapshot_disk.shutdown)
-        await asyncio.to_thread(self._disk.shutdown)
+        await asyncio.to_thread(self._disk.close)
 
     def receive(self, messages: Sequence[AnyMessage]) -> None:
         """Take messages from other members."""
@@ -232,6 +237,8 @@ class Driver:
             # A stall of the process is one tick, however long it was: what arrived meanwhile has to be read before
             # anybody is declared dead.
             await asyncio.sleep(self._config.tick_s)
+            for future, too_late in self._deadlines.due(self._loop.time()):
+                _refuse(future, too_late())
             self._tick_due = True
             self._schedule()
 
@@ -250,6 +257,8 @@ class Driver:
                 self._tick_due = False
                 self._replica.tick()
             for _ in range(MAX_WORKS_A_TURN):
+                if self._config.tells_time:
+                    self._replica.core.now_ms = time.clock_gettime(time.CLOCK_BOOTTIME) * 1000
                 if (work := self._replica.ready()) is None:
                     break
                 self._do(work)
@@ -307,7 +316,7 @@ class Driver:
 
     async def _restore(self, mark: SnapshotMark) -> None:
         # Opened by the log's thread: the next save may bring a newer snapshot, and remove this one.
-        chunks = await self._loop.run_in_executor(self._disk, self._storage.read_snapshot, mark)
+        chunks = await self._disk.run(functools.partial(self._storage.read_snapshot, mark))
         restoration = self._machine.begin_restore()
         while (chunk := await self._beside(next, chunks, None)) is not None:
             restoration.feed(chunk)
@@ -320,18 +329,16 @@ class Driver:
         return await self._loop.run_in_executor(self._snapshot_disk, call, *arguments)
 
     def _begin_save(self, save: Save) -> None:
-        done = self._loop.run_in_executor(self._disk, self._storage.save, save)
-        done.add_done_callback(functools.partial(self._end_save, save))
+        def done(result: object, exc: BaseException | None) -> None:
+            del result
+            if exc is not None:
+                # Whether the disk holds the save or not, nobody knows; a second sync could lie. The member has to end.
+                self.fail(exc)
+            elif self._running:
+                self._replica.saved(save)
+                self._schedule()
 
-    def _end_save(self, save: Save, done: "asyncio.Future[None]") -> None:
-        if done.cancelled():
-            return
-        if (exc := done.exception()) is not None:
-            # Whether the disk holds the save or not, nobody knows; a second sync could lie. The member has to end.
-            self.fail(exc)
-        elif self._running:
-            self._replica.saved(save)
-            self._schedule()
+        self._disk.begin(functools.partial(self._storage.save, save), done)
 
     def _snapshot_if_due(self) -> None:
         """Shorten the log: what a snapshot holds need not be replayed nor kept."""
@@ -356,7 +363,7 @@ class Driver:
                 if chunk:
                     await self._beside(growing.write, chunk)
             await self._beside(growing.finish)
-            await self._loop.run_in_executor(self._disk, self._storage.let_go, mark)
+            await self._disk.run(functools.partial(self._storage.let_go, mark))
         except Exception as exc:  # noqa: BLE001 - a disk that cannot take a snapshot cannot be trusted with the log
             self.fail(exc)
             return
@@ -380,11 +387,13 @@ class Driver:
     ) -> object:
         self._schedule()
         self._open.add(future)
-        timer = self._loop.call_later(timeout_s, lambda: _refuse(future, too_late()))
+        # A timer for each would cost as much as the rest of a proposal; the tick looks at all of them.
+        waiting = (future, too_late)
+        place = self._deadlines.add(waiting, self._loop.time() + timeout_s)
         try:
             return await future
         finally:
-            timer.cancel()
+            self._deadlines.discard(waiting, place)
             self._open.discard(future)
 
     def _read_too_late(self) -> Exception:

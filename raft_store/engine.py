@@ -160,6 +160,13 @@ class Engine(Protocol):
         A read of the machine afterwards is linearizable. Raises NoLeader, ProposalTimedOut, Stopped.
         """
 
+    @property
+    def term(self) -> Term:
+        """Return ``status().term``, at the price of a look: every answer carries it."""
+
+    async def step_aside(self) -> None:
+        """Hand leadership over if we have it, so that nobody misses us when we stop; gives up quickly, never raises."""
+
     def status(self) -> MemberStatus:
         """Return this member's view; never waits."""
 

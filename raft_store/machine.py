@@ -284,12 +284,12 @@ class Machine:
 
     def _set_alarm(self, change: SetAlarm) -> object:
         alarm = (change.alarm.member, change.alarm.kind)
-        if change.active == (alarm in self.alarms):
-            return []
         if change.active:
             self.alarms.add(alarm)
+        elif alarm in self.alarms:
+            self.alarms.remove(alarm)
         else:
-            self.alarms.discard(alarm)
+            return []
         return [change.alarm]
 
     def drop_audit(self) -> None:

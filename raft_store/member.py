@@ -13,17 +13,13 @@ from .config import Config, cluster_id, member_id, peer_address
 from .engine import Engine, EngineError, MemberId
 from .engines.memory import MemoryEngine
 from .engines.native import NativeConfig, NativeEngine
-from .etcd_api.auth import AuthService
 from .etcd_api.backend import Backend
-from .etcd_api.cluster import ClusterService
 from .etcd_api.fast_front import FastFront
 from .etcd_api.front import CallCounts, Front, LeaderGuard
-from .etcd_api.kv import KvService
 from .etcd_api.learners import guard_learners
-from .etcd_api.lease import LeaseService
-from .etcd_api.maintenance import MaintenanceService, saved_snapshot
-from .etcd_api.services import Services
-from .etcd_api.watch import WatchService
+from .etcd_api.maintenance import saved_snapshot
+from .etcd_api.services import Method, Services, make_services
+from .http_door import HttpDoor
 from .lease_keeper import LeaseKeeper
 from .machine import Machine, encode
 from .mvcc.lease import LeaseClock
@@ -77,7 +73,7 @@ def _members(config: Config) -> dict[MemberId, str]:
 def _native_config(config: Config, *, force_new_cluster: bool) -> NativeConfig:
     wished = {
         name: value
-        for name in ("tick_ms", "heartbeat_ticks", "election_ticks", "snapshot_entries")
+        for name in ("tick_ms", "heartbeat_ticks", "election_ticks", "snapshot_entries", "lease_reads")
         if (value := getattr(config.raft, name)) is not None
     }
     return NativeConfig(
@@ -107,6 +103,7 @@ class Member:
         self.failure: Exception | None = None
         self.engine = engine or make_engine(config, on_fatal=self._fail, force_new_cluster=force_new_cluster)
         self.machine = Machine(LeaseClock(time.monotonic))
+        self.machine.tokens.ttl_s = config.auth_token_ttl_s
         self.backend = Backend(
             engine=self.engine,
             machine=self.machine,
@@ -127,7 +124,8 @@ class Member:
         self._audit_called = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
         self._front: Front | None = None
-        self._http: asyncio.Server | None = None
+        self._metrics: asyncio.Server | None = None
+        self._http: HttpDoor | None = None
         self._observer = Observer(
             self.backend,
             self.calls,
@@ -144,10 +142,13 @@ class Member:
         self.backend.member = status.member  # one that joins is told its id
         self._learns = status.role == "learner"
         try:
-            self._front = self._make_front()
+            self._http = HttpDoor(self._methods(), self._observer.routes(), self.guard, self.calls)
+            self._front = self._make_front(self._http)
             self.client_port = await self._front.start(self.config.client_listen, self.config.client_tls)
-            await self._observe()
+            await self._observe(self._http)
         except BaseException:
+            if self._http is not None:
+                await self._http.stop()
             if self._front is not None:
                 await self._front.stop(0)
             await self.engine.stop()
@@ -165,16 +166,18 @@ class Member:
             self.machine.store.revision,
         )
 
-    def _make_front(self) -> Front:
-        methods = guard_learners(self._services().methods(), self._still_learns)
+    def _methods(self) -> list[Method]:
+        return guard_learners(self._services().methods(), self._still_learns)
+
+    def _make_front(self, http: HttpDoor) -> Front:
         if self.config.front == "grpcio":
             # Only who asks for it pays for loading it.
             from .etcd_api.grpcio_front import GrpcioFront  # noqa: PLC0415
 
-            return GrpcioFront(methods, self.guard, self.calls)
+            return GrpcioFront(http.methods, self.guard, self.calls)
         # The raftos engine's waiting needs tasks.
         inline = self.config.engine != "raftos"
-        return FastFront(methods, self.guard, self.calls, routes=self._observer.routes(), inline=inline)
+        return FastFront(http.methods, self.guard, self.calls, other_protocol=http.protocol, inline=inline)
 
     def _still_learns(self) -> bool:
         # The pulse has an answer that costs nothing; whoever was just promoted serves at once.
@@ -194,17 +197,22 @@ class Member:
         self.failure = exc
         self.failed.set()
 
-    async def _observe(self) -> None:
+    async def _observe(self, http: HttpDoor) -> None:
         if self.config.metrics_listen is not None:
-            self._http = await serve(self._observer.routes(), self.config.metrics_listen)
+            self._metrics = await serve(self._observer.routes(), self.config.metrics_listen)
+        if self.config.http_listen is not None:
+            await http.listen(self.config.http_listen, self.config.client_tls)
 
     async def stop(self) -> None:
-        """Let clients go, then stop taking part."""
+        """Let another member lead, let clients go, then stop taking part."""
+        await self.engine.step_aside()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._metrics is not None:
+            self._metrics.close()
         if self._http is not None:
-            self._http.close()
+            await self._http.stop()
         if self._front is not None:
             await self._front.set_serving(serving=False)
             await self._front.stop(STOP_GRACE_S)
@@ -212,17 +220,11 @@ class Member:
         log.info("stopped name=%s", self.config.name)
 
     def _services(self) -> Services:
-        backend = self.backend
-        return Services(
-            backend=backend,
-            kv=KvService(backend),
-            watch=WatchService(backend, progress_interval_s=self.config.watch_progress_s),
-            lease=LeaseService(backend, random.SystemRandom()),
-            cluster=ClusterService(
-                backend, lambda: random.SystemRandom().getrandbits(64), strict=self.config.strict_reconfig_check
-            ),
-            maintenance=MaintenanceService(backend),
-            auth=AuthService(backend),
+        return make_services(
+            self.backend,
+            ids=random.SystemRandom(),
+            watch_progress_s=self.config.watch_progress_s,
+            strict_reconfig_check=self.config.strict_reconfig_check,
         )
 
     async def _pulse(self) -> None:

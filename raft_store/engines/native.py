@@ -7,7 +7,7 @@ import os
 import random
 import secrets
 import signal
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -40,6 +40,7 @@ from raft_store.tls import TlsFiles
 
 log = logging.getLogger(__name__)
 
+CLOCK_DRIFT = 0.1  # lease reads are safe while no two members' clocks run apart faster than this
 HAND_OVER_S = 0.5  # a leader that stops spends at most so long on handing over
 LINGER_S = 0.5  # a removed member stays for so long: what it has sent, a hand-over say, has to arrive
 
@@ -61,6 +62,7 @@ class NativeConfig(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_ticks: int = 3
     election_ticks: int = 13  # a follower waits this long, and up to twice as long, before it campaigns
     snapshot_entries: int = 20_000  # applied entries between two snapshots
+    lease_reads: bool = False  # answer reads by the clock, without asking the others: see ``raft.reads`` for the danger
 
 
 def _give_up_others(storage: Storage, past: Past, member: MemberId) -> Past:
@@ -78,6 +80,11 @@ def _give_up_others(storage: Storage, past: Past, member: MemberId) -> Past:
     log_.mark_saved(log_.begin_save()[-1].index)
     log.warning("gave up all other members member=%x lost=%d", member, len(configuration.members) - 1)
     return Past(save.hard_state, past.snapshot, log_)
+
+
+def _lease_ms(config: NativeConfig) -> float:
+    """Return how long a majority is sure to ignore candidates: the last tick of a time-out may be short."""
+    return (config.election_ticks - 1) * config.tick_ms / (1 + CLOCK_DRIFT)
 
 
 def end_process(exc: Exception) -> None:
@@ -150,6 +157,7 @@ class NativeEngine:
                     member=identity.member,
                     heartbeat_ticks=config.heartbeat_ticks,
                     election_ticks=config.election_ticks,
+                    lease_ms=_lease_ms(config) if config.lease_reads else 0,
                 ),
                 hard_state=past.hard_state,
                 log=past.log,
@@ -162,6 +170,7 @@ class NativeEngine:
                     tick_s=config.tick_ms / 1000,
                     snapshot_entries=config.snapshot_entries,
                     keep_entries=config.snapshot_entries // 4,
+                    tells_time=config.lease_reads,
                 ),
                 replica=self._replica,
                 storage=storage,
@@ -196,18 +205,22 @@ class NativeEngine:
 
     async def stop(self) -> None:
         """Hand leadership over if we have it, then stop."""
+        await self.step_aside()
+        await self._close()
+
+    async def step_aside(self) -> None:
+        """See ``Engine.step_aside``."""
         if self._driver is not None:
             with contextlib.suppress(EngineError):
                 await self._hand_over(self._driver)
-        await self._close()
 
-    async def propose(self, data: bytes, *, timeout_s: float) -> object:
+    def propose(self, data: bytes, *, timeout_s: float) -> Coroutine[None, None, object]:
         """See ``Engine.propose``; raises EngineError too if too many proposals are waiting (surely not made)."""
-        return await self._running().propose(data, timeout_s=timeout_s)
+        return self._running().propose(data, timeout_s=timeout_s)
 
-    async def read_barrier(self, *, timeout_s: float) -> Index:
+    def read_barrier(self, *, timeout_s: float) -> Coroutine[None, None, Index]:
         """See ``Engine.read_barrier``."""
-        return await self._running().read_barrier(timeout_s=timeout_s)
+        return self._running().read_barrier(timeout_s=timeout_s)
 
     def members(self) -> Sequence[MemberRecord]:
         """See ``Engine.members``."""
@@ -226,6 +239,11 @@ class NativeEngine:
     async def transfer_leadership(self, to: MemberId, *, timeout_s: float) -> None:
         """See ``Engine.transfer_leadership``."""
         await self._running().transfer_leadership(to, timeout_s=timeout_s)
+
+    @property
+    def term(self) -> Term:
+        """See ``Engine.term``."""
+        return self._replica.core.term if self._replica is not None else Term(0)
 
     def status(self) -> MemberStatus:
         """See ``Engine.status``."""

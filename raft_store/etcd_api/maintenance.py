@@ -22,6 +22,7 @@ from .errors import Code, RpcError, rpc_error
 
 # What the API is compatible with; clients decide by it which calls they may use. The product has its own version.
 ETCD_VERSION = "3.5.13"
+CLUSTER_VERSION = "3.5.0"  # what all members have in common, as etcd tells it
 SNAPSHOT_CHUNK_BYTES = 64 << 10
 
 

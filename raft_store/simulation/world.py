@@ -161,8 +161,7 @@ class World:
 
     def _has_removed(self, host: Host, other: Host) -> bool:
         """What ``regrouping`` says to whoever dials."""
-        core = host.replica.core
-        return core.agreed.sealed and other.id in core.configuration.removed
+        return other.id in host.replica.core.gone_for_good
 
     # -- faults ------------------------------------------------------------------------------------------------------
 

@@ -172,6 +172,35 @@ async def test_leadership_is_transferred(group):
     assert await group.leader() == other
 
 
+async def test_a_stopping_leader_is_not_missed(group):
+    """It hands over before it goes: no time-out has to pass, and one term is enough."""
+    await group.start()
+    await group.engines[1].propose(b"x", timeout_s=20)
+    leader = await group.leader()
+    term = group.engines[leader].status().term
+    others = [member for member in group.engines if member != leader]
+    await group.engines[leader].step_aside()
+    assert await group.leader() in others
+    assert group.engines[leader].status().term == term + 1
+    await group.stop(leader)
+    await group.engines[others[0]].propose(b"y", timeout_s=20)
+    assert group.engines[others[0]].status().term == term + 1
+
+
+async def test_reads_by_the_clock(tmp_path):
+    group = Group(tmp_path, lease_reads=True)
+    try:
+        await group.start()
+        for i in range(50):
+            value = b"%d" % i
+            await group.engines[1].propose(value, timeout_s=20)
+            for member, engine in group.engines.items():
+                await engine.read_barrier(timeout_s=20)
+                assert group.machines[member].values[-1] == value
+    finally:
+        await group.stop()
+
+
 async def test_without_a_majority_nothing_is_promised(group):
     await group.start(1)
     with pytest.raises(NoLeader):
