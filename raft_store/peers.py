@@ -72,6 +72,9 @@ class Group(Protocol):
     def configuration(self) -> Configuration:
         """Return the members as agreed on."""
 
+    def started(self) -> Collection[MemberId]:
+        """Return the members that ever took part."""
+
     def has_removed(self, member: MemberId) -> bool:
         """Return whether a member was removed for ever, and is needed no more."""
 
@@ -421,7 +424,9 @@ class _Service:
         """Tell who belongs to the group."""
         del call
         self._check_cluster(request.cluster)
-        return raft_pb2.Description(configuration=membership.encode(self._group.configuration()))
+        return raft_pb2.Description(
+            configuration=membership.encode(self._group.configuration()), started=self._group.started()
+        )
 
     async def reconfigure(self, request: raft_pb2.ReconfigureRequest, call: Call) -> raft_pb2.ReconfigureReply:
         """Change the group for a member that does not lead."""

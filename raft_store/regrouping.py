@@ -19,10 +19,18 @@ _PASSING = (Refusal.NOT_LEADER, Refusal.CHANGE_UNDER_WAY)
 class Regrouping:
     """One member's view of its group, and its way to change it (a ``peers.Group``)."""
 
-    def __init__(self, core: Core, driver: Driver, *, on_removed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        driver: Driver,
+        *,
+        started: Callable[[], Collection[MemberId]],
+        on_removed: Callable[[str], None],
+    ) -> None:
         self._core = core
         self._driver = driver
         self._peers: Peers | None = None
+        self.started = started
         self.on_removed = on_removed
 
     def use(self, peers: Peers) -> None:
