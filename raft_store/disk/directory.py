@@ -4,8 +4,11 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 from pathlib import Path
 from typing import Protocol
+
+from raft_store.counts import wal_syncs
 
 
 class DiskError(Exception):
@@ -69,7 +72,9 @@ class _OsFile:
 
     def sync(self) -> None:
         try:
+            began = time.perf_counter()
             os.fdatasync(self._descriptor)
+            wal_syncs.observe(time.perf_counter() - began)
         except OSError as exc:
             raise DiskError(f"cannot sync {self._path}: {exc.strerror}") from exc
 
