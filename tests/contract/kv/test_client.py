@@ -142,7 +142,7 @@ def three(tmp_path: object) -> Iterator[Store]:
         yield running
 
 
-async def until(holds: Callable[[], bool], timeout_s: float = 15) -> None:
+async def until(holds: Callable[[], bool], timeout_s: float = 45) -> None:
     async with asyncio.timeout(timeout_s):
         while not holds():  # noqa: ASYNC110 - other processes are waited for
             await asyncio.sleep(0.02)
@@ -242,7 +242,7 @@ async def test_a_lease_is_kept_alive_through_a_change_of_leader(three: Store) ->
 
 async def until_gone(client: EtcdClient, key: bytes) -> None:
     async with asyncio.timeout(15):
-        while (await client.get(key))[0] is not None:
+        while (await client.get(key))[0] is not None:  # noqa: ASYNC110 - a store is waited for
             await asyncio.sleep(0.1)
 
 
