@@ -21,11 +21,11 @@ test:            ## everything, Docker and end-to-end tests included
 contract:        ## the store beside a real etcd, and both under their real clients
 	./trireme test tests/contract/kv
 
-sim: setup       ## simulate one seed, and shrink it if it breaks: make sim SEED=7 [WORLD=raft|store] [VERBOSE=1]
-	$(PYTHON) -m raft_store.simulation --seed $(or $(SEED),1) --world $(or $(WORLD),both) $(if $(VERBOSE),--verbose)
+sim: setup       ## simulate one seed, and shrink it if it breaks: make sim SEED=7 [WORLD=raft|storm|store] [VERBOSE=1]
+	$(PYTHON) -m raft_store.simulation --seed $(or $(SEED),1) --world $(or $(WORLD),all) $(if $(VERBOSE),--verbose)
 
 sim-many: setup  ## simulate seeds until one breaks: make sim-many SEED=1 COUNT=2000
-	$(PYTHON) -m raft_store.simulation --seed $(or $(SEED),1) --count $(or $(COUNT),2000) --jobs 2 --world $(or $(WORLD),both)
+	$(PYTHON) -m raft_store.simulation --seed $(or $(SEED),1) --count $(or $(COUNT),2000) --jobs 2 --world $(or $(WORLD),all)
 
 docker-test:     ## only the tests that need a Docker engine
 	./trireme test -m docker

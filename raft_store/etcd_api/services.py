@@ -27,6 +27,7 @@ from .watch import WatchService
 PACKAGE = "etcdserverpb"
 
 Unary = Callable[[Any, CallContext], Awaitable[Message]]
+Encoded = Callable[[Any, CallContext], Awaitable[bytes]]
 Send = Callable[[Any], Awaitable[None]]
 Stream = Callable[[AsyncIterator[Any], Send, CallContext], Awaitable[None]]
 
@@ -39,6 +40,9 @@ class UnaryMethod(msgspec.Struct, frozen=True):
     request: type[Message]
     handler: Unary
     package: str = PACKAGE
+    encoded: Callable[[Any, CallContext], Awaitable[bytes]] | None = (
+        None  # ``handler``, but its answer is bytes already
+    )
 
 
 class StreamMethod(msgspec.Struct, frozen=True):
@@ -50,6 +54,7 @@ class StreamMethod(msgspec.Struct, frozen=True):
     handler: Stream
     many_requests: bool = True
     package: str = PACKAGE
+    encoded: Stream | None = None  # ``handler``, but what it sends may be bytes already
 
 
 Method = UnaryMethod | StreamMethod
@@ -71,12 +76,14 @@ class Services(msgspec.Struct, frozen=True):
     def methods(self) -> tuple[Method, ...]:
         """Return one row for every method."""
         return (
-            UnaryMethod("KV", "Range", pb.RangeRequest, self.kv.range),
-            UnaryMethod("KV", "Put", pb.PutRequest, self.kv.put),
-            UnaryMethod("KV", "DeleteRange", pb.DeleteRangeRequest, self.kv.delete_range),
-            UnaryMethod("KV", "Txn", pb.TxnRequest, self.kv.txn),
+            UnaryMethod("KV", "Range", pb.RangeRequest, self.kv.range, encoded=self.kv.encoded_range),
+            UnaryMethod("KV", "Put", pb.PutRequest, self.kv.put, encoded=self.kv.encoded_put),
+            UnaryMethod(
+                "KV", "DeleteRange", pb.DeleteRangeRequest, self.kv.delete_range, encoded=self.kv.encoded_delete_range
+            ),
+            UnaryMethod("KV", "Txn", pb.TxnRequest, self.kv.txn, encoded=self.kv.encoded_txn),
             UnaryMethod("KV", "Compact", pb.CompactionRequest, self.kv.compact),
-            StreamMethod("Watch", "Watch", pb.WatchRequest, self.watch.watch),
+            StreamMethod("Watch", "Watch", pb.WatchRequest, self.watch.watch, encoded=self.watch.encoded_watch),
             UnaryMethod("Lease", "LeaseGrant", pb.LeaseGrantRequest, self.lease.grant),
             UnaryMethod("Lease", "LeaseRevoke", pb.LeaseRevokeRequest, self.lease.revoke),
             StreamMethod("Lease", "LeaseKeepAlive", pb.LeaseKeepAliveRequest, self.lease.keep_alive),

@@ -5,8 +5,19 @@ import pytest
 from raft_store.mvcc.lease import LeaseTable
 from raft_store.mvcc.model import KeyNotFound, LeaseId, Revision
 from raft_store.mvcc.requests import DeleteRange, Put, Txn
-from raft_store.mvcc.store import Store
+from raft_store.mvcc.store import Loader, Store
 from raft_store.mvcc.txn import Executor, check_request
+
+
+def reloaded(store: Store) -> Store:
+    view = store.view()
+    loader = Loader(compact_revision=view.compact_revision, revision=view.revision, history_start=view.history_start)
+    for kvs in view.base():
+        loader.add_base(kvs)
+    for kvs in view.history():
+        loader.add_history(kvs)
+    view.close()
+    return loader.finish()
 
 
 def test_everything_may_be_replaced_in_one_transaction() -> None:
@@ -18,7 +29,7 @@ def test_everything_may_be_replaced_in_one_transaction() -> None:
         change = store.begin()
         Executor(store, leases, change).txn(txn)
         change.commit()
-    for held in (store, Store.load(store.contents())):
+    for held in (store, reloaded(store)):
         kvs, _ = held.range(b"a", b"\0", revision=Revision(0), limit=0)
         assert [(kv.key, kv.value, kv.version, kv.create_revision) for kv in kvs] == [
             (b"k", b"new", 1, 3),
