@@ -265,6 +265,8 @@ class Driver:
                 if (work := self._replica.ready()) is None:
                     break
                 self._do(work)
+                if not (work.committed or work.readers or work.restore or work.lost or work.changes):
+                    break  # only what ended just now can bring more to do at once
             else:
                 self._schedule()
             if (agreed := self._replica.core.agreed) is not self._followed:
