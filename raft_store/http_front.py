@@ -1,13 +1,9 @@
-"""The HTTP door for clients without gRPC: the JSON gateway, /health, /version and /metrics, on an address of its own.
+"""HTTP/1.1 by aiohttp: the paths of the gateway and of the observer. Loaded by ``http_door`` when it is needed."""
 
-etcd serves both on one port by looking at what a connection begins with. grpcio's server takes no connection that was
-accepted elsewhere, and passing its bytes on would cost every gRPC call; so this is a second listener
-(``http_listen``). The gateway itself knows nothing of that: a front that reads its own connections can serve both.
-"""
-
+import asyncio
 import codecs
-import ssl
 from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 from aiohttp import web
 
@@ -18,7 +14,6 @@ from .etcd_api.front import CallCounts, LeaderGuard
 from .etcd_api.gateway import Gateway, refusal, split_json, stream_refusal
 from .etcd_api.services import Method, StreamMethod, UnaryMethod
 from .observe import Handler, Query
-from .tls import TlsFiles
 
 MAX_BODY_BYTES = 2 * MAX_REQUEST_BYTES  # base64 makes a third more of it
 JSON = "application/json"
@@ -34,30 +29,18 @@ class HttpFront:
         self._routes = routes
         self._guard = guard
         self._calls = calls
-        self._runner: web.AppRunner | None = None
-        self.port = 0
-
-    async def start(self, listen: str, tls: TlsFiles | None) -> None:
-        """Take connections at "host:port". Raises OSError naming the address."""
-        app = web.Application(client_max_size=MAX_BODY_BYTES)
-        app.router.add_route("*", "/{path:.*}", self._handle)
         # Whoever hangs up ends the call: a watch has perhaps nothing to write for hours.
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=STOP_S)
-        await self._runner.setup()
-        host, _, port = listen.rpartition(":")
-        site = web.TCPSite(self._runner, host.strip("[]"), int(port), ssl_context=_context(tls))
-        try:
-            await site.start()
-        except OSError as exc:
-            raise OSError(f"http_listen {listen}: {exc}") from exc
-        self.port = self._runner.addresses[0][1]
+        self._server = web.Server(self._handle, request_factory=_request, handler_cancellation=True, access_log=None)
+
+    def protocol(self) -> asyncio.Protocol:
+        """Return what serves one connection."""
+        return self._server()
 
     async def stop(self) -> None:
         """End every call."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._server.shutdown(STOP_S)
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         route = self._routes.get(request.path)
         if route is not None:
             return await self._tell(request, route)
@@ -71,14 +54,14 @@ class HttpFront:
             return await self._unary(request, method, call)
         return await self._stream(request, method, call)
 
-    async def _tell(self, request: web.Request, route: Handler) -> web.Response:
+    async def _tell(self, request: web.BaseRequest, route: Handler) -> web.Response:
         if request.method != "GET":
             return web.Response(status=405, text="Method Not Allowed\n", headers={"Allow": "GET"})
         query: Query = {name: request.query.getall(name) for name in request.query}
         answer = await route(query)
         return web.Response(status=answer.status, body=answer.body, headers={"Content-Type": answer.content_type})
 
-    async def _unary(self, request: web.Request, method: UnaryMethod, call: CallContext) -> web.Response:
+    async def _unary(self, request: web.BaseRequest, method: UnaryMethod, call: CallContext) -> web.Response:
         status, failed = 200, None
         try:
             self._guard.check(call)
@@ -89,7 +72,7 @@ class HttpFront:
         self._count(method, failed)
         return web.Response(status=status, body=body, content_type=JSON)
 
-    async def _stream(self, request: web.Request, method: StreamMethod, call: CallContext) -> web.StreamResponse:
+    async def _stream(self, request: web.BaseRequest, method: StreamMethod, call: CallContext) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": JSON})
         failed = None
         try:
@@ -111,11 +94,16 @@ class HttpFront:
         self._calls[_names(method, "OK" if exc is None else exc.code.name)] += 1
 
 
+def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY_BYTES)
+
+
 def _names(method: Method, code: str) -> tuple[str, str, str]:
     return f"{method.package}.{method.service}", method.method, code
 
 
-def _about(request: web.Request) -> CallContext:
+def _about(request: web.BaseRequest) -> CallContext:
     """Return what the headers say; the certificate of a gateway's client does not count, as with etcd."""
     metadata = {"grpcgateway-accept": request.headers.get("Accept", "")}
     for name, value in request.headers.items():
@@ -127,7 +115,7 @@ def _about(request: web.Request) -> CallContext:
     return CallContext(metadata)
 
 
-async def _bodies(request: web.Request) -> AsyncIterator[bytes]:
+async def _bodies(request: web.BaseRequest) -> AsyncIterator[bytes]:
     """Iterate over the JSON values of a body as they arrive. Raises RpcError for what is none."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     rest = ""
@@ -139,13 +127,3 @@ async def _bodies(request: web.Request) -> AsyncIterator[bytes]:
             break
     if rest:
         raise RpcError(Code.INVALID_ARGUMENT, f"this is no JSON: {rest[:40]}")
-
-
-def _context(tls: TlsFiles | None) -> ssl.SSLContext | None:
-    if tls is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tls.cert, tls.key)
-    context.load_verify_locations(tls.ca)
-    context.verify_mode = ssl.CERT_REQUIRED
-    return context

@@ -10,17 +10,20 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 
 import msgspec
 
+from .audit import AuditState, pick_corrupt, report
 from .auth.access import check_command
 from .auth.model import NOBODY, AuthFailed, AuthNotEnabled, Caller
 from .auth.requests import AuthCommand, AuthDisable, Authenticate, Management, Token, UserChangePassword, UserDelete
 from .auth.store import AuthContents, AuthStore
 from .auth.tokens import TokenTable
-from .engine import Entry, Index, Term
+from .engine import Entry, Index, MemberId, Term
 from .mvcc.lease import Lease, LeaseClock, LeaseTable
 from .mvcc.model import NO_LEASE, Corrupt, Event, KeyValue, LeaseId, NoSpace, Revision, StoreError
 from .mvcc.requests import (
     Alarm,
     AlarmKind,
+    Audit,
+    Audited,
     Command,
     Compact,
     DeleteRange,
@@ -75,6 +78,7 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
     alarms: list[Alarm]
     members: list[Publish]
     auth: AuthContents = AuthContents()
+    audit: AuditState = AuditState()
 
 
 class _Head(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -123,6 +127,8 @@ class Machine:
         self.alarms: set[tuple[int, AlarmKind]] = set()
         self.members: dict[int, Publish] = {}
         self.auth = AuthStore()
+        self.audit = AuditState()
+        self.to_audit: View | None = None  # what the latest audit is about, until its checksum is taken
         self.tokens = TokenTable(lease_clock.now)
         self._handlers: dict[type[Command | AuthCommand], Callable[..., object]] = {
             Put: self._put,
@@ -134,6 +140,7 @@ class Machine:
             LeaseRenew: self._lease_renew,
             SetAlarm: self._set_alarm,
             Publish: self._publish,
+            Audited: self._end_audit,
             **dict.fromkeys(_MANAGEMENT, self._manage),
         }
 
@@ -162,6 +169,7 @@ class Machine:
             alarms=[Alarm(member, kind) for member, kind in sorted(self.alarms)],
             members=[self.members[member] for member in sorted(self.members)],
             auth=self.auth.contents(),
+            audit=self.audit,
         )
 
     def _chunks(self, view: View, head: bytes) -> Generator[bytes, None, None]:
@@ -195,6 +203,8 @@ class Machine:
         self.alarms = {(alarm.member, alarm.kind) for alarm in state.alarms}
         self.members = {member.member: member for member in state.members}
         self.auth = AuthStore(state.auth)
+        self.audit = state.audit
+        self.drop_audit()
         self.tokens.clear()  # some may have ended in what the snapshot leaves out
         self.hub.replace(self.store)
 
@@ -210,6 +220,8 @@ class Machine:
                     return self._lease_expire(command, entry.term)
                 case Authenticate():
                     return self._authenticate(command, entry.index)
+                case Audit():
+                    return self._begin_audit(entry.index)
                 case _:
                     return self._handlers[type(command)](command)
         except StoreError as refusal:
@@ -279,6 +291,25 @@ class Machine:
         else:
             return []
         return [change.alarm]
+
+    def drop_audit(self) -> None:
+        """Let go of the moment that the latest audit is about."""
+        if self.to_audit is not None:
+            self.to_audit.close()
+            self.to_audit = None
+
+    def _begin_audit(self, index: Index) -> object:
+        self.drop_audit()
+        self.audit, self.to_audit = AuditState(index), self.store.view()
+        return Done(self.store.revision)
+
+    def _end_audit(self, audited: Audited) -> object:
+        self.audit = report(self.audit, Index(audited.index), MemberId(audited.member), audited.checksum)
+        for member in pick_corrupt(self.audit, self.members):
+            if (member, AlarmKind.CORRUPT) not in self.alarms:
+                log.critical("member differs from the others member=%x audit=%d", member, self.audit.index)
+                self.alarms.add((member, AlarmKind.CORRUPT))
+        return Done(self.store.revision)
 
     def _publish(self, member: Publish) -> object:
         self.members[member.member] = member

@@ -175,12 +175,6 @@ def _resident_bytes() -> int:
         return int(statm.read().split()[1]) * PAGE_BYTES
 
 
-def http_protocol(routes: Mapping[str, Handler]) -> asyncio.Protocol:
-    """Return a protocol that answers one GET request, for a connection that somebody else accepted."""
-    reader = asyncio.StreamReader(limit=MAX_HEAD_BYTES)
-    return asyncio.StreamReaderProtocol(reader, _connected(routes))
-
-
 async def serve(routes: Mapping[str, Handler], listen: str) -> asyncio.Server:
     """Answer GET requests at "host:port", one a connection. Raises OSError naming the address."""
     host, _, port = listen.rpartition(":")

@@ -57,9 +57,10 @@ class NativeConfig(msgspec.Struct, frozen=True, kw_only=True):
     joins: bool = False  # ``members`` is whom to ask for the group; False: ``members`` found a new one
     force_new_cluster: bool = False  # give up all other members for lost, for ever; our data is the group's
     tls: TlsFiles | None = None  # None: plain text
-    tick_ms: int = 20
-    heartbeat_ticks: int = 3
-    election_ticks: int = 13  # a follower waits this long, and up to twice as long, before it campaigns
+    disk_orders: Path | None = None  # for tests: a file that tells the disk to be slow or to fail (``disk.faults``)
+    tick_ms: int = 30  # every tick wakes an idle member
+    heartbeat_ticks: int = 2
+    election_ticks: int = 9  # a follower waits this long, and up to twice as long, before it campaigns
     snapshot_entries: int = 20_000  # applied entries between two snapshots
     lease_reads: bool = False  # answer reads by the clock, without asking the others: see ``raft.reads`` for the danger
 
@@ -101,6 +102,15 @@ async def _restore(machine: StateMachine, storage: Storage, mark: SnapshotMark) 
     restoration.finish()
 
 
+def _open_directory(config: NativeConfig) -> OsDirectory:
+    if config.disk_orders is None:
+        return OsDirectory(config.data_dir)
+    # Only robustness runs load it.
+    from raft_store.disk.faults import FaultyDirectory  # noqa: PLC0415
+
+    return FaultyDirectory(config.data_dir, config.disk_orders)
+
+
 class NativeEngine:
     """An ``Engine``; one instance is one life of one member.
 
@@ -134,7 +144,7 @@ class NativeEngine:
         """Recover and join; raises DiskError (DirectoryInUse, CorruptLog), ListenFailed."""
         config = self._config
         try:
-            directory = self._directory = await asyncio.to_thread(OsDirectory, config.data_dir)
+            directory = self._directory = await asyncio.to_thread(_open_directory, config)
             storage = self._storage = Storage(directory)
             identity = self._identity = await self._identify(directory)
             past = await asyncio.to_thread(storage.recover, founded(self._founders(identity)))

@@ -11,7 +11,6 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from fastgrpc import server as fast
 from fastgrpc.calls import CallFailed, Metadata, Status
 from fastgrpc.events import Limits
-from raft_store.observe import Handler, http_protocol
 from raft_store.tls import TlsFiles
 
 from .backend import MAX_REQUEST_BYTES
@@ -32,7 +31,7 @@ HEALTH = "grpc.health.v1.Health"
 class FastFront:
     """A ``Front``.
 
-    routes: who answers plain HTTP/1.1 requests on the same port.
+    other_protocol: answers HTTP/1.1 on the same port.
     inline: whether the engine can be waited for without a task.
     """
 
@@ -42,7 +41,7 @@ class FastFront:
         guard: LeaderGuard,
         calls: CallCounts,
         *,
-        routes: Mapping[str, Handler],
+        other_protocol: Callable[[], asyncio.Protocol],
         inline: bool,
     ) -> None:
         self._guard = guard
@@ -58,9 +57,7 @@ class FastFront:
             for status in Status
         }
         rows += [*self._health.methods(), *reflection_methods([*names, HEALTH, reflection.SERVICE_NAME])]
-        self._server = fast.Server(
-            rows, config=CONFIG, on_end=self._count, other_protocol=lambda: http_protocol(routes)
-        )
+        self._server = fast.Server(rows, config=CONFIG, on_end=self._count, other_protocol=other_protocol)
 
     async def start(self, listen: str, tls: TlsFiles | None) -> int:
         """See ``Front.start``."""

@@ -185,9 +185,9 @@ class Services(msgspec.Struct, frozen=True):
 
 
 def make_services(
-    backend: Backend, *, ids: random.Random, watch_progress_s: float, strict_reconfig: bool = True
+    backend: Backend, *, ids: random.Random, watch_progress_s: float, strict_reconfig_check: bool
 ) -> Services:
-    """Return every service of one member; ``ids`` picks the ids of leases and members."""
+    """Return every service of one member; ``ids`` picks the ids of leases."""
     kv, lease = KvService(backend), LeaseService(backend, ids)
     turns = Turns(backend, kv, lease)
     return Services(
@@ -195,7 +195,7 @@ def make_services(
         kv=kv,
         watch=WatchService(backend, progress_interval_s=watch_progress_s),
         lease=lease,
-        cluster=ClusterService(backend, lambda: ids.getrandbits(64), strict=strict_reconfig),
+        cluster=ClusterService(backend, lambda: ids.getrandbits(64), strict=strict_reconfig_check),
         maintenance=MaintenanceService(backend),
         auth=AuthService(backend),
         lock=LockService(turns, kv),

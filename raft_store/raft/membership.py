@@ -215,8 +215,8 @@ class History:
     __slots__ = ("_steps",)
 
     def __init__(self, index: Index, configuration: Configuration) -> None:
-        # What a snapshot or the founders say needs no seal: it cannot be forgotten. A joint one has still to be left.
-        self._steps = [Step(index, configuration, sealed=not configuration.joint)]
+        # The founders need no seal. Of a snapshot's group nobody knows whether it was sealed: the next leader does it.
+        self._steps = [Step(index, configuration, sealed=index == 0)]
 
     def add(self, index: Index, configuration: Configuration) -> None:
         """An entry brings ``configuration``."""
@@ -232,10 +232,7 @@ class History:
 
     def compact(self, to: Index) -> None:
         """Let the base move up to ``to``."""
-        base = self.at(to)
-        self._steps = [Step(base.index, base.configuration, sealed=not base.configuration.joint)] + [
-            step for step in self._steps if step.index > to
-        ]
+        self._steps = [self.at(to), *(step for step in self._steps if step.index > to)]
 
     def at(self, index: Index) -> Step:
         """Return the newest step at or before ``index``, which must not be before the base."""

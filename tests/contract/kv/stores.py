@@ -34,8 +34,8 @@ class Store:
     def __init__(self, name: str) -> None:
         self.name = name
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.commands: dict[str, tuple[Sequence[str], Path]] = {}  # how each is started, and where it logs
         self.http: list[str] = []  # where each member takes HTTP, in the order of the endpoints
+        self.commands: dict[str, tuple[Sequence[str], Path]] = {}  # how each is started, and where it logs
 
     @property
     def endpoints(self) -> list[str]:
@@ -54,12 +54,14 @@ def ours(folder: Path, *, members: int, engine: str, front: str = "fast") -> Ite
     with _processes(Store(f"{engine}-{members}")) as store:
         for i, name in enumerate(names):
             client = f"127.0.0.1:{ports[i * 3 + 1]}"
-            store.http.append(f"127.0.0.1:{ports[i * 3 + 2]}")
+            apart = f"127.0.0.1:{ports[i * 3 + 2]}"
+            store.http.append(client if front == "fast" else apart)
             config = folder / f"{name}.toml"
             config.write_text(
-                f'name = "{name}"\ncluster = "contract"\ndata_dir = "{folder / name}"\nengine = "{engine}"\nfront = "{front}"\n'
+                f'name = "{name}"\ncluster = "contract"\ndata_dir = "{folder / name}"\n'
+                f'engine = "{engine}"\nfront = "{front}"\nhttp_listen = "{apart}"\n'
                 f'client_listen = "{client}"\npeer_listen = "127.0.0.1:{ports[i * 3]}"\n'
-                f'client_url = "http://{client}"\nhttp_listen = "{store.http[-1]}"\n[members]\n{peers}\n'
+                f'client_url = "http://{client}"\n[members]\n{peers}\n'
             )
             command = [sys.executable, "-m", "raft_store", "--config", str(config)]
             _start(store, client, command, folder / f"{name}.log")

@@ -277,3 +277,9 @@ def test_random_operations(pairs: Callable[[], Pair], steps: list[tuple[str, dic
             getattr(run, name)(**arguments)
     finally:
         run.finish()
+
+
+@pytest.mark.parametrize("size", [1_500_000, 1_600_000, 3 << 20])
+def test_sizes(pairs: Callable[[], Pair], size: int) -> None:
+    """What fits, what the store refuses, and what does not even get there."""
+    pairs().call("KV", "Put", pb.PutRequest(key=b"large", value=bytes(size)))

@@ -176,7 +176,7 @@ def test_a_history_is_cut_and_compacted_with_its_log():
         group(1, 2, 3),
     ]
     history.compact(Index(7))
-    assert (history.at(Index(7)), history.newest) == (Step(5, group(1, 2), sealed=True), 9)
+    assert (history.at(Index(7)), history.newest) == (Step(5, group(1, 2), sealed=False), 9)
     history.cut(Index(9))
     assert history.newest == 5
 
