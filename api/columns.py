@@ -206,6 +206,7 @@ _LAYOUTS: Mapping[tuple[str, str], tuple[str, Callable[[Any, float], Cells]]] = 
         "Name, Age, SignerName, Requestor, RequestedDuration, Condition",
         cells_of.signing_request,
     ),
+    ("apiextensions.k8s.io", "customresourcedefinitions"): ("Name, Created At", cells_of.created_at),
     ("storage.k8s.io", "storageclasses"): (
         "Name, Provisioner, ReclaimPolicy, VolumeBindingMode, AllowVolumeExpansion, Age",
         cells_of.storage_class,

@@ -53,6 +53,13 @@ class Remove(msgspec.Struct, frozen=True):
     expect: int | None
 
 
+class Unchanged(msgspec.Struct, frozen=True):
+    """Write nothing: another key, on which the writes rely, must still have the revision ``expect``."""
+
+    key: str
+    expect: int
+
+
 class Fence(msgspec.Struct, frozen=True):
     """A key that proves, while nobody has written it since ``revision``, that its holder may still write."""
 
@@ -72,7 +79,7 @@ class Fenced(Unavailable):
     """Another master leads by now: ours may not write for its controllers."""
 
 
-Write = Put | Remove
+Write = Put | Remove | Unchanged
 
 
 def _compares(writes: Sequence[Write], fence: Fence | None) -> list[Compare]:
@@ -140,7 +147,7 @@ class Storage:
         """
         looks = [write.key for write in writes] + ([fence.key] if fence is not None else [])
         compares = _compares(writes, fence)
-        operations = [self._operation(write) for write in writes]
+        operations = [self._operation(write) for write in writes if not isinstance(write, Unchanged)]
         reads = [GetOp(key.encode()) for key in looks]
         loop = asyncio.get_running_loop()
         deadline = loop.time() + WRITE_TIMEOUT_S
@@ -162,7 +169,7 @@ class Storage:
             return answer.revision
         return await self._refusal(writes, answer, fence, maybe=maybe)
 
-    def _operation(self, write: Write) -> Operation:
+    def _operation(self, write: Put | Remove) -> Operation:
         match write:
             case Put(key, data, _, lease):
                 place = key.removeprefix(self.prefix)
@@ -226,6 +233,7 @@ class Storage:
 
     async def _done_before(self, write: Write, present: Value | None, answer: TxnResult) -> int | None:
         """Return the revision at which ``write`` took effect, looking back through what others wrote upon it."""
+        assert not isinstance(write, Unchanged), write
         if isinstance(write, Remove):
             # Gone is gone; who did it makes no difference to the caller.
             return answer.revision if present is None else None
