@@ -7,6 +7,7 @@ absent or null. Source: the defaulting functions documented with each field of t
 
 import base64
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from typing import Any
 
 from api.kinds.table import Kind
@@ -42,7 +43,7 @@ def _fill(document: Document, rules: tuple[Rule, ...], prefix: str = "") -> None
                 filled = value(parent) if callable(value) else value
                 if filled is not None:
                     # Containers are copied: two objects must never share a default.
-                    parent[last] = filled.copy() if isinstance(filled, dict | list) else filled
+                    parent[last] = deepcopy(filled)
 
 
 def _pull_policy(container: Document) -> str:
@@ -76,6 +77,7 @@ _CONTAINER: tuple[Rule, ...] = (
     ("resources", {}),
     ("ports[].protocol", "TCP"),
     ("env[].valueFrom.fieldRef.apiVersion", "v1"),
+    ("env[].valueFrom.resourceFieldRef.divisor", "0"),
     *(
         (f"{probe}.{path}", value)
         for probe in ("livenessProbe", "readinessProbe", "startupProbe")
@@ -96,6 +98,7 @@ _VOLUME: tuple[Rule, ...] = (
     ("projected.sources[].downwardAPI.items[].fieldRef.apiVersion", "v1"),
     ("hostPath.type", ""),
     ("ephemeral.volumeClaimTemplate.spec.volumeMode", "Filesystem"),
+    ("emptyDir", lambda volume: {} if not volume.keys() - {"name"} else None),
 )
 _POD_SPEC: tuple[Rule, ...] = (
     ("restartPolicy", "Always"),
@@ -191,6 +194,26 @@ _CLAIM_TEMPLATES: tuple[Rule, ...] = (
 )
 
 
+_CPU_AT_80 = {
+    "type": "Resource",
+    "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}},
+}
+
+
+def _scaling(kind: str, value: int) -> Document:
+    return {"type": kind, "value": value, "periodSeconds": 15}
+
+
+def _limits(document: Document) -> None:
+    """A limit of containers says by its maximum what their limit usually is, and by that what their request is."""
+    for item in _reach(document, ["spec", "limits[]"]):
+        if item.get("type") != "Container":
+            continue
+        usual = {**(item.get("max") or {}), **(item.get("default") or {})}
+        asked = {**(item.get("min") or {}), **usual, **(item.get("defaultRequest") or {})}
+        item |= {key: value for key, value in (("default", usual), ("defaultRequest", asked)) if value}
+
+
 RULES: Mapping[tuple[str, str], tuple[Rule, ...]] = {
     ("", "pods"): (),
     ("", "services"): (
@@ -252,7 +275,8 @@ RULES: Mapping[tuple[str, str], tuple[Rule, ...]] = {
         ("spec.backoffLimit", 6),
         ("spec.completionMode", "NonIndexed"),
         ("spec.suspend", False),
-        ("spec.podReplacementPolicy", "TerminatingOrFailed"),
+        ("spec.podReplacementPolicy", lambda s: "Failed" if s.get("podFailurePolicy") else "TerminatingOrFailed"),
+        ("spec.podFailurePolicy.rules[].onPodConditions[].status", "True"),
     ),
     ("batch", "cronjobs"): (
         ("spec.concurrencyPolicy", "Allow"),
@@ -260,7 +284,17 @@ RULES: Mapping[tuple[str, str], tuple[Rule, ...]] = {
         ("spec.successfulJobsHistoryLimit", 3),
         ("spec.failedJobsHistoryLimit", 1),
     ),
-    ("autoscaling", "horizontalpodautoscalers"): (("spec.minReplicas", 1),),
+    ("autoscaling", "horizontalpodautoscalers"): (
+        ("spec.minReplicas", 1),
+        ("spec.metrics", lambda spec: [_CPU_AT_80] if spec.get("metrics") is None else None),
+        ("spec.behavior.scaleUp", {}),
+        ("spec.behavior.scaleUp.stabilizationWindowSeconds", 0),
+        ("spec.behavior.scaleUp.selectPolicy", "Max"),
+        ("spec.behavior.scaleUp.policies", [_scaling("Pods", 4), _scaling("Percent", 100)]),
+        ("spec.behavior.scaleDown", {}),
+        ("spec.behavior.scaleDown.selectPolicy", "Max"),
+        ("spec.behavior.scaleDown.policies", [_scaling("Percent", 100)]),
+    ),
     ("networking.k8s.io", "networkpolicies"): (
         ("spec.policyTypes", lambda spec: ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"]),
         ("spec.ingress[].ports[].protocol", "TCP"),
@@ -274,6 +308,15 @@ RULES: Mapping[tuple[str, str], tuple[Rule, ...]] = {
         ("spec.conversion", {"strategy": "None"}),
     ),
     ("storage.k8s.io", "storageclasses"): (("reclaimPolicy", "Delete"), ("volumeBindingMode", "Immediate")),
+    ("storage.k8s.io", "csidrivers"): (
+        ("spec.attachRequired", True),
+        ("spec.podInfoOnMount", False),
+        ("spec.storageCapacity", False),
+        ("spec.fsGroupPolicy", "ReadWriteOnceWithFSType"),
+        ("spec.volumeLifecycleModes", ["Persistent"]),
+        ("spec.requiresRepublish", False),
+        ("spec.seLinuxMount", False),
+    ),
     ("scheduling.k8s.io", "priorityclasses"): (("preemptionPolicy", "PreemptLowerPriority"),),
 }
 
@@ -293,6 +336,7 @@ POD_SPECS: Mapping[tuple[str, str], str] = {
 _FUNCTIONS: Mapping[tuple[str, str], Callable[[Document], None]] = {
     ("", "replicationcontrollers"): _template_labels,
     ("", "secrets"): _secret_data,
+    ("", "limitranges"): _limits,
     ("discovery.k8s.io", "endpointslices"): _endpoint_slice_ports,
 }
 

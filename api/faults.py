@@ -1,5 +1,7 @@
 """The vocabulary of validation: faults in the real server's words, and the rules that many kinds share."""
 
+import ipaddress
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import msgspec
 
 from api import selectors
-from api.errors import Fault
+from api.errors import BadRequest, Fault, Invalid, invalid
 from api.meta import LabelSelector
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -146,6 +148,89 @@ def annotation_faults(annotations: Mapping[str, str], field: str) -> list[Fault]
     if size > ANNOTATIONS_LIMIT_BYTES:
         faults.append(too_long(field, ANNOTATIONS_LIMIT_BYTES))
     return faults
+
+
+def strict_fault(kind: str, version: str, texts: Iterable[str]) -> BadRequest:
+    """Return the refusal of an object with fields that are unknown, or stand twice, to who wants none of them."""
+    why = f"strict decoding error: {', '.join(texts)}"
+    return BadRequest(f'{kind} in version "{version}" cannot be handled as a {kind}: {why}')
+
+
+def strict_patch_fault(patch: Any, texts: Iterable[str]) -> Invalid:
+    """Return the same refusal for a patch."""
+    text = json.dumps(patch, separators=(",", ":")) if isinstance(patch, list) else _go(patch)
+    return invalid("", "", [wrong("patch", text, f"strict decoding error: {', '.join(texts)}")])
+
+
+def _go(value: Any) -> str:
+    """Return ``value`` as Go prints it."""
+    match value:
+        case dict():
+            return f"map[{' '.join(f'{key}:{_go(value[key])}' for key in sorted(value))}]"
+        case list():
+            return f"[{' '.join(map(_go, value))}]"
+        case None:
+            return "<nil>"
+        case bool():
+            return str(value).lower()
+    return str(value)
+
+
+NEGATIVE = "must be greater than or equal to 0"
+
+
+def not_negative(value: int | None, field: str) -> list[Fault]:
+    """Return the fault of a number below zero."""
+    return [wrong(field, value, NEGATIVE)] if value is not None and value < 0 else []
+
+
+def positive(value: int | None, field: str) -> list[Fault]:
+    """Return the fault of a number that is given and not above zero."""
+    return [wrong(field, value, "must be greater than 0")] if value is not None and value <= 0 else []
+
+
+def share(value: int | str | None, field: str) -> list[Fault]:
+    """Return the faults of a count or percentage."""
+    if isinstance(value, str):
+        if re.fullmatch(r"[0-9]+%", value):
+            return []
+        return [wrong(field, value, "a valid percent string must be a numeric string followed by an ending '%'")]
+    return not_negative(value, field)
+
+
+def one_of(value: str, allowed: Iterable[str], field: str) -> list[Fault]:
+    """Return the fault of a value that is none of ``allowed``; of one that must be given and is not, the other."""
+    if value in allowed:
+        return []
+    return [unsupported(field, value, allowed) if value else required(field)]
+
+
+ADDRESS_RULE = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+
+
+def is_address(text: str) -> bool:
+    """Return whether ``text`` is an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+_PORT_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9]|-(?!-))*(?<!-)")
+_PORT_RULE = "must be between 1 and 65535, inclusive"
+
+
+def port_faults(port: int | str | None, field: str) -> list[Fault]:
+    """Return the faults of a port given by number or by name."""
+    if isinstance(port, str):
+        good = len(port) <= 15 and _PORT_NAME.fullmatch(port)
+        return (
+            []
+            if good
+            else [wrong(field, port, "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")]
+        )
+    return [] if port is not None and 0 < port < 65536 else [wrong(field, port, _PORT_RULE)]
 
 
 _IMMUTABLE = "field is immutable"

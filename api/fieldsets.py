@@ -242,7 +242,8 @@ def compare(old: Document, new: Document, shape: Shape) -> Difference:
 
 def _compare(old: _Child, new: Any, changed: FieldSet, removed: FieldSet) -> None:
     """Note in the two sets how what is below ``new`` differs from what is below ``old``."""
-    before, after = _keyed(old), _keyed(old._replace(value=new))
+    before_value, after_value = _differing(old.value, new)
+    before, after = _keyed(old._replace(value=before_value)), _keyed(old._replace(value=after_value))
     for step in dict.fromkeys((*before, *after)):
         was, is_ = before.get(step), after.get(step)
         if was is None:
@@ -261,6 +262,17 @@ def _compare(old: _Child, new: Any, changed: FieldSet, removed: FieldSet) -> Non
                 changed[step] = inner_changed
             if inner_removed:
                 removed[step] = inner_removed
+
+
+def _differing(old: Any, new: Any) -> tuple[Any, Any]:
+    """Return two maps without the entries that they share, which are most of them; other values as they are."""
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return old, new
+    names = {name for name, value in new.items() if old.get(name, ABSENT) != value} | (old.keys() - new.keys())
+    return (
+        {name: value for name, value in old.items() if name in names},
+        {name: value for name, value in new.items() if name in names},
+    )
 
 
 def _keyed(child: _Child) -> dict[str, _Child]:

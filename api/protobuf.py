@@ -108,7 +108,8 @@ def _decode(body: bytes) -> dict[str, Any]:
 
 def _message(data: memoryview, message: str, shape: StructOf, into: dict[str, Any]) -> None:
     """Read one message into the JSON object ``into``."""
-    numbers = NUMBERS.get(message)
+    module = shape.model.__module__.rpartition(".")[2]
+    numbers = NUMBERS.get(f"{module}.{message}") or NUMBERS.get(message)
     if numbers is None and not data:
         return
     if numbers is None:

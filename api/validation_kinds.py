@@ -2,22 +2,28 @@
 
 import base64
 import binascii
-import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from api import quantity, selectors
+from api import quantity, selectors, validation_cluster, validation_network, validation_workloads
 from api.custom.definition_rules import definition_change_faults, definition_faults
 from api.errors import Fault
 from api.faults import (
+    ADDRESS_RULE,
+    NEGATIVE,
     duplicate,
     forbidden,
     immutable,
+    is_address,
     label_faults,
     label_map_faults,
+    not_negative,
+    one_of,
+    port_faults,
     required,
     selector_faults,
+    share,
     subdomain_faults,
     too_long,
     unsupported,
@@ -26,19 +32,15 @@ from api.faults import (
 from api.kinds.apps import Deployment, ReplicaSet, StatefulSet
 from api.kinds.core import ConfigMap, Endpoints, ReplicationController, ResourceQuota, Secret, Service
 from api.meta import LabelSelector
-from api.validation_pods import pod_change_faults, pod_faults, port_faults, template_faults
+from api.validation_pods import pod_change_faults, pod_faults, template_faults
+from api.validation_workloads import update_strategy_faults
 
-_NEGATIVE = "must be greater than or equal to 0"
 _DATA_KEY = re.compile(r"[-._a-zA-Z0-9]+")
 _DATA_KEY_RULE = (
     "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or "
     "'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
 )
 DATA_LIMIT_BYTES = 1024 * 1024
-
-
-def _not_negative(value: int | None, field: str) -> list[Fault]:
-    return [wrong(field, value, _NEGATIVE)] if value is not None and value < 0 else []
 
 
 def _selects(selector: LabelSelector, labels: Mapping[str, str], field: str) -> list[Fault]:
@@ -53,21 +55,10 @@ def _selects(selector: LabelSelector, labels: Mapping[str, str], field: str) -> 
     return faults
 
 
-def _share(value: int | str | None, field: str) -> list[Fault]:
-    """Return the faults of a count or percentage."""
-    if isinstance(value, str):
-        if re.fullmatch(r"[0-9]+%", value):
-            return []
-        return [wrong(field, value, "a valid percent string must be a numeric string followed by an ending '%'")]
-    return _not_negative(value, field)
-
-
 def _deployment(obj: Deployment) -> list[Fault]:
     spec = obj.spec
-    faults = _not_negative(spec.replicas, "spec.replicas") + _not_negative(
-        spec.min_ready_seconds, "spec.minReadySeconds"
-    )
-    faults += _not_negative(spec.revision_history_limit, "spec.revisionHistoryLimit")
+    faults = not_negative(spec.replicas, "spec.replicas") + not_negative(spec.min_ready_seconds, "spec.minReadySeconds")
+    faults += not_negative(spec.revision_history_limit, "spec.revisionHistoryLimit")
     faults += _selects(spec.selector, spec.template.metadata.labels, "spec")
     faults += template_faults(spec.template, "spec.template")
     deadline = spec.progress_deadline_seconds
@@ -81,14 +72,14 @@ def _deployment(obj: Deployment) -> list[Fault]:
         if strategy.type == "Recreate":
             faults.append(forbidden(at, "may not be specified when strategy `type` is 'Recreate'"))
         surge, unavailable = strategy.rolling_update.max_surge, strategy.rolling_update.max_unavailable
-        faults += _share(surge, f"{at}.maxSurge") + _share(unavailable, f"{at}.maxUnavailable")
+        faults += share(surge, f"{at}.maxSurge") + share(unavailable, f"{at}.maxUnavailable")
         if surge in (0, "0%") and unavailable in (0, "0%"):
             faults.append(wrong(f"{at}.maxUnavailable", unavailable, "may not be 0 when `maxSurge` is 0"))
     return faults
 
 
 def _replica_set(obj: ReplicaSet) -> list[Fault]:
-    faults = _not_negative(obj.spec.replicas, "spec.replicas")
+    faults = not_negative(obj.spec.replicas, "spec.replicas")
     template = obj.spec.template
     return (
         faults
@@ -98,7 +89,10 @@ def _replica_set(obj: ReplicaSet) -> list[Fault]:
 
 
 def _stateful_set(obj: StatefulSet) -> list[Fault]:
-    faults = _not_negative(obj.spec.replicas, "spec.replicas")
+    faults = not_negative(obj.spec.replicas, "spec.replicas")
+    faults += one_of(obj.spec.pod_management_policy, ("OrderedReady", "Parallel"), "spec.podManagementPolicy")
+    faults += update_strategy_faults(obj.spec.update_strategy, "spec.updateStrategy")
+    faults += not_negative(obj.spec.min_ready_seconds, "spec.minReadySeconds")
     template = obj.spec.template
     return (
         faults
@@ -109,11 +103,13 @@ def _stateful_set(obj: StatefulSet) -> list[Fault]:
 
 def _daemon_set(obj: Any) -> list[Fault]:
     template = obj.spec.template
-    return _selects(obj.spec.selector, template.metadata.labels, "spec") + template_faults(template, "spec.template")
+    faults = _selects(obj.spec.selector, template.metadata.labels, "spec") + template_faults(template, "spec.template")
+    faults += update_strategy_faults(obj.spec.update_strategy, "spec.updateStrategy")
+    return faults + not_negative(obj.spec.min_ready_seconds, "spec.minReadySeconds")
 
 
 def _replication_controller(obj: ReplicationController) -> list[Fault]:
-    faults = _not_negative(obj.spec.replicas, "spec.replicas")
+    faults = not_negative(obj.spec.replicas, "spec.replicas")
     if not obj.spec.selector:
         faults.append(required("spec.selector"))
     template = obj.spec.template
@@ -121,14 +117,6 @@ def _replication_controller(obj: ReplicationController) -> list[Fault]:
         labels = dict(template.metadata.labels)
         faults.append(wrong("spec.template.metadata.labels", labels, "`selector` does not match template `labels`"))
     return faults + template_faults(template, "spec.template")
-
-
-def _job(obj: Any) -> list[Fault]:
-    faults = _not_negative(obj.spec.parallelism, "spec.parallelism") + _not_negative(
-        obj.spec.completions, "spec.completions"
-    )
-    faults += _not_negative(obj.spec.backoff_limit, "spec.backoffLimit")
-    return faults + template_faults(obj.spec.template, "spec.template", restart=("Never", "OnFailure"))
 
 
 def _service(obj: Service) -> list[Fault]:
@@ -145,21 +133,17 @@ def _service(obj: Service) -> list[Fault]:
         faults.append(unsupported("spec.sessionAffinity", spec.session_affinity, ("ClientIP", "None")))
     if spec.external_traffic_policy not in ("", "Cluster", "Local"):
         faults.append(unsupported("spec.externalTrafficPolicy", spec.external_traffic_policy, ("Cluster", "Local")))
-    if spec.cluster_ip not in ("", "None") and not _is_address(spec.cluster_ip):
-        faults.append(
-            wrong(
-                "spec.clusterIPs[0]", spec.cluster_ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
-            )
-        )
+    if spec.cluster_ip not in ("", "None") and not is_address(spec.cluster_ip):
+        faults.append(wrong("spec.clusterIPs[0]", spec.cluster_ip, ADDRESS_RULE))
     if spec.cluster_ip == "None" and spec.type in ("NodePort", "LoadBalancer"):
         faults.append(wrong("spec.clusterIPs[0]", "None", "may not be set to 'None' for LoadBalancer services"))
     for index, address in enumerate(spec.external_ips):
-        if not _is_address(address):
+        if not is_address(address):
             faults.append(
                 wrong(
                     f"spec.externalIPs[{index}]",
                     address,
-                    "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+                    ADDRESS_RULE,
                 )
             )
     return faults
@@ -191,14 +175,6 @@ def _service_port_faults(obj: Service) -> list[Fault]:
     return faults
 
 
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _endpoints(obj: Endpoints) -> list[Fault]:
     faults = []
     for index, subset in enumerate(obj.subsets):
@@ -207,9 +183,8 @@ def _endpoints(obj: Endpoints) -> list[Fault]:
             faults.append(required(at, "must specify `addresses` or `notReadyAddresses`"))
         for name, addresses in (("addresses", subset.addresses), ("notReadyAddresses", subset.not_ready_addresses)):
             for number, address in enumerate(addresses):
-                if not _is_address(address.ip):
-                    why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
-                    faults.append(wrong(f"{at}.{name}[{number}].ip", address.ip, why))
+                if not is_address(address.ip):
+                    faults.append(wrong(f"{at}.{name}[{number}].ip", address.ip, ADDRESS_RULE))
         for number, port in enumerate(subset.ports):
             if not port.name and len(subset.ports) > 1:
                 faults.append(required(f"{at}.ports[{number}].name"))
@@ -255,7 +230,7 @@ def _secret(obj: Secret) -> list[Fault]:
 
 def _quota(obj: ResourceQuota) -> list[Fault]:
     hard = obj.spec.hard
-    return [wrong(f"spec.hard[{name}]", text, _NEGATIVE) for name, text in hard.items() if quantity.parse(text) < 0]
+    return [wrong(f"spec.hard[{name}]", text, NEGATIVE) for name, text in hard.items() if quantity.parse(text) < 0]
 
 
 def _event(obj: Any) -> list[Fault]:
@@ -282,6 +257,9 @@ def _binding_roles(obj: Any) -> list[Fault]:
 
 
 SPEC_RULES: Mapping[tuple[str, str], Callable[[Any], list[Fault]]] = {
+    **validation_cluster.SPEC_RULES,
+    **validation_network.SPEC_RULES,
+    **validation_workloads.SPEC_RULES,
     ("apiextensions.k8s.io", "customresourcedefinitions"): definition_faults,
     ("", "pods"): pod_faults,
     ("", "podtemplates"): lambda obj: template_faults(
@@ -298,7 +276,6 @@ SPEC_RULES: Mapping[tuple[str, str], Callable[[Any], list[Fault]]] = {
     ("apps", "replicasets"): _replica_set,
     ("apps", "statefulsets"): _stateful_set,
     ("apps", "daemonsets"): _daemon_set,
-    ("batch", "jobs"): _job,
     ("rbac.authorization.k8s.io", "rolebindings"): _binding_roles,
     ("rbac.authorization.k8s.io", "clusterrolebindings"): _binding_roles,
 }
@@ -339,12 +316,6 @@ def _stateful_set_change(old: StatefulSet, new: StatefulSet) -> list[Fault]:
     ]
 
 
-def _job_change(old: Any, new: Any) -> list[Fault]:
-    return immutable(old.spec.template, new.spec.template, "spec.template") + immutable(
-        old.spec.selector, new.spec.selector, "spec.selector"
-    )
-
-
 def _role_ref_change(old: Any, new: Any) -> list[Fault]:
     return [] if old.role_ref == new.role_ref else [wrong("roleRef", new.role_ref.name, "cannot change roleRef")]
 
@@ -356,6 +327,9 @@ def _node_change(old: Any, new: Any) -> list[Fault]:
 
 
 CHANGE_RULES: Mapping[tuple[str, str], Callable[[Any, Any], list[Fault]]] = {
+    **validation_cluster.CHANGE_RULES,
+    **validation_network.CHANGE_RULES,
+    **validation_workloads.CHANGE_RULES,
     ("apiextensions.k8s.io", "customresourcedefinitions"): definition_change_faults,
     ("", "pods"): pod_change_faults,
     ("", "nodes"): _node_change,
@@ -366,7 +340,6 @@ CHANGE_RULES: Mapping[tuple[str, str], Callable[[Any, Any], list[Fault]]] = {
     ("apps", "replicasets"): _same_selector,
     ("apps", "statefulsets"): _stateful_set_change,
     ("apps", "daemonsets"): _same_selector,
-    ("batch", "jobs"): _job_change,
     ("rbac.authorization.k8s.io", "rolebindings"): _role_ref_change,
     ("rbac.authorization.k8s.io", "clusterrolebindings"): _role_ref_change,
 }

@@ -14,31 +14,20 @@ from api.faults import (
     forbidden,
     label_faults,
     label_map_faults,
+    one_of,
+    port_faults,
     required,
     subdomain_faults,
     unsupported,
     wrong,
 )
-from api.kinds.pods import Container, Pod, PodSpec, PodTemplateSpec, Probe
+from api.kinds.pods import Container, EphemeralContainer, Pod, PodSpec, PodTemplateSpec, Probe
 from api.kinds.volumes import Volume
+from api.validation_pod_parts import env_faults, host_alias_faults, placement_faults, security_faults, source_faults
 
-_PORT_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9]|-(?!-))*(?<!-)")
 _ENV_NAME = re.compile(r"[ -<>-~]+")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _PROTOCOLS = ("TCP", "UDP", "SCTP")
-_PORT_RULE = "must be between 1 and 65535, inclusive"
-
-
-def port_faults(port: int | str | None, field: str) -> list[Fault]:
-    """Return the faults of a port given by number or by name."""
-    if isinstance(port, str):
-        good = len(port) <= 15 and _PORT_NAME.fullmatch(port)
-        return (
-            []
-            if good
-            else [wrong(field, port, "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")]
-        )
-    return [] if port is not None and 0 < port < 65536 else [wrong(field, port, _PORT_RULE)]
 
 
 def pod_faults(pod: Pod) -> list[Fault]:
@@ -73,6 +62,8 @@ def pod_spec_faults(spec: PodSpec, field: str) -> list[Fault]:
             if container.name in names:
                 faults.append(duplicate(f"{at}.name", container.name))
             names.add(container.name)
+    for index, debugger in enumerate(spec.ephemeral_containers):
+        faults += _ephemeral_faults(debugger, f"{field}.ephemeralContainers[{index}]", names)
     faults += _host_port_faults(spec, field)
     if spec.restart_policy not in ("Always", "OnFailure", "Never"):
         faults.append(unsupported(f"{field}.restartPolicy", spec.restart_policy, ("Always", "OnFailure", "Never")))
@@ -93,6 +84,9 @@ def pod_spec_faults(spec: PodSpec, field: str) -> list[Fault]:
     if spec.active_deadline_seconds is not None and spec.active_deadline_seconds < 1:
         faults.append(wrong(f"{field}.activeDeadlineSeconds", spec.active_deadline_seconds, "must be greater than 0"))
     faults += label_map_faults(spec.node_selector, f"{field}.nodeSelector")
+    faults += placement_faults(spec, field) + host_alias_faults(spec, f"{field}.hostAliases")
+    if spec.service_account_name and (why := subdomain_faults(spec.service_account_name)):
+        faults.append(wrong(f"{field}.serviceAccountName", spec.service_account_name, why))
     return faults + _toleration_faults(spec, f"{field}.tolerations")
 
 
@@ -126,14 +120,39 @@ def _container_faults(container: Container, field: str, volumes: set[str]) -> li
             )
         if env.value and env.value_from is not None:
             faults.append(wrong(f"{at}.valueFrom", "", "may not be specified when `value` is not empty"))
+        faults += env_faults(env, f"{at}.valueFrom")
     faults += _mount_faults(container, f"{field}.volumeMounts", volumes)
     faults += _resource_faults(container, f"{field}.resources")
+    faults += security_faults(container, f"{field}.securityContext")
+    faults += one_of(
+        container.termination_message_policy, ("FallbackToLogsOnError", "File"), f"{field}.terminationMessagePolicy"
+    )
     for name in ("liveness_probe", "readiness_probe", "startup_probe"):
         probe: Probe | None = getattr(container, name)
         if probe is not None:
             faults += _probe_faults(
                 probe, f"{field}.{name.removesuffix('_probe')}Probe", ready=name == "readiness_probe"
             )
+    return faults
+
+
+def _ephemeral_faults(container: EphemeralContainer, field: str, names: set[str]) -> list[Fault]:
+    faults: list[Fault] = []
+    if not container.name:
+        faults.append(required(f"{field}.name"))
+    elif why := label_faults(container.name):
+        faults.append(wrong(f"{field}.name", container.name, why))
+    if container.name in names:
+        faults.append(duplicate(f"{field}.name", container.name))
+    names.add(container.name)
+    if not container.image:
+        faults.append(required(f"{field}.image"))
+    for attribute, name in (
+        ("liveness_probe", "livenessProbe"), ("readiness_probe", "readinessProbe"), ("startup_probe", "startupProbe"),
+        ("lifecycle", "lifecycle"), ("ports", "ports"),
+    ):  # fmt: skip
+        if getattr(container, attribute):
+            faults.append(forbidden(f"{field}.{name}", "cannot be set for an Ephemeral Container"))
     return faults
 
 
@@ -259,6 +278,7 @@ def _volume_faults(volumes: Sequence[Volume], field: str, faults: list[Fault]) -
         if not sources:
             faults.append(required(at, "must specify a volume type"))
         faults += [forbidden(f"{at}.{name}", "may not specify more than 1 volume type") for name in sources[1:]]
+        faults += source_faults(volume, at)
     return names
 
 
@@ -289,29 +309,42 @@ def _toleration_faults(spec: PodSpec, field: str) -> list[Fault]:
 
 
 # What an update may change of a pod's spec: the rest is settled once it is bound.
-_MUTABLE = {
-    "active_deadline_seconds",
-    "termination_grace_period_seconds",
-    "tolerations",
-    "scheduling_gates",
-    "ephemeral_containers",
-}
+_MUTABLE = {"active_deadline_seconds", "tolerations", "scheduling_gates", "ephemeral_containers"}
 
 
 def pod_change_faults(old: Pod, new: Pod) -> list[Fault]:
     """Return what an update may not do to a pod's spec."""
-    lost = [each for each in old.spec.tolerations if each not in new.spec.tolerations]
-    same = _comparable(old.spec, old.spec) == _comparable(new.spec, old.spec)
-    if same and not lost:
-        return []
-    return [
-        forbidden(
-            "spec",
-            "pod updates may not change fields other than `spec.containers[*].image`, `spec.initContainers[*].image`, "
-            "`spec.activeDeadlineSeconds`, `spec.terminationGracePeriodSeconds`, `spec.tolerations` (only additions to "
-            "existing tolerations)",
+    faults = []
+    if any(each not in new.spec.tolerations for each in old.spec.tolerations):
+        faults.append(
+            forbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds")
         )
-    ]
+    if any(each not in old.spec.scheduling_gates for each in new.spec.scheduling_gates):
+        faults.append(forbidden("spec.schedulingGates", "only deletion is allowed, but found new scheduling gate"))
+    before, after = old.spec.active_deadline_seconds, new.spec.active_deadline_seconds
+    if before is not None and (after is None or after > before):
+        why = f"must be less than or equal to previous value {before}"
+        faults.append(wrong("spec.activeDeadlineSeconds", after, why))
+    known = {each.name: each for each in new.spec.ephemeral_containers}
+    for index, each in enumerate(old.spec.ephemeral_containers):
+        if known.get(each.name) != each:
+            why = "existing ephemeral containers may not be removed" if each.name not in known else "may not be changed"
+            faults.append(forbidden(f"spec.ephemeralContainers[{index}]", why))
+    settled = new.spec
+    if (old.spec.termination_grace_period_seconds or 0) < 0 and settled.termination_grace_period_seconds == 1:
+        settled = msgspec.structs.replace(
+            settled, termination_grace_period_seconds=old.spec.termination_grace_period_seconds
+        )
+    if _comparable(old.spec, old.spec) != _comparable(settled, old.spec):
+        faults.append(forbidden("spec", _POD_CHANGES))
+    return faults
+
+
+_POD_CHANGES = (
+    "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
+    "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
+    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+)
 
 
 def _comparable(spec: PodSpec, settled: PodSpec) -> PodSpec:

@@ -309,7 +309,8 @@ class MessageReader:
     def _check(self, length: int) -> None:
         if length > self._max_bytes:
             raise CallFailed(
-                Status.RESOURCE_EXHAUSTED, f"a message of {length} bytes; the most is {self._max_bytes} bytes"
+                Status.RESOURCE_EXHAUSTED,
+                f"grpc: received message larger than max ({length} vs. {self._max_bytes})",  # Go's words
             )
 
     def _message(self, compressed: int, data: bytes) -> bytes:

@@ -505,9 +505,10 @@ class Connection:
         """Send a whole response."""
         stream = self._streams.get(number)
         if stream is not None:
-            self._outbox.headers(number, head, end=False)
-            self._outbox.data(stream.out, data)
-            self.end_stream(number, trailers)
+            out = stream.out
+            self._outbox.respond(out, head, data, trailers, reset_after=not stream.remote_closed)
+            if out.closed:
+                self._close_local(number, stream)
 
     def respond_without_data(self, number: int, head: Fields) -> None:
         """Send a response that is only headers."""

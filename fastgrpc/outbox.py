@@ -82,6 +82,29 @@ class Outbox:
         self._waiting[out.stream] = out
         self._advance(out)
 
+    def respond(self, out: Outgoing, head: Fields, data: bytes, trailers: Fields, *, reset_after: bool) -> None:
+        """Send a whole response: at once if everything fits, as nearly always."""
+        size, stream = len(data), out.stream
+        short = len(head) + len(trailers) < 8
+        if size > min(out.window, self.window, self.max_frame_bytes) or out.queue or reset_after or not short:
+            self.headers(stream, head, end=False)
+            self.data(out, data)
+            self.finish(out, trailers, reset_after=reset_after)
+            return
+        first, last = self.encoder.encode(head), self.encoder.encode(trailers)
+        out.window -= size
+        self.window -= size
+        out.closed = True
+        header = frames.header
+        self._ready += (
+            header(len(first), frames.HEADERS, frames.END_HEADERS, stream),
+            first,
+            header(size, frames.DATA, 0, stream),
+            data,
+            header(len(last), frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream),
+            last,
+        )
+
     def finish(self, out: Outgoing, trailers: Fields, *, reset_after: bool = False) -> None:
         """End the stream behind whatever waits; without trailers (``()``), by an empty frame."""
         out.end = trailers

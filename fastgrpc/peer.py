@@ -13,7 +13,7 @@ from .deadlines import BUCKET_S, Deadlines
 from .events import (
     ConnectionEnded,
     DataReceived,
-    GoAwayReceived,
+    Event,
     HeadersReceived,
     PingAcknowledged,
     SendProgress,
@@ -151,31 +151,35 @@ class Peer(asyncio.Protocol):
             self._early = None
         self._heard_s = now_s = self.loop.time()
         for event in self.http.receive(data, now_s):
-            match event:
-                case HeadersReceived():
-                    self._begin(event)
-                case DataReceived():
-                    self._take(event)
-                case TrailersReceived():
-                    self._take(DataReceived(event.stream, b"", ended=True))
-                case StreamEnded():
-                    call = self._calls.get(event.stream)
-                    if call is not None:
-                        self._abandon(call)
-                case SendProgress():
-                    call = self._calls.get(event.stream)
-                    if call is not None:
-                        call.room()
-                case PingAcknowledged():
-                    if event.payload == DRAIN_PING:
-                        self._finish_drain()
-                case GoAwayReceived():
-                    pass  # it closes when it is done
-                case ConnectionEnded():
-                    log.info("connection ended peer=%s reason=%s", self.address, event.reason)
+            if type(event) is DataReceived:  # these two are nearly all
+                self._take(event)
+            elif type(event) is HeadersReceived:
+                self._begin(event)
+            else:
+                self._note(event)
         self._flush()
         if self.http.ended:
             self.hang_up()
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case TrailersReceived():
+                self._take(DataReceived(event.stream, b"", ended=True))
+            case StreamEnded():
+                call = self._calls.get(event.stream)
+                if call is not None:
+                    self._abandon(call)
+            case SendProgress():
+                call = self._calls.get(event.stream)
+                if call is not None:
+                    call.room()
+            case PingAcknowledged():
+                if event.payload == DRAIN_PING:
+                    self._finish_drain()
+            case ConnectionEnded():
+                log.info("connection ended peer=%s reason=%s", self.address, event.reason)
+            case _:
+                pass  # a client that goes away closes when it is done
 
     def _hand_over(self, data: bytes) -> None:
         """The client speaks something else than HTTP/2."""
@@ -222,18 +226,25 @@ class Peer(asyncio.Protocol):
         if call is None:
             self.http.consumed(event.stream, len(event.data))
             return
+        method = call.method
+        if event.ended and isinstance(method, UnaryMethod):
+            request = call.whole_request(event.data)
+            if request is not None:
+                self.http.consumed(event.stream, len(event.data))
+                self._start_unary(call, method, request)
+                return
         call.feed(event.data, ended=event.ended)
-        if event.ended and isinstance(call.method, UnaryMethod):
-            self._start_unary(call, call.method)
+        if event.ended and isinstance(method, UnaryMethod):
+            self._start_unary(call, method)
 
     def _refuse(self, stream: int, path: str, exc: CallFailed) -> None:
         self.http.respond_without_data(stream, calls.only_trailers(exc))
         if self._server.on_end is not None:
             self._server.on_end(path, exc.status)
 
-    def _start_unary(self, call: Call, method: UnaryMethod) -> None:
+    def _start_unary(self, call: Call, method: UnaryMethod, message: bytes | None = None) -> None:
         try:
-            request = decode(method, call.only_request())
+            request = decode(method, call.only_request() if message is None else message)
         except CallFailed as exc:
             self._end(call, exc)
             return

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from . import calls
-from .calls import CallFailed, CallHead, MessageReader, Metadata, Status, frame_message
+from .calls import PREFIX_BYTES, CallFailed, CallHead, MessageReader, Metadata, Status, frame_message
 from .connection import Connection
 from .events import Limits
 from .hpack import Fields
@@ -86,6 +86,7 @@ class Call:
         "_failure",
         "_gone",
         "_head_sent",
+        "_max_bytes",
         "_owed",
         "_peer",
         "_queued",
@@ -112,7 +113,8 @@ class Call:
         self.bucket = 0
         self.task: asyncio.Task[None] | None = None
         self.trailing_metadata: Metadata = ()
-        self._reader = MessageReader(max_bytes=max_bytes, encoding=head.encoding)
+        self._max_bytes = max_bytes
+        self._reader: MessageReader | None = None  # once a message comes in pieces
         self._queued: deque[bytes] = deque()
         self._queued_bytes = 0
         self._owed = 0  # bytes received that the connection was not told are consumed
@@ -197,8 +199,17 @@ class Call:
 
     # -- what the connection tells -----------------------------------------------------------------------------------
 
+    def whole_request(self, data: bytes) -> bytes | None:
+        """Return the one message of a call if ``data``, its first and last, is just that."""
+        size = len(data) - PREFIX_BYTES
+        if self._reader is None and 0 <= size <= self._max_bytes and data[:1] == b"\0":
+            return data[PREFIX_BYTES:] if size == int.from_bytes(data[1:PREFIX_BYTES], "big") else None
+        return None
+
     def feed(self, data: bytes, *, ended: bool) -> None:
         """Take data of a stream of requests."""
+        if self._reader is None:
+            self._reader = MessageReader(max_bytes=self._max_bytes, encoding=self.head.encoding)
         try:
             messages = self._reader.feed(data)
         except CallFailed as exc:
@@ -230,7 +241,7 @@ class Call:
     def end(self) -> None:
         """The client has no more requests."""
         self._ended = True
-        if not self._reader.empty and self._failure is None:
+        if self._reader is not None and not self._reader.empty and self._failure is None:
             self._failure = CallFailed(Status.INTERNAL, "the requests end inside a message")
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)

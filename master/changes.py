@@ -25,13 +25,16 @@ WATCHER_BACKLOG = 4096  # events that one watcher may be behind
 class Change:
     """One change of one object: ``old`` is None for a new one, ``new`` for a deleted one."""
 
-    __slots__ = ("_gone", "new", "old", "revision")
+    __slots__ = ("_events", "_gone", "_seen", "new", "old", "revision")
 
     def __init__(self, revision: int, old: StoredObject | None, new: StoredObject | None) -> None:
         self.revision = revision
         self.old = old
         self.new = new
         self._gone: StoredObject | None = None
+        # What it is to whom: a thousand watchers who want the same are answered once, and share one event.
+        self._events: dict[EventType, Event] = {}
+        self._seen: dict[int, tuple[Wanted, Event | None]] = {}
 
     def gone(self) -> StoredObject:
         """Return the last state under the revision of this change: what DELETED shows."""
@@ -42,10 +45,26 @@ class Change:
 
     def seen_by(self, wanted: Wanted) -> Event | None:
         """Return the event that this is to somebody who wants only some objects, if any."""
+        known = self._seen.get(id(wanted))
+        if known is None:
+            known = self._seen[id(wanted)] = (wanted, self._as_event(wanted))
+        return known[1]
+
+    def _as_event(self, wanted: Wanted) -> Event | None:
         was = self.old is not None and wanted(self.old)
         if self.new is not None and wanted(self.new):
-            return Event(EventType.MODIFIED if was else EventType.ADDED, self.new, self.revision)
-        return Event(EventType.DELETED, self.gone(), self.revision) if was else None
+            return self._event(EventType.MODIFIED if was else EventType.ADDED, self.new)
+        return self._event(EventType.DELETED, self.gone()) if was else None
+
+    def _event(self, kind: EventType, stored: StoredObject) -> Event:
+        if (event := self._events.get(kind)) is None:
+            event = self._events[kind] = Event(kind, stored, self.revision)
+        return event
+
+    def forget(self) -> None:
+        """Forget what has been told: all who watch now have it, and the log keeps changes for long."""
+        self._seen.clear()
+        self._events.clear()
 
     @property
     def weight(self) -> int:
@@ -151,6 +170,7 @@ class PlaceCache:
         self._append(change)
         for watcher in self._concerned(change):
             watcher.offer(change)
+        change.forget()
 
     def open(self, watcher: Watcher) -> None:
         """Let ``watcher`` have every change from now on."""

@@ -14,12 +14,13 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from api.errors import ApiError
 from api.kinds.core import Node
 from api.kinds.pods import Pod
 from api.kinds.table import Table
 from api.meta import Resource
 from client.etcd import EtcdClient
-from master.access.assembly import Access
+from master.access.assembly import Access, load_cipher
 from master.access.token_requests import TokenRequests
 from master.access.user import SYSTEM_MASTERS, User
 from master.admission.plugins import Settings, make_chain
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 
 SHUTDOWN_S = 1.0
 HEALTH_S = 0.5
+_RESEAL_RETRY_S = 5.0
 
 
 class CannotStart(Exception):
@@ -59,7 +61,7 @@ class Core:
 
     def __init__(self, config: MasterConfig, client: EtcdClient) -> None:
         table = Table()  # this master's own: custom kinds come and go
-        self.storage = Storage(client)
+        self.storage = Storage(client, cipher=load_cipher(config.access))
         self.cache = WatchCache(table, self.storage)
         CustomKinds(table, self.cache)
         self.reader = Reader(self.cache, self.storage)
@@ -159,7 +161,9 @@ class GrpcServer:
         self._registry = core.registry
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         self._health = health.aio.HealthServicer()
-        cluster_pb2_grpc.add_ResourcesServicer_to_server(ResourcesService(core.registry, core.authorizer), self._server)
+        cluster_pb2_grpc.add_ResourcesServicer_to_server(
+            ResourcesService(core.registry, core.authorizer, audit=core.access.audit), self._server
+        )
         lab = LabService(config, client, core.registry, leadership, core.authorizer)
         cluster_pb2_grpc.add_LabServicer_to_server(lab, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -226,6 +230,20 @@ class Leader:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(controllers.run())
             tasks.create_task(compact_history(self._client))
+            tasks.create_task(self._reseal(fence))
+
+    async def _reseal(self, fence: Fence) -> None:
+        """Bring secrets that an older key sealed, or none, under the key that writes."""
+        while True:
+            try:
+                count = await self._core.storage.reseal(fence=fence)
+            except ApiError as error:
+                log.warning("secrets not sealed anew yet error=%s", error)
+                await asyncio.sleep(_RESEAL_RETRY_S)
+            else:
+                if count:
+                    log.info("secrets sealed anew count=%d", count)
+                return
 
 
 async def run(config: MasterConfig) -> None:
@@ -258,6 +276,7 @@ async def run(config: MasterConfig) -> None:
             agents=agents,
             address=config.api_address,
             documents=core.access.documents(config.api_address),
+            audit=core.access.audit,
         )
         try:
             await rest.start(*config.rest_listen, tls)
@@ -272,6 +291,8 @@ async def run(config: MasterConfig) -> None:
                 tasks.create_task(grpc_server.tell_health()),
                 tasks.create_task(leadership.run(Leader(config, core, client).lead)),
             ]
+            if core.access.audit is not None:
+                background.append(tasks.create_task(core.access.audit.run()))
             log.info("master runs name=%s store=%s", config.name, ",".join(config.store_endpoints))
             await stop.wait()
             log.info("master stops name=%s", config.name)

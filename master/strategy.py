@@ -16,7 +16,7 @@ from api.custom.objects import CustomObject, with_field
 from api.kinds.core import Namespace, NamespaceSpec, NamespaceStatus
 from api.kinds.pods import Container, Pod, PodStatus
 from api.kinds.table import Kind
-from api.meta import DeleteOptions, Resource
+from api.meta import DeleteOptions, LabelSelector, Resource
 from api.struct import ApiStruct
 from master import definitions
 
@@ -61,6 +61,14 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
 def _new_pod(obj: Resource) -> Resource:
     pod = cast("Pod", obj)
     return replace(pod, status=PodStatus(phase="Pending", qos_class=qos_class(pod)))
+
+
+def _changed_pod(old: Resource, new: Resource) -> Resource:
+    """Only the ephemeralcontainers subresource adds containers for debugging."""
+    before, after = cast("Pod", old), cast("Pod", new)
+    if before.spec.ephemeral_containers == after.spec.ephemeral_containers:
+        return new
+    return replace(after, spec=replace(after.spec, ephemeral_containers=before.spec.ephemeral_containers))
 
 
 def qos_class(pod: Pod) -> str:
@@ -135,12 +143,31 @@ def _new_volume(obj: Resource) -> Resource:
     return cast("Resource", replace(volume, status=replace(volume.status, phase="Pending")))
 
 
+_JOB_LABELS = "batch.kubernetes.io/"
+
+
+def _new_job(obj: Resource) -> Resource:
+    """Let a job select its pods by its own uid, unless its author says that he selects them."""
+    job = cast("Any", obj)
+    if job.spec.manual_selector:
+        return obj
+    meta = job.metadata
+    uid = {"controller-uid": meta.uid, f"{_JOB_LABELS}controller-uid": meta.uid}
+    name = {"job-name": meta.name, f"{_JOB_LABELS}job-name": meta.name}
+    template = job.spec.template
+    labels = {**template.metadata.labels, **uid, **name}
+    template = replace(template, metadata=replace(template.metadata, labels=labels))
+    selector = job.spec.selector or LabelSelector()
+    selector = replace(selector, match_labels={**selector.match_labels, f"{_JOB_LABELS}controller-uid": meta.uid})
+    return cast("Resource", replace(job, spec=replace(job.spec, template=template, selector=selector)))
+
+
 _COUNTING = Strategy(counts_generations=True)
 _PLAIN = Strategy()
 _CUSTOM = Strategy(counts_generations=True, unconditional_update=False)
 
 STRATEGIES: Mapping[tuple[str, str], Strategy] = {
-    ("", "pods"): Strategy(on_create=_new_pod, grace_s=_pod_grace, counts_generations=True),
+    ("", "pods"): Strategy(on_create=_new_pod, on_change=_changed_pod, grace_s=_pod_grace, counts_generations=True),
     ("", "namespaces"): Strategy(
         on_create=_new_namespace, on_change=_changed_namespace, on_delete=_leaving_namespace, held=_namespace_held
     ),
@@ -155,9 +182,10 @@ STRATEGIES: Mapping[tuple[str, str], Strategy] = {
     ("apps", "replicasets"): _COUNTING,
     ("apps", "statefulsets"): _COUNTING,
     ("apps", "daemonsets"): _COUNTING,
-    ("batch", "jobs"): Strategy(counts_generations=True, orphans_by_default=True),
+    ("batch", "jobs"): Strategy(on_create=_new_job, counts_generations=True, orphans_by_default=True),
     ("batch", "cronjobs"): _COUNTING,
     ("policy", "poddisruptionbudgets"): Strategy(counts_generations=True, unconditional_update=False),
+    ("autoscaling", "horizontalpodautoscalers"): _PLAIN,
     ("networking.k8s.io", "ingresses"): _COUNTING,
     ("networking.k8s.io", "ingressclasses"): _COUNTING,
     ("networking.k8s.io", "networkpolicies"): _COUNTING,

@@ -26,8 +26,11 @@ def _finalize(kind: Kind, old: Resource, new: Resource) -> Resource:  # noqa: AR
 
 def _ephemeral_containers(kind: Kind, old: Resource, new: Resource) -> Resource:
     containers = cast("Any", new).spec.ephemeral_containers
-    changed = replace(old, spec=replace(cast("Any", old).spec, ephemeral_containers=containers))
-    return prepare_change(kind, old, changed)
+    kept: Any = prepare_change(kind, old, old)
+    if containers == kept.spec.ephemeral_containers:
+        return cast("Resource", kept)
+    meta = replace(kept.metadata, generation=(kept.metadata.generation or 0) + 1)
+    return cast("Resource", replace(kept, metadata=meta, spec=replace(kept.spec, ephemeral_containers=containers)))
 
 
 def _approval(kind: Kind, old: Resource, new: Resource) -> Resource:

@@ -23,9 +23,9 @@ from api.errors import (
     conflict,
     invalid,
 )
+from api.faults import strict_fault, strict_patch_fault
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, Resource
-from api.strict import strict_fault, strict_patch_fault
 from api.validation import faults_on_create, faults_on_update
 from master.access.user import User
 from master.admission.chain import Attributes, Chain
@@ -361,7 +361,7 @@ class Writer:
 def _warnings(kind: Kind, unknown: list[str] | None, options: WriteOptions, patch: Any) -> tuple[str, ...]:
     """Return what to warn of; raises BadRequest or Invalid for a client that wants no unknown fields."""
     if unknown and options.field_validation == "Strict":
-        raise strict_fault(kind, unknown) if patch is None else strict_patch_fault(patch, unknown)
+        raise strict_fault(kind.kind, kind.version, unknown) if patch is None else strict_patch_fault(patch, unknown)
     return tuple(unknown or ())
 
 

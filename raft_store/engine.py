@@ -5,7 +5,7 @@ order, to this member's state machine. The native engine does so by Raft with a 
 library of that name, which keeps fewer promises (``docs/raftos.md``). Nothing above this seam knows which one runs.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from enum import Enum, IntEnum
 from typing import NewType, Protocol
 
@@ -105,11 +105,25 @@ class StateMachine(Protocol):
     def apply(self, entries: Sequence[Entry]) -> Sequence[object]:
         """Apply ``entries`` in order; return one result an entry (handed to whoever proposed it here)."""
 
-    def snapshot(self) -> bytes:
-        """Return the whole state after the last applied entry."""
+    def snapshot(self) -> Iterator[bytes]:
+        """Return the whole state after the last applied entry, in chunks.
 
-    def restore(self, snapshot: bytes) -> None:
-        """Replace the whole state by a snapshot's."""
+        The state is that of the call, however much is applied before the last chunk is drawn. Drawing one takes a
+        millisecond or so; an empty one carries nothing, and is an occasion to do something else.
+        """
+
+    def begin_restore(self) -> "Restoration":
+        """Begin to replace the whole state by a snapshot's."""
+
+
+class Restoration(Protocol):
+    """A snapshot on its way into a machine. Each chunk takes a millisecond or so."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next chunk that a ``StateMachine.snapshot`` gave, in the same order."""
+
+    def finish(self) -> None:
+        """All chunks were fed: replace the state."""
 
 
 class MemberStatus(msgspec.Struct, frozen=True):
@@ -145,6 +159,13 @@ class Engine(Protocol):
 
         A read of the machine afterwards is linearizable. Raises NoLeader, ProposalTimedOut, Stopped.
         """
+
+    @property
+    def term(self) -> Term:
+        """Return ``status().term``, at the price of a look: every answer carries it."""
+
+    async def step_aside(self) -> None:
+        """Hand leadership over if we have it, so that nobody misses us when we stop; gives up quickly, never raises."""
 
     def status(self) -> MemberStatus:
         """Return this member's view; never waits."""

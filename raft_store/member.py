@@ -8,26 +8,26 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
+from .backups import BackupPlan, keep_backups
 from .config import Config, cluster_id, member_id, peer_address
 from .engine import Engine, EngineError, MemberId
 from .engines.memory import MemoryEngine
 from .engines.native import NativeConfig, NativeEngine
-from .etcd_api.auth import AuthService
 from .etcd_api.backend import Backend
-from .etcd_api.cluster import ClusterService
 from .etcd_api.fast_front import FastFront
 from .etcd_api.front import CallCounts, Front, LeaderGuard
-from .etcd_api.kv import KvService
 from .etcd_api.learners import guard_learners
-from .etcd_api.lease import LeaseService
-from .etcd_api.maintenance import MaintenanceService
-from .etcd_api.services import Services
-from .etcd_api.watch import WatchService
+from .etcd_api.maintenance import saved_snapshot
+from .etcd_api.services import Method, Services, make_services
+from .http_door import HttpDoor
 from .lease_keeper import LeaseKeeper
 from .machine import Machine, encode
 from .mvcc.lease import LeaseClock
-from .mvcc.requests import Alarm, AlarmKind, Publish, SetAlarm
+from .mvcc.requests import Alarm, AlarmKind, Audit, Audited, Publish, SetAlarm
+from .mvcc.store import checksum
 from .observe import Observer, serve
+from .pacing import result_of
+from .tool import snapshots
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def _members(config: Config) -> dict[MemberId, str]:
 def _native_config(config: Config, *, force_new_cluster: bool) -> NativeConfig:
     wished = {
         name: value
-        for name in ("tick_ms", "heartbeat_ticks", "election_ticks", "snapshot_entries")
+        for name in ("tick_ms", "heartbeat_ticks", "election_ticks", "snapshot_entries", "lease_reads")
         if (value := getattr(config.raft, name)) is not None
     }
     return NativeConfig(
@@ -86,6 +86,7 @@ def _native_config(config: Config, *, force_new_cluster: bool) -> NativeConfig:
         joins=config.initial_cluster_state == "existing",
         force_new_cluster=force_new_cluster,
         tls=config.peer_tls,
+        disk_orders=config.testing.disk_orders,
         **wished,
     )
 
@@ -102,6 +103,7 @@ class Member:
         self.failure: Exception | None = None
         self.engine = engine or make_engine(config, on_fatal=self._fail, force_new_cluster=force_new_cluster)
         self.machine = Machine(LeaseClock(time.monotonic))
+        self.machine.tokens.ttl_s = config.auth_token_ttl_s
         self.backend = Backend(
             engine=self.engine,
             machine=self.machine,
@@ -118,9 +120,11 @@ class Member:
         self._leases = LeaseKeeper(self.machine)
         self._learns = False
         self._leader_seen = time.monotonic()
+        self._audit_called = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
         self._front: Front | None = None
-        self._http: asyncio.Server | None = None
+        self._metrics: asyncio.Server | None = None
+        self._http: HttpDoor | None = None
         self._observer = Observer(
             self.backend,
             self.calls,
@@ -131,18 +135,26 @@ class Member:
 
     async def start(self) -> None:
         """Recover, join the group, then let clients in. Raises OSError if an address is taken."""
+        await asyncio.to_thread(self._begin_with_snapshot)
         await self.engine.start(self.machine)
-        self.backend.member = self.engine.status().member  # one that joins is told its id
+        status = self.engine.status()
+        self.backend.member = status.member  # one that joins is told its id
+        self._learns = status.role == "learner"
         try:
-            self._front = self._make_front()
+            self._http = HttpDoor(self._methods(), self._observer.routes(), self.guard, self.calls)
+            self._front = self._make_front(self._http)
             self.client_port = await self._front.start(self.config.client_listen, self.config.client_tls)
-            await self._observe()
+            await self._observe(self._http)
         except BaseException:
+            if self._http is not None:
+                await self._http.stop()
             if self._front is not None:
                 await self._front.stop(0)
             await self.engine.stop()
             raise
-        chores = (self._pulse(), self._keep_house(), self._publish())
+        chores = [self._pulse(), self._keep_house(), self._publish(), self._take_audits()]
+        if self.config.backup is not None:
+            chores.append(self._keep_backups(self.config.backup))
         self._tasks = [asyncio.create_task(chore) for chore in chores]
         log.info(
             "serving clients name=%s member=%x listen=%s engine=%s revision=%d",
@@ -153,36 +165,53 @@ class Member:
             self.machine.store.revision,
         )
 
-    def _make_front(self) -> Front:
-        methods = guard_learners(self._services().methods(), self._still_learns)
+    def _methods(self) -> list[Method]:
+        return guard_learners(self._services().methods(), self._still_learns)
+
+    def _make_front(self, http: HttpDoor) -> Front:
         if self.config.front == "grpcio":
             # Only who asks for it pays for loading it.
             from .etcd_api.grpcio_front import GrpcioFront  # noqa: PLC0415
 
-            return GrpcioFront(methods, self.guard, self.calls)
+            return GrpcioFront(http.methods, self.guard, self.calls)
         # The raftos engine's waiting needs tasks.
         inline = self.config.engine != "raftos"
-        return FastFront(methods, self.guard, self.calls, routes=self._observer.routes(), inline=inline)
+        return FastFront(http.methods, self.guard, self.calls, other_protocol=http.protocol, inline=inline)
 
     def _still_learns(self) -> bool:
         # The pulse has an answer that costs nothing; whoever was just promoted serves at once.
         return self._learns and self.engine.status().role == "learner"
 
+    def _begin_with_snapshot(self) -> None:
+        """Let a new cluster begin with the state that its configuration names; a member that has data has begun."""
+        config = self.config
+        if config.initial_snapshot is None or (config.data_dir.exists() and any(config.data_dir.iterdir())):
+            return
+        facts = snapshots.restore(
+            config.initial_snapshot, config.data_dir, name=config.name, members=config.members, cluster=config.cluster
+        )
+        log.info("begins with a snapshot file=%s revision=%d", config.initial_snapshot, facts.revision)
+
     def _fail(self, exc: Exception) -> None:
         self.failure = exc
         self.failed.set()
 
-    async def _observe(self) -> None:
+    async def _observe(self, http: HttpDoor) -> None:
         if self.config.metrics_listen is not None:
-            self._http = await serve(self._observer.routes(), self.config.metrics_listen)
+            self._metrics = await serve(self._observer.routes(), self.config.metrics_listen)
+        if self.config.http_listen is not None:
+            await http.listen(self.config.http_listen, self.config.client_tls)
 
     async def stop(self) -> None:
-        """Let clients go, then stop taking part."""
+        """Let another member lead, let clients go, then stop taking part."""
+        await self.engine.step_aside()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._metrics is not None:
+            self._metrics.close()
         if self._http is not None:
-            self._http.close()
+            await self._http.stop()
         if self._front is not None:
             await self._front.set_serving(serving=False)
             await self._front.stop(STOP_GRACE_S)
@@ -190,17 +219,11 @@ class Member:
         log.info("stopped name=%s", self.config.name)
 
     def _services(self) -> Services:
-        backend = self.backend
-        return Services(
-            backend=backend,
-            kv=KvService(backend),
-            watch=WatchService(backend, progress_interval_s=self.config.watch_progress_s),
-            lease=LeaseService(backend, random.SystemRandom()),
-            cluster=ClusterService(
-                backend, lambda: random.SystemRandom().getrandbits(64), strict=self.config.strict_reconfig_check
-            ),
-            maintenance=MaintenanceService(backend),
-            auth=AuthService(backend),
+        return make_services(
+            self.backend,
+            ids=random.SystemRandom(),
+            watch_progress_s=self.config.watch_progress_s,
+            strict_reconfig_check=self.config.strict_reconfig_check,
         )
 
     async def _pulse(self) -> None:
@@ -220,6 +243,7 @@ class Member:
             try:
                 await self._expire_leases()
                 await self._watch_quota()
+                await self._call_audit()
             except EngineError as exc:
                 log.warning("housekeeping waits for the group reason=%s", exc)
             await asyncio.sleep(PULSE_S)
@@ -249,6 +273,39 @@ class Member:
             log.warning("quota exceeded bytes=%d quota=%d", self.machine.store.held_bytes, self.config.quota_bytes)
             command = SetAlarm(alarm, active=True)
             await self.engine.propose(encode(command), timeout_s=self.config.request_timeout_s)
+
+    async def _call_audit(self) -> None:
+        """As the leader, let the members' states be compared, every so often."""
+        leads, every_s = self.engine.status().leader == self.backend.member, self.config.corrupt_check_s
+        if not leads or not every_s or time.monotonic() - self._audit_called < every_s:
+            return
+        self._audit_called = time.monotonic()
+        await self.engine.propose(encode(Audit()), timeout_s=self.config.request_timeout_s)
+
+    async def _take_audits(self) -> None:
+        while True:
+            if (view := self.machine.to_audit) is not None:
+                index = self.machine.audit.index
+                found = await result_of(checksum(view, view.revision))
+                if self.machine.to_audit is view:  # no newer one meanwhile
+                    self.machine.drop_audit()
+                    await self._tell(Audited(index, self.backend.member, found))
+            await asyncio.sleep(PULSE_S)
+
+    async def _tell(self, found: Audited) -> None:
+        try:
+            await self.engine.propose(encode(found), timeout_s=self.config.request_timeout_s)
+        except EngineError as exc:
+            log.warning("the others do not hear of our state reason=%s", exc)  # the next audit asks again
+
+    async def _keep_backups(self, plan: BackupPlan) -> None:
+        names = sorted(self.config.members)
+        await keep_backups(
+            plan,
+            state=lambda: saved_snapshot(self.backend),
+            revision=lambda: self.machine.store.revision,
+            share=(names.index(self.config.name) + 1) / (len(names) + 1),
+        )
 
     async def _publish(self) -> None:
         """Tell everyone where clients reach us, as soon as the group can agree on anything."""

@@ -8,7 +8,7 @@ at most, so a healed partition is felt at once.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from fastgrpc.calls import CallFailed, Status
@@ -18,6 +18,7 @@ from fastgrpc.server import Call, Server, ServerConfig, StreamMethod, UnaryMetho
 from raft_store.config import peer_address
 from raft_store.disk.directory import DiskError
 from raft_store.disk.identity import Urls
+from raft_store.disk.snapshot import NotASnapshot
 from raft_store.engine import (
     Change,
     ChangeKind,
@@ -41,8 +42,6 @@ log = logging.getLogger(__name__)
 SERVICE = "/trireme.raft.Raft/"
 MAX_QUEUED_BYTES = 64 << 20
 MAX_BATCH_BYTES = 8 << 20
-SNAPSHOT_CHUNK_BYTES = 1 << 20
-MAX_SNAPSHOT_BYTES = 8 << 30
 REDIAL_PAUSE_S = 0.05
 CONNECT_S = 0.5  # a peer that takes longer is dialled anew: the network may be back by then
 PING_S = 1.0
@@ -97,17 +96,20 @@ class Peers:
         tls: TlsFiles | None,
         group: Group,
         receive: Callable[[Sequence[m.AnyMessage]], None],
-        load_snapshot: Callable[[], Awaitable[m.Snapshot | None]],
+        send_snapshot: Callable[[], AsyncIterator[bytes]],
+        receive_snapshot: Callable[[AsyncIterator[bytes]], Awaitable[m.Snapshot]],
         snapshot_failed: Callable[[MemberId], None],
     ) -> None:
         """members: whom to dial until ``follow`` knows better; receive: called in the event loop with every batch that
-        arrives; must not block.
+        arrives; must not block; send_snapshot, receive_snapshot: the disk's two ends of a snapshot's way to another
+        member.
         """
         self._member = member
         self._cluster = cluster
         self._tls = tls
         self._receive = receive
-        self._load_snapshot = load_snapshot
+        self._send_snapshot = send_snapshot
+        self._receive_snapshot = receive_snapshot
         self._snapshot_failed = snapshot_failed
         self._group = group
         self._server: Server | None = None
@@ -120,7 +122,7 @@ class Peers:
 
     async def start(self, listen: str) -> None:
         """Listen, and begin to dial; raises ListenFailed."""
-        service = _Service(self._member, self._cluster, self._receive, self._group)
+        service = _Service(self._member, self._cluster, self._receive, self._receive_snapshot, self._group)
         server = Server(service.methods(), config=_SERVER)
         host, _, port = listen.rpartition(":")
         try:
@@ -231,15 +233,13 @@ class Peers:
     def _begin_snapshot(self, link: "_Link", message: m.InstallSnapshot) -> None:
         if self._stopping or message.to in self._snapshots:
             return
-        task = asyncio.create_task(self._send_snapshot(link, message))
+        task = asyncio.create_task(self._deliver_snapshot(link, message))
         self._snapshots[message.to] = task
         task.add_done_callback(lambda _: self._snapshots.pop(message.to, None))
 
-    async def _send_snapshot(self, link: "_Link", message: m.InstallSnapshot) -> None:
+    async def _deliver_snapshot(self, link: "_Link", message: m.InstallSnapshot) -> None:
         try:
-            snapshot = await self._load_snapshot()
-            assert snapshot is not None, f"the core knows of snapshot {message.mark}, the disk does not"
-            await link.send_snapshot(message.term, snapshot)
+            await link.send_snapshot(message.term, self._send_snapshot())
         except (CallFailed, DiskError) as exc:
             log.warning("snapshot not delivered to=%d index=%d cause=%r", message.to, message.mark.index, exc)
             self._snapshot_failed(message.to)
@@ -295,23 +295,14 @@ class _Link:
         for batch in _batches(messages):
             self._call.write(raft_pb2.Batch(messages=batch).SerializeToString())
 
-    async def send_snapshot(self, term: Term, snapshot: m.Snapshot) -> None:
+    async def send_snapshot(self, term: Term, data: AsyncIterator[bytes]) -> None:
         """Stream a snapshot; returns when the peer has taken it in, raises CallFailed if it did not."""
-        data = snapshot.data
         call = await self._channel.start(SERVICE + "InstallSnapshot")
         try:
-            head = raft_pb2.SnapshotChunk(
-                greeting=self.greeting,
-                term=term,
-                index=snapshot.mark.index,
-                snapshot_term=snapshot.mark.term,
-                total_bytes=len(data),
-                configuration=membership.encode(snapshot.mark.configuration),
-            )
+            head = raft_pb2.SnapshotChunk(greeting=self.greeting, term=term)
             await call.send(head.SerializeToString())
-            for start in range(0, len(data), SNAPSHOT_CHUNK_BYTES):
-                chunk = raft_pb2.SnapshotChunk(data=data[start : start + SNAPSHOT_CHUNK_BYTES])
-                await call.send(chunk.SerializeToString())
+            async for portion in data:
+                await call.send(raft_pb2.SnapshotChunk(data=portion).SerializeToString())
             call.end()
             while await call.receive() is not None:
                 pass
@@ -372,11 +363,17 @@ class _Service:
     """What other members call."""
 
     def __init__(
-        self, member: MemberId, cluster: str, receive: Callable[[Sequence[m.AnyMessage]], None], group: Group
+        self,
+        member: MemberId,
+        cluster: str,
+        receive: Callable[[Sequence[m.AnyMessage]], None],
+        receive_snapshot: Callable[[AsyncIterator[bytes]], Awaitable[m.Snapshot]],
+        group: Group,
     ) -> None:
         self._member = member
         self._cluster = cluster
         self._receive = receive
+        self._receive_snapshot = receive_snapshot
         self._group = group
 
     def methods(self) -> list[StreamMethod | UnaryMethod]:
@@ -406,15 +403,18 @@ class _Service:
         requests = call.requests()
         head = await anext(requests, None) or raft_pb2.SnapshotChunk()
         sender = self._greet(head.greeting)
-        if head.total_bytes > MAX_SNAPSHOT_BYTES:
-            raise CallFailed(Status.RESOURCE_EXHAUSTED, f"a snapshot of {head.total_bytes} bytes")
-        data = bytearray()
-        async for chunk in requests:
-            data += chunk.data
-        if len(data) != head.total_bytes:
-            raise CallFailed(Status.DATA_LOSS, f"{len(data)} of {head.total_bytes} bytes arrived")
-        mark = m.SnapshotMark(Index(head.index), Term(head.snapshot_term), membership.decode(head.configuration))
-        self._receive([m.InstallSnapshot(sender, self._member, Term(head.term), mark=mark, data=bytes(data))])
+
+        async def portions() -> AsyncIterator[bytes]:
+            async for chunk in requests:
+                yield chunk.data
+
+        try:
+            snapshot = await self._receive_snapshot(portions())
+        except NotASnapshot as exc:
+            raise CallFailed(Status.DATA_LOSS, str(exc)) from exc
+        self._receive(
+            [m.InstallSnapshot(sender, self._member, Term(head.term), mark=snapshot.mark, data=snapshot.data)]
+        )
         await call.send(raft_pb2.Delivered())
 
     async def describe(self, request: raft_pb2.DescribeRequest, call: Call) -> raft_pb2.Description:

@@ -5,10 +5,10 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 
 from raft_store.driver import Driver
-from raft_store.engine import Change, ChangeRefused, Index, MemberId, NoLeader, Refusal
+from raft_store.engine import Change, ChangeKind, ChangeRefused, Index, MemberId, NoLeader, Refusal
 from raft_store.peers import Peers
 from raft_store.raft.core import Core
-from raft_store.raft.membership import Configuration
+from raft_store.raft.membership import Configuration, check_started
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,10 @@ class Regrouping:
         self, changes: Sequence[Change], *, timeout_s: float, joint: bool, started: Collection[MemberId] | None
     ) -> None:
         """See ``Engine.change_members``; tries again, while time is left, what was surely not made."""
+        if started is not None:
+            # A leader would say so, too; but where this is refused there may be none.
+            impatient = [change for change in changes if change.kind is not ChangeKind.PROMOTE]
+            check_started(self._core.configuration, impatient, frozenset(started))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         while True:

@@ -101,6 +101,8 @@ MODULES: dict[str, tuple[str, list[str]]] = {
 HELD_BY_VALUE = {"metadata", "spec", "status", "template", "job_template"}
 # Optional strings whose empty value means something else than their absence.
 POINTERS = {"storage_class_name", "volume_attributes_class_name"}
+# The same, by struct; clients count on finding these however empty they are.
+POINTERS_OF = {("DiscoveryV1EndpointPort", "name")}
 # Fields that stay JSON: structs would turn the whole numbers of a schema into fractions.
 KEPT_AS_JSON = {("V1CustomResourceValidation", "open_apiv3_schema")}
 # What only server-side apply looks into: kept as bytes, so that every other reader of an object skips it.
@@ -159,7 +161,7 @@ def python_type(text: str, *, integer_or_string: bool) -> str:
     return SCALARS.get(text) or f'"{struct_name(text)}"'
 
 
-def default(annotation: str, *, attribute: str, required: bool, json: str | None) -> tuple[str, str]:
+def default(annotation: str, *, attribute: str, required: bool, pointer: bool, json: str | None) -> tuple[str, str]:
     """Return the annotation and the right side of a field's line."""
     name = f', name="{json}"' if json else ""
     if annotation.startswith(("tuple", "dict")):
@@ -179,7 +181,7 @@ def default(annotation: str, *, attribute: str, required: bool, json: str | None
         factory = annotation.strip('"') if is_struct else annotation.split(" ", maxsplit=1)[0]
         factory = f"lambda: {factory}()" if is_struct else factory
         return annotation, f"field(default_factory={factory}{name})"
-    if annotation == "str" and attribute not in POINTERS:
+    if annotation == "str" and not pointer:
         return annotation, f'field(default=""{name})' if json else '""'
     optional = annotation if annotation == "Any" else f"{annotation} | None"
     if is_struct:
@@ -208,6 +210,7 @@ def struct_lines(model: str) -> list[str]:
             "Any" if (model, name) in KEPT_AS_JSON else python_type(text, integer_or_string=integer_or_string),
             attribute=name,
             required=info.is_required(),
+            pointer=attribute in POINTERS or (model, attribute) in POINTERS_OF,
             json=None if json_name(name) == json else json,
         )
         fields.append(f"    {name}: {annotation} = {value}")

@@ -54,7 +54,7 @@ class EndpointPort(ApiStruct, frozen=True, kw_only=True):
     """Endpoint Port."""
 
     app_protocol: str = ""
-    name: str = ""
+    name: str | None = None
     port: int | None = None
     protocol: str = ""
 

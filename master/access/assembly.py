@@ -6,10 +6,12 @@ from typing import Any
 import msgspec
 
 from api.kinds.table import Table
+from master.access.audit import DEFAULT_POLICY, AuditFile, AuditLog, load_policy
 from master.access.authentication import Authenticator, TokenVerifier
 from master.access.authorization import Authorizer
 from master.access.bootstrap_tokens import BootstrapTokens
 from master.access.certificates import Signer
+from master.access.encryption import Cipher
 from master.access.oidc import documents
 from master.access.policies import RegistryPolicies
 from master.access.signing import KeyRing
@@ -29,6 +31,23 @@ class AccessConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     # The authority that signs certificates for signing requests. Empty: approved requests stay unsigned.
     authority_cert: str = ""
     authority_key: str = ""
+    # Files of 16, 24 or 32 bytes in base64: the first seals secrets in the store, all open them. Empty: plain.
+    encryption_keys: tuple[str, ...] = ()
+    audit_log: str = ""  # a file of JSON lines, rotated by size; empty: no audit log
+    audit_policy: str = ""  # an audit.k8s.io/v1 Policy in YAML; empty: who did what, without contents
+
+
+def load_cipher(config: AccessConfig) -> Cipher | None:
+    """Return what seals secrets in the store; raises OSError, ValueError."""
+    return Cipher.load([Path(each) for each in config.encryption_keys]) if config.encryption_keys else None
+
+
+def open_audit(config: AccessConfig) -> AuditLog | None:
+    """Return the audit log; raises OSError, ValueError for a policy that cannot be read."""
+    if not config.audit_log:
+        return None
+    policy = load_policy(Path(config.audit_policy)) if config.audit_policy else DEFAULT_POLICY
+    return AuditLog(AuditFile(Path(config.audit_log)), policy)
 
 
 class Access:
@@ -37,6 +56,7 @@ class Access:
     def __init__(self, config: AccessConfig, table: Table, reads: Reads) -> None:
         self.lookup = Lookup(table, reads)
         self.authorizer = Authorizer(RegistryPolicies(self.lookup))
+        self.audit = open_audit(config)
         self.tokens: ServiceAccountTokens | None = None
         audiences = config.audiences or (config.issuer,)
         verifiers: list[TokenVerifier] = [BootstrapTokens(self.lookup)]

@@ -14,6 +14,7 @@ from api.kinds.rbac import ClusterRole, ClusterRoleBinding, PolicyRule, Role, Ro
 from master.access.node_rules import NODES, claims_of, owns, pods_reach
 from master.access.rules import Request, allows, any_allows, make_rule
 from master.access.user import SYSTEM_MASTERS, User
+from master.notes import annotate
 
 __all__ = ["Authorizer", "Decision", "Policies", "Request", "allows", "forbidden"]
 
@@ -74,14 +75,17 @@ class Authorizer:
         name: str = "",
     ) -> None:
         """Return if ``user`` may; raises Forbidden in the words of the real server."""
-        await self._check(Request(user, verb, group, resource, subresource, namespace, name))
+        await self.check(Request(user, verb, group, resource, subresource, namespace, name))
 
     async def authorize_path(self, user: User, verb: str, path: str) -> None:
         """Return if ``user`` may ``verb`` (a method in lower case) a path that is no resource; raises Forbidden."""
-        await self._check(Request(user, verb, path=path))
+        await self.check(Request(user, verb, path=path))
 
-    async def _check(self, request: Request) -> None:
+    async def check(self, request: Request) -> None:
+        """Return if a request is allowed; raises Forbidden. The audit log is told of the decision."""
         decision = await self.decide(request)
+        annotate("authorization.k8s.io/decision", "allow" if decision.allowed else "forbid")
+        annotate("authorization.k8s.io/reason", decision.reason)
         if not decision.allowed:
             raise forbidden(request, decision.reason)
 

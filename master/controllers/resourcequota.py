@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from api.errors import NotFound
 from api.kinds.core import ConfigMap, ReplicationController, ResourceQuota, Secret, Service
 from api.kinds.pods import Pod
-from api.kinds.table import TABLE, Kind
+from api.kinds.table import Kind
 from api.kinds.volumes import PersistentVolumeClaim
 from api.meta import Resource
 from client.resources import Resources
@@ -50,6 +50,7 @@ class ResourceQuotaController:
 
     def __init__(self, context: Context) -> None:
         self._clock = context.clock
+        self._table = context.table
         self._quotas = context.informers.of(ResourceQuota)
         self._followed = {model: context.informers.of(model) for model in _FOLLOWED}
         self._released: dict[str, dict[str, Fraction]] = {}  # quota -> what went
@@ -76,7 +77,7 @@ class ResourceQuotaController:
         assert obj is not None
         quotas = [each for each in self._quotas if each.metadata.namespace == obj.metadata.namespace]
         if before is not None and quotas:
-            kind, now = TABLE.of(type(obj)), self._clock.time()
+            kind, now = self._table.of(type(obj)), self._clock.time()
             for quota in quotas:
                 was = usage_of(kind, before, now) if is_about(quota, before) else {}
                 still = usage_of(kind, after, now) if after is not None and is_about(quota, after) else {}
@@ -119,7 +120,7 @@ class ResourceQuotaController:
 
     def _objects(self, namespace: str) -> list[tuple[Kind, Sequence[Resource]]]:
         return [
-            (TABLE.of(model), [each for each in informer if each.metadata.namespace == namespace])
+            (self._table.of(model), [each for each in informer if each.metadata.namespace == namespace])
             for model, informer in self._followed.items()
         ]
 
@@ -127,7 +128,7 @@ class ResourceQuotaController:
         """Return the objects of counted kinds that are not followed."""
         found: list[tuple[Kind, Sequence[Resource]]] = []
         names = set(quota.spec.hard)
-        for kind in TABLE:
+        for kind in self._table:
             if kind.model in _FOLLOWED or kind.stored_as is not None or not kind.namespaced or "list" not in kind.verbs:
                 continue
             plain = {kind.plural} if not kind.group else set()

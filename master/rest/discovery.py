@@ -32,6 +32,7 @@ _SUBRESOURCE_VERBS = {
     "attach": ("create", "get"),
     "portforward": ("create", "get"),
     "finalize": ("update",),
+    "proxy": ("create", "delete", "get", "patch", "update"),
 }
 
 
@@ -126,6 +127,8 @@ def _resources(kind: Kind) -> Iterator[dict[str, Any]]:
 
 def answer_kind(kind: Kind, subresource: str) -> tuple[str, str, str]:
     """Return (group, version, kind) of what a subresource answers."""
+    if subresource == "proxy":
+        return "", "v1", f"{kind.kind}ProxyOptions"
     return _OTHER_KINDS.get(subresource, (kind.group, kind.version, kind.kind))
 
 

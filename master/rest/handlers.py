@@ -10,10 +10,9 @@ from aiohttp import web
 from api import apply as managed_fields
 from api import codec, fields, selectors
 from api.errors import BadRequest, UnsupportedMediaType, invalid
-from api.faults import forbidden
+from api.faults import forbidden, strict_fault, strict_patch_fault
 from api.kinds.table import Kind
 from api.meta import DeleteOptions
-from api.strict import strict_fault, strict_patch_fault
 from master.access.reviews import Reviews
 from master.access.user import User
 from master.rest import http, parameters
@@ -248,7 +247,7 @@ class Handlers:
         document = http.parse_document(body, http.media_type(call.request), duplicates)
         http.check_depth(document)
         if duplicates and options.field_validation == "Strict":
-            raise strict_fault(call.target.kind, duplicates)
+            raise strict_fault(call.target.kind.kind, call.target.kind.version, duplicates)
         return fit_to_url(document, call.target), duplicates or []
 
     async def _delete_options(self, call: Call) -> DeleteOptions:

@@ -38,6 +38,7 @@ CONNECTED: Mapping[str, tuple[str, ...]] = {
     "exec": ("GET", "POST"),
     "attach": ("GET", "POST"),
     "portforward": ("GET", "POST"),
+    "proxy": ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"),
 }
 # Subresources that one only creates: each POST acts on the object.
 ACTIONS = ("binding", "eviction", "token")
@@ -55,6 +56,8 @@ def parse_path(table: Table, path: str) -> Target | Unserved | None:
 
 def _resource(table: Table, group: str, version: str, rest: list[str]) -> Target | Unserved | None:
     namespace = ""
+    if (end := _proxy_end(rest)) is not None:
+        rest = rest[:end]  # what follows is a path of whoever answers
     if rest[-1] == "":
         rest = rest[:-1]  # a trailing slash means nothing
     if not rest or "" in rest:
@@ -74,6 +77,13 @@ def _resource(table: Table, group: str, version: str, rest: list[str]) -> Target
     if kind is None or not fits or (subresource and subresource not in kind.subresources):
         return Unserved(group, version, plural, namespace, name, subresource)
     return Target(kind=kind, namespace=namespace, name=name, subresource=subresource)
+
+
+def _proxy_end(rest: list[str]) -> int | None:
+    """Return how many segments lead to a proxy subresource; None if the path leads to none."""
+    above = 2 if len(rest) > 2 and rest[0] == "namespaces" else 0
+    at = above + 2
+    return at + 1 if len(rest) > at and rest[at] == "proxy" and rest[above] in ("nodes", "pods", "services") else None
 
 
 _COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}

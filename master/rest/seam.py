@@ -54,13 +54,14 @@ class Page(msgspec.Struct, frozen=True):
     remaining: int | None = None
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct):
     """One change as a watcher of some selector sees it; ``stored`` is None for BOOKMARK."""
 
     type: EventType
     stored: Stored | None
     revision: int
     initial_events_end: bool = False  # this BOOKMARK closes the initial events
+    line: bytes = b""  # as most watchers receive it, once somebody has written it
 
 
 class WriteOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from master.rest.logs import read_request, serve_logs
 from master.rest.node_agents import NodeAgents
 from master.rest.parameters import read_bool
 from master.rest.portforward import Forwarder
+from master.rest.proxy import Proxy
 from master.rest.seam import Registry
 from master.rest.watch import OpenStreams
 from trireme_pb.node import node_pb2
@@ -33,6 +34,8 @@ class Streams:
         if self._agents is None:
             raise Unavailable("this server reaches no node agents")
         target = call.target
+        if target.subresource == "proxy":
+            return await Proxy(self._registry, self._agents).serve(call)
         stored = await self._registry.get(target.kind, namespace=target.namespace, name=target.name)
         pod = stored.obj
         assert isinstance(pod, Pod), target.kind

@@ -52,6 +52,14 @@ class MemoryEngine:
         self._running()
         return self._index
 
+    @property
+    def term(self) -> Term:
+        """Return the only term there is."""
+        return _TERM
+
+    async def step_aside(self) -> None:
+        """Do nothing: there is nobody else."""
+
     def status(self) -> MemberStatus:
         """Return what a group of one knows: it leads while it runs."""
         running = self._machine is not None

@@ -7,7 +7,7 @@ import os
 import random
 import secrets
 import signal
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -33,13 +33,14 @@ from raft_store.joining import founder, joiner
 from raft_store.peers import Peers
 from raft_store.raft.core import Core, CoreConfig, Role
 from raft_store.raft.membership import Step, alone, encode, founded
-from raft_store.raft.messages import HardState, Save
+from raft_store.raft.messages import HardState, Save, SnapshotMark
 from raft_store.raft.replica import Replica
 from raft_store.regrouping import Regrouping
 from raft_store.tls import TlsFiles
 
 log = logging.getLogger(__name__)
 
+CLOCK_DRIFT = 0.1  # lease reads are safe while no two members' clocks run apart faster than this
 HAND_OVER_S = 0.5  # a leader that stops spends at most so long on handing over
 LINGER_S = 0.5  # a removed member stays for so long: what it has sent, a hand-over say, has to arrive
 
@@ -56,10 +57,12 @@ class NativeConfig(msgspec.Struct, frozen=True, kw_only=True):
     joins: bool = False  # ``members`` is whom to ask for the group; False: ``members`` found a new one
     force_new_cluster: bool = False  # give up all other members for lost, for ever; our data is the group's
     tls: TlsFiles | None = None  # None: plain text
+    disk_orders: Path | None = None  # for tests: a file that tells the disk to be slow or to fail (``disk.faults``)
     tick_ms: int = 20
     heartbeat_ticks: int = 3
     election_ticks: int = 13  # a follower waits this long, and up to twice as long, before it campaigns
     snapshot_entries: int = 20_000  # applied entries between two snapshots
+    lease_reads: bool = False  # answer reads by the clock, without asking the others: see ``raft.reads`` for the danger
 
 
 def _give_up_others(storage: Storage, past: Past, member: MemberId) -> Past:
@@ -79,10 +82,33 @@ def _give_up_others(storage: Storage, past: Past, member: MemberId) -> Past:
     return Past(save.hard_state, past.snapshot, log_)
 
 
+def _lease_ms(config: NativeConfig) -> float:
+    """Return how long a majority is sure to ignore candidates: the last tick of a time-out may be short."""
+    return (config.election_ticks - 1) * config.tick_ms / (1 + CLOCK_DRIFT)
+
+
 def end_process(exc: Exception) -> None:
     """Ask this process to end as if by SIGTERM: its disk or its state cannot be trusted any more."""
     del exc  # logged where it was found
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def _restore(machine: StateMachine, storage: Storage, mark: SnapshotMark) -> None:
+    """Restore a snapshot while there is nothing else to do yet but to listen to signals."""
+    restoration = machine.begin_restore()
+    for chunk in storage.read_snapshot(mark):
+        restoration.feed(chunk)
+        await asyncio.sleep(0)
+    restoration.finish()
+
+
+def _open_directory(config: NativeConfig) -> OsDirectory:
+    if config.disk_orders is None:
+        return OsDirectory(config.data_dir)
+    # Only robustness runs load it.
+    from raft_store.disk.faults import FaultyDirectory  # noqa: PLC0415
+
+    return FaultyDirectory(config.data_dir, config.disk_orders)
 
 
 class NativeEngine:
@@ -118,19 +144,20 @@ class NativeEngine:
         """Recover and join; raises DiskError (DirectoryInUse, CorruptLog), ListenFailed."""
         config = self._config
         try:
-            directory = self._directory = await asyncio.to_thread(OsDirectory, config.data_dir)
+            directory = self._directory = await asyncio.to_thread(_open_directory, config)
             storage = self._storage = Storage(directory)
             identity = self._identity = await self._identify(directory)
             past = await asyncio.to_thread(storage.recover, founded(self._founders(identity)))
             if config.force_new_cluster:
                 past = await asyncio.to_thread(_give_up_others, storage, past, identity.member)
             if past.snapshot is not None:
-                machine.restore(past.snapshot.data)
+                await _restore(machine, storage, past.snapshot)
             core = Core(
                 CoreConfig(
                     member=identity.member,
                     heartbeat_ticks=config.heartbeat_ticks,
                     election_ticks=config.election_ticks,
+                    lease_ms=_lease_ms(config) if config.lease_reads else 0,
                 ),
                 hard_state=past.hard_state,
                 log=past.log,
@@ -143,6 +170,7 @@ class NativeEngine:
                     tick_s=config.tick_ms / 1000,
                     snapshot_entries=config.snapshot_entries,
                     keep_entries=config.snapshot_entries // 4,
+                    tells_time=config.lease_reads,
                 ),
                 replica=self._replica,
                 storage=storage,
@@ -157,7 +185,8 @@ class NativeEngine:
                 tls=config.tls,
                 group=self._regrouping,
                 receive=self._driver.receive,
-                load_snapshot=self._driver.load_snapshot,
+                send_snapshot=self._driver.send_snapshot,
+                receive_snapshot=self._driver.receive_snapshot,
                 snapshot_failed=self._driver.snapshot_failed,
             )
             self._regrouping.use(self._peers)
@@ -176,18 +205,22 @@ class NativeEngine:
 
     async def stop(self) -> None:
         """Hand leadership over if we have it, then stop."""
+        await self.step_aside()
+        await self._close()
+
+    async def step_aside(self) -> None:
+        """See ``Engine.step_aside``."""
         if self._driver is not None:
             with contextlib.suppress(EngineError):
                 await self._hand_over(self._driver)
-        await self._close()
 
-    async def propose(self, data: bytes, *, timeout_s: float) -> object:
+    def propose(self, data: bytes, *, timeout_s: float) -> Coroutine[None, None, object]:
         """See ``Engine.propose``; raises EngineError too if too many proposals are waiting (surely not made)."""
-        return await self._running().propose(data, timeout_s=timeout_s)
+        return self._running().propose(data, timeout_s=timeout_s)
 
-    async def read_barrier(self, *, timeout_s: float) -> Index:
+    def read_barrier(self, *, timeout_s: float) -> Coroutine[None, None, Index]:
         """See ``Engine.read_barrier``."""
-        return await self._running().read_barrier(timeout_s=timeout_s)
+        return self._running().read_barrier(timeout_s=timeout_s)
 
     def members(self) -> Sequence[MemberRecord]:
         """See ``Engine.members``."""
@@ -207,12 +240,18 @@ class NativeEngine:
         """See ``Engine.transfer_leadership``."""
         await self._running().transfer_leadership(to, timeout_s=timeout_s)
 
+    @property
+    def term(self) -> Term:
+        """See ``Engine.term``."""
+        return self._replica.core.term if self._replica is not None else Term(0)
+
     def status(self) -> MemberStatus:
         """See ``Engine.status``."""
         if self._replica is None or self._storage is None:
             raise Stopped("this member is not running")
         core = self._replica.core
-        learns = core.role is Role.FOLLOWER and core.member in core.configuration.learners
+        # Also one that has just joined, and cannot know yet whether it may vote.
+        learns = core.role is Role.FOLLOWER and core.member not in core.configuration.electorate and not core.removed
         return MemberStatus(
             member=core.member,
             leader=core.leader,

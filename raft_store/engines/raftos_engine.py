@@ -197,6 +197,14 @@ class RaftosEngine:
         except TimeoutError as exc:
             raise ProposalTimedOut("raftos did not tell or apply its commits in time") from exc
 
+    @property
+    def term(self) -> Term:
+        """See ``Engine.term``."""
+        return self.status().term
+
+    async def step_aside(self) -> None:
+        """Do nothing: the library cannot hand over."""
+
     def status(self) -> MemberStatus:
         """Return what raftos believes."""
         state = self._node.state if self._node is not None else None

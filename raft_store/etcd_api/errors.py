@@ -11,6 +11,7 @@ from raft_store.mvcc.model import (
     KeyNotFound,
     LeaseExists,
     LeaseNotFound,
+    LeaseTooLong,
     NoSpace,
     StoreError,
 )
@@ -60,6 +61,7 @@ _STATUS: dict[type[Exception], tuple[Code, str]] = {
     KeyNotFound: (Code.INVALID_ARGUMENT, "etcdserver: key not found"),
     LeaseNotFound: (Code.NOT_FOUND, "etcdserver: requested lease not found"),
     LeaseExists: (Code.FAILED_PRECONDITION, "etcdserver: lease already exists"),
+    LeaseTooLong: (Code.OUT_OF_RANGE, "etcdserver: too large lease TTL"),
     NoSpace: (Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded"),
     Corrupt: (Code.DATA_LOSS, "etcdserver: corrupt cluster"),
     EmptyKey: (Code.INVALID_ARGUMENT, "etcdserver: key is not provided"),

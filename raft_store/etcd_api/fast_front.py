@@ -11,7 +11,6 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from fastgrpc import server as fast
 from fastgrpc.calls import CallFailed, Metadata, Status
 from fastgrpc.events import Limits
-from raft_store.observe import Handler, http_protocol
 from raft_store.tls import TlsFiles
 
 from .backend import MAX_REQUEST_BYTES
@@ -32,7 +31,7 @@ HEALTH = "grpc.health.v1.Health"
 class FastFront:
     """A ``Front``.
 
-    routes: who answers plain HTTP/1.1 requests on the same port.
+    other_protocol: answers HTTP/1.1 on the same port.
     inline: whether the engine can be waited for without a task.
     """
 
@@ -42,7 +41,7 @@ class FastFront:
         guard: LeaderGuard,
         calls: CallCounts,
         *,
-        routes: Mapping[str, Handler],
+        other_protocol: Callable[[], asyncio.Protocol],
         inline: bool,
     ) -> None:
         self._guard = guard
@@ -52,14 +51,13 @@ class FastFront:
         self._health = Health()
         names = dict.fromkeys(f"{method.package}.{method.service}" for method in methods)
         rows = [self._row(method) for method in methods]
-        self._counted = {
-            row.path: (f"{method.package}.{method.service}", method.method)
+        self._counted = {  # made once: a count at the end of each call must cost little
+            (row.path, status): (f"{method.package}.{method.service}", method.method, status.name)
             for row, method in zip(rows, methods, strict=True)
+            for status in Status
         }
         rows += [*self._health.methods(), *reflection_methods([*names, HEALTH, reflection.SERVICE_NAME])]
-        self._server = fast.Server(
-            rows, config=CONFIG, on_end=self._count, other_protocol=lambda: http_protocol(routes)
-        )
+        self._server = fast.Server(rows, config=CONFIG, on_end=self._count, other_protocol=other_protocol)
 
     async def start(self, listen: str, tls: TlsFiles | None) -> int:
         """See ``Front.start``."""
@@ -88,13 +86,14 @@ class FastFront:
             case StreamMethod():
                 return fast.StreamMethod(path, self._stream(method), decode, serialize)
 
-    def _unary(self, method: UnaryMethod) -> Callable[[Any, fast.Call], Coroutine[Any, Any, Message]]:
-        handler, guard, about = method.handler, self._guard, self._about
+    def _unary(self, method: UnaryMethod) -> Callable[[Any, fast.Call], Coroutine[Any, Any, Message | bytes]]:
+        handler, guard, about = method.encoded or method.handler, self._guard, self._about
 
-        async def handle(request: Any, call: fast.Call) -> Message:
+        async def handle(request: Any, call: fast.Call) -> Message | bytes:
             try:
                 context = about(call)
-                guard.check(context)
+                if context.wants_leader:
+                    guard.check(context)
                 return await handler(request, context)
             except RpcError as exc:
                 raise CallFailed(Status(exc.code), exc.text) from exc
@@ -102,11 +101,13 @@ class FastFront:
         return handle
 
     def _stream(self, method: StreamMethod) -> Callable[[fast.Call], Coroutine[Any, Any, None]]:
+        handler = method.encoded or method.handler
+
         async def handle(call: fast.Call) -> None:
             try:
                 context = self._about(call)
                 guarded = self._guard.check(context)
-                running: Awaitable[None] = method.handler(call.requests(), call.send, context)
+                running: Awaitable[None] = handler(call.requests(), call.send, context)
                 await (self._guard.run(running) if guarded else running)
             except RpcError as exc:
                 raise CallFailed(Status(exc.code), exc.text) from exc
@@ -130,9 +131,9 @@ class FastFront:
         return found
 
     def _count(self, path: str, status: Status) -> None:
-        known = self._counted.get(path)
-        if known is not None:
-            self._calls[(*known, status.name)] += 1
+        key = self._counted.get((path, status))
+        if key is not None:
+            self._calls[key] += 1
 
 
 def common_name(certificate: Mapping[str, Any]) -> str:

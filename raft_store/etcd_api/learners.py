@@ -20,24 +20,32 @@ def guard_learners(methods: Sequence[Method], learns: Callable[[], bool]) -> lis
 
 
 def _guarded(method: Method, learns: Callable[[], bool]) -> Method:
-    handler: Callable[..., Awaitable[Any]] = method.handler
-    if isinstance(method, UnaryMethod):
-
-        def unary(request: Message, *context: Any) -> Awaitable[Any]:
-            if learns() and not _answers(request):
-                raise RpcError(*_REFUSED)
-            return handler(request, *context)
-
-        return msgspec.structs.replace(method, handler=unary)
     if method.method == "Snapshot":
         return method
+    guard = _guard_unary if isinstance(method, UnaryMethod) else _guard_stream
+    encoded = None if method.encoded is None else guard(method.encoded, learns)
+    return msgspec.structs.replace(method, handler=guard(method.handler, learns), encoded=encoded)
 
+
+_Handler = Callable[..., Awaitable[Any]]
+
+
+def _guard_unary(handler: _Handler, learns: Callable[[], bool]) -> _Handler:
+    def unary(request: Message, *context: Any) -> Awaitable[Any]:
+        if learns() and not _answers(request):
+            raise RpcError(*_REFUSED)
+        return handler(request, *context)
+
+    return unary
+
+
+def _guard_stream(handler: _Handler, learns: Callable[[], bool]) -> _Handler:
     def stream(*arguments: Any) -> Awaitable[Any]:
         if learns():
             raise RpcError(*_REFUSED)
         return handler(*arguments)
 
-    return msgspec.structs.replace(method, handler=stream)
+    return stream
 
 
 def _answers(request: Message) -> bool:

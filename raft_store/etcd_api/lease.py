@@ -4,14 +4,12 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from raft_store.auth.model import Access
-from raft_store.mvcc.lease import MAX_TTL_S
 from raft_store.mvcc.model import LeaseId
 from raft_store.mvcc.requests import Done, Granted, LeaseGrant, LeaseRenew, LeaseRevoke, Renewed
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
 from .backend import Backend, refusals
 from .call import NO_CONTEXT, CallContext
-from .errors import Code, RpcError
 
 NO_SUCH_LEASE_S = -1
 
@@ -25,8 +23,6 @@ class LeaseService:
 
     async def grant(self, request: pb.LeaseGrantRequest, call: CallContext = NO_CONTEXT) -> pb.LeaseGrantResponse:
         """Make a lease, longer than asked for if that is below what an election may take."""
-        if request.TTL > MAX_TTL_S:
-            raise RpcError(Code.OUT_OF_RANGE, "etcdserver: too large lease TTL")
         lease = LeaseId(request.ID or self._ids.randrange(1, 1 << 63))
         ttl_s = max(request.TTL, self._backend.min_lease_ttl_s)
         granted = await self._backend.propose(LeaseGrant(lease, ttl_s), Granted, call)

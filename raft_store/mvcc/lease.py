@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from .model import NO_LEASE, LeaseExists, LeaseId, LeaseNotFound
+from .model import NO_LEASE, LeaseExists, LeaseId, LeaseNotFound, LeaseTooLong
 from .requests import Expiry
 
 MAX_TTL_S = 9_000_000_000
@@ -47,9 +47,11 @@ class LeaseTable:
             raise LeaseNotFound(lease)
 
     def grant(self, lease: LeaseId, ttl_s: int) -> Lease:
-        """Make a lease. Raises LeaseExists; LeaseNotFound for id 0."""
+        """Make a lease. Raises LeaseExists, LeaseTooLong; LeaseNotFound for id 0."""
         if lease == NO_LEASE:
             raise LeaseNotFound(lease)
+        if ttl_s > MAX_TTL_S:
+            raise LeaseTooLong(ttl_s)
         if lease in self._leases:
             raise LeaseExists(lease)
         granted = self._leases[lease] = Lease(lease, ttl_s)

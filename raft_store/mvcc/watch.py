@@ -225,6 +225,7 @@ class WatchStream:
         self._next_id = 0
         self._progress_wanted = False
         self.watchers: dict[int, Watcher] = {}
+        self._ended: set[int] = set()  # by compaction: like in etcd their ids are taken until their listener cancels
 
     @property
     def backlog(self) -> int:
@@ -241,11 +242,11 @@ class WatchStream:
             self.refuse("mvcc: watcher range is empty")
             return None
         if watch_id == 0:
-            while self._next_id in self.watchers:
+            while self._is_taken(self._next_id):
                 self._next_id += 1
             watch_id = self._next_id
             self._next_id += 1
-        elif watch_id in self.watchers:
+        elif self._is_taken(watch_id):
             self.refuse("mvcc: duplicate watch ID provided on the WatchStream")
             return None
         start = spec.start_revision or Revision(revision + 1)
@@ -265,8 +266,10 @@ class WatchStream:
 
     def cancel(self, watch_id: int) -> None:
         """End a watch; one that does not exist is no error."""
-        if watch_id in self.watchers:
-            self._drop(self.watchers[watch_id])
+        if self._is_taken(watch_id):
+            if watch_id in self.watchers:
+                self._drop(self.watchers[watch_id])
+            self._ended.discard(watch_id)
             self._notices.append(Canceled(watch_id, self._hub.store.revision))
             self._wake()
 
@@ -314,14 +317,18 @@ class WatchStream:
                 events = self._hub.read_history(watcher)
             except Compacted as exc:
                 self._drop(watcher)
-                reason = "etcdserver: mvcc: required revision has been compacted"
-                return Canceled(watcher.watch_id, revision, reason, exc.compact_revision)
+                self._ended.add(watcher.watch_id)
+                # etcd says nothing else then, not even how far the store is.
+                return Canceled(watcher.watch_id, Revision(0), compact_revision=exc.compact_revision)
         if watcher.events or not watcher.synced:
             self._ready[watcher] = None  # at the end of the queue: the others have their turn first
         if not events:
             return None
         watcher.quiet = False
         return Changes(watcher.watch_id, revision, events)
+
+    def _is_taken(self, watch_id: int) -> bool:
+        return watch_id in self.watchers or watch_id in self._ended
 
     def _drop(self, watcher: Watcher) -> None:
         self._hub.unsync(watcher)

@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 
 from raft_store.engine import Change, ChangeKind, ChangeRefused, Entry, Index, MemberId, Refusal
 from raft_store.raft.leading import Leading
-from raft_store.raft.membership import Configuration, changed, check_prudent, encode, in_sync, left
+from raft_store.raft.membership import Configuration, changed, check_active, check_started, encode, in_sync, left
 from raft_store.raft.messages import NOBODY
 from raft_store.raft.state import Role
 
@@ -28,7 +28,8 @@ class Changing(Leading):
             raise ChangeRefused(Refusal.CHANGE_UNDER_WAY)
         self._check_learners(changes)
         if started is not None:
-            check_prudent(self.configuration, changes, started=started, active=self._active())
+            check_started(self.configuration, changes, started)
+            check_active(self.configuration, changes, self._active())
         return self._append_configuration(changed(self.configuration, changes, joint=joint))
 
     @property

@@ -67,6 +67,7 @@ class Core(Elections, Following, Changing):
     def tick(self) -> None:
         """Let one unit of time pass."""
         self._since_leader += 1
+        self._deaf_ticks -= 1
         if self.role is Role.LEADER:
             self._tick_leader()
         else:
@@ -78,6 +79,9 @@ class Core(Elections, Following, Changing):
             return False
         index, term = self.log.last_index, self.term
         self.log.append([Entry(Index(index + i), term, data) for i, data in enumerate(proposals, 1)])
+        size_bytes = sum(map(len, proposals))
+        self._backlog.append((self.log.last_index, size_bytes))
+        self._backlog_bytes += size_bytes
         return True
 
     def step(self, message: m.AnyMessage) -> None:
@@ -134,8 +138,9 @@ class Core(Elections, Following, Changing):
     @property
     def may_append(self) -> bool:
         """Whether ``append`` would: we lead, are not about to hand over, and the group keeps up."""
-        backlog = self.log.last_index - self.log.committed
-        return self.role is Role.LEADER and self.transferee == NOBODY and backlog < self.config.max_uncommitted
+        limits, backlog = self.config, self.log.last_index - self.log.committed
+        room = backlog < limits.max_uncommitted and self._backlog_bytes < limits.max_uncommitted_bytes
+        return room and self.role is Role.LEADER and self.transferee == NOBODY
 
     def progress(self) -> Mapping[MemberId, Progress]:
         """Return what we know of those who follow us; empty unless we lead. For looking, not for changing."""

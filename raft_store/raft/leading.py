@@ -42,6 +42,8 @@ class Leading(State):
 
     def _send_heartbeats(self) -> None:
         self._since_heartbeat = 0
+        if self._lease.wanted:
+            self._lease.sent(self._reads.next_round(), self.now_ms)
         for peer, progress in self._progress.items():
             commit = Index(min(progress.matched, self.log.committed))
             progress.commit_sent = commit
@@ -76,11 +78,12 @@ class Leading(State):
             self._send(m.InstallSnapshot(self.member, peer, self.term, mark=self.snapshot))
             return
         entries: Sequence[Entry] = ()
+        size_bytes = 0
         if progress.next <= log.last_index:
-            entries = log.slice(progress.next, max_bytes=self.config.max_append_bytes)
+            entries, size_bytes = log.portion(progress.next, max_bytes=self.config.max_append_bytes)
         last = Index(prev_index + len(entries))
         progress.commit_sent = Index(max(progress.commit_sent, min(log.committed, last)))
-        progress.sent(last, len(entries))
+        progress.sent(last, len(entries), size_bytes)
         self._send(
             m.Append(
                 self.member,
@@ -135,7 +138,12 @@ class Leading(State):
             matched = {peer: progress.matched for peer, progress in self._progress.items()}
             matched[self.member] = self.log.saved
             index = Index(joint_commit_index(matched, self.configuration.halves))
-            if index <= self.log.committed or self.log.term(index) != self.term or not self._commit_to(index):
+            if index <= self.log.committed or self.log.term(index) != self.term:
+                return
+            regrouped = self._commit_to(index)
+            while self._backlog and self._backlog[0][0] <= index:
+                self._backlog_bytes -= self._backlog.popleft()[1]
+            if not regrouped:
                 return
             self._regroup()  # and look again: other voters may agree to more
 
@@ -143,6 +151,7 @@ class Leading(State):
 
     def _regroup(self) -> None:
         """Another configuration took effect, or was sealed."""
+        self._lease.renew()
         members = self.configuration.members
         for peer in sorted(members - self._progress.keys() - {self.member}):
             self._progress[peer] = Progress(Index(self.log.last_index + 1))
@@ -171,6 +180,7 @@ class Leading(State):
             return False
         self._logger.info("handing over leadership member=%d to=%d term=%d", self.member, to, self.term)
         self.transferee, self._since_transfer = to, 0
+        self._lease.give_up()
         self._hand_over_if_caught_up(to)
         return True
 
@@ -198,6 +208,9 @@ class Leading(State):
     def _begin_read_round(self) -> None:
         if not self._reads.waiting or self.log.term(self.log.committed) != self.term:
             return
+        if self._lease.holds(self.now_ms):
+            self._answer(self._reads.answer(self.log.committed))
+            return
         self._reads.begin(self.log.committed)
         self._send_heartbeats()
         self._answer_reads()
@@ -205,7 +218,12 @@ class Leading(State):
     def _answer_reads(self) -> None:
         rounds = {peer: progress.read_round for peer, progress in self._progress.items()}
         rounds[self.member] = self._reads.newest
-        for question, index in self._reads.confirm(joint_commit_index(rounds, self.configuration.halves)):
+        confirmed = joint_commit_index(rounds, self.configuration.halves)
+        self._lease.confirmed(confirmed)
+        self._answer(self._reads.confirm(confirmed))
+
+    def _answer(self, answers: Sequence[tuple[Question, Index]]) -> None:
+        for question, index in answers:
             if question.asker == self.member:
                 self._answers.append(m.ReadState(question.session, question.number, index))
             else:

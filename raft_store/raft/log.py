@@ -53,17 +53,24 @@ class Log:
         return None
 
     def slice(self, first: Index, *, max_bytes: int, last: Index | None = None) -> list[Entry]:
-        """Return entries from ``first`` on, up to ``last`` and about ``max_bytes``; at least one if any is there."""
+        """Return the entries of ``portion``."""
+        return self.portion(first, max_bytes=max_bytes, last=last)[0]
+
+    def portion(self, first: Index, *, max_bytes: int, last: Index | None = None) -> tuple[list[Entry], int]:
+        """Return entries from ``first`` on, and their bytes.
+
+        Up to ``last`` and at most ``max_bytes``, but at least one if any is there.
+        """
         start = first - self.base.index - 1
         assert start >= 0, f"entry {first} is compacted away, the log begins at {self.base.index + 1}"
         end = len(self._entries) if last is None else last - self.base.index
         taken, size = start, 0
         for place in range(start, end):
-            size += len(self._entries[place].data)
-            if size > max_bytes and place > start:
+            grown = size + len(self._entries[place].data)
+            if grown > max_bytes and place > start:
                 break
-            taken = place + 1
-        return self._entries[start:taken]
+            taken, size = place + 1, grown
+        return self._entries[start:taken], size
 
     @property
     def step(self) -> Step:

@@ -155,37 +155,45 @@ def left(configuration: Configuration) -> Configuration:
     )
 
 
-def check_prudent(
-    configuration: Configuration,
-    changes: Sequence[Change],
-    *,
-    started: AbstractSet[MemberId],
-    active: AbstractSet[MemberId],
-) -> None:
-    """Refuse what would leave the group unable to agree, though Raft would allow it (etcd's strict check).
+def check_started(configuration: Configuration, changes: Sequence[Change], started: AbstractSet[MemberId]) -> None:
+    """Refuse what too few members have *started* for, though Raft would allow it (half of etcd's strict check).
 
-    started: members that ever took part; active: those that answer now. Raises ChangeRefused.
+    started: members that ever took part. Raises ChangeRefused.
     """
     voters = configuration.voters
     for change in changes:
         match change.kind:
-            case ChangeKind.ADD | ChangeKind.ADD_LEARNER:
-                if change.kind is ChangeKind.ADD:
-                    _demand_started(started & voters, len(voters) + 1)
-                # The new member does not run yet: it counts, but does not answer.
-                if len(voters) > 1 and len(active & voters) < (len(voters) + 1) // 2 + 1:
-                    raise ChangeRefused(Refusal.UNHEALTHY)
+            case ChangeKind.ADD:
+                _demand_started(started & voters, len(voters) + 1)
             case ChangeKind.PROMOTE:
                 _demand_started(started & voters | {change.member}, len(voters) + 1)
             case ChangeKind.REMOVE | ChangeKind.DEMOTE if change.member in voters:
                 rest = voters - {change.member}
                 if len(started & rest) < len(rest) // 2 + 1:
                     raise ChangeRefused(Refusal.TOO_FEW_STARTED)
-                # Whoever is down already takes nothing away.
-                if change.member in active and len(active & rest) < len(rest) // 2 + 1:
-                    raise ChangeRefused(Refusal.UNHEALTHY)
             case _:
                 pass
+
+
+def check_active(configuration: Configuration, changes: Sequence[Change], active: AbstractSet[MemberId]) -> None:
+    """Refuse what too few members *answer* for, though Raft would allow it (the other half of etcd's strict check).
+
+    active: members that answer now. Raises ChangeRefused.
+    """
+    voters = configuration.voters
+    for change in changes:
+        match change.kind:
+            case ChangeKind.ADD | ChangeKind.ADD_LEARNER:
+                # The new member does not run yet: it counts, but does not answer.
+                refused = len(voters) > 1 and len(active & voters) < (len(voters) + 1) // 2 + 1
+            case ChangeKind.REMOVE | ChangeKind.DEMOTE if change.member in voters & active:
+                # Whoever is down already takes nothing away.
+                rest = voters - {change.member}
+                refused = len(active & rest) < len(rest) // 2 + 1
+            case _:
+                refused = False
+        if refused:
+            raise ChangeRefused(Refusal.UNHEALTHY)
 
 
 def in_sync(*, learner_matched: int, leader_matched: int) -> bool:
@@ -207,8 +215,8 @@ class History:
     __slots__ = ("_steps",)
 
     def __init__(self, index: Index, configuration: Configuration) -> None:
-        # What a snapshot or the founders say needs no seal: it cannot be forgotten.
-        self._steps = [Step(index, configuration, sealed=True)]
+        # The founders need no seal. Of a snapshot's group nobody knows whether it was sealed: the next leader does it.
+        self._steps = [Step(index, configuration, sealed=index == 0)]
 
     def add(self, index: Index, configuration: Configuration) -> None:
         """An entry brings ``configuration``."""
@@ -224,10 +232,7 @@ class History:
 
     def compact(self, to: Index) -> None:
         """Let the base move up to ``to``."""
-        base = self.at(to)
-        self._steps = [Step(base.index, base.configuration, sealed=True)] + [
-            step for step in self._steps if step.index > to
-        ]
+        self._steps = [self.at(to), *(step for step in self._steps if step.index > to)]
 
     def at(self, index: Index) -> Step:
         """Return the newest step at or before ``index``, which must not be before the base."""

@@ -102,7 +102,7 @@ class Commit(Message, frozen=True, kw_only=True):
 class InstallSnapshot(Message, frozen=True, kw_only=True):
     """The leader's log no longer reaches back to where this follower stands.
 
-    A core names the snapshot and leaves ``data`` empty; who sends the message fills it in from the disk.
+    A core names the snapshot and leaves ``data`` empty; the driver brings the newest one there, and fills it in then.
     """
 
     mark: SnapshotMark
@@ -172,7 +172,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     """A whole state of the machine, and the entry after which it was taken."""
 
     mark: SnapshotMark
-    data: bytes
+    data: bytes  # what the driver finds the state by (``disk.storage``); a core only hands it on
 
 
 class Save(msgspec.Struct, frozen=True):

@@ -195,6 +195,14 @@ class Origin:
         self._waiting.extendleft(reversed(dead))
 
 
+def named(data: bytes) -> tuple[int, int, bytes]:
+    """Return the session, the number and the caller's bytes of an entry that is a proposal; raises ValueError."""
+    if len(data) < _NAME.size:
+        raise ValueError(f"{len(data)} bytes are too few for a proposal")
+    session, number = _NAME.unpack_from(data)
+    return session, number, data[_NAME.size :]
+
+
 class Arrivals:
     """As a leader: how far the flights of the present term have come. Forgotten with the term."""
 

@@ -1,6 +1,7 @@
 """What every chapter of the core shares: a member's state, what it sends and promises, its role, its group."""
 
 import logging
+from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
@@ -13,7 +14,7 @@ from raft_store.raft.log import Log
 from raft_store.raft.membership import Configuration
 from raft_store.raft.messages import NOBODY
 from raft_store.raft.progress import Progress
-from raft_store.raft.reads import ReadRounds
+from raft_store.raft.reads import Lease, ReadRounds
 
 
 class Role(Enum):
@@ -40,9 +41,11 @@ class CoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     election_ticks: int = 13
     max_append_bytes: int = 1 << 20  # of entries in one append; a larger entry travels alone
     max_uncommitted: int = 100_000  # entries; beyond, a leader takes no proposals until the group has caught up
+    max_uncommitted_bytes: int = 128 << 20  # the same of what it has put into its log in its term
     max_apply_entries: int = 256  # handed to the machine at once
     max_apply_bytes: int = 4 << 20
     snapshot_patience_ticks: int = 500  # a snapshot that did not arrive in this time is sent again
+    lease_ms: float = 0  # reads rest on clocks for so long (see ``reads``); 0: they never do
 
 
 class State:
@@ -75,9 +78,15 @@ class State:
         self._votes: dict[MemberId, bool] = {}
         self._progress: dict[MemberId, Progress] = {}
         self._reads = ReadRounds()
+        self.now_ms = 0.0  # a clock that never stands still; the driver sets it, for leases only
+        self._lease = Lease(config.lease_ms)
+        # A lease may rest on what we promised in an earlier life.
+        self._deaf_ticks = config.election_ticks if config.lease_ms and hard_state.term else 0
         self._since_leader = 0  # ticks since we heard from it; as the leader: since the last quorum check
         self._since_heartbeat = 0
         self._since_transfer = 0
+        self._backlog: deque[tuple[Index, int]] = deque()  # as the leader: (last index, bytes) of what we appended
+        self._backlog_bytes = 0  # of those that are not committed
         self._patience = self._new_patience()
         self._forced = False  # our campaign is our old leader's wish
 
@@ -95,8 +104,8 @@ class State:
 
     @property
     def gone_for_good(self) -> frozenset[MemberId]:
-        """Whoever was removed and is needed no more: their removal is sealed."""
-        if self.agreed.sealed:
+        """Whoever was removed and is needed no more: their removal is sealed, or so old that a snapshot has it."""
+        if self.agreed.sealed or self.agreed.index <= self.log.base.index:
             return self.configuration.removed
         before = self.log.configuration_before
         return frozenset() if before is None else before.removed
@@ -137,6 +146,8 @@ class State:
     # -- roles -------------------------------------------------------------------------------------------------------
 
     def _hears_leader(self) -> bool:
+        if self._deaf_ticks > 0:
+            return True
         return self.leader != NOBODY and self._since_leader < self.config.election_ticks
 
     def _new_patience(self) -> int:
@@ -154,6 +165,9 @@ class State:
         self._votes = {}
         self._progress = {}
         self._reads.clear()
+        self._lease.clear()
+        self._backlog.clear()
+        self._backlog_bytes = 0
 
     def _become_follower(self, term: Term, leader: MemberId) -> None:
         if self.role is Role.LEADER:

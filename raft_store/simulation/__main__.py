@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     # Torn tails are daily bread here.
     logging.getLogger("raft_store.disk.wal").setLevel(logging.ERROR)
-    names = list(KINDS) if arguments.world == "both" else [arguments.world]
+    names = list(KINDS) if arguments.world == "all" else [arguments.world]
     seeds = range(arguments.seed, arguments.seed + arguments.count)
     if arguments.verbose:
         for name in names:
@@ -101,9 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m raft_store.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="which history")
     parser.add_argument("--count", type=int, default=1, help="so many seeds, from --seed on")
-    parser.add_argument(
-        "--world", choices=(*KINDS, "both"), default="both", help="raft alone (fast), or the whole store"
-    )
+    parser.add_argument("--world", choices=(*KINDS, "all"), default="all", help="raft alone (fast), or the whole store")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--tries", type=int, default=400, help="runs to spend on shrinking a broken history")
     parser.add_argument("--verbose", action="store_true", help="print every event")

@@ -6,13 +6,14 @@ as the real driver's thread does; what a crash interrupts is written but not syn
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 from typing import Protocol
 
 import msgspec
 
 from raft_store.disk.directory import DiskError
+from raft_store.disk.snapshot import NotASnapshot
 from raft_store.disk.storage import Storage
 from raft_store.engine import Entry, Index, MemberId, StateMachine
 from raft_store.raft import messages as m
@@ -158,6 +159,7 @@ class Host:
         self.storage = Storage(self.directory, segment_bytes=settings.segment_bytes)
         try:
             past = self.storage.recover(world.founders if self.id in world.founders.voters else NO_MEMBERS)
+            chunks = list(self.storage.read_snapshot(past.snapshot)) if past.snapshot is not None else []
         except DiskError as exc:
             self._refuse(exc)
             return
@@ -168,8 +170,8 @@ class Host:
         self._snapshotting = self.next_sync_fails = False
         self._jobs.clear()
         self.machine = world.guest.machine(self)
-        if past.snapshot is not None:
-            self.machine.restore(past.snapshot.data)
+        if chunks:
+            self._restore(chunks)
         self._snapshot_index = past.log.base.index
         core = Core(
             CoreConfig(
@@ -213,6 +215,11 @@ class Host:
         if self._timeline.now_ms < self._paused_until_ms:
             self.soon(self._paused_until_ms - self._timeline.now_ms, lambda: self.receive(message))
             return
+        if isinstance(message, m.InstallSnapshot):
+            taken = self._take_in(message)
+            if taken is None:
+                return
+            message = taken
         self.replica.step(message)
         self.serve()
 
@@ -240,7 +247,7 @@ class Host:
         if work.save is not None:
             self._begin_save(work.save)
         if work.restore is not None:
-            self.machine.restore(work.restore.data)
+            self._restore(self.storage.read_snapshot(work.restore.mark))
             self._snapshot_index = work.restore.mark.index
             guest.restored(self, work.restore.mark.index)
         if work.committed:
@@ -284,21 +291,43 @@ class Host:
         if mark is None:
             return
         self._snapshotting = True
-        snapshot = m.Snapshot(mark, self.machine.snapshot())
-        self._disk(self._disk_chance.uniform(1, 40), _nothing, lambda: self._end_snapshot(snapshot))
+        chunks = self.machine.snapshot()  # of now, although it is drawn later
+        self._disk(self._disk_chance.uniform(1, 40), _nothing, lambda: self._end_snapshot(mark, chunks))
 
-    def _end_snapshot(self, snapshot: m.Snapshot) -> None:
-        self.storage.save_snapshot(snapshot)
+    def _end_snapshot(self, mark: m.SnapshotMark, chunks: Iterator[bytes]) -> None:
+        growing = self.storage.begin_snapshot(mark)
+        for chunk in chunks:
+            if chunk:
+                growing.write(chunk)
+        growing.finish()
+        self.storage.let_go(mark)
         self._snapshotting = False
-        self._snapshot_index = max(self._snapshot_index, snapshot.mark.index)
-        self.replica.core.compact(snapshot.mark, keep=self._world.plan.settings.keep_entries)
-        self._world.tell(f"member {self.id} took a snapshot index={snapshot.mark.index}")
+        self._snapshot_index = max(self._snapshot_index, mark.index)
+        self.replica.core.compact(mark, keep=self._world.plan.settings.keep_entries)
+        self._world.tell(f"member {self.id} took a snapshot index={mark.index}")
         self.serve()
 
+    def _restore(self, chunks: Iterable[bytes]) -> None:
+        restoration = self.machine.begin_restore()
+        for chunk in chunks:
+            restoration.feed(chunk)
+        restoration.finish()
+
+    def _take_in(self, message: m.InstallSnapshot) -> m.InstallSnapshot | None:
+        """Put a snapshot that arrived on our disk; None if it is none (any more)."""
+        incoming = self.storage.receive_snapshot()
+        try:
+            incoming.write(message.data)
+            received = incoming.finish()
+        except NotASnapshot as exc:
+            incoming.discard()
+            self._world.tell(f"member {self.id} refuses a snapshot from {message.sender}: {exc}")
+            return None
+        return msgspec.structs.replace(message, mark=received.mark, data=received.data)
+
     def _send_snapshot(self, message: m.InstallSnapshot) -> None:
-        snapshot = self.storage.load_snapshot()
-        assert snapshot is not None, f"the core knows of snapshot {message.mark}, the disk does not"
-        whole = msgspec.structs.replace(message, mark=snapshot.mark, data=snapshot.data)
+        # The file's bytes as they are now; the receiver puts them on its own disk.
+        whole = msgspec.structs.replace(message, data=self.storage.open_snapshot().read(-1))
         if not self._world.network.send(whole):
             self.soon(self._chance.uniform(50, 500), lambda: self._snapshot_failed(message.to))
 

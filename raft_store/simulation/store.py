@@ -130,7 +130,7 @@ class StoreGuest:
         for host in self.world.members():
             machine = _machine_of(host)
             self.promises.check_state(host.id, machine, index)
-            states.add(machine.snapshot())
+            states.add(b"".join(machine.snapshot()))
         demand(len(states) == 1, "members end alike", "their snapshots differ")
         for client in self.clients:
             last = client.history[-1]

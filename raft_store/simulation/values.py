@@ -1,7 +1,7 @@
 """The fast guest: what is replicated is a list of unique values, so that nearly all the time goes into Raft itself."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -10,7 +10,7 @@ from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Work
 from raft_store.simulation.host import Host
 from raft_store.simulation.invariants import Ledger, demand
-from raft_store.simulation.plan import Action, Mix, Plan, chance, draw_trouble, draw_weather
+from raft_store.simulation.plan import Action, Mix, Plan, Settings, Weather, chance, draw_trouble, draw_weather
 from raft_store.simulation.world import World
 
 
@@ -38,13 +38,30 @@ class Values:
         self.values.extend(entry.data for entry in entries if entry.data)
         return [entry.index for entry in entries]
 
-    def snapshot(self) -> bytes:
-        """Return all values."""
-        return msgspec.msgpack.encode(self.values)
+    def snapshot(self) -> Iterator[bytes]:
+        """Return all values, a few a chunk."""
+        values = tuple(self.values)
+        return (msgspec.msgpack.encode(values[start : start + 10]) for start in range(0, max(1, len(values)), 10))
 
-    def restore(self, snapshot: bytes) -> None:
-        """Take over all values."""
-        self.values = msgspec.msgpack.decode(snapshot, type=list[bytes])
+    def begin_restore(self) -> "Restoring":
+        """Begin to take over all values."""
+        return Restoring(self)
+
+
+class Restoring:
+    """Values on their way from a snapshot into a machine."""
+
+    def __init__(self, machine: Values) -> None:
+        self._machine = machine
+        self._values: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> None:
+        """See ``Restoration``."""
+        self._values += msgspec.msgpack.decode(chunk, type=list[bytes])
+
+    def finish(self) -> None:
+        """See ``Restoration``."""
+        self._machine.values = self._values
 
 
 class _Reader(msgspec.Struct, frozen=True, eq=False):
@@ -200,4 +217,16 @@ def draw(seed: int, *, mix: Mix | None = None, proposals: int = 150, reads: int 
         duration_ms=duration_ms,
         weather=weather,
         actions=tuple(actions),
+    )
+
+
+_STORM = Mix(every_ms=150, crash=1, fail_sync=0, rot=0, pause=0, partition=1, heal=0.3, transfer=0, aimed=0.8)
+
+
+def draw_storm(seed: int) -> Plan:
+    """Return a plan in which leaders fall like flies and an append carries one entry: old entries stay undecided."""
+    return msgspec.structs.replace(
+        draw(seed, mix=_STORM, proposals=200, reads=0),
+        settings=Settings(max_append_bytes=1),
+        weather=Weather(drop=0.05, repeat=0, straggle=0.1, slow_sync=0.1),
     )

@@ -100,9 +100,11 @@ class World:
         return [host for host in self.up() if host.id in self.judge.configuration.members]
 
     def _overstays(self, host: Host) -> bool:
-        """Whether a member runs that was removed, and that had ever been told of the group."""
-        removed = host.up and host.id in self.judge.configuration.removed
-        return removed and bool(host.replica.core.configuration.members)
+        """Whether a member runs that was removed, although it knows somebody who could tell it so."""
+        now = self.judge.configuration
+        if not host.up or host.id not in now.removed:
+            return False
+        return not host.replica.core.configuration.electorate.isdisjoint(now.members)
 
     def failed(self, host: Host) -> None:
         """A member's disk failed: it ends, and is started again."""
@@ -140,7 +142,7 @@ class World:
         if not receiver.up:
             return
         core = receiver.replica.core
-        if core.agreed.sealed and sender.id in core.configuration.removed and self._greeting_chance.random() < 0.3:
+        if sender.id in core.gone_for_good and self._greeting_chance.random() < 0.3:
             # A stream that begins is refused, and whoever began it is told why (``peers``).
             life = sender.life
             self.timeline.after(2, lambda: self.left(sender) if sender.up and sender.life == life else None)

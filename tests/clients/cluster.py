@@ -6,9 +6,11 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,12 +33,32 @@ class Cluster:
     files: the administrator's ``ca.crt``, ``admin.crt`` and ``admin.key``, and ``kubeconfig``.
     """
 
-    def __init__(self, files: Path, urls: Sequence[str], master: subprocess.Popen[bytes]) -> None:
+    def __init__(self, files: Path, urls: Sequence[str], start_master: Callable[[], subprocess.Popen[bytes]]) -> None:
+        """start_master: starts the first one, again and again."""
         self.files = files
         self.urls = tuple(urls)  # one for each master
         self.url = urls[0]
-        self.master = master
         self.kubeconfig = files / "kubeconfig"
+        self._start_master = start_master
+        self.master = start_master()
+
+    def is_ready(self) -> bool:
+        """Return whether the API answers that it is ready."""
+        context = ssl.create_default_context(cafile=str(self.files / "ca.crt"))
+        context.load_cert_chain(self.files / "admin.crt", self.files / "admin.key")
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", context=context, timeout=2) as answer:
+                return bool(answer.read() == b"ok")
+        except OSError:
+            return False
+
+    def restart_master(self) -> float:
+        """Stop the master and start it again; return how many seconds passed until it was ready."""
+        _stop(self.master)
+        began = time.monotonic()
+        self.master = self._start_master()
+        until("the API is ready", self.is_ready, pause_s=0.01)
+        return time.monotonic() - began
 
     def kubectl(
         self,
@@ -65,7 +87,7 @@ class Cluster:
         return done.stdout if check else done.stdout + done.stderr
 
 
-def until(what: str, condition: Callable[[], Any], *, timeout_s: float = READY_S) -> Any:
+def until(what: str, condition: Callable[[], Any], *, timeout_s: float = READY_S, pause_s: float = 0.1) -> Any:
     """Return the first true value of ``condition``; what it raised last is part of the failure."""
     end, last = time.monotonic() + timeout_s, ""
     while time.monotonic() < end:
@@ -74,41 +96,45 @@ def until(what: str, condition: Callable[[], Any], *, timeout_s: float = READY_S
                 return value
         except (Failed, subprocess.TimeoutExpired) as exc:
             last = str(exc)
-        time.sleep(0.1)
+        time.sleep(pause_s)
     raise Failed(f"not within {timeout_s:.0f} s: {what}\n{last}")
 
 
 @contextlib.contextmanager
-def running(folder: Path, *, nodes: int = 1, masters: int = 1) -> Iterator[Cluster]:
+def running(folder: Path, *, nodes: int = 1, masters: int = 1, engine: str = "memory") -> Iterator[Cluster]:
     """Bring a cluster up in ``folder``, and take it down."""
-    with ours(folder, members=1, engine="memory") as store, contextlib.ExitStack() as stack:
+    with ours(folder, members=1, engine=engine) as store, contextlib.ExitStack() as stack:
         ports = free_ports(2 * masters + 2 * nodes)
         rests, rpcs, agents = ports[:masters], ports[masters : 2 * masters], ports[2 * masters :]
         _write_pki(folder, [f"node{number}" for number in range(nodes)])
-        processes = []
-        for number in range(masters):
+        urls = [f"https://127.0.0.1:{port}" for port in rests]
+        _write_kubeconfig(folder, urls[0])
+
+        def start_master(number: int = 0) -> subprocess.Popen[bytes]:
             name = "master" if number == 0 else f"master{number}"
             config = folder / f"{name}.toml"
             config.write_text(_master_toml(folder, number, rests=rests, rpcs=rpcs, store=store.endpoints[0]))
-            processes.append(_start(stack, folder, name, ["-m", "master", "--config", str(config)]))
+            return _start(stack, folder, name, ["-m", "master", "--config", str(config)])
+
+        cluster = Cluster(folder, urls, start_master)
+        for number in range(1, masters):
+            start_master(number)
         for number in range(nodes):
             config = folder / f"node{number}.toml"
             config.write_text(
                 _node_toml(folder, f"node{number}", rpc=rpcs[0], ports=agents[2 * number : 2 * number + 2])
             )
             _start(stack, folder, f"node{number}", ["-m", "node_agent", "--config", str(config)])
-        urls = [f"https://127.0.0.1:{port}" for port in rests]
-        _write_kubeconfig(folder, urls[0])
-        cluster = Cluster(folder, urls, processes[0])
-        for number in range(masters):
-            until("the API is ready", lambda at=number: cluster.kubectl("get", "--raw", "/readyz", master=at) == "ok")
+        until("the API is ready", cluster.is_ready)
+        for number in range(1, masters):
+            until("every API is ready", lambda at=number: cluster.kubectl("get", "--raw", "/readyz", master=at) == "ok")
         until("every node is Ready", lambda: cluster.kubectl("get", "nodes").count(" Ready ") == nodes)
         until("the service account is there", lambda: cluster.kubectl("get", "namespace", "default"))
         yield cluster
 
 
 def _start(stack: contextlib.ExitStack, folder: Path, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
-    output = stack.enter_context((folder / f"{name}.log").open("wb"))
+    output = stack.enter_context((folder / f"{name}.log").open("ab"))
     process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
     stack.callback(_stop, process)
     return process

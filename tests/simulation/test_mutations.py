@@ -1,9 +1,7 @@
 """The simulation has teeth: break one rule, and some seed shows it.
 
 Each mutation is a mistake that somebody could make. A rule that could be broken without any seed noticing would be a
-rule that nothing guards. Every mutation names the world that has to notice, within ``SEEDS`` seeds of it; the one rule
-that chance does not hit often enough, commitment by the leader's own term (figure 3.7 of the thesis), has a history of
-its own, in which chance has less to do.
+rule that nothing guards. Every mutation names the world that has to notice, within ``SEEDS`` seeds of it.
 """
 
 from collections.abc import Callable
@@ -209,9 +207,16 @@ def restarted_origin_counts_anew_under_its_old_name(patch):
 @mutation("raft")
 def snapshot_is_trusted_to_be_on_disk_at_once(patch):
     """A member answers for a snapshot before the disk has it, and forgets to put it there."""
-    from raft_store.disk import storage
+    from raft_store.disk.storage import Storage
 
-    patch.setattr(storage, "save_snapshot", lambda directory, snapshot: None)
+    patch.setattr(Storage, "write", lambda self, save: self._wal.write(save))
+
+
+@mutation("raft")
+def snapshot_takes_its_place_before_it_is_synced(patch):
+    from raft_store.disk.snapshot import GrowingSnapshot
+
+    patch.setattr(GrowingSnapshot, "finish", lambda self, name: self._directory.rename(self._name, name))
 
 
 @mutation("raft")
@@ -253,18 +258,46 @@ def many_voters_change_in_one_step(patch):
 
 @mutation("raft")
 def a_snapshot_forgets_the_group(patch):
-    from raft_store.disk import snapshot
+    from raft_store.disk.snapshot import Framer
     from raft_store.raft.membership import NO_MEMBERS
 
-    original = snapshot.load_snapshot
+    original = Framer.head
+    patch.setattr(
+        Framer,
+        "head",
+        lambda self, mark, **about: original(self, msgspec.structs.replace(mark, configuration=NO_MEMBERS), **about),
+    )
 
-    def load(directory):
-        loaded = original(directory)
-        if loaded is None:
-            return None
-        return msgspec.structs.replace(loaded, mark=msgspec.structs.replace(loaded.mark, configuration=NO_MEMBERS))
 
-    patch.setattr(storage, "load_snapshot", load)
+@mutation("storm")
+def a_joint_configuration_in_a_snapshot_counts_as_left(patch):
+    """What the simulation found (docs/bugs.md, 2)."""
+    from raft_store.raft.membership import History, Step
+
+    original = History.compact
+
+    def compact(self, to):
+        original(self, to)
+        base = self._steps[0]
+        self._steps[0] = Step(base.index, base.configuration, sealed=True)
+
+    patch.setattr(History, "compact", compact)
+
+
+@mutation("storm")
+def an_entry_of_an_old_term_is_committed_by_counting(patch):
+    """Figure 3.7 of the thesis; the directed history is in tests/unit/raft_store/raft/test_figure_3_7.py."""
+
+    def advance(self):
+        while self.role is Role.LEADER:
+            matched = {peer: progress.matched for peer, progress in self._progress.items()}
+            matched[self.member] = self.log.saved
+            index = Index(joint_commit_index(matched, self.configuration.halves))
+            if index <= self.log.committed or not self._commit_to(index):
+                return
+            self._regroup()
+
+    patch.setattr(Core, "_advance_commit", advance)
 
 
 @mutation("raft")

@@ -1,11 +1,14 @@
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import grpc.aio
 import pytest
 
+from tests.contract.kv.pair import Pair, agreeing_pairs
 from tests.contract.kv.stores import Store, ours, real_etcd
 from trireme_pb.etcdserverpb import rpc_pb2_grpc
+from trireme_pb.v3electionpb import v3election_pb2_grpc
+from trireme_pb.v3lockpb import v3lock_pb2_grpc
 
 STORES = [
     pytest.param("memory-1-fast", id="memory"),
@@ -30,6 +33,13 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             yield running
 
 
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Pair]]:
+    """A real etcd and ours, to be asked the same."""
+    with agreeing_pairs(lambda: tmp_path_factory.mktemp("pair")) as agreeing:
+        yield agreeing
+
+
 class Api:
     """The stubs of one endpoint."""
 
@@ -40,6 +50,8 @@ class Api:
         self.cluster = rpc_pb2_grpc.ClusterStub(channel)
         self.maintenance = rpc_pb2_grpc.MaintenanceStub(channel)
         self.auth = rpc_pb2_grpc.AuthStub(channel)
+        self.lock = v3lock_pb2_grpc.LockStub(channel)
+        self.election = v3election_pb2_grpc.ElectionStub(channel)
 
 
 @pytest.fixture

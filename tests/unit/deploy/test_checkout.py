@@ -22,7 +22,7 @@ def test_make_sim_makes_the_environment_that_it_runs_in(tmp_path: Path) -> None:
     done = subprocess.run(["make", "sim", "SEED=7"], cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "calls").read_text().split() == "-m raft_store.simulation --seed 7 --world both".split()
+    assert (tmp_path / "calls").read_text().split() == "-m raft_store.simulation --seed 7 --world all".split()
 
 
 def test_grpc_example_leaves_no_stubs_behind(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ class FakeAgent(node_pb2_grpc.NodeAgentServicer):
         self.starts = []
         self.sizes = []
         self.cancelled = asyncio.Event()
+        self.behind = 0  # the port of a server in this process
         self.server = grpc.aio.server()
         node_pb2_grpc.add_NodeAgentServicer_to_server(self, self.server)
 
@@ -80,8 +81,12 @@ class FakeAgent(node_pb2_grpc.NodeAgentServicer):
         yield node_pb2.ExecOutput(exit_code=0)
 
     async def PortForward(self, requests, context):  # noqa: N802
-        """Answer each chunk in capitals; port 81 refuses."""
+        """Answer each chunk in capitals; port 81 refuses, port 8888 leads to ``self.behind`` of this machine."""
         start = (await anext(aiter(requests))).start
+        if start.port == 8888:
+            async for answer in self._bridge(requests):
+                yield answer
+            return
         if start.port == 81:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "connection refused")
         async for message in requests:
@@ -91,3 +96,20 @@ class FakeAgent(node_pb2_grpc.NodeAgentServicer):
                 case "closed":
                     break
         yield node_pb2.PortForwardData(closed=True)
+
+    async def _bridge(self, requests):
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.behind)
+
+        async def up():
+            async for message in requests:
+                if message.WhichOneof("content") == "data":
+                    writer.write(message.data)
+
+        task = asyncio.create_task(up())
+        try:
+            while data := await reader.read(65536):
+                yield node_pb2.PortForwardData(data=data)
+            yield node_pb2.PortForwardData(closed=True)
+        finally:
+            task.cancel()
+            writer.close()

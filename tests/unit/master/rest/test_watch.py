@@ -1,6 +1,7 @@
 """Watches as a client sees them: lines as they happen, and how they end."""
 
 import asyncio
+import contextlib
 import json
 
 import pytest
@@ -135,3 +136,14 @@ async def test_events_that_are_ready_together_arrive_whole_and_in_order(api, cou
         revisions = [int(each["object"]["metadata"]["resourceVersion"]) for each in await lines(answer, count)]
     assert revisions == sorted(revisions)
     assert len(set(revisions)) == count
+
+
+def test_a_watch_pauses_only_where_many_watch():
+    streams = watch.OpenStreams()
+    with contextlib.ExitStack() as stack:
+        for number in range(1000):
+            if number < 50:
+                assert streams.pause_s == 0
+            stack.enter_context(streams.added(lambda number=number: None))
+        assert streams.pause_s == pytest.approx(0.08)
+    assert streams.pause_s == 0

@@ -66,8 +66,8 @@ class Desk:
 
 
 class Group:
-    def __init__(self, size, *, max_append_bytes=1 << 20, tell=lambda _: None):
-        self._max_append_bytes = max_append_bytes
+    def __init__(self, size, *, max_append_bytes=1 << 20, tell=lambda _: None, **options):
+        self._options = {"max_append_bytes": max_append_bytes, **options}
         self._tell = tell
         self.under_way = []
         self.cuts = set()
@@ -87,7 +87,7 @@ class Group:
             CoreConfig(
                 member=desk.id,
                 election_ticks=ELECTION_TICKS,
-                max_append_bytes=self._max_append_bytes,
+                **self._options,
             ),
             hard_state=desk.disk.hard_state,
             log=desk.disk.log(self.founders if member in self.founders.voters else NO_MEMBERS),

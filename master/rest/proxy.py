@@ -1,0 +1,394 @@
+"""The proxy subresource of pods, services and nodes: an HTTP request passed on to whom the path names, and its answer.
+
+A pod's ports are reached through its node's agent, as ``kubectl port-forward`` reaches them: a master need have no
+route into the pod network. Source: kubernetes.io, "Access Services Running on Clusters".
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import grpc
+from aiohttp import web
+
+from api.errors import ApiError, BadRequest, InternalError, NotFound, Unavailable
+from api.kinds.core import Endpoints, Node, Service
+from api.kinds.pods import Pod
+from master.rest.duplex import TakenOver, take_over
+from master.rest.handlers import Call
+from master.rest.node_agents import NodeAgents, Stub, refusal
+from master.rest.seam import Registry
+from trireme_pb.node import node_pb2
+
+NODE_PORT = 10255  # where agents serve their own HTTP
+HEAD_BYTES = 64 * 1024
+DIAL_S = 10.0
+# What is about one connection, and credentials, which are for us alone.
+_NOT_PASSED_ON = frozenset({
+    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
+    "authorization", "host", "content-length", "expect",
+})  # fmt: skip
+_NOT_PASSED_BACK = _NOT_PASSED_ON - {"content-length"} | {"upgrade"}
+
+
+class Pipe(Protocol):
+    """Bytes to and from whoever answers."""
+
+    async def read(self) -> bytes:
+        """Return the next bytes; empty at the end."""
+
+    async def write(self, data: bytes) -> None:
+        """Send."""
+
+    def close(self) -> None:
+        """Hang up."""
+
+
+class AgentPipe:
+    """A port of a pod, through its node's agent."""
+
+    def __init__(self, call: Any, node: str) -> None:
+        self._call = call
+        self._node = node
+
+    @classmethod
+    async def open(cls, stub: Stub, pod: Pod, port: int) -> "AgentPipe":
+        """Connect; what goes wrong is told by the first read."""
+        call: Any = stub.PortForward()
+        meta = pod.metadata
+        start = node_pb2.PortForwardStart(namespace=meta.namespace, pod=meta.name, port=port)
+        pipe = cls(call, pod.spec.node_name)
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await call.write(node_pb2.PortForwardData(start=start))
+        return pipe
+
+    async def read(self) -> bytes:
+        """Return the next bytes; raises ApiError if the agent could not connect."""
+        try:
+            while (message := await self._call.read()) is not grpc.aio.EOF:
+                if message.WhichOneof("content") == "closed":
+                    return b""
+                if message.data:
+                    return bytes(message.data)
+        except grpc.aio.AioRpcError as error:
+            raise Unavailable(f"error trying to reach service: {refusal(error, self._node).message}") from error
+        return b""
+
+    async def write(self, data: bytes) -> None:
+        """Send; a call that has ended says so when it is read."""
+        if not self._call.done():
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await self._call.write(node_pb2.PortForwardData(data=data))
+
+    def close(self) -> None:
+        """Hang up."""
+        self._call.cancel()
+
+
+class SocketPipe:
+    """A connection of our own."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, host: str, port: int) -> "SocketPipe":
+        """Connect; raises Unavailable."""
+        try:
+            async with asyncio.timeout(DIAL_S):
+                return cls(*await asyncio.open_connection(host, port))
+        except (OSError, TimeoutError) as error:
+            raise Unavailable(f"error trying to reach service: dial tcp {host}:{port}: {error or 'timeout'}") from error
+
+    async def read(self) -> bytes:
+        """Return the next bytes."""
+        try:
+            return await self._reader.read(65536)
+        except OSError:
+            return b""
+
+    async def write(self, data: bytes) -> None:
+        """Send."""
+        self._writer.write(data)
+        await self._writer.drain()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._writer.close()
+
+
+class _Name(NamedTuple):
+    """``[scheme:]name[:port]`` of a proxied path."""
+
+    scheme: str
+    name: str
+    port: str
+
+
+def parse_name(text: str) -> _Name:
+    """Return the parts of a proxied name; raises BadRequest."""
+    parts = text.split(":")
+    match parts:
+        case [name]:
+            found = _Name("http", name, "")
+        case [name, port]:
+            found = _Name("http", name, port)
+        case [scheme, name, port]:
+            found = _Name(scheme or "http", name, port)
+        case _:
+            raise BadRequest(f"invalid proxy name {text!r}: use name, name:port or scheme:name:port")
+    if found.scheme != "http":
+        raise BadRequest(f"invalid proxy name {text!r}: only http is passed on")
+    return found
+
+
+def _number(text: str, *, default: int) -> int:
+    if not text:
+        return default
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:6]) < 65536):
+        raise BadRequest(f"invalid port {text!r}")
+    return int(text)
+
+
+class Proxy:
+    """Passes requests on."""
+
+    def __init__(self, registry: Registry, agents: NodeAgents) -> None:
+        self._registry = registry
+        self._agents = agents
+
+    async def serve(self, call: Call) -> web.StreamResponse:
+        """Answer with what the pod, service or node answers."""
+        way = _way(call)
+        if not way and call.request.method in ("GET", "HEAD"):
+            # Relative links of a page need the slash.
+            query = f"?{call.request.rel_url.raw_query_string}" if call.request.rel_url.raw_query_string else ""
+            location = f"{call.request.rel_url.raw_path}/{query}"
+            return web.Response(status=301, headers={"Location": location, **call.headers})
+        pipe = await self._pipe(call)
+        try:
+            return await _pass_on(call, pipe, way or "/")
+        finally:
+            pipe.close()
+
+    async def _pipe(self, call: Call) -> Pipe:
+        target = call.target
+        wanted = parse_name(target.name)
+        stored = await self._registry.get(target.kind, namespace=target.namespace, name=wanted.name)
+        match stored.obj:
+            case Pod() as pod:
+                ports = [port.container_port for each in pod.spec.containers for port in each.ports]
+                return await self._to_pod(pod, _number(wanted.port, default=ports[0] if ports else 80))
+            case Service() as service:
+                return await self._to_service(service, wanted.port)
+            case Node() as node:
+                address = next((each.address for each in node.status.addresses if each.type == "InternalIP"), "")
+                if not address:
+                    raise BadRequest(f"node {wanted.name} has no InternalIP yet")
+                return await SocketPipe.open(address, _number(wanted.port, default=NODE_PORT))
+        raise InternalError(f"{target.kind.plural} cannot be proxied")
+
+    async def _to_pod(self, pod: Pod, port: int) -> Pipe:
+        if not pod.spec.node_name:
+            raise BadRequest(f"pod {pod.metadata.name} does not have a host assigned")
+        kind = self._registry.table.of(Node)
+        node = (await self._registry.get(kind, namespace="", name=pod.spec.node_name, resource_version="0")).obj
+        assert isinstance(node, Node)
+        return await AgentPipe.open(await self._agents.stub(node), pod, port)
+
+    async def _to_service(self, service: Service, port: str) -> Pipe:
+        meta, spec = service.metadata, service.spec
+        if not port and len(spec.ports) != 1:
+            raise Unavailable(f'no service port "{port}" found for service "{meta.name}"')
+        chosen = [each for each in spec.ports if not port or port in (each.name, str(each.port))]
+        if not chosen:
+            raise Unavailable(f'no service port "{port}" found for service "{meta.name}"')
+        addresses = await self._addresses(service, chosen[0].name)
+        if not addresses:
+            raise Unavailable(f'no endpoints available for service "{meta.name}"')
+        address, number = random.choice(addresses)  # noqa: S311 - spreads load, hides nothing
+        reference = address.target_ref
+        if reference is None or reference.kind != "Pod":
+            return await SocketPipe.open(address.ip, number)
+        kind = self._registry.table.of(Pod)
+        pod = (await self._registry.get(kind, namespace=meta.namespace, name=reference.name)).obj
+        assert isinstance(pod, Pod)
+        return await self._to_pod(pod, number)
+
+    async def _addresses(self, service: Service, port: str) -> Sequence[tuple[Any, int]]:
+        """Return (address, port number) of everything that is ready to answer for a service's port."""
+        meta = service.metadata
+        kind = self._registry.table.of(Endpoints)
+        try:
+            found = (await self._registry.get(kind, namespace=meta.namespace, name=meta.name)).obj
+        except NotFound:
+            return ()
+        assert isinstance(found, Endpoints)
+        return [
+            (address, each.port)
+            for subset in found.subsets
+            for each in subset.ports
+            if each.name == port
+            for address in subset.addresses
+        ]
+
+
+def _way(call: Call) -> str:
+    """Return the path to ask for, as the client wrote it: what follows ``/proxy``."""
+    above = 6 if call.target.namespace else 4  # "", api, v1, [namespaces, <namespace>,] plural, name
+    segments = call.request.rel_url.raw_path.split("/")
+    rest = segments[above + 2 :]
+    return "/" + "/".join(rest) if rest else ""
+
+
+async def _pass_on(call: Call, pipe: Pipe, way: str) -> web.StreamResponse:
+    request = call.request
+    await pipe.write(_request_head(call, way))
+    sending = asyncio.create_task(_send_body(request, pipe))
+    try:
+        head, rest = await _read_head(pipe)
+        code, headers = _parse_head(head)
+        if code == 101:
+            await sending
+            return await _pass_both_ways(request, pipe, head + b"\r\n\r\n", rest)
+        return await _pass_back(call, pipe, code, headers, rest)
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+def _request_head(call: Call, way: str) -> bytes:
+    request = call.request
+    query = request.rel_url.raw_query_string
+    lines = [
+        f"{request.method} {way}{f'?{query}' if query else ''} HTTP/1.1",
+        f"Host: {parse_name(call.target.name).name}",
+    ]
+    upgrade = request.headers.get("Upgrade", "")
+    lines += [f"{key}: {value}" for key, value in request.headers.items() if key.lower() not in _NOT_PASSED_ON]
+    lines.append(f"Connection: {'Upgrade' if upgrade else 'close'}")
+    if request.remote:
+        lines.append(f"X-Forwarded-For: {request.remote}")
+    if request.content_length is not None:
+        lines.append(f"Content-Length: {request.content_length}")
+    elif request.can_read_body:
+        lines.append("Transfer-Encoding: chunked")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
+
+
+async def _send_body(request: web.BaseRequest, pipe: Pipe) -> None:
+    if not request.can_read_body:
+        return
+    chunked = request.content_length is None
+    async for data in request.content.iter_any():
+        await pipe.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+    if chunked:
+        await pipe.write(b"0\r\n\r\n")
+
+
+async def _read_head(pipe: Pipe) -> tuple[bytes, bytes]:
+    """Return (head, what came behind it); raises Unavailable."""
+    data = b""
+    while (end := data.find(b"\r\n\r\n")) < 0:
+        more = await pipe.read()
+        if not more or len(data) > HEAD_BYTES:
+            raise Unavailable("error trying to reach service: EOF")
+        data += more
+    return data[:end], data[end + 4 :]
+
+
+def _parse_head(head: bytes) -> tuple[int, list[tuple[str, str]]]:
+    """Return (status code, headers); raises Unavailable for what is no HTTP."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    words = first.split(" ", 2)
+    if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdecimal():
+        raise Unavailable("error trying to reach service: malformed HTTP response")
+    pairs = (line.partition(":") for line in lines)
+    return int(words[1]), [(key.strip(), value.strip()) for key, _, value in pairs]
+
+
+async def _pass_back(
+    call: Call, pipe: Pipe, code: int, headers: list[tuple[str, str]], rest: bytes
+) -> web.StreamResponse:
+    response = web.StreamResponse(status=code)
+    for key, value in headers:
+        if key.lower() not in _NOT_PASSED_BACK:
+            response.headers.add(key, value)
+    response.headers.update(call.headers)
+    told = {key.lower(): value for key, value in headers}
+    await response.prepare(call.request)
+    if call.request.method != "HEAD" and code not in (204, 304):
+        async for data in _body(pipe, told, rest):
+            await response.write(data)
+    await response.write_eof()
+    return response
+
+
+async def _body(pipe: Pipe, headers: dict[str, str], rest: bytes) -> AsyncIterator[bytes]:
+    """Yield an answer's body, whichever way its end is told."""
+    if "chunked" in headers.get("transfer-encoding", "").lower():
+        async for data in _chunks(pipe, rest):
+            yield data
+        return
+    left = int(headers["content-length"]) if headers.get("content-length", "").isdecimal() else None
+    data = rest
+    while left is None or left > 0:
+        data = data or await _read_or_end(pipe)
+        if not data:
+            return
+        data = data if left is None else data[:left]
+        left = None if left is None else left - len(data)
+        yield data
+        data = b""
+
+
+async def _read_or_end(pipe: Pipe) -> bytes:
+    """Return the next bytes; a connection that breaks behind the head ends the answer."""
+    try:
+        return await pipe.read()
+    except ApiError:
+        return b""
+
+
+async def _chunks(pipe: Pipe, data: bytes) -> AsyncIterator[bytes]:
+    while True:
+        while (end := data.find(b"\r\n")) < 0:
+            if not (more := await _read_or_end(pipe)):
+                return
+            data += more
+        size = int(data[:end].partition(b";")[0] or b"0", 16)
+        data = data[end + 2 :]
+        if size == 0:
+            return
+        while len(data) < size + 2:
+            if not (more := await _read_or_end(pipe)):
+                return
+            data += more
+        yield data[:size]
+        data = data[size + 2 :]
+
+
+async def _pass_both_ways(request: web.BaseRequest, pipe: Pipe, head: bytes, rest: bytes) -> web.StreamResponse:
+    """Join the two connections after an upgrade, until either ends."""
+    connection = take_over(request, head + rest)
+
+    async def up() -> None:
+        while data := await connection.read():
+            await pipe.write(data)
+
+    async def down() -> None:
+        while data := await _read_or_end(pipe):
+            await connection.write(data)
+
+    tasks = [asyncio.create_task(up()), asyncio.create_task(down())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await connection.close()
+    return TakenOver()

@@ -1,0 +1,121 @@
+"""Requests passed on to pods, services and nodes, and their answers passed back."""
+
+import asyncio
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+POD = "/api/v1/namespaces/default/pods/web:8888/proxy"
+SERVICE = "/api/v1/namespaces/default/services"
+
+
+async def _echo(request):
+    if request.path == "/stream":
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        for part in (b"one ", b"two ", b"x" * 200_000):
+            await response.write(part)
+        return response
+    if request.path == "/ws":
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        async for message in socket:
+            await socket.send_str(message.data.upper())
+        return socket
+    body = await request.read()
+    seen = {key.lower(): value for key, value in request.headers.items()}
+    told = {"method": request.method, "path": request.path_qs, "body": body.decode(), "headers": seen}
+    return web.json_response(told, status=418 if request.path == "/teapot" else 200, headers={"X-Answer": "yes"})
+
+
+@pytest.fixture
+async def behind(agent):
+    """An HTTP server that the fake agent reaches as port 8888 of every pod."""
+    runner = web.ServerRunner(web.Server(_echo))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    agent.behind = runner.addresses[0][1]
+    yield agent.behind
+    await runner.cleanup()
+
+
+async def test_method_path_query_and_body_reach_the_pod(api, pod, behind):
+    told = await api.json("POST", f"{POD}/a%2Fb/c?x=1&y=a%20b", data=b"hello", headers={"X-Mine": "1"})
+    assert (told["method"], told["path"], told["body"]) == ("POST", "/a%2Fb/c?x=1&y=a%20b", "hello")
+    assert told["headers"]["x-mine"] == "1"
+    assert "authorization" not in told["headers"], "our credentials are not for the pod"
+
+
+async def test_the_answers_code_headers_and_length_come_back(api, pod, behind):
+    async with api.ask("GET", f"{POD}/teapot") as answer:
+        assert answer.status == 418
+        assert answer.headers["X-Answer"] == "yes"
+        assert (await answer.json())["path"] == "/teapot"
+
+
+async def test_bodies_without_a_length_flow_both_ways(api, pod, behind):
+    async with api.ask("GET", f"{POD}/stream") as answer:
+        assert await answer.read() == b"one two " + b"x" * 200_000
+
+    async def parts():
+        yield b"a" * 70_000
+        yield b"b"
+
+    assert len((await api.json("PUT", f"{POD}/", data=parts()))["body"]) == 70_001
+
+
+async def test_a_websocket_goes_through(api, pod, behind):
+    async with api.session.ws_connect(f"{api.url}{POD}/ws", headers={"Authorization": "Bearer admin"}) as socket:
+        await socket.send_str("hello")
+        assert (await asyncio.wait_for(socket.receive(), 5)).data == "HELLO"
+
+
+async def test_relative_links_need_a_slash(api, pod, behind):
+    async with api.ask("GET", f"{POD}?a=b", allow_redirects=False) as answer:
+        assert (answer.status, answer.headers["Location"]) == (301, f"{POD}/?a=b")
+
+
+async def test_a_service_leads_to_a_pod_that_is_ready(api, pod, behind):
+    ports = [{"name": "http", "port": 80}, {"name": "other", "port": 81}]
+    await api.create(SERVICE, {"metadata": {"name": "web"}, "spec": {"ports": ports}})
+    refused = await api.json("GET", f"{SERVICE}/web:http/proxy/", code=503)
+    assert refused["message"] == 'no endpoints available for service "web"'
+    address = {"ip": "10.0.0.9", "targetRef": {"kind": "Pod", "name": "web"}}
+    subset = {"addresses": [address], "ports": [{"name": "http", "port": 8888}]}
+    await api.create("/api/v1/namespaces/default/endpoints", {"metadata": {"name": "web"}, "subsets": [subset]})
+    assert (await api.json("GET", f"{SERVICE}/web:http/proxy/x"))["path"] == "/x"
+    assert (await api.json("GET", f"{SERVICE}/http:web:80/proxy/x"))["path"] == "/x"
+    refused = await api.json("GET", f"{SERVICE}/web/proxy/", code=503)
+    assert refused["message"] == 'no service port "" found for service "web"'
+
+
+async def test_a_node_is_asked_itself(api, pod, behind):
+    assert (await api.json("GET", f"/api/v1/nodes/n1:{behind}/proxy/metrics"))["path"] == "/metrics"
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "why"),
+    [
+        (f"{POD}/".replace("8888", "81"), 503, "connection refused"),
+        ("/api/v1/namespaces/default/pods/https:web:1/proxy/", 400, "only http is passed on"),
+        ("/api/v1/namespaces/default/pods/web:x/proxy/", 400, "invalid port 'x'"),
+        ("/api/v1/namespaces/default/pods/none/proxy/", 404, 'pods "none" not found'),
+        ("/api/v1/nodes/n1:1/proxy/", 503, "error trying to reach service"),
+    ],
+)
+async def test_what_cannot_be_reached_is_told(api, pod, behind, path, code, why):
+    assert why in (await api.json("GET", path, code=code))["message"]
+
+
+async def test_nobody_is_asked_for_who_may_not(api, pod, behind):
+    await api.json("GET", f"{POD}/", user="alice", code=403)
+
+
+async def test_a_client_that_leaves_ends_the_request(api, pod, behind):
+    async with aiohttp.ClientSession() as session:
+        headers = {"Authorization": "Bearer admin"}
+        async with session.get(f"{api.url}{POD}/stream", headers=headers) as answer:
+            assert await answer.content.readexactly(4) == b"one "
+    assert (await api.json("GET", f"{POD}/after"))["path"] == "/after"
