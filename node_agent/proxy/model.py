@@ -58,7 +58,7 @@ def backends_of_slices(slices: Iterable[EndpointSlice]) -> tuple[Backend, ...]:
     """Return the backends of a service's EndpointSlices; an unset condition counts as its default."""
     found = []
     for part in slices:
-        ports = tuple(BackendPort(p.name, p.protocol or "TCP", p.port) for p in part.ports if p.port)
+        ports = tuple(BackendPort(p.name or "", p.protocol or "TCP", p.port) for p in part.ports if p.port)
         for endpoint in part.endpoints:
             said = endpoint.conditions
             ready = said is None or said.ready is not False
