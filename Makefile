@@ -1,7 +1,7 @@
 # Short names for what `./trireme` and pytest do; `make check` is what a change must pass before it is pushed.
 PYTHON := .venv/bin/python
 
-.PHONY: help setup proto check test sim docker-test e2e bench clean
+.PHONY: help setup proto check test contract sim sim-many docker-test e2e bench clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z0-9-]*\): *[a-z-]* *## /\1\t/p' Makefile | expand -t 14
@@ -18,8 +18,14 @@ check:           ## linters, types, import rules, and all tests without Docker
 test:            ## everything, Docker and end-to-end tests included
 	./trireme test
 
-sim:             ## one seed of the Raft simulation: make sim SEED=7
-	TRIREME_SEEDS=$(or $(SEED),1) ./trireme test tests/simulation
+contract:        ## the store beside a real etcd, and both under their real clients
+	./trireme test tests/contract/kv
+
+sim: setup       ## simulate one seed, and shrink it if it breaks: make sim SEED=7 [WORLD=raft|storm|store] [VERBOSE=1]
+	$(PYTHON) -m raft_store.simulation --seed $(or $(SEED),1) --world $(or $(WORLD),all) $(if $(VERBOSE),--verbose)
+
+sim-many: setup  ## simulate seeds until one breaks: make sim-many SEED=1 COUNT=2000
+	$(PYTHON) -m raft_store.simulation --seed $(or $(SEED),1) --count $(or $(COUNT),2000) --jobs 2 --world $(or $(WORLD),all)
 
 docker-test:     ## only the tests that need a Docker engine
 	./trireme test -m docker

@@ -11,6 +11,7 @@ from api.kinds import (
     apps,
     autoscaling,
     batch,
+    certificates,
     core,
     discovery,
     events,
@@ -379,6 +380,18 @@ def created_at(obj: Resource, now: float) -> Cells:
     """Return name and time of creation."""
     del now
     return [obj.metadata.name, obj.metadata.creation_timestamp]
+
+
+def signing_request(request: certificates.CertificateSigningRequest, now: float) -> Cells:
+    """Return the cells of a certificate signing request."""
+    spec, types = request.spec, {each.type for each in request.status.conditions}
+    state = "Denied" if "Denied" in types else "Approved" if "Approved" in types else "Pending"
+    if "Failed" in types:
+        state += ",Failed"
+    if request.status.certificate:
+        state += ",Issued"
+    duration = human(spec.expiration_seconds) if spec.expiration_seconds is not None else NONE
+    return [request.metadata.name, _age(request, now), spec.signer_name, spec.username, duration, state]
 
 
 def resource_quota(obj: core.ResourceQuota, now: float) -> Cells:

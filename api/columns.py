@@ -202,6 +202,11 @@ _LAYOUTS: Mapping[tuple[str, str], tuple[str, Callable[[Any, float], Cells]]] = 
     ("storage.k8s.io", "csinodes"): ("Name, Drivers#, Age", cells_of.csi_node),
     ("storage.k8s.io", "csistoragecapacities"): ("Name, StorageClassName, Capacity", cells_of.storage_capacity),
     ("node.k8s.io", "runtimeclasses"): ("Name, Handler, Age", cells_of.runtime_class),
+    ("certificates.k8s.io", "certificatesigningrequests"): (
+        "Name, Age, SignerName, Requestor, RequestedDuration, Condition",
+        cells_of.signing_request,
+    ),
+    ("apiextensions.k8s.io", "customresourcedefinitions"): ("Name, Created At", cells_of.created_at),
     ("storage.k8s.io", "storageclasses"): (
         "Name, Provisioner, ReclaimPolicy, VolumeBindingMode, AllowVolumeExpansion, Age",
         cells_of.storage_class,

@@ -238,7 +238,11 @@ CertificateSigningRequestStatus: conditions certificate
 CertificateSigningRequestCondition: type reason message lastUpdateTime lastTransitionTime status
 TokenRequest: metadata spec status
 TokenRequestSpec: audiences 3:boundObjectRef expirationSeconds
+TokenRequestStatus: token expirationTimestamp
 BoundObjectReference: kind apiVersion name uid
+TokenReview: metadata spec status
+TokenReviewSpec: token audiences
+TokenReviewStatus: authenticated user error audiences
 SelfSubjectReview: metadata status
 SelfSubjectReviewStatus: userInfo
 UserInfo: username uid groups extra
@@ -448,9 +452,6 @@ LabelSelectorAttributes: rawSelector requirements
 SubjectRulesReviewStatus: resourceRules nonResourceRules incomplete evaluationError
 NonResourceRule: verbs nonResourceURLs
 ResourceRule: verbs apiGroups resources resourceNames
-TokenReview: metadata spec status
-TokenReviewSpec: token audiences
-TokenReviewStatus: authenticated user error audiences
 
 Condition: type status observedGeneration lastTransitionTime reason message
 TopologySelectorTerm: matchLabelExpressions

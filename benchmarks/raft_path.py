@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,17 @@ class Count:
         self.count += len(entries)
         return [self.count] * len(entries)
 
-    def snapshot(self) -> bytes:
-        return b"%d" % self.count
+    def snapshot(self) -> Iterator[bytes]:
+        return iter([b"%d" % self.count])
 
-    def restore(self, snapshot: bytes) -> None:
-        self.count = int(snapshot)
+    def begin_restore(self) -> "Count":
+        return self
+
+    def feed(self, chunk: bytes) -> None:
+        self.count = int(chunk)
+
+    def finish(self) -> None:
+        pass
 
 
 async def load(engine: NativeEngine, proposers: int, seconds: float, size: int) -> dict[str, float]:

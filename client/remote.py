@@ -15,6 +15,8 @@ import msgspec
 
 from api import codec
 from api.errors import AlreadyExists, Conflict, NotFound, Timeout, Unavailable
+from api.kinds.authentication import TokenRequest, TokenRequestSpec, TokenRequestStatus
+from api.kinds.core import ServiceAccount
 from api.kinds.pods import Binding, Pod
 from api.kinds.table import TABLE, Kind, Table
 from api.kinds.volumes import ObjectReference
@@ -210,6 +212,14 @@ class RemoteResources:
         except _Refused as refused:
             if not refused.doubtful:
                 raise refused.error from None
+
+    async def request_token(self, account: str, spec: TokenRequestSpec, *, namespace: str) -> TokenRequestStatus:
+        """Return a new token; asked twice in doubt the first one is never used."""
+        target = self._target(self._table.of(ServiceAccount), namespace, account, "token")
+        asked = TokenRequest(api_version="authentication.k8s.io/v1", kind="TokenRequest", spec=spec)
+        request = pb.CreateRequest(target=target, json=codec.encode(asked))
+        answer, _ = await _plain(self._call("Create", request, repeatable=True))
+        return msgspec.json.decode(answer.json, type=TokenRequest).status
 
     async def bind(self, *, namespace: str, pod: str, uid: str, node: str) -> None:
         """Assign a pod to a node."""

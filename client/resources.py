@@ -13,6 +13,7 @@ from typing import Any, Generic, NewType, Protocol, TypeVar
 
 import msgspec
 
+from api.kinds.authentication import TokenRequestSpec, TokenRequestStatus
 from api.meta import Resource
 
 R = TypeVar("R", bound=Resource)
@@ -95,6 +96,9 @@ class Resources(Protocol):
 
         Returns though finalizers or grace may still hold it.
         """
+
+    async def request_token(self, account: str, spec: TokenRequestSpec, *, namespace: str) -> TokenRequestStatus:
+        """Return a new token of a service account; raises NotFound, Invalid, Forbidden."""
 
     async def bind(self, *, namespace: str, pod: str, uid: str, node: str) -> None:
         """Assign a pod to a node, once; raises Conflict if it has one or is another pod by now."""

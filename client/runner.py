@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import msgspec
 
 from api.errors import ApiError, Conflict, Timeout
+from api.kinds.authentication import TokenRequestSpec, TokenRequestStatus
 from api.meta import Resource
 from client.clock import Clock, SystemClock
 from client.informer import Informer, SharedInformers
@@ -137,6 +138,10 @@ class NotingResources:
         )
         if uid:
             self.written.removed.add((model, f"{namespace}/{name}" if namespace else name, uid))
+
+    async def request_token(self, account: str, spec: TokenRequestSpec, *, namespace: str) -> TokenRequestStatus:
+        """See Resources."""
+        return await self._inner.request_token(account, spec, namespace=namespace)
 
     async def bind(self, *, namespace: str, pod: str, uid: str, node: str) -> None:
         """See Resources."""

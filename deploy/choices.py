@@ -23,6 +23,7 @@ class Choices:
     api_publish: str = ""
     store_endpoints: tuple[str, ...] = ()
     store_tls: StoreTls | None = None
+    from_snapshot: Path | None = None
 
     def new_lab(self, subnet: str) -> Lab:
         """Return the lab to make on ``subnet``; raises UsageError if it cannot be."""
@@ -31,6 +32,8 @@ class Choices:
         check_size(masters=masters, nodes=nodes)
         if self.store_endpoints and self.engine:
             raise UsageError("--engine chooses the lab's own store, --store-endpoints another one: give one of them")
+        if self.from_snapshot is not None and (self.store_endpoints or self.engine == "raftos"):
+            raise UsageError("--from-snapshot is for the lab's own store, with the native engine")
         check_port_free(self.api_publish)
         return Lab(
             name=self.name,
@@ -41,6 +44,7 @@ class Choices:
             api_publish=self.api_publish,
             store_endpoints=self.store_endpoints,
             store_tls=self.store_tls,
+            from_snapshot=self.from_snapshot is not None,
         )
 
     def change(self, lab: Lab) -> Lab:
@@ -50,6 +54,8 @@ class Choices:
             raise UsageError(f"lab '{lab.name}' runs on VMs", hint="bring it up with: vagrant up")
         if self.api_publish and self.api_publish != lab.api_publish:
             raise UsageError(f"lab '{lab.name}' does not publish its API at {self.api_publish}", hint=down)
+        if self.from_snapshot is not None and not (lab.from_snapshot and not lab.complete):
+            raise UsageError(f"lab '{lab.name}' has data already; a snapshot is what a new lab begins with", hint=down)
         if self.store_endpoints and self.store_endpoints != lab.store_endpoints:
             raise UsageError(f"lab '{lab.name}' has another store", hint=down)
         return resize(lab, masters=self.masters, nodes=self.nodes, engine=self.engine)

@@ -87,6 +87,9 @@ def up(
     store_ca: Annotated[str, typer.Option(help="CA file of that cluster (with --store-cert and --store-key).")] = "",
     store_cert: Annotated[str, typer.Option(help="Client certificate for it.")] = "",
     store_key: Annotated[str, typer.Option(help="Key of that certificate.")] = "",
+    from_snapshot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A new lab begins with this backup's state.")
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave a failed lab as it is, to look into it.")] = False,
     renew: Annotated[bool, typer.Option("--renew", help="Replace hosts made from older code; data stays.")] = False,
     wait: Annotated[bool, typer.Option(help="Return only when all nodes are Ready.")] = True,
@@ -105,6 +108,7 @@ def up(
         api_publish=parse_publish(api_port),
         store_endpoints=parse_endpoints(store_endpoints),
         store_tls=parse_store_tls(store_ca, store_cert, store_key),
+        from_snapshot=from_snapshot,
     )
     lab = bring_up(choices, ask=ask_on_terminal(yes=yes), keep=keep, wait=wait, renew=renew)
     suffix = "" if name == "lab" else f" --name {name}"
@@ -327,6 +331,78 @@ def logs(
     driver = driver_of(lab)
     _check_running(driver, found)
     _become(driver.terminal_argv(found, argv, tty=False, stdin=False))
+
+
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": ["-h"]}
+)
+def store(
+    arguments: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="--help lists them.")],
+    *,
+    name: Name = "lab",
+    on: Annotated[str, typer.Option(metavar="HOST", help="Run there; for check and dump.")] = "",
+) -> None:
+    """Look into the lab's store: members, status, snapshot save|status|restore, check, dump, raft (draws how it works).
+
+    On a host, a member's data lies in /var/lib/trireme/store. Options of trireme's own come before COMMAND.
+    """
+    from deploy.store import TOOL, environment, on_host  # noqa: PLC0415
+
+    if on:
+        lab = state.load(name)
+        driver = driver_of(lab)
+        _check_running(driver, lab.host(on))
+        tty = sys.stdin.isatty() and sys.stdout.isatty()
+        _become(driver.terminal_argv(lab.host(on), on_host(arguments), tty=tty, stdin=False))
+    os.environ.update(environment(name, arguments))
+    _become([sys.executable, *TOOL, *arguments])
+
+
+backup = typer.Typer(help="Save a lab's state, and see what its masters saved on schedule.", no_args_is_help=True)
+app.add_typer(backup, name="backup")
+Target = Annotated[Path | None, typer.Option("--to", metavar="FILE", help="Without: a name with the time, here.")]
+
+
+@backup.command("now")
+def backup_now(*, name: Name = "lab", to: Target = None) -> None:
+    """Save the store's state of now and the lab's keys into one file, for: trireme up --from-snapshot FILE."""
+    from deploy import backups  # noqa: PLC0415
+
+    _say_kept(backups.make(state.load(name), to))
+
+
+@backup.command("list")
+def backup_list(*, name: Name = "lab", output: Output = "text") -> None:
+    """List the backups that the masters made on schedule, newest first."""
+    from deploy import backups  # noqa: PLC0415
+
+    lab = state.load(name)
+    found = backups.listed(lab, driver_of(lab))
+    if output == "json":
+        return _print_json(found)
+    for kept in found:
+        console.print(f"{kept.name}   {kept.size_bytes / 1e6:8.1f} MB   {kept.host}", markup=False)
+    if not found:
+        console.print("No master has made one yet. Save the state of now with: trireme backup now", markup=False)
+    return None
+
+
+@backup.command("fetch")
+def backup_fetch(
+    backup_name: Annotated[str, typer.Argument(metavar="[BACKUP]", help="As listed; without: the newest.")] = "",
+    *,
+    name: Name = "lab",
+    to: Target = None,
+) -> None:
+    """Bring a backup from the masters here, with the lab's keys, for: trireme up --from-snapshot FILE."""
+    from deploy import backups  # noqa: PLC0415
+
+    lab = state.load(name)
+    _say_kept(backups.fetch(lab, driver_of(lab), backup_name, to))
+
+
+def _say_kept(path: Path) -> None:
+    console.print(f"{path}\nIt holds the lab's keys: keep it as safe as the lab.", markup=False, soft_wrap=True)
 
 
 @app.command()

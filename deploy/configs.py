@@ -15,6 +15,9 @@ from deploy.lab import API_PORT, GRPC_PORT, PEER_PORT, STORE_METRICS_PORT, STORE
 ETC = "/etc/trireme"
 DATA = "/var/lib/trireme"
 ANYWHERE = "0.0.0.0"  # noqa: S104 - of the lab's own network, which nothing outside reaches
+BACKUPS = f"{DATA}/backups"
+BACKUP_EVERY_S = 1800.0
+SNAPSHOT = "initial.snapshot"  # what a lab made from a backup begins with, in each master's folder
 STORE_PKI = "store-pki"  # an external store's files, beside pki/ in the host's folder
 
 Value = str | int | float | Sequence[str]
@@ -35,11 +38,13 @@ def _tls(stem: str, *, authority: str = "ca") -> dict[str, Value]:
 
 def render_store(lab: Lab, host: Host) -> str:
     """Return the store member's store.toml."""
+    begins: dict[str, Value] = {"initial_snapshot": f"{ETC}/{SNAPSHOT}"} if lab.from_snapshot else {}
     return render_toml(
         {
             "name": host.name,
             "cluster": lab.name,
             "data_dir": f"{DATA}/store",
+            **begins,
             "client_listen": f"{ANYWHERE}:{STORE_PORT}",
             "peer_listen": f"{ANYWHERE}:{PEER_PORT}",
             "client_url": f"https://{host.address}:{STORE_PORT}",
@@ -50,6 +55,7 @@ def render_store(lab: Lab, host: Host) -> str:
             "members": {master.name: f"https://{master.address}:{PEER_PORT}" for master in lab.masters},
             "client_tls": _tls("server"),
             "peer_tls": _tls("peer"),
+            **({} if lab.engine == "raftos" else {"backup": {"dir": BACKUPS, "every_s": BACKUP_EVERY_S, "keep": 24}}),
         },
     )
 
@@ -93,6 +99,14 @@ def render_master(lab: Lab, host: Host) -> str:
             "masters": {master.name: f"{master.address}:{GRPC_PORT}" for master in lab.masters},
             "tls": _tls("server", authority="client_ca"),
             "node_tls": _tls("client"),
+            "access": {
+                "signing_keys": [f"{ETC}/pki/sa.key"],
+                "issuer": f"https://kubernetes.default.svc.{lab_facts.CLUSTER_DOMAIN}",
+                "authority_cert": f"{ETC}/pki/ca.crt",
+                "authority_key": f"{ETC}/pki/ca.key",
+                "encryption_keys": [f"{ETC}/pki/secrets.key"],
+                "audit_log": f"{DATA}/audit/audit.log",
+            },
             **_store_tls(lab),
         },
     )

@@ -75,6 +75,7 @@ class Lab(msgspec.Struct, frozen=True):
     store_tls: StoreTls | None = None
     folder: str = ""  # of the Vagrantfile, driver "vagrant" only
     virtual_address: str = ""  # kept by keepalived on one of the masters, where there is no entry host
+    from_snapshot: bool = False  # its store began with one
     complete: bool = False  # once every node was Ready; from then on a failing ``up`` removes nothing
 
     def of_role(self, role: Role) -> tuple[Host, ...]:

@@ -4,8 +4,10 @@ Identities are X.509 subjects: common name = user, organisation = group, as Kube
 P-256 throughout: a handshake costs a tenth of RSA's, and health checks make several a second.
 """
 
+import base64
 import datetime as dt
 import ipaddress
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ BACKDATED = dt.timedelta(days=1)
 ADMIN_USER, ADMIN_GROUP = "admin", "system:masters"
 NODES_GROUP = "system:nodes"
 MONITORING_GROUP = "system:monitoring"  # may read /readyz and /healthz
+SECRETS_KEY = "secrets.key"  # seals secrets in the store
 HEALTH = "health"  # with which the balancer asks masters for their health
 
 
@@ -139,6 +142,8 @@ def ensure(lab: Lab) -> None:
     authority = _ensure_authority(lab.name, pki)
     _ensure_pair(authority, Subject(ADMIN_USER, ADMIN_GROUP), pki / "admin")
     _ensure_signing_key(pki)
+    if not (pki / SECRETS_KEY).exists():
+        write(pki / SECRETS_KEY, base64.b64encode(secrets.token_bytes(32)) + b"\n", mode=0o600)
     for host in lab.hosts:
         folder = host_folder(lab.name, host.name) / "pki"
         write(folder / "ca.crt", authority.pair.certificate)
@@ -148,7 +153,8 @@ def ensure(lab: Lab) -> None:
                 joined = b"".join((folder / f"{stem}{suffix}").read_bytes() for suffix in (".crt", ".key"))
                 write(folder / f"{stem}.pem", joined, mode=0o600)
         if host.role == "master":
-            for name in ("sa.key", "sa.pub"):
+            # The authority's key signs the certificates that new nodes and users ask for.
+            for name in ("sa.key", "sa.pub", "ca.key", SECRETS_KEY):
                 write(folder / name, (pki / name).read_bytes(), mode=0o600)
 
 

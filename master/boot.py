@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from api.errors import AlreadyExists, ApiError, NotFound
 from api.kinds.table import Kind
+from master.access.bootstrap_roles import BootstrapRoles
 from master.access.user import SYSTEM_MASTERS, User
 from master.config import MasterConfig
 from master.registry import Registry
@@ -32,14 +33,19 @@ class BootObjects:
         """Make them, as soon as the store lets us."""
         for document in self._documents():
             await self._ensure_one(document)
+        await self._until_done("default roles", BootstrapRoles(self._registry, self._options).ensure)
         log.info("boot objects are in place")
 
     async def _ensure_one(self, document: Mapping[str, Any]) -> None:
+        await self._until_done(document["metadata"]["name"], lambda: self._make(document))
+
+    @staticmethod
+    async def _until_done(name: str, make: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
-                await self._make(document)
+                await make()
             except ApiError as error:
-                log.debug("boot object not made yet name=%s error=%s", document["metadata"]["name"], error)
+                log.debug("boot object not made yet name=%s error=%s", name, error)
                 await asyncio.sleep(_RETRY_S)
             else:
                 return

@@ -159,6 +159,11 @@ class WatchCache:
             raise NotFound("the server could not find the requested resource", group=kind.group, kind=kind.plural)
         return found
 
+    def find(self, place: Place, name: str) -> StoredObject | None:
+        """Return one object of a place by its key in it."""
+        found = self._places.get(place)
+        return found.objects.get(name) if found is not None else None
+
     @property
     def synced(self) -> bool:
         """Return whether the cache has ever known everything."""

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from client.etcd import TlsFiles
+from master.access.assembly import AccessConfig
 
 
 class ConfigError(Exception):
@@ -41,6 +42,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     store_tls: _ClientTls | None = None
     tls: ServerTls
     node_tls: _ClientTls | None = None
+    access: AccessConfig = AccessConfig()
     masters: dict[str, str] = {}
     pod_cidr: str = "10.244.0.0/16"
     service_cidr: str = "10.96.0.0/16"
@@ -63,6 +65,7 @@ class MasterConfig(msgspec.Struct, frozen=True, kw_only=True):
     store_tls: TlsFiles | None
     tls: ServerTls
     node_tls: TlsFiles | None
+    access: AccessConfig  # keys and rules of who may do what
     masters: dict[str, str]  # name -> "ip:port" of its gRPC server
     pod_cidr: IPv4Network
     service_cidr: IPv4Network
@@ -101,6 +104,7 @@ def parse(data: dict[str, Any], source: str) -> MasterConfig:
             store_tls=file.store_tls.files() if file.store_tls is not None else None,
             tls=file.tls,
             node_tls=file.node_tls.files() if file.node_tls is not None else None,
+            access=file.access,
             masters={name: _address(f"masters.{name}", each) for name, each in file.masters.items()},
             pod_cidr=_network("pod_cidr", file.pod_cidr),
             service_cidr=_network("service_cidr", file.service_cidr),

@@ -7,6 +7,8 @@ travel as a gRPC status with the Kubernetes Status object in the trailing metada
 import functools
 import logging
 import re
+import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,9 +37,12 @@ from api.errors import (
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, Preconditions
 from client.resources import EventType
+from master import notes
+from master.access.audit import AuditLog, Told
 from master.access.authentication import with_authenticated
 from master.access.authorization import Authorizer
-from master.access.user import User
+from master.access.rules import Request as Asked
+from master.access.user import ANONYMOUS, User
 from master.config import ServerTls
 from master.registry import Registry
 from master.rest.handlers import fit_to_url
@@ -155,18 +160,52 @@ def refusing(method: Method[Request, Response]) -> Method[Request, Response]:
 
     @functools.wraps(method)
     async def wrapped(self: Any, request: Request, context: Context) -> Response:
+        notes.collect()
         try:
-            return await method(self, request, context)
+            response = await method(self, request, context)
         except ApiError as error:
+            _tell(self, method.__name__, request, context, error.code)
             await refuse(context, error)
         except grpc.aio.AbortError:
             raise
         except Exception:
             log.exception("gRPC call failed method=%s", method.__name__)
             await refuse(context, InternalError("an error on the server has prevented the request from succeeding"))
+        else:
+            _tell(self, method.__name__, request, context, 200)
+            return response
         raise AssertionError("refuse raises")
 
     return wrapped
+
+
+def _tell(service: Any, verb: str, request: Any, context: Context, code: int) -> None:
+    """Tell the audit log of a call, if the service has one."""
+    audit: AuditLog | None = getattr(service, "audit", None)
+    target = getattr(request, "target", None)
+    if audit is None or target is None:
+        return
+    try:
+        user = caller(context)
+    except ApiError:
+        user = ANONYMOUS
+    asked = Asked(user, verb.lower(), target.group, target.resource, target.subresource, target.namespace, target.name)
+    if audit.rule(asked).level == "None":
+        return
+    now = time.time()
+    told = Told(
+        request=asked,
+        real_user=user,
+        audit_id=str(uuid.uuid4()),
+        uri=f"/trireme.cluster.Resources/{verb}",
+        code=code,
+        received=now,
+        done=now,
+        version=target.version,
+        source=context.peer(),
+        request_body=getattr(request, "json", b""),
+    )
+    audit.tell(told)
 
 
 def _object(stored: Stored) -> pb.Object:
@@ -204,9 +243,10 @@ def _fitting(kind: Kind, target: pb.Target, data: bytes) -> dict[str, Any]:
 class ResourcesService(rpc.ResourcesServicer):
     """Serves ``trireme.cluster.Resources``."""
 
-    def __init__(self, registry: Registry, authorizer: Authorizer) -> None:
+    def __init__(self, registry: Registry, authorizer: Authorizer, *, audit: AuditLog | None = None) -> None:
         self._registry = registry
         self._authorizer = authorizer
+        self.audit = audit
 
     async def _admit(self, context: Context, verb: str, target: pb.Target) -> tuple[Kind, User]:
         """Return the kind that ``target`` names and the caller; raises Unauthorized, Forbidden, NotFound."""

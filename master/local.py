@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeVar
 
 from api import codec
+from api.kinds.authentication import TokenRequest, TokenRequestSpec, TokenRequestStatus
+from api.kinds.core import ServiceAccount
 from api.kinds.pods import Pod
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, Preconditions, Resource
@@ -127,6 +129,20 @@ class LocalResources:
         await self._registry.delete(
             self._kind(model), namespace=namespace, name=name, options=options, user=self._user, fence=self._fence
         )
+
+    async def request_token(self, account: str, spec: TokenRequestSpec, *, namespace: str) -> TokenRequestStatus:
+        """Return a new token of a service account; raises NotFound, Invalid, Forbidden."""
+        asked = TokenRequest(api_version="authentication.k8s.io/v1", kind="TokenRequest", spec=spec)
+        written = await self._registry.create(
+            self._kind(ServiceAccount),
+            codec.to_document(asked),
+            namespace=namespace,
+            name=account,
+            subresource="token",
+            options=self._options,
+            fence=self._fence,
+        )
+        return _as(TokenRequest, written.stored).status
 
     async def bind(self, *, namespace: str, pod: str, uid: str, node: str) -> None:
         """Assign a pod to a node, once; raises Conflict if it has one or is another pod by now."""

@@ -9,7 +9,8 @@ from typing import Protocol
 
 import msgspec
 
-from api.errors import MODIFIED, ApiError, Conflict, RequestTooLarge, conflict, not_found
+from api.custom.definitions import PLACE as DEFINITIONS
+from api.errors import MODIFIED, ApiError, Conflict, MethodNotAllowed, NotFound, RequestTooLarge, conflict, not_found
 from api.kinds.table import Kind
 from api.meta import Resource
 from master.cache import WatchCache, place_prefix
@@ -17,7 +18,7 @@ from master.faces import as_kind
 from master.lifecycle import Gone
 from master.maintenance import Leases
 from master.objects import StoredObject, read_stored, to_store, without_revision
-from master.storage import Fence, Put, Refused, Remove, Storage, Value, Write
+from master.storage import Fence, Put, Refused, Remove, Storage, Unchanged, Value, Write
 from master.strategy import strategy_of
 
 ATTEMPTS = 8
@@ -94,9 +95,31 @@ class Modifier:
         claimant = self.claimant(owner)
         lease = await self._leases.lease(strategy_of(owner).ttl_s)
         claims = [] if claimant is None else claimant.writes(None, obj)
-        writes = [Put(key, self._stored_bytes(owner, obj), 0, lease), *claims]
-        revision = await self._storage.commit(writes, fence=fence)
+        relied = self._relied_upon(owner)
+        writes = [Put(key, self._stored_bytes(owner, obj), 0, lease), *claims, *relied]
+        try:
+            revision = await self._storage.commit(writes, fence=fence)
+        except Refused:
+            if relied:
+                await self._cache.fresh()  # the definition has changed and we did not know
+            raise
         return stored_as(owner, obj, revision)
+
+    def _relied_upon(self, owner: Kind) -> list[Write]:
+        """Return what must not change while a new object of ``owner`` is stored: a custom kind's definition.
+
+        Otherwise an object could come in behind the back of who empties a kind that is being deleted, and appear
+        again in the next kind of that name. Raises NotFound, MethodNotAllowed.
+        """
+        if owner.custom is None:
+            return []
+        name = owner.custom.definition
+        definition = self._cache.find(DEFINITIONS, name)
+        if definition is None:
+            raise NotFound("the server could not find the requested resource", group=owner.group, kind=owner.plural)
+        if definition.obj.metadata.deletion_timestamp:
+            raise MethodNotAllowed("create not allowed while custom resource definition is terminating")
+        return [Unchanged(f"{self._storage.prefix}{place_prefix(DEFINITIONS)}{name}", definition.revision)]
 
     async def modify(
         self, kind: Kind, namespace: str, name: str, alter: Alter, *, dry_run: bool = False, fence: Fence | None = None

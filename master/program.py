@@ -14,18 +14,16 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from api.errors import ApiError
 from api.kinds.core import Node
 from api.kinds.pods import Pod
 from api.kinds.table import Table
 from api.meta import Resource
 from client.etcd import EtcdClient
-from master.access.authentication import Authenticator
-from master.access.authorization import Authorizer
-from master.access.policies import RegistryPolicies
+from master.access.assembly import Access, load_cipher
+from master.access.token_requests import TokenRequests
 from master.access.user import SYSTEM_MASTERS, User
-from master.admission.chain import Chain
-from master.admission.namespace import NamespaceLifecycle
-from master.admission.noderestriction import NodeRestriction
+from master.admission.plugins import Settings, make_chain
 from master.allocation import ServiceClaims, ServiceNetwork
 from master.boot import BootObjects
 from master.cache import WatchCache
@@ -51,6 +49,7 @@ log = logging.getLogger(__name__)
 
 SHUTDOWN_S = 1.0
 HEALTH_S = 0.5
+_RESEAL_RETRY_S = 5.0
 
 
 class CannotStart(Exception):
@@ -62,21 +61,36 @@ class Core:
 
     def __init__(self, config: MasterConfig, client: EtcdClient) -> None:
         table = Table()  # this master's own: custom kinds come and go
-        self.storage = Storage(client)
+        self.storage = Storage(client, cipher=load_cipher(config.access))
         self.cache = WatchCache(table, self.storage)
         CustomKinds(table, self.cache)
         self.reader = Reader(self.cache, self.storage)
         world = Surroundings()
-        chain = Chain([NamespaceLifecycle(_find_namespace(table, self.cache, self.reader)), NodeRestriction()])
+        self.access = Access(config.access, table, self.reader)
+        self.authorizer = self.access.authorizer
         modifier = Modifier(
             self.cache,
             self.storage,
             leases=Leases(client),
             claimants=_claimants(config, table, self.cache, world.rng),
         )
+        chain = make_chain(
+            self.access,
+            modifier,
+            find_namespace=_find_namespace(table, self.cache, self.reader),
+            settings=Settings(toleration_s=max(0, round(config.pod_eviction_s))),
+            rng=world.rng,
+        )
         writer = Writer(modifier, chain, world=world)
-        self.registry = Registry(table, self.cache, self.reader, writer, modifier)
-        self.authorizer = Authorizer(RegistryPolicies(self.registry))
+        tokens = self.access.tokens
+        self.registry = Registry(
+            table,
+            self.cache,
+            self.reader,
+            writer,
+            modifier,
+            tokens=None if tokens is None else TokenRequests(table, tokens, self.access.lookup, chain),
+        )
 
     def measure(self, agents: NodeAgents) -> None:
         """Serve metrics.k8s.io from what the node agents tell."""
@@ -147,7 +161,9 @@ class GrpcServer:
         self._registry = core.registry
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         self._health = health.aio.HealthServicer()
-        cluster_pb2_grpc.add_ResourcesServicer_to_server(ResourcesService(core.registry, core.authorizer), self._server)
+        cluster_pb2_grpc.add_ResourcesServicer_to_server(
+            ResourcesService(core.registry, core.authorizer, audit=core.access.audit), self._server
+        )
         lab = LabService(config, client, core.registry, leadership, core.authorizer)
         cluster_pb2_grpc.add_LabServicer_to_server(lab, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -198,13 +214,36 @@ class Leader:
             pod_cidr=str(config.pod_cidr),
             node_monitor_grace_s=config.node_monitor_grace_s,
             pod_eviction_s=config.pod_eviction_s,
+            api_address=config.api_address,
             root_ca=self._root_ca,
         )
         resources = LocalResources(self._core.registry, user, fence=fence)
-        controllers = ControllerManager(resources, settings, table=self._core.registry.table)
+        access = self._core.access
+        controllers = ControllerManager(
+            resources,
+            settings,
+            table=self._core.registry.table,
+            tokens=access.tokens,
+            signer=access.signer,
+            authorizer=access.authorizer,
+        )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(controllers.run())
             tasks.create_task(compact_history(self._client))
+            tasks.create_task(self._reseal(fence))
+
+    async def _reseal(self, fence: Fence) -> None:
+        """Bring secrets that an older key sealed, or none, under the key that writes."""
+        while True:
+            try:
+                count = await self._core.storage.reseal(fence=fence)
+            except ApiError as error:
+                log.warning("secrets not sealed anew yet error=%s", error)
+                await asyncio.sleep(_RESEAL_RETRY_S)
+            else:
+                if count:
+                    log.info("secrets sealed anew count=%d", count)
+                return
 
 
 async def run(config: MasterConfig) -> None:
@@ -219,7 +258,10 @@ async def run(config: MasterConfig) -> None:
         except OSError as error:
             raise CannotStart(f"[store_tls] {error}: make the files readable, or correct their paths") from error
         stack.push_async_callback(client.close)
-        core = Core(config, client)
+        try:
+            core = Core(config, client)
+        except (OSError, ValueError) as error:
+            raise CannotStart(f"[access] {error}: make the files readable, or correct their paths") from error
         leadership = Leadership(client, name=config.name, endpoint=config.store_endpoints[0])
         grpc_server = GrpcServer(config, core, client, leadership)
         await grpc_server.start()
@@ -227,7 +269,15 @@ async def run(config: MasterConfig) -> None:
         agents = NodeAgents(_node_credentials(config))
         stack.push_async_callback(agents.close)
         core.measure(agents)
-        rest = RestServer(core.registry, Authenticator(), core.authorizer, agents=agents, address=config.api_address)
+        rest = RestServer(
+            core.registry,
+            core.access.authenticator,
+            core.authorizer,
+            agents=agents,
+            address=config.api_address,
+            documents=core.access.documents(config.api_address),
+            audit=core.access.audit,
+        )
         try:
             await rest.start(*config.rest_listen, tls)
         except OSError as error:
@@ -241,6 +291,8 @@ async def run(config: MasterConfig) -> None:
                 tasks.create_task(grpc_server.tell_health()),
                 tasks.create_task(leadership.run(Leader(config, core, client).lead)),
             ]
+            if core.access.audit is not None:
+                background.append(tasks.create_task(core.access.audit.run()))
             log.info("master runs name=%s store=%s", config.name, ",".join(config.store_endpoints))
             await stop.wait()
             log.info("master stops name=%s", config.name)

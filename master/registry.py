@@ -8,6 +8,7 @@ from typing import Any
 from api.errors import ApiError, MethodNotAllowed, NotFound
 from api.kinds.table import Kind, Table
 from api.meta import DeleteOptions
+from master.access.token_requests import TokenRequests, refuse_unconfigured
 from master.access.user import User
 from master.actions import PodActions
 from master.cache import WatchCache
@@ -28,7 +29,17 @@ _CATCH_UP_S = 1.0
 class Registry:
     """Implements ``master.rest.seam.Registry``."""
 
-    def __init__(self, table: Table, cache: WatchCache, reader: Reader, writer: Writer, modifier: Modifier) -> None:
+    def __init__(
+        self,
+        table: Table,
+        cache: WatchCache,
+        reader: Reader,
+        writer: Writer,
+        modifier: Modifier,
+        *,
+        tokens: TokenRequests | None = None,
+    ) -> None:
+        self._tokens = tokens
         self._table = table
         self._cache = cache
         self._reader = reader
@@ -85,6 +96,10 @@ class Registry:
                 return await self._actions.bind(document, namespace=namespace, name=name, options=options, fence=fence)
             case "eviction":
                 return await self._actions.evict(document, namespace=namespace, name=name, options=options, fence=fence)
+            case "token":
+                if self._tokens is None:
+                    raise refuse_unconfigured()
+                return await self._tokens.create(document, namespace=namespace, name=name, options=options)
         raise MethodNotAllowed("the server does not allow this method on the requested resource")
 
     async def update(

@@ -14,6 +14,7 @@ import msgspec
 from api.errors import ApiError, Expired, InternalError, RequestTooLarge, Timeout, Unavailable
 from client import etcd
 from client.etcd import Compare, DeleteOp, EtcdClient, Fact, GetOp, KeyValue, Operation, PutOp, Relation, TxnResult
+from master.access.encryption import MARK, Cipher, Unreadable
 from master.cache import HistoryLost, KeyChange, KeyChanges
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,13 @@ class Remove(msgspec.Struct, frozen=True):
     expect: int | None
 
 
+class Unchanged(msgspec.Struct, frozen=True):
+    """Write nothing: another key, on which the writes rely, must still have the revision ``expect``."""
+
+    key: str
+    expect: int
+
+
 class Fence(msgspec.Struct, frozen=True):
     """A key that proves, while nobody has written it since ``revision``, that its holder may still write."""
 
@@ -71,15 +79,7 @@ class Fenced(Unavailable):
     """Another master leads by now: ours may not write for its controllers."""
 
 
-Write = Put | Remove
-
-
-def _operation(write: Write) -> Operation:
-    match write:
-        case Put(key, data, _, lease):
-            return PutOp(key.encode(), data, lease)
-        case Remove(key):
-            return DeleteOp(key.encode())
+Write = Put | Remove | Unchanged
 
 
 def _compares(writes: Sequence[Write], fence: Fence | None) -> list[Compare]:
@@ -91,10 +91,6 @@ def _compares(writes: Sequence[Write], fence: Fence | None) -> list[Compare]:
     if fence is not None:
         compares.append(Compare(fence.key.encode(), Fact.MOD_REVISION, Relation.EQUAL, fence.revision))
     return compares
-
-
-def _value(kv: KeyValue) -> Value:
-    return Value(kv.key.decode(), kv.value, kv.mod_revision)
 
 
 def api_error(error: etcd.EtcdError) -> ApiError:
@@ -114,18 +110,22 @@ def api_error(error: etcd.EtcdError) -> ApiError:
 
 
 class Storage:
-    """Reads and writes keys; also the watch cache's source."""
+    """Reads and writes keys; also the watch cache's source.
 
-    def __init__(self, client: EtcdClient, *, prefix: str = PREFIX) -> None:
+    cipher: seals what must not lie in the store for everybody to read; callers see plain values only.
+    """
+
+    def __init__(self, client: EtcdClient, *, prefix: str = PREFIX, cipher: Cipher | None = None) -> None:
         self.client = client
         self.prefix = prefix
+        self._cipher = cipher
         self._watch: etcd.Watch | None = None
         self._exact_progress: bool | None = None
 
     async def get(self, key: str) -> Value | None:
         """Return what ``key`` (whole) holds, by a quorum; raises Unavailable."""
         found = await self._range(key.encode())
-        return _value(found.kvs[0]) if found.kvs else None
+        return self._value(found.kvs[0]) if found.kvs else None
 
     async def page(
         self, prefix: str, *, after: str = "", revision: int = 0, limit: int = PAGE
@@ -136,7 +136,7 @@ class Storage:
         """
         first = f"{after}\0" if after else prefix
         found = await self._range(first.encode(), etcd.prefix_end(prefix.encode()), limit=limit, revision=revision)
-        values = [_value(kv) for kv in found.kvs]
+        values = [self._value(kv) for kv in found.kvs]
         return values, found.more, found.count - len(values), revision or found.revision
 
     async def commit(self, writes: Sequence[Write], *, fence: Fence | None = None) -> int:
@@ -147,7 +147,7 @@ class Storage:
         """
         looks = [write.key for write in writes] + ([fence.key] if fence is not None else [])
         compares = _compares(writes, fence)
-        operations = [_operation(write) for write in writes]
+        operations = [self._operation(write) for write in writes if not isinstance(write, Unchanged)]
         reads = [GetOp(key.encode()) for key in looks]
         loop = asyncio.get_running_loop()
         deadline = loop.time() + WRITE_TIMEOUT_S
@@ -169,11 +169,61 @@ class Storage:
             return answer.revision
         return await self._refusal(writes, answer, fence, maybe=maybe)
 
+    def _operation(self, write: Put | Remove) -> Operation:
+        match write:
+            case Put(key, data, _, lease):
+                place = key.removeprefix(self.prefix)
+                if self._cipher is not None and self._cipher.covers(place):
+                    data = self._cipher.seal(place, data)
+                return PutOp(key.encode(), data, lease)
+            case Remove(key):
+                return DeleteOp(key.encode())
+
+    def _value(self, kv: KeyValue) -> Value:
+        key = kv.key.decode()
+        return Value(key, self._opened(key.removeprefix(self.prefix), kv.value), kv.mod_revision)
+
+    def _opened(self, place: str, data: bytes) -> bytes:
+        """Return a value as it was before it was sealed; one that cannot be opened stays as it is, and is no object."""
+        if self._cipher is None or not self._cipher.covers(place):
+            return data
+        try:
+            return self._cipher.open(place, data)
+        except Unreadable as error:
+            log.error("value in the store cannot be opened key=%s error=%s", place, error)  # noqa: TRY400 - says it all
+            return data
+
+    async def reseal(self, *, fence: Fence) -> int:
+        """Write anew what was not sealed with the key that writes; return how many values. Raises as ``commit``."""
+        count = 0
+        for start in self._cipher.prefixes if self._cipher is not None else ():
+            first, end = (self.prefix + start).encode(), etcd.prefix_end((self.prefix + start).encode())
+            more = True
+            while more:
+                found = await self._range(first, end, limit=PAGE)
+                for kv in found.kvs:
+                    count += await self._reseal_one(kv, fence)
+                more = found.more
+                first = found.kvs[-1].key + b"\0" if found.kvs else first
+        return count
+
+    async def _reseal_one(self, kv: KeyValue, fence: Fence) -> int:
+        assert self._cipher is not None
+        value = self._value(kv)
+        if self._cipher.is_current(kv.value) or value.data.startswith(MARK):
+            return 0  # as it should be, or sealed with a key that we do not have
+        try:
+            await self.commit([Put(value.key, value.data, value.revision, kv.lease)], fence=fence)
+        except Refused:
+            return 0  # somebody has just written it
+        return 1
+
     async def _refusal(self, writes: Sequence[Write], answer: TxnResult, fence: Fence | None, *, maybe: bool) -> int:
         """Return the revision if an earlier attempt did the writes after all; raise why not otherwise."""
         found = [each.kvs for each in answer.results if isinstance(each, etcd.RangeResult)]
         present = {
-            write.key: _value(kvs[0]) if kvs else None for write, kvs in zip(writes, found[: len(writes)], strict=True)
+            write.key: self._value(kvs[0]) if kvs else None
+            for write, kvs in zip(writes, found[: len(writes)], strict=True)
         }
         if maybe and (revision := await self._done_before(writes[0], present[writes[0].key], answer)) is not None:
             return revision
@@ -183,6 +233,7 @@ class Storage:
 
     async def _done_before(self, write: Write, present: Value | None, answer: TxnResult) -> int | None:
         """Return the revision at which ``write`` took effect, looking back through what others wrote upon it."""
+        assert not isinstance(write, Unchanged), write
         if isinstance(write, Remove):
             # Gone is gone; who did it makes no difference to the caller.
             return answer.revision if present is None else None
@@ -192,7 +243,7 @@ class Storage:
             if present.data == write.data:
                 return present.revision
             earlier = await self._range(write.key.encode(), revision=present.revision - 1)
-            present = _value(earlier.kvs[0]) if earlier.kvs else None
+            present = self._value(earlier.kvs[0]) if earlier.kvs else None
         return None
 
     async def _range(self, key: bytes, end: bytes = b"", *, limit: int = 0, revision: int = 0) -> etcd.RangeResult:
@@ -221,14 +272,11 @@ class Storage:
             async with self.client.watch(first, etcd.prefix_end(first), start_revision=after + 1) as batches:
                 self._watch = batches
                 async for batch in batches:
-                    changes = [
-                        KeyChange(
-                            event.kv.key.decode(errors="replace")[skip:],
-                            batch.revision,
-                            None if event.deleted else event.kv.value,
-                        )
-                        for event in batch.events
-                    ]
+                    changes = []
+                    for event in batch.events:
+                        place = event.kv.key.decode(errors="replace")[skip:]
+                        data = None if event.deleted else self._opened(place, event.kv.value)
+                        changes.append(KeyChange(place, batch.revision, data))
                     yield KeyChanges(batch.revision, changes)
         except etcd.Compacted as error:
             raise HistoryLost from error

@@ -125,6 +125,11 @@ def _changed_namespace(old: Resource, new: Resource) -> Resource:
     return replace(new, spec=cast("Namespace", old).spec)
 
 
+def _changed_request(old: Resource, new: Resource) -> Resource:
+    """What was asked for stays: approvers have read it."""
+    return cast("Resource", replace(cast("Any", new), spec=cast("Any", old).spec))
+
+
 def _namespace_held(obj: Resource) -> bool:
     return bool(cast("Namespace", obj).spec.finalizers)
 
@@ -196,6 +201,7 @@ STRATEGIES: Mapping[tuple[str, str], Strategy] = {
         counts_generations=True,
         unconditional_update=False,
     ),
+    ("certificates.k8s.io", "certificatesigningrequests"): Strategy(on_change=_changed_request),
     ("coordination.k8s.io", "leases"): Strategy(unconditional_update=False, create_on_update=True),
 }
 

@@ -9,6 +9,8 @@ from api.kinds.table import Kind
 from api.meta import Resource
 from master.lifecycle import prepare_change, prepare_status
 
+# Conditions of a signing request that its approvers write and its signers do not.
+DECISIONS = ("Approved", "Denied")
 Prepare = Callable[[Kind, Resource, Resource], Resource]
 
 
@@ -31,13 +33,35 @@ def _ephemeral_containers(kind: Kind, old: Resource, new: Resource) -> Resource:
     return cast("Resource", replace(kept, metadata=meta, spec=replace(kept.spec, ephemeral_containers=containers)))
 
 
+def _approval(kind: Kind, old: Resource, new: Resource) -> Resource:
+    """Of a signing request, only whether it is approved or denied."""
+    approved = {each.type: each for each in cast("Any", new).status.conditions if each.type in DECISIONS}
+    others = tuple(each for each in cast("Any", old).status.conditions if each.type not in DECISIONS)
+    status = replace(cast("Any", old).status, conditions=(*others, *approved.values()))
+    return _status(kind, old, cast("Resource", replace(cast("Any", new), status=status)))
+
+
+def _csr_status(kind: Kind, old: Resource, new: Resource) -> Resource:
+    """Everything of a signing request's status but whether it is approved or denied."""
+    decided = tuple(each for each in cast("Any", old).status.conditions if each.type in DECISIONS)
+    others = tuple(each for each in cast("Any", new).status.conditions if each.type not in DECISIONS)
+    status = replace(cast("Any", new).status, conditions=(*decided, *others))
+    return _status(kind, old, cast("Resource", replace(cast("Any", new), status=status)))
+
+
+def _of_status(kind: Kind, old: Resource, new: Resource) -> Resource:
+    prepare = _csr_status if kind.place == ("certificates.k8s.io", "certificatesigningrequests") else _status
+    return prepare(kind, old, new)
+
+
 def _without_revision(obj: Resource) -> Resource:
     return replace(obj, metadata=replace(obj.metadata, resource_version=""))
 
 
 PREPARE: Mapping[str, Prepare] = {
     "": prepare_change,
-    "status": _status,
+    "status": _of_status,
+    "approval": _approval,
     "finalize": _finalize,
     "ephemeralcontainers": _ephemeral_containers,
 }

@@ -3,14 +3,16 @@
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from .backups import BackupPlan
 from .engine import MemberId
 from .tls import TlsFiles
 
 ENGINES = ("native", "raftos", "memory")
+FRONTS = ("fast", "grpcio")
 
 
 class ConfigError(Exception):
@@ -28,6 +30,13 @@ class RaftTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heartbeat_ticks: int | None = None
     election_ticks: int | None = None
     snapshot_entries: int | None = None
+    lease_reads: bool | None = None  # quicker, and wrong if clocks run apart by a tenth or stand still: docs/members.md
+
+
+class TestingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[testing]``: faults for robustness runs; never in a store that somebody needs."""
+
+    disk_orders: Path | None = None  # see ``disk.faults``
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,23 +44,32 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     name: str
     members: dict[str, str]  # name -> URL of its peer listener; the same file everywhere but for ``name``
+    initial_snapshot: Path | None = None  # a new cluster's: what its members' empty data directories begin with
+    initial_cluster_state: Literal["new", "existing"] = "new"  # existing: ask ``members`` for the group, and join it
+    strict_reconfig_check: bool = True  # refuse changes of the group after which it might not be able to agree
     data_dir: Path
     client_url: str  # where clients reach this member; told to everyone through the log
     cluster: str = "lab"  # members of different clusters never talk
     client_listen: str = "0.0.0.0:2379"
     peer_listen: str = "0.0.0.0:2380"
     metrics_listen: str | None = None
+    http_listen: str | None = None  # the API as JSON over HTTP, /health, /version and /metrics, under client_tls
     engine: str = "native"
+    front: str = "fast"  # the server that clients talk to: our own, or grpcio's
     client_tls: TlsTable | None = None
     peer_tls: TlsTable | None = None
     raft: RaftTable = RaftTable()
+    backup: BackupPlan | None = None
+    testing: TestingTable = TestingTable()
     request_timeout_s: float = 5.0
+    auth_token_ttl_s: float = 300.0  # a token that is not shown for so long is forgotten
     watch_progress_s: float = 600.0  # between notices to idle watches that wished for them
+    corrupt_check_s: float = 600.0  # between two comparisons of the members' states; 0: never
     quota_bytes: int = 0  # 0: none; beyond it writes are refused until space is made and the alarm cleared
 
     @property
     def member(self) -> MemberId:
-        """Return this member's id."""
+        """Return this member's id if it is one of those that found the cluster; others are given one when added."""
         return member_id(self.cluster, self.name)
 
 
@@ -92,12 +110,24 @@ def _check(path: Path, config: Config) -> None:
         raise ConfigError(f"{path}: name {config.name!r} is not in [members] ({known}); add it there")
     if config.engine not in ENGINES:
         raise ConfigError(f"{path}: engine {config.engine!r} is unknown; use one of {', '.join(ENGINES)}")
+    if config.front not in FRONTS:
+        raise ConfigError(f"{path}: front {config.front!r} is unknown; use one of {', '.join(FRONTS)}")
+    if config.initial_cluster_state == "existing" and config.engine != "native":
+        raise ConfigError(f"{path}: engine {config.engine!r} has no group that one could join; use 'native'")
+    if config.initial_snapshot is not None:
+        if config.engine != "native" or config.initial_cluster_state != "new":
+            raise ConfigError(f"{path}: initial_snapshot is for a new cluster of engine 'native'; remove it")
+        if not config.initial_snapshot.is_file():
+            raise ConfigError(f"{path}: initial_snapshot {str(config.initial_snapshot)!r} does not exist; correct it")
+    if config.backup is not None and not (config.backup.every_s > 0 and config.backup.keep > 0):
+        raise ConfigError(f"{path}: backup.every_s and backup.keep must be positive; correct them")
     if config.engine == "memory" and len(config.members) > 1:
         raise ConfigError(f"{path}: engine 'memory' is a group of one; leave one entry in [members]")
     for field, listen in (
         ("client_listen", config.client_listen),
         ("peer_listen", config.peer_listen),
         ("metrics_listen", config.metrics_listen),
+        ("http_listen", config.http_listen),
     ):
         if listen is not None and not _is_address(listen):
             raise ConfigError(f'{path}: {field} {listen!r} is no address; write it as "host:port"')

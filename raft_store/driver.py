@@ -3,18 +3,43 @@
 Everything runs in the event loop but the disk, which has one thread of its own, used by one call at a time. While the
 thread syncs, messages and proposals go on being taken in; whatever came meanwhile is the next save. One pass
 (``_pump``) serves all events that came in the same turn of the loop.
+
+Snapshots hold nothing up. Taking one draws the machine's chunks a few at a time, and other threads write them to files
+of their own. While one is being restored, the replica goes on following its leader; what it would apply waits in line
+(``_behind``).
 """
 
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import msgspec
 
+from fastgrpc.deadlines import Deadlines
+from raft_store.disk.directory import DiskError
+from raft_store.disk.snapshot import READ_BYTES, NotASnapshot
 from raft_store.disk.storage import Storage
-from raft_store.engine import EngineError, Index, MemberId, NoLeader, ProposalTimedOut, StateMachine, Stopped
+from raft_store.disk.thread import DiskThread
+from raft_store.engine import (
+    Change,
+    ChangeRefused,
+    EngineError,
+    Index,
+    MemberId,
+    NoLeader,
+    ProposalTimedOut,
+    Refusal,
+    Removed,
+    StateMachine,
+    Stopped,
+)
+from raft_store.pacing import paced
+from raft_store.raft.membership import Step
 from raft_store.raft.messages import AnyMessage, Save, Snapshot, SnapshotMark
 from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Replica, Work
@@ -25,14 +50,20 @@ MAX_OPEN_PROPOSALS = 50_000
 MAX_OPEN_BYTES = 128 << 20
 MAX_WORKS_A_TURN = 16  # then the loop's other tasks have their turn, also while a long log is replayed
 MAX_INBOX = 20_000  # messages; more is dropped, which Raft tolerates
+LOG_SHARE = 4  # a snapshot is due when the log is as large as this part of the last one ...
+MOST_PERIODS = 8  # ... or has so many times the entries that make the next one due
+SNAPSHOT_THREADS = 3  # one for our own, the others for what comes and goes
+
+_T = TypeVar("_T")
 
 
 class DriverConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How fast time passes, and how often the log is shortened."""
 
     tick_s: float
-    snapshot_entries: int  # applied entries between two snapshots
+    snapshot_entries: int  # applied entries between two snapshots, if the state is not much larger than they are
     keep_entries: int  # left in memory behind a snapshot, for followers that lag a little
+    tells_time: bool = False  # the core rests reads on clocks
 
 
 class Driver:
@@ -53,21 +84,29 @@ class Driver:
         self._machine = machine
         self._on_fatal = on_fatal
         self._send: Callable[[Sequence[AnyMessage]], None] = lambda _: None
+        self._follow: Callable[[Step], None] = lambda _: None
+        self._followed: Step | None = None
         self._loop = asyncio.get_running_loop()
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
+        self._disk = DiskThread(self._loop, name="disk")
+        self._snapshot_disk = ThreadPoolExecutor(SNAPSHOT_THREADS, thread_name_prefix="snapshots")
         self._inbox: list[AnyMessage] = []
         self._open: set[asyncio.Future[object]] = set()
+        self._deadlines: Deadlines[tuple[asyncio.Future[object], Callable[[], Exception]]] = Deadlines()
         self._open_bytes = 0
         self._pump_scheduled = False
         self._tick_due = False
         self._ticker: asyncio.Task[None] | None = None
         self._running = False
-        self._snapshotting = False
+        self._snapshotting: asyncio.Task[None] | None = None
+        self._behind: deque[Work] = deque()  # to be applied; empty unless a restore is under way
+        self._catching_up: asyncio.Task[None] | None = None
         self._snapshot_index: Index = replica.applied
+        self._snapshot_bytes = 0  # of our last one
 
-    def start(self, send: Callable[[Sequence[AnyMessage]], None]) -> None:
-        """Begin; ``send`` takes messages for other members and never waits."""
+    def start(self, send: Callable[[Sequence[AnyMessage]], None], follow: Callable[[Step], None]) -> None:
+        """Begin. ``send`` takes messages for other members, ``follow`` every step of the group; neither waits."""
         self._send = send
+        self._follow = follow
         self._running = True
         self._ticker = asyncio.create_task(self._tick())
         self._schedule()
@@ -75,16 +114,21 @@ class Driver:
     def halt(self) -> None:
         """Take nothing in any more and refuse whoever waits."""
         self._running = False
+        for task in (self._snapshotting, self._catching_up):
+            if task is not None:
+                task.cancel()
         for future in tuple(self._open):
             _refuse(future, Stopped("this member is shutting down"))
 
     async def stop(self) -> None:
         """End; a save under way is finished first."""
         self.halt()
-        if self._ticker is not None:
-            self._ticker.cancel()
-            await asyncio.gather(self._ticker, return_exceptions=True)
-        await asyncio.to_thread(self._disk.shutdown)
+        tasks = [task for task in (self._ticker, self._snapshotting, self._catching_up) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(self._snapshot_disk.shutdown)
+        await asyncio.to_thread(self._disk.close)
 
     def receive(self, messages: Sequence[AnyMessage]) -> None:
         """Take messages from other members."""
@@ -119,6 +163,21 @@ class Driver:
         assert isinstance(index, int)
         return Index(index)
 
+    async def change_members(
+        self, changes: Sequence[Change], *, timeout_s: float, joint: bool, started: Collection[MemberId] | None
+    ) -> Index:
+        """As the leader, change the group; return where the log says so.
+
+        Raises ChangeRefused, ProposalTimedOut, Stopped.
+        """
+        self._check_running()
+        future: asyncio.Future[object] = self._loop.create_future()
+        index = self._replica.propose_change(
+            changes, future, joint=joint, started=None if started is None else frozenset(started)
+        )
+        await self._wait(future, timeout_s, lambda: ProposalTimedOut("the change may still be made"))
+        return index
+
     async def transfer_leadership(self, to: MemberId, *, timeout_s: float) -> None:
         """See ``Engine.transfer_leadership``."""
         self._check_running()
@@ -137,9 +196,35 @@ class Driver:
                 raise ProposalTimedOut(f"member {to} did not take over within {timeout_s} s")
             await asyncio.sleep(self._config.tick_s / 4)
 
-    async def load_snapshot(self) -> Snapshot | None:
-        """Return the newest snapshot from the disk."""
-        return await self._loop.run_in_executor(self._disk, self._storage.load_snapshot)
+    async def send_snapshot(self) -> AsyncIterator[bytes]:
+        """Yield the bytes of the newest snapshot on disk, for another member. Raises DiskError."""
+        source = await self._beside(self._storage.open_snapshot)
+        try:
+            while data := await self._beside(source.read, READ_BYTES):
+                yield data
+        finally:
+            source.close()
+
+    async def receive_snapshot(self, data: AsyncIterator[bytes]) -> Snapshot:
+        """Take in another member's snapshot, for ``InstallSnapshot``; the state changes when the core wants it to.
+
+        Raises NotASnapshot if that is not what came, DiskError if we cannot go on.
+        """
+        incoming = await self._beside(self._storage.receive_snapshot)
+        try:
+            async for portion in data:
+                await self._beside(incoming.write, portion)
+            return await self._beside(incoming.finish)
+        except DiskError as exc:
+            if not isinstance(exc, NotASnapshot):
+                self.fail(exc)
+                raise
+            await self._beside(incoming.discard)
+            raise
+        except BaseException:
+            # The sender hung up, or we are stopping.
+            incoming.discard()
+            raise
 
     def snapshot_failed(self, to: MemberId) -> None:
         """A snapshot that the core wanted sent did not arrive."""
@@ -152,6 +237,8 @@ class Driver:
             # A stall of the process is one tick, however long it was: what arrived meanwhile has to be read before
             # anybody is declared dead.
             await asyncio.sleep(self._config.tick_s)
+            for future, too_late in self._deadlines.due(self._loop.time()):
+                _refuse(future, too_late())
             self._tick_due = True
             self._schedule()
 
@@ -170,14 +257,19 @@ class Driver:
                 self._tick_due = False
                 self._replica.tick()
             for _ in range(MAX_WORKS_A_TURN):
+                if self._config.tells_time:
+                    self._replica.core.now_ms = time.clock_gettime(time.CLOCK_BOOTTIME) * 1000
                 if (work := self._replica.ready()) is None:
                     break
                 self._do(work)
             else:
                 self._schedule()
+            if (agreed := self._replica.core.agreed) is not self._followed:
+                self._followed = agreed
+                self._follow(agreed)
             self._snapshot_if_due()
         except Exception as exc:  # noqa: BLE001 - our own error or the machine's: this state must not reach the disk
-            self._fail(exc)
+            self.fail(exc)
 
     def _step_inbox(self) -> None:
         messages, self._inbox = self._inbox, []
@@ -189,9 +281,14 @@ class Driver:
             self._send(work.messages)
         if work.save is not None:
             self._begin_save(work.save)
-        if work.restore is not None:
-            self._machine.restore(work.restore.data)
-            self._snapshot_index = work.restore.mark.index
+        if work.restore is not None and self._catching_up is None:
+            self._catching_up = asyncio.create_task(self._catch_up())
+        if self._catching_up is not None:
+            self._behind.append(work)
+        else:
+            self._apply(work)
+
+    def _apply(self, work: Work) -> None:
         if work.committed:
             results = self._machine.apply(work.committed)
             for place, proposal in work.settled:
@@ -200,45 +297,88 @@ class Driver:
             _refuse(proposal.owner, ProposalTimedOut("a snapshot overtook this member; the proposal may be in it"))
         for owner, index in work.readers:
             _resolve(owner, index)
+        for owner, made in work.changes:
+            _end_change(owner, made=made)
+
+    async def _catch_up(self) -> None:
+        """Restore, then apply what came meanwhile, until nothing is left."""
+        try:
+            while self._behind:
+                work = self._behind.popleft()
+                if work.restore is not None:
+                    await self._restore(work.restore.mark)
+                self._apply(work)
+                await asyncio.sleep(0)
+        except Exception as exc:  # noqa: BLE001 - as in ``_pump``
+            self.fail(exc)
+        finally:
+            self._catching_up = None
+
+    async def _restore(self, mark: SnapshotMark) -> None:
+        # Opened by the log's thread: the next save may bring a newer snapshot, and remove this one.
+        chunks = await self._disk.run(functools.partial(self._storage.read_snapshot, mark))
+        restoration = self._machine.begin_restore()
+        while (chunk := await self._beside(next, chunks, None)) is not None:
+            restoration.feed(chunk)
+        restoration.finish()
+        self._snapshot_index = mark.index
+        log.info("restored a snapshot member=%d index=%d", self._replica.core.member, mark.index)
+
+    async def _beside(self, call: Callable[..., _T], *arguments: object) -> _T:
+        """Return what ``call`` returns, from a thread that may wait for the disk without holding up the log."""
+        return await self._loop.run_in_executor(self._snapshot_disk, call, *arguments)
 
     def _begin_save(self, save: Save) -> None:
-        done = self._loop.run_in_executor(self._disk, self._storage.save, save)
-        done.add_done_callback(functools.partial(self._end_save, save))
+        def done(result: object, exc: BaseException | None) -> None:
+            del result
+            if exc is not None:
+                # Whether the disk holds the save or not, nobody knows; a second sync could lie. The member has to end.
+                self.fail(exc)
+            elif self._running:
+                self._replica.saved(save)
+                self._schedule()
 
-    def _end_save(self, save: Save, done: "asyncio.Future[None]") -> None:
-        if done.cancelled():
-            return
-        if (exc := done.exception()) is not None:
-            # Whether the disk holds the save or not, nobody knows; a second sync could lie. The member has to end.
-            self._fail(exc)
-        elif self._running:
-            self._replica.saved(save)
-            self._schedule()
+        self._disk.begin(functools.partial(self._storage.save, save), done)
 
     def _snapshot_if_due(self) -> None:
         """Shorten the log: what a snapshot holds need not be replayed nor kept."""
         replica = self._replica
-        if self._snapshotting or replica.applied - self._snapshot_index < self._config.snapshot_entries:
+        entries, enough = replica.applied - self._snapshot_index, self._config.snapshot_entries
+        if self._snapshotting or self._catching_up or entries < enough:
             return
-        term = replica.core.log.term(replica.applied)
-        if term is None:
+        # A large state is not written anew for every little log, as long as that stays quick to replay.
+        if self._storage.log_bytes < self._snapshot_bytes // LOG_SHARE and entries < MOST_PERIODS * enough:
             return
-        self._snapshotting = True
-        mark = SnapshotMark(replica.applied, term)
-        snapshot = Snapshot(mark, self._machine.snapshot())
-        done = self._loop.run_in_executor(self._disk, self._storage.save_snapshot, snapshot)
-        done.add_done_callback(functools.partial(self._end_snapshot, mark))
+        if (mark := replica.core.log.mark(replica.applied)) is None:
+            return
+        # The state is fixed here, in the turn in which ``mark`` is what the machine has applied.
+        chunks = self._machine.snapshot()
+        self._snapshotting = asyncio.create_task(self._take_snapshot(mark, chunks))
 
-    def _end_snapshot(self, mark: SnapshotMark, done: "asyncio.Future[None]") -> None:
-        self._snapshotting = False
-        if done.cancelled():
+    async def _take_snapshot(self, mark: SnapshotMark, chunks: Iterator[bytes]) -> None:
+        began = self._loop.time()
+        try:
+            growing = await self._beside(self._storage.begin_snapshot, mark)
+            async for chunk in paced(chunks):
+                if chunk:
+                    await self._beside(growing.write, chunk)
+            await self._beside(growing.finish)
+            await self._disk.run(functools.partial(self._storage.let_go, mark))
+        except Exception as exc:  # noqa: BLE001 - a disk that cannot take a snapshot cannot be trusted with the log
+            self.fail(exc)
             return
-        if (exc := done.exception()) is not None:
-            self._fail(exc)
-        elif self._running:
-            self._snapshot_index = Index(max(self._snapshot_index, mark.index))
-            self._replica.core.compact(mark, keep=self._config.keep_entries)
-            log.info("took a snapshot member=%d index=%d", self._replica.core.member, mark.index)
+        finally:
+            self._snapshotting = None
+        self._snapshot_index = Index(max(self._snapshot_index, mark.index))
+        self._snapshot_bytes = growing.size_bytes
+        self._replica.core.compact(mark, keep=self._config.keep_entries)
+        log.info(
+            "took a snapshot member=%d index=%d bytes=%d seconds=%.1f",
+            self._replica.core.member,
+            mark.index,
+            growing.size_bytes,
+            self._loop.time() - began,
+        )
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 
@@ -247,11 +387,13 @@ class Driver:
     ) -> object:
         self._schedule()
         self._open.add(future)
-        timer = self._loop.call_later(timeout_s, lambda: _refuse(future, too_late()))
+        # A timer for each would cost as much as the rest of a proposal; the tick looks at all of them.
+        waiting = (future, too_late)
+        place = self._deadlines.add(waiting, self._loop.time() + timeout_s)
         try:
             return await future
         finally:
-            timer.cancel()
+            self._deadlines.discard(waiting, place)
             self._open.discard(future)
 
     def _read_too_late(self) -> Exception:
@@ -263,10 +405,14 @@ class Driver:
         if not self._running:
             raise Stopped("this member is shutting down")
 
-    def _fail(self, exc: BaseException) -> None:
+    def fail(self, exc: BaseException) -> None:
+        """End for a reason that is not the caller's wish."""
         if not self._running:
             return
-        log.critical("member cannot go on member=%d", self._replica.core.member, exc_info=exc)
+        if isinstance(exc, Removed):
+            log.warning("ends for good reason=%s", exc)
+        else:
+            log.critical("member cannot go on member=%d", self._replica.core.member, exc_info=exc)
         self.halt()
         self._on_fatal(exc if isinstance(exc, Exception) else RuntimeError(repr(exc)))
 
@@ -275,6 +421,15 @@ def _too_late(proposal: Proposal) -> Exception:
     if proposal.in_flight:
         return ProposalTimedOut("no majority confirmed the proposal in time; it may still take effect")
     return NoLeader("no leader was known within the time allowed; nothing was proposed")
+
+
+def _end_change(owner: object, *, made: bool | None) -> None:
+    if made:
+        _resolve(owner, None)
+    elif made is None:
+        _refuse(owner, ProposalTimedOut("a snapshot overtook this member; the change may be in it"))
+    else:
+        _refuse(owner, ChangeRefused(Refusal.NOT_LEADER))
 
 
 def _resolve(owner: object, result: object) -> None:

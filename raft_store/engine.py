@@ -5,7 +5,8 @@ order, to this member's state machine. The native engine does so by Raft with a 
 library of that name, which keeps fewer promises (``docs/raftos.md``). Nothing above this seam knows which one runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from enum import Enum, IntEnum
 from typing import NewType, Protocol
 
 import msgspec
@@ -31,12 +32,71 @@ class Stopped(EngineError):
     """The member is shutting down."""
 
 
+class Refusal(Enum):
+    """Why a group will not be changed as somebody wished."""
+
+    MEMBER_EXISTS = "the member belongs to the group already"
+    MEMBER_UNKNOWN = "the member does not belong to the group"
+    MEMBER_REMOVED = "the member was removed; its id never comes back"
+    URL_TAKEN = "another member has that address"
+    NOT_A_LEARNER = "only a learner can be promoted"
+    NOT_A_VOTER = "only a voter can be demoted"
+    LEARNER_BEHIND = "the learner has not caught up with the leader"
+    TOO_MANY_LEARNERS = "the group has as many learners as it may have"
+    LAST_VOTER = "nobody would be left to vote"
+    TOO_FEW_STARTED = "too few members have started for the group to stay able to agree"
+    UNHEALTHY = "too few members answer for the group to stay able to agree"
+    CHANGE_UNDER_WAY = "the group has not finished its last change; ask again"
+    NOT_LEADER = "only a leader can change the group; ask again"
+    FIXED = "this engine cannot change its group"
+
+
+class ChangeRefused(EngineError):
+    """The group stays as it is: the change was surely not made."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.value)
+        self.refusal = refusal
+
+
+class Removed(EngineError):
+    """The group has removed this member, which has to end."""
+
+
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """One committed entry, as the state machine receives it."""
 
     index: Index
     term: Term
-    data: bytes  # empty: a leader's first entry of its term, or a membership change
+    data: bytes  # for a machine empty: a leader's first entry of its term, or a membership change
+    reconfigures: bool = False  # in a log: ``data`` is the group's next configuration
+
+
+class ChangeKind(IntEnum):
+    """What happens to a member."""
+
+    ADD = 1  # as a voter
+    ADD_LEARNER = 2
+    PROMOTE = 3  # a learner becomes a voter
+    DEMOTE = 4  # a voter becomes a learner
+    REMOVE = 5  # for ever: an id is used once
+    MOVE = 6  # other addresses
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One wish; ``peer_urls``: where the others reach the member, for ADD, ADD_LEARNER and MOVE."""
+
+    kind: ChangeKind
+    member: MemberId
+    peer_urls: tuple[str, ...] = ()
+
+
+class MemberRecord(msgspec.Struct, frozen=True):
+    """One member of the group as it is now."""
+
+    member: MemberId
+    peer_urls: tuple[str, ...]
+    learner: bool
 
 
 class StateMachine(Protocol):
@@ -45,11 +105,25 @@ class StateMachine(Protocol):
     def apply(self, entries: Sequence[Entry]) -> Sequence[object]:
         """Apply ``entries`` in order; return one result an entry (handed to whoever proposed it here)."""
 
-    def snapshot(self) -> bytes:
-        """Return the whole state after the last applied entry."""
+    def snapshot(self) -> Iterator[bytes]:
+        """Return the whole state after the last applied entry, in chunks.
 
-    def restore(self, snapshot: bytes) -> None:
-        """Replace the whole state by a snapshot's."""
+        The state is that of the call, however much is applied before the last chunk is drawn. Drawing one takes a
+        millisecond or so; an empty one carries nothing, and is an occasion to do something else.
+        """
+
+    def begin_restore(self) -> "Restoration":
+        """Begin to replace the whole state by a snapshot's."""
+
+
+class Restoration(Protocol):
+    """A snapshot on its way into a machine. Each chunk takes a millisecond or so."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next chunk that a ``StateMachine.snapshot`` gave, in the same order."""
+
+    def finish(self) -> None:
+        """All chunks were fed: replace the state."""
 
 
 class MemberStatus(msgspec.Struct, frozen=True):
@@ -86,8 +160,28 @@ class Engine(Protocol):
         A read of the machine afterwards is linearizable. Raises NoLeader, ProposalTimedOut, Stopped.
         """
 
+    @property
+    def term(self) -> Term:
+        """Return ``status().term``, at the price of a look: every answer carries it."""
+
+    async def step_aside(self) -> None:
+        """Hand leadership over if we have it, so that nobody misses us when we stop; gives up quickly, never raises."""
+
     def status(self) -> MemberStatus:
         """Return this member's view; never waits."""
+
+    def members(self) -> Sequence[MemberRecord]:
+        """Return the group as this member knows it, in the order of the ids; never waits."""
+
+    async def change_members(
+        self, changes: Sequence[Change], *, timeout_s: float, joint: bool = False, started: Collection[MemberId] | None
+    ) -> None:
+        """Change the group; return once that is agreed on and this member knows it.
+
+        joint: by joint consensus even if one step would do; several voters at once always are. started: the members
+        that ever took part, to refuse what would leave too few of them; None: only what is impossible is refused.
+        Raises ChangeRefused, NoLeader (surely not made), ProposalTimedOut (unknown), Stopped.
+        """
 
     async def transfer_leadership(self, to: MemberId, *, timeout_s: float) -> None:
         """Make ``to`` the leader. Raises NoLeader, ProposalTimedOut; EngineError if we do not lead."""

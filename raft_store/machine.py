@@ -6,16 +6,24 @@ refusals are ``StoreError`` instances handed back as answers, never raised throu
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 import msgspec
 
-from .engine import Entry, Term
+from .audit import AuditState, pick_corrupt, report
+from .auth.access import check_command
+from .auth.model import NOBODY, AuthFailed, AuthNotEnabled, Caller
+from .auth.requests import AuthCommand, AuthDisable, Authenticate, Management, Token, UserChangePassword, UserDelete
+from .auth.store import AuthContents, AuthStore
+from .auth.tokens import TokenTable
+from .engine import Entry, Index, MemberId, Term
 from .mvcc.lease import Lease, LeaseClock, LeaseTable
-from .mvcc.model import Corrupt, LeaseId, NoSpace, StoreError
+from .mvcc.model import NO_LEASE, Corrupt, Event, KeyValue, LeaseId, NoSpace, Revision, StoreError
 from .mvcc.requests import (
     Alarm,
     AlarmKind,
+    Audit,
+    Audited,
     Command,
     Compact,
     DeleteRange,
@@ -32,17 +40,29 @@ from .mvcc.requests import (
     SetAlarm,
     Txn,
 )
-from .mvcc.store import Contents, Store
+from .mvcc.store import Loader, Store, View
 from .mvcc.txn import Executor, delete_keys
-from .mvcc.watch import WatchHub
+from .mvcc.watch import WatchHub, WatchLimits
 
 log = logging.getLogger(__name__)
 
-SNAPSHOT_FORMAT = 1
+SNAPSHOT_FORMAT = 2
 TRIM_STEP = 2_000  # compacted changes given back with each applied batch: compaction never stalls writes
 
+
+class OnBehalf(msgspec.Struct, frozen=True, array_like=True, tag=48):
+    """A command of a user who is known to the members by name."""
+
+    user: str
+    auth_revision: int
+    command: Command | AuthCommand
+
+
+AnyCommand = Command | AuthCommand | OnBehalf
+
 _encoder = msgspec.msgpack.Encoder()
-_commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+_commands: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)
+_MANAGEMENT = tuple(Management.__args__)
 
 
 class _LeaseState(msgspec.Struct, frozen=True, array_like=True):
@@ -52,34 +72,65 @@ class _LeaseState(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _State(msgspec.Struct, frozen=True, array_like=True):
-    """A snapshot. Which keys a lease holds follows from the keys."""
+    """What a snapshot holds beside the keys. Which keys a lease holds follows from them."""
 
-    format: int
-    contents: Contents
     leases: list[_LeaseState]
     alarms: list[Alarm]
     members: list[Publish]
+    auth: AuthContents = AuthContents()
+    audit: AuditState = AuditState()
 
 
-_states = msgspec.msgpack.Decoder(_State)
+class _Head(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """The first chunk of a snapshot."""
+
+    format: int
+    compact_revision: Revision
+    revision: Revision
+    history_start: Revision
+    state: _State
 
 
-def encode(command: Command) -> bytes:
+class _Base(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Keys as they were before the history begins, in key order."""
+
+    kvs: list[KeyValue]
+
+
+class _History(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Changes, in order; what has one revision is one change."""
+
+    kvs: list[KeyValue]
+
+
+_chunks: msgspec.msgpack.Decoder[_Head | _Base | _History] = msgspec.msgpack.Decoder(_Head | _Base | _History)
+
+
+def encode(command: AnyCommand) -> bytes:
     """Return the form in which a command is proposed."""
     return _encoder.encode(command)
+
+
+def decode(data: bytes) -> AnyCommand:
+    """Return the command that ``data`` is the form of; raises MsgspecError."""
+    return _commands.decode(data)
 
 
 class Machine:
     """Everything that is replicated, on one member."""
 
-    def __init__(self, lease_clock: LeaseClock) -> None:
+    def __init__(self, lease_clock: LeaseClock, watch_limits: WatchLimits | None = None) -> None:
         self.store = Store()
         self.leases = LeaseTable()
         self.lease_clock = lease_clock
-        self.hub = WatchHub(self.store)
+        self.hub = WatchHub(self.store, watch_limits)
         self.alarms: set[tuple[int, AlarmKind]] = set()
         self.members: dict[int, Publish] = {}
-        self._handlers: dict[type[Command], Callable[..., object]] = {
+        self.auth = AuthStore()
+        self.audit = AuditState()
+        self.to_audit: View | None = None  # what the latest audit is about, until its checksum is taken
+        self.tokens = TokenTable(lease_clock.now)
+        self._handlers: dict[type[Command | AuthCommand], Callable[..., object]] = {
             Put: self._put,
             DeleteRange: self._delete_range,
             Txn: self._txn,
@@ -89,6 +140,8 @@ class Machine:
             LeaseRenew: self._lease_renew,
             SetAlarm: self._set_alarm,
             Publish: self._publish,
+            Audited: self._end_audit,
+            **dict.fromkeys(_MANAGEMENT, self._manage),
         }
 
     def apply(self, entries: Sequence[Entry]) -> Sequence[object]:
@@ -98,38 +151,79 @@ class Machine:
         self.store.trim(TRIM_STEP)
         return results
 
-    def snapshot(self) -> bytes:
-        """Return the whole state; the same bytes on every member that applied the same entries."""
-        return _encoder.encode(
-            _State(
-                format=SNAPSHOT_FORMAT,
-                contents=self.store.contents(),
-                leases=[_LeaseState(held.lease, held.ttl_s, held.renewals) for held in self.leases.all()],
-                alarms=[Alarm(member, kind) for member, kind in sorted(self.alarms)],
-                members=[self.members[member] for member in sorted(self.members)],
-            )
+    def snapshot(self) -> Generator[bytes, None, None]:
+        """Return the whole state as it is now, in chunks, while the machine goes on; see ``StateMachine``.
+
+        Members that applied the same entries give the same chunks. To be drawn to the end, or closed.
+        """
+        view = self.store.view()
+        # Encoded now: unlike versions, what it is made of may change.
+        head = _Head(SNAPSHOT_FORMAT, view.compact_revision, view.revision, view.history_start, self._state())
+        chunks = self._chunks(view, _encoder.encode(head))
+        next(chunks)  # from here on, closing it closes the view
+        return chunks
+
+    def _state(self) -> _State:
+        return _State(
+            leases=[_LeaseState(held.lease, held.ttl_s, held.renewals) for held in self.leases.all()],
+            alarms=[Alarm(member, kind) for member, kind in sorted(self.alarms)],
+            members=[self.members[member] for member in sorted(self.members)],
+            auth=self.auth.contents(),
+            audit=self.audit,
         )
 
-    def restore(self, snapshot: bytes) -> None:
-        """Replace the whole state; watches go on from its history."""
-        state = _states.decode(snapshot)
-        if state.format != SNAPSHOT_FORMAT:
-            raise ValueError(f"snapshot of format {state.format}; this program reads {SNAPSHOT_FORMAT}")
-        self.store = Store.load(state.contents)
-        self.leases = LeaseTable(Lease(held.lease, held.ttl_s, held.renewals) for held in state.leases)
-        for kv in self.store.index.range(b"", b"\0"):
-            self.leases.attach(kv.key, kv.lease)
+    def _chunks(self, view: View, head: bytes) -> Generator[bytes, None, None]:
+        encode = _encoder.encode
+        try:
+            yield b""
+            yield head
+            for kvs in view.base():
+                yield encode(_Base(kvs)) if kvs else b""
+            for kvs in view.history():
+                yield encode(_History(kvs)) if kvs else b""
+        finally:
+            view.close()
+
+    def begin_restore(self) -> "Restoration":
+        """Begin to replace the whole state; watches go on from its history."""
+        return Restoration(self)
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """Replace the whole state in one go: for who has nothing else to do meanwhile."""
+        restoration = self.begin_restore()
+        for chunk in chunks:
+            if chunk:
+                restoration.feed(chunk)
+        restoration.finish()
+
+    def replace(self, store: Store, leases: LeaseTable, state: _State) -> None:
+        """Take over a whole state."""
+        self.store, self.leases = store, leases
         self.lease_clock.restart(self.leases.all())
         self.alarms = {(alarm.member, alarm.kind) for alarm in state.alarms}
         self.members = {member.member: member for member in state.members}
+        self.auth = AuthStore(state.auth)
+        self.audit = state.audit
+        self.drop_audit()
+        self.tokens.clear()  # some may have ended in what the snapshot leaves out
         self.hub.replace(self.store)
 
     def _apply(self, entry: Entry) -> object:
-        command = _commands.decode(entry.data)
+        command, caller = _commands.decode(entry.data), NOBODY
+        if isinstance(command, OnBehalf):
+            caller, command = Caller(command.user, command.auth_revision), command.command
         try:
-            if isinstance(command, LeaseExpire):
-                return self._lease_expire(command, entry.term)
-            return self._handlers[type(command)](command)
+            if self.auth.enabled:
+                check_command(self.auth, self.leases, caller, command)
+            match command:
+                case LeaseExpire():
+                    return self._lease_expire(command, entry.term)
+                case Authenticate():
+                    return self._authenticate(command, entry.index)
+                case Audit():
+                    return self._begin_audit(entry.index)
+                case _:
+                    return self._handlers[type(command)](command)
         except StoreError as refusal:
             return refusal
 
@@ -156,6 +250,8 @@ class Machine:
 
     def _compact(self, compact: Compact) -> object:
         self._check_alarms(writes=False)
+        # Watchers that heard of everything so far must hear of this batch's changes too, before they are history.
+        self.hub.publish()
         self.store.compact(compact.revision)
         return Done(self.store.revision)
 
@@ -188,17 +284,54 @@ class Machine:
 
     def _set_alarm(self, change: SetAlarm) -> object:
         alarm = (change.alarm.member, change.alarm.kind)
-        if change.active == (alarm in self.alarms):
-            return []
         if change.active:
             self.alarms.add(alarm)
+        elif alarm in self.alarms:
+            self.alarms.remove(alarm)
         else:
-            self.alarms.discard(alarm)
+            return []
         return [change.alarm]
+
+    def drop_audit(self) -> None:
+        """Let go of the moment that the latest audit is about."""
+        if self.to_audit is not None:
+            self.to_audit.close()
+            self.to_audit = None
+
+    def _begin_audit(self, index: Index) -> object:
+        self.drop_audit()
+        self.audit, self.to_audit = AuditState(index), self.store.view()
+        return Done(self.store.revision)
+
+    def _end_audit(self, audited: Audited) -> object:
+        self.audit = report(self.audit, Index(audited.index), MemberId(audited.member), audited.checksum)
+        for member in pick_corrupt(self.audit, self.members):
+            if (member, AlarmKind.CORRUPT) not in self.alarms:
+                log.critical("member differs from the others member=%x audit=%d", member, self.audit.index)
+                self.alarms.add((member, AlarmKind.CORRUPT))
+        return Done(self.store.revision)
 
     def _publish(self, member: Publish) -> object:
         self.members[member.member] = member
         return Done(self.store.revision)
+
+    def _manage(self, command: Management) -> object:
+        self.auth.apply(command)
+        if isinstance(command, AuthDisable):
+            self.tokens.clear()
+        elif isinstance(command, UserDelete | UserChangePassword):
+            self.tokens.drop_user(command.name)
+        return Done(self.store.revision)
+
+    def _authenticate(self, command: Authenticate, index: Index) -> object:
+        if not self.auth.enabled:  # meanwhile
+            raise AuthNotEnabled
+        if command.user not in self.auth:
+            raise AuthFailed(command.user)
+        # The index tells another member how far it must have come to know the token.
+        token = f"{command.token_prefix}.{index}"
+        self.tokens.add(token, command.user)
+        return Token(token, self.auth.revision)
 
     def _end_lease(self, lease: LeaseId) -> None:
         keys = self.leases.revoke(lease)
@@ -226,3 +359,53 @@ def _puts(operation: Operation) -> bool:
     if isinstance(operation, Txn):
         return any(_puts(inner) for inner in (*operation.success, *operation.failure))
     return isinstance(operation, Put)
+
+
+class Restoration:
+    """A snapshot on its way into a machine, which answers from its old state until ``finish``."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._leases = LeaseTable()
+        self._state: _State | None = None
+        self._loader: Loader
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next chunk; raises ValueError if it is not one of this program's."""
+        part = _chunks.decode(chunk)
+        match part:
+            case _Head():
+                self._begin(part)
+            case _Base():
+                self._loader.add_base(part.kvs)
+                for kv in part.kvs:
+                    self._attach(kv)
+            case _History():
+                for event in self._loader.add_history(part.kvs):
+                    self._move_lease(event)
+
+    def finish(self) -> None:
+        """All chunks were fed: replace the machine's state."""
+        if self._state is None:
+            raise ValueError("an empty snapshot")
+        self._machine.replace(self._loader.finish(), self._leases, self._state)
+
+    def _begin(self, head: _Head) -> None:
+        if head.format != SNAPSHOT_FORMAT:
+            raise ValueError(f"snapshot of format {head.format}; this program reads {SNAPSHOT_FORMAT}")
+        self._state = head.state
+        self._leases = LeaseTable(Lease(held.lease, held.ttl_s, held.renewals) for held in head.state.leases)
+        self._loader = Loader(
+            compact_revision=head.compact_revision, revision=head.revision, history_start=head.history_start
+        )
+
+    def _move_lease(self, event: Event) -> None:
+        kv, prev = event.kv, event.prev
+        if prev is not None and prev.lease != NO_LEASE:
+            self._leases.detach(kv.key, prev.lease)
+        self._attach(kv)
+
+    def _attach(self, kv: KeyValue) -> None:
+        # A version that is not the newest may name a lease that ended since.
+        if kv.lease != NO_LEASE and self._leases.get(kv.lease) is not None:
+            self._leases.attach(kv.key, kv.lease)

@@ -6,46 +6,48 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 
-import grpc
-import grpc.aio
-
+from .backups import BackupPlan, keep_backups
 from .config import Config, cluster_id, member_id, peer_address
-from .engine import Engine, EngineError, MemberId, Term
+from .engine import Engine, EngineError, MemberId
 from .engines.memory import MemoryEngine
 from .engines.native import NativeConfig, NativeEngine
-from .etcd_api.auth import AuthService
-from .etcd_api.backend import Backend, MemberFacts
-from .etcd_api.cluster import ClusterService
-from .etcd_api.front import CallCounts, LeaderGuard, make_server, set_serving
-from .etcd_api.kv import KvService
-from .etcd_api.lease import LeaseService
-from .etcd_api.maintenance import MaintenanceService
-from .etcd_api.services import Services
-from .etcd_api.watch import WatchService
+from .etcd_api.backend import Backend
+from .etcd_api.fast_front import FastFront
+from .etcd_api.front import CallCounts, Front, LeaderGuard
+from .etcd_api.learners import guard_learners
+from .etcd_api.maintenance import saved_snapshot
+from .etcd_api.services import Method, Services, make_services
+from .http_door import HttpDoor
+from .lease_keeper import LeaseKeeper
 from .machine import Machine, encode
 from .mvcc.lease import LeaseClock
-from .mvcc.requests import Alarm, AlarmKind, LeaseExpire, Publish, SetAlarm
+from .mvcc.requests import Alarm, AlarmKind, Audit, Audited, Publish, SetAlarm
+from .mvcc.store import checksum
 from .observe import Observer, serve
-from .tls import TlsFiles
+from .pacing import result_of
+from .tool import snapshots
 
 log = logging.getLogger(__name__)
 
 PULSE_S = 0.1  # how often the member looks at its leases, its leader and its size
 LEADERLESS_S = 1.0  # without a leader for so long, streams that asked for one are cut
 MIN_LEASE_TTL_S = 1  # whole seconds; longer than an election takes
-EXPIRE_BATCH = 500
 IDLE_TRIM = 1_000  # compacted changes given back at each pulse
 STOP_GRACE_S = 1.0
 
 
-def make_engine(config: Config) -> Engine:
-    """Return the engine that the configuration names, not started."""
+def make_engine(config: Config, *, on_fatal: Callable[[Exception], None], force_new_cluster: bool = False) -> Engine:
+    """Return the engine that the configuration names, not started; on_fatal: see ``NativeEngine``.
+
+    force_new_cluster: give up all other members for lost, for ever; raises ValueError for an engine that cannot.
+    """
+    if force_new_cluster and config.engine != "native":
+        raise ValueError(f"engine {config.engine!r} cannot give up its other members")
     match config.engine:
         case "memory":
-            return MemoryEngine(config.member)
+            return MemoryEngine(config.member, [config.members[config.name]])
         case "raftos":
             # Only who asks for it has the library installed.
             from .engines.raftos_engine import RaftosConfig, RaftosEngine  # noqa: PLC0415
@@ -54,24 +56,24 @@ def make_engine(config: Config) -> Engine:
             return RaftosEngine(
                 RaftosConfig(
                     member=config.member,
-                    members=_members(config),
+                    members={member: peer_address(url) for member, url in _members(config).items()},
                     data_dir=config.data_dir,
                     cluster=config.cluster,
                     heartbeat_s=heartbeat / 1000 if heartbeat else None,
                 )
             )
         case _:
-            return NativeEngine(_native_config(config))
+            return NativeEngine(_native_config(config, force_new_cluster=force_new_cluster), on_fatal=on_fatal)
 
 
 def _members(config: Config) -> dict[MemberId, str]:
-    return {member_id(config.cluster, name): peer_address(url) for name, url in config.members.items()}
+    return {member_id(config.cluster, name): url for name, url in config.members.items()}
 
 
-def _native_config(config: Config) -> NativeConfig:
+def _native_config(config: Config, *, force_new_cluster: bool) -> NativeConfig:
     wished = {
         name: value
-        for name in ("tick_ms", "heartbeat_ticks", "election_ticks", "snapshot_entries")
+        for name in ("tick_ms", "heartbeat_ticks", "election_ticks", "snapshot_entries", "lease_reads")
         if (value := getattr(config.raft, name)) is not None
     }
     return NativeConfig(
@@ -80,24 +82,33 @@ def _native_config(config: Config) -> NativeConfig:
         data_dir=config.data_dir,
         listen=config.peer_listen,
         cluster=config.cluster,
+        name=config.name,
+        joins=config.initial_cluster_state == "existing",
+        force_new_cluster=force_new_cluster,
         tls=config.peer_tls,
+        disk_orders=config.testing.disk_orders,
         **wished,
     )
 
 
 class Member:
-    """Wires one member and keeps its house: lease expiry, leader watching, its entry in the member list."""
+    """Wires one member and keeps its house: lease expiry, leader watching, its entry in the member list.
 
-    def __init__(self, config: Config, engine: Engine | None = None) -> None:
+    Once ``failed`` is set the member can do nothing any more but be stopped; ``failure`` says why.
+    """
+
+    def __init__(self, config: Config, engine: Engine | None = None, *, force_new_cluster: bool = False) -> None:
         self.config = config
-        self.engine = engine or make_engine(config)
+        self.failed = asyncio.Event()
+        self.failure: Exception | None = None
+        self.engine = engine or make_engine(config, on_fatal=self._fail, force_new_cluster=force_new_cluster)
         self.machine = Machine(LeaseClock(time.monotonic))
+        self.machine.tokens.ttl_s = config.auth_token_ttl_s
         self.backend = Backend(
             engine=self.engine,
             machine=self.machine,
             cluster_id=cluster_id(config.cluster),
             member=config.member,
-            members=[MemberFacts(member_id(config.cluster, name), name, [url]) for name, url in config.members.items()],
             request_timeout_s=config.request_timeout_s,
             min_lease_ttl_s=MIN_LEASE_TTL_S,
         )
@@ -106,79 +117,123 @@ class Member:
         self.leader_changes = 0
         self.client_port = 0  # known once started; the configuration may leave the choice to the system
         self._leader = MemberId(0)
-        self._led_term: Term | None = None  # the term whose leases we have given more time, if we lead
+        self._leases = LeaseKeeper(self.machine)
+        self._learns = False
         self._leader_seen = time.monotonic()
+        self._audit_called = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
-        self._server: grpc.aio.Server | None = None
-        self._http: asyncio.Server | None = None
+        self._front: Front | None = None
+        self._metrics: asyncio.Server | None = None
+        self._http: HttpDoor | None = None
+        self._observer = Observer(
+            self.backend,
+            self.calls,
+            name=config.name,
+            engine=config.engine,
+            leader_changes=lambda: self.leader_changes,
+        )
 
     async def start(self) -> None:
         """Recover, join the group, then let clients in. Raises OSError if an address is taken."""
+        await asyncio.to_thread(self._begin_with_snapshot)
         await self.engine.start(self.machine)
+        status = self.engine.status()
+        self.backend.member = status.member  # one that joins is told its id
+        self._learns = status.role == "learner"
         try:
-            self._server, self._health = make_server(self._services().methods(), self.guard, self.calls)
-            self.client_port = _bind(self._server, self.config.client_listen, self.config.client_tls)
-            await self._server.start()
-            await self._observe()
+            self._http = HttpDoor(self._methods(), self._observer.routes(), self.guard, self.calls)
+            self._front = self._make_front(self._http)
+            self.client_port = await self._front.start(self.config.client_listen, self.config.client_tls)
+            await self._observe(self._http)
         except BaseException:
-            if self._server is not None:
-                await self._server.stop(None)
+            if self._http is not None:
+                await self._http.stop()
+            if self._front is not None:
+                await self._front.stop(0)
             await self.engine.stop()
             raise
-        chores = (self._pulse(), self._keep_house(), self._publish())
+        chores = [self._pulse(), self._keep_house(), self._publish(), self._take_audits()]
+        if self.config.backup is not None:
+            chores.append(self._keep_backups(self.config.backup))
         self._tasks = [asyncio.create_task(chore) for chore in chores]
         log.info(
             "serving clients name=%s member=%x listen=%s engine=%s revision=%d",
             self.config.name,
-            self.config.member,
+            self.backend.member,
             self.config.client_listen,
             self.config.engine,
             self.machine.store.revision,
         )
 
-    async def _observe(self) -> None:
-        if self.config.metrics_listen is None:
+    def _methods(self) -> list[Method]:
+        return guard_learners(self._services().methods(), self._still_learns)
+
+    def _make_front(self, http: HttpDoor) -> Front:
+        if self.config.front == "grpcio":
+            # Only who asks for it pays for loading it.
+            from .etcd_api.grpcio_front import GrpcioFront  # noqa: PLC0415
+
+            return GrpcioFront(http.methods, self.guard, self.calls)
+        # The raftos engine's waiting needs tasks.
+        inline = self.config.engine != "raftos"
+        return FastFront(http.methods, self.guard, self.calls, other_protocol=http.protocol, inline=inline)
+
+    def _still_learns(self) -> bool:
+        # The pulse has an answer that costs nothing; whoever was just promoted serves at once.
+        return self._learns and self.engine.status().role == "learner"
+
+    def _begin_with_snapshot(self) -> None:
+        """Let a new cluster begin with the state that its configuration names; a member that has data has begun."""
+        config = self.config
+        if config.initial_snapshot is None or (config.data_dir.exists() and any(config.data_dir.iterdir())):
             return
-        observer = Observer(
-            self.backend,
-            self.calls,
-            name=self.config.name,
-            engine=self.config.engine,
-            leader_changes=lambda: self.leader_changes,
+        facts = snapshots.restore(
+            config.initial_snapshot, config.data_dir, name=config.name, members=config.members, cluster=config.cluster
         )
-        self._http = await serve(observer.routes(), self.config.metrics_listen)
+        log.info("begins with a snapshot file=%s revision=%d", config.initial_snapshot, facts.revision)
+
+    def _fail(self, exc: Exception) -> None:
+        self.failure = exc
+        self.failed.set()
+
+    async def _observe(self, http: HttpDoor) -> None:
+        if self.config.metrics_listen is not None:
+            self._metrics = await serve(self._observer.routes(), self.config.metrics_listen)
+        if self.config.http_listen is not None:
+            await http.listen(self.config.http_listen, self.config.client_tls)
 
     async def stop(self) -> None:
-        """Let clients go, then leave the group."""
+        """Let another member lead, let clients go, then stop taking part."""
+        await self.engine.step_aside()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._metrics is not None:
+            self._metrics.close()
         if self._http is not None:
-            self._http.close()
-        if self._server is not None:
-            await set_serving(self._health, serving=False)
-            await self._server.stop(STOP_GRACE_S)
+            await self._http.stop()
+        if self._front is not None:
+            await self._front.set_serving(serving=False)
+            await self._front.stop(STOP_GRACE_S)
         await self.engine.stop()
         log.info("stopped name=%s", self.config.name)
 
     def _services(self) -> Services:
-        backend = self.backend
-        return Services(
-            kv=KvService(backend),
-            watch=WatchService(backend, progress_interval_s=self.config.watch_progress_s),
-            lease=LeaseService(backend, random.SystemRandom()),
-            cluster=ClusterService(backend),
-            maintenance=MaintenanceService(backend),
-            auth=AuthService(backend),
+        return make_services(
+            self.backend,
+            ids=random.SystemRandom(),
+            watch_progress_s=self.config.watch_progress_s,
+            strict_reconfig_check=self.config.strict_reconfig_check,
         )
 
     async def _pulse(self) -> None:
-        serving = None
+        serving, front = None, self._front
+        assert front is not None
         while True:
             self._look_at_leader()
             if (now_serving := bool(self._leader)) != serving:
                 serving = now_serving
-                await set_serving(self._health, serving=serving)
+                await front.set_serving(serving=serving)
             self.machine.store.trim(IDLE_TRIM)
             await asyncio.sleep(PULSE_S)
 
@@ -188,12 +243,14 @@ class Member:
             try:
                 await self._expire_leases()
                 await self._watch_quota()
+                await self._call_audit()
             except EngineError as exc:
                 log.warning("housekeeping waits for the group reason=%s", exc)
             await asyncio.sleep(PULSE_S)
 
     def _look_at_leader(self) -> None:
         status, now = self.engine.status(), time.monotonic()
+        self._learns = status.role == "learner"
         if status.leader:
             self._leader_seen = now
         elif now - self._leader_seen > LEADERLESS_S:
@@ -203,32 +260,57 @@ class Member:
             if status.leader:
                 self.leader_changes += 1
                 log.info("following leader leader=%x term=%d", status.leader, status.term)
-        if status.leader != self.config.member:
-            self._led_term = None
-        elif self._led_term != status.term:
-            self._led_term = status.term
-            self.machine.lease_clock.restart(self.machine.leases.all())
+        self._leases.look(leads=status.leader == self.backend.member, term=status.term)
 
     async def _expire_leases(self) -> None:
-        if self._led_term is None:
-            return
-        expired = self.machine.lease_clock.expired(self.machine.leases, EXPIRE_BATCH)
-        if expired:
-            command = LeaseExpire(self._led_term, expired)
+        if (command := self._leases.due()) is not None:
             await self.engine.propose(encode(command), timeout_s=self.config.request_timeout_s)
 
     async def _watch_quota(self) -> None:
-        alarm = Alarm(self.config.member, AlarmKind.NOSPACE)
+        alarm = Alarm(self.backend.member, AlarmKind.NOSPACE)
         over = 0 < self.config.quota_bytes < self.machine.store.held_bytes
         if over and (alarm.member, alarm.kind) not in self.machine.alarms:
             log.warning("quota exceeded bytes=%d quota=%d", self.machine.store.held_bytes, self.config.quota_bytes)
             command = SetAlarm(alarm, active=True)
             await self.engine.propose(encode(command), timeout_s=self.config.request_timeout_s)
 
+    async def _call_audit(self) -> None:
+        """As the leader, let the members' states be compared, every so often."""
+        leads, every_s = self.engine.status().leader == self.backend.member, self.config.corrupt_check_s
+        if not leads or not every_s or time.monotonic() - self._audit_called < every_s:
+            return
+        self._audit_called = time.monotonic()
+        await self.engine.propose(encode(Audit()), timeout_s=self.config.request_timeout_s)
+
+    async def _take_audits(self) -> None:
+        while True:
+            if (view := self.machine.to_audit) is not None:
+                index = self.machine.audit.index
+                found = await result_of(checksum(view, view.revision))
+                if self.machine.to_audit is view:  # no newer one meanwhile
+                    self.machine.drop_audit()
+                    await self._tell(Audited(index, self.backend.member, found))
+            await asyncio.sleep(PULSE_S)
+
+    async def _tell(self, found: Audited) -> None:
+        try:
+            await self.engine.propose(encode(found), timeout_s=self.config.request_timeout_s)
+        except EngineError as exc:
+            log.warning("the others do not hear of our state reason=%s", exc)  # the next audit asks again
+
+    async def _keep_backups(self, plan: BackupPlan) -> None:
+        names = sorted(self.config.members)
+        await keep_backups(
+            plan,
+            state=lambda: saved_snapshot(self.backend),
+            revision=lambda: self.machine.store.revision,
+            share=(names.index(self.config.name) + 1) / (len(names) + 1),
+        )
+
     async def _publish(self) -> None:
         """Tell everyone where clients reach us, as soon as the group can agree on anything."""
-        entry = Publish(self.config.member, self.config.name, [self.config.client_url])
-        while self.machine.members.get(self.config.member) != entry:
+        entry = Publish(self.backend.member, self.config.name, [self.config.client_url])
+        while self.machine.members.get(self.backend.member) != entry:
             try:
                 await self.engine.propose(encode(entry), timeout_s=self.config.request_timeout_s)
             except EngineError as exc:
@@ -236,33 +318,12 @@ class Member:
                 await asyncio.sleep(0.2)
 
 
-def _bind(server: grpc.aio.Server, listen: str, tls: TlsFiles | None) -> int:
-    """Bind the clients' door; return its port. Raises OSError naming the address."""
-    try:
-        if tls is None:
-            port = server.add_insecure_port(listen)
-        else:
-            credentials = grpc.ssl_server_credentials(
-                [(_read(tls.key), _read(tls.cert))],
-                root_certificates=_read(tls.ca),
-                require_client_auth=True,
-            )
-            port = server.add_secure_port(listen, credentials)
-    except RuntimeError as exc:
-        raise OSError(f"client_listen {listen}: {exc}") from exc
-    if port == 0:
-        raise OSError(f"client_listen {listen}: the address is taken or not ours")
-    return port
-
-
-def _read(path: Path) -> bytes:
-    return path.read_bytes()
-
-
 @contextlib.asynccontextmanager
-async def running(config: Config, engine: Engine | None = None) -> AsyncIterator[Member]:
+async def running(
+    config: Config, engine: Engine | None = None, *, force_new_cluster: bool = False
+) -> AsyncIterator[Member]:
     """Run a member for the length of a block."""
-    member = Member(config, engine)
+    member = Member(config, engine, force_new_cluster=force_new_cluster)
     await member.start()
     try:
         yield member

@@ -7,7 +7,7 @@ starts with ``trireme_``. The HTTP is just enough for that: a library would cost
 import asyncio
 import resource
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
 from urllib.parse import parse_qs, urlsplit
@@ -17,7 +17,7 @@ import msgspec
 from .engine import EngineError
 from .etcd_api.backend import Backend
 from .etcd_api.front import CallCounts
-from .etcd_api.maintenance import ETCD_VERSION
+from .etcd_api.maintenance import CLUSTER_VERSION, ETCD_VERSION
 
 HEALTH_S = 1.0
 REQUEST_S = 5.0
@@ -73,24 +73,32 @@ class Observer:
         return {"/health": self._health, "/version": self._version, "/metrics": self._metrics}
 
     async def _health(self, query: Query) -> Answer:
-        """Healthy means that the group can agree on something now; ``?serializable=true`` asks for less."""
-        reason = ""
-        if not self._backend.engine.status().leader:
-            reason = "RAFT NO LEADER"
-        elif query.get("serializable") != ["true"]:
-            try:
-                await self._backend.engine.read_barrier(timeout_s=HEALTH_S)
-            except EngineError as exc:
-                reason = f"QGET ERROR:{exc}"
-        alarms = self._backend.machine.alarms
-        if not reason and alarms:
-            reason = f"ALARM {', '.join(sorted(kind.name for _, kind in alarms))}"
+        """Healthy means no alarm, and that the group can agree on something now.
+
+        ``?serializable=true`` is content with this member alone, ``?exclude=NOSPACE`` passes over an alarm.
+        """
+        reason = self._alarm(query.get("exclude", ()))
+        if not reason and query.get("serializable") != ["true"]:
+            reason = await self._disagreement()
         body = {"health": "false" if reason else "true", "reason": reason}
         return Answer(503 if reason else 200, JSON, msgspec.json.encode(body))
 
+    def _alarm(self, excluded: Sequence[str]) -> str:
+        raised = sorted({kind.name for _, kind in self._backend.machine.alarms} - set(excluded))
+        return f"ALARM {raised[0]}" if raised else ""
+
+    async def _disagreement(self) -> str:
+        if not self._backend.engine.status().leader:
+            return "RAFT NO LEADER"
+        try:
+            await self._backend.engine.read_barrier(timeout_s=HEALTH_S)
+        except EngineError as exc:
+            return f"QGET ERROR:{exc}"
+        return ""
+
     async def _version(self, query: Query) -> Answer:
         del query
-        body = {"etcdserver": ETCD_VERSION, "etcdcluster": ETCD_VERSION, "trireme": version("trireme")}
+        body = {"etcdserver": ETCD_VERSION, "etcdcluster": CLUSTER_VERSION, "trireme": version("trireme")}
         return Answer(200, JSON, msgspec.json.encode(body))
 
     async def _metrics(self, query: Query) -> Answer:
@@ -170,7 +178,15 @@ def _resident_bytes() -> int:
 async def serve(routes: Mapping[str, Handler], listen: str) -> asyncio.Server:
     """Answer GET requests at "host:port", one a connection. Raises OSError naming the address."""
     host, _, port = listen.rpartition(":")
+    try:
+        return await asyncio.start_server(_connected(routes), host.strip("[]"), int(port), limit=MAX_HEAD_BYTES)
+    except OSError as exc:
+        raise OSError(f"metrics_listen {listen}: {exc}") from exc
 
+
+def _connected(
+    routes: Mapping[str, Handler],
+) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(REQUEST_S):
@@ -183,10 +199,7 @@ async def serve(routes: Mapping[str, Handler], listen: str) -> asyncio.Server:
         finally:
             writer.close()
 
-    try:
-        return await asyncio.start_server(connected, host.strip("[]"), int(port), limit=MAX_HEAD_BYTES)
-    except OSError as exc:
-        raise OSError(f"metrics_listen {listen}: {exc}") from exc
+    return connected
 
 
 async def _answer(routes: Mapping[str, Handler], head: bytes) -> Answer:

@@ -9,6 +9,7 @@ import msgspec
 from api.custom import jsonpath
 from api.custom.kind import Custom, PrinterColumn, ScalePaths
 from api.custom.objects import CustomObject
+from api.custom.rules import has_rules
 from api.custom.schema import ANYTHING, parse
 from api.custom.shape import root_shape
 from api.kinds.extensions import (
@@ -88,8 +89,15 @@ def _row(
         model=model,
         verbs=STANDARD_VERBS,
         subresources=tuple(name for name in ("status", "scale") if getattr(subresources, name) is not None),
+        deprecated=_deprecation(version, spec.group, names.kind),
         custom=_custom(definition, version, names),
     )
+
+
+def _deprecation(version: CustomResourceDefinitionVersion, group: str, kind: str) -> str:
+    if not version.deprecated:
+        return ""
+    return version.deprecation_warning or f"{group}/{version.name} {kind} is deprecated"
 
 
 def _custom(
@@ -100,7 +108,6 @@ def _custom(
     document: Mapping[str, Any] = (version.schema.open_apiv3_schema if version.schema else None) or {}
     schema = parse(document) if document else ANYTHING
     api_version = f"{definition.spec.group}/{version.name}"
-    warning = version.deprecation_warning or f"{api_version} {names.kind} is deprecated"
     return Custom(
         definition=definition.metadata.name,
         api_version=api_version,
@@ -109,6 +116,7 @@ def _custom(
         storage_version=storage.name if (storage := storage_version(definition)) is not None else "",
         document=document,
         schema=schema,
+        ruled=has_rules(schema),
         shape=root_shape(schema),
         columns=tuple(
             PrinterColumn(each.name, each.type, each.json_path, each.format, each.description, each.priority or 0)
@@ -116,7 +124,6 @@ def _custom(
         ),
         scale=_scale(version.subresources),
         selectable={each.json_path.removeprefix("."): _getter(each.json_path) for each in version.selectable_fields},
-        deprecation=warning if version.deprecated else "",
         terminating=condition_of(definition, "Terminating") == "True" or bool(definition.metadata.deletion_timestamp),
     )
 

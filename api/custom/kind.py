@@ -9,6 +9,7 @@ from api.custom import jsonpath
 from api.custom.checking import faults_of
 from api.custom.objects import CustomObject, from_bytes, to_plain
 from api.custom.pruning import drop_nulls, embedded, fill, prune
+from api.custom.rules import broken_rules
 from api.custom.schema import ABSENT, Schema
 from api.errors import Fault
 from api.faults import required
@@ -51,11 +52,11 @@ class Custom(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     storage_version: str
     document: Mapping[str, Any]  # the schema as the definition has it, for OpenAPI
     schema: Schema
+    ruled: bool = False  # whether the schema has CEL rules
     shape: Shape  # for server-side apply
     columns: tuple[PrinterColumn, ...] = ()
     scale: ScalePaths | None = None
     selectable: Mapping[str, Callable[[Resource], str]] = {}  # label -> getter
-    deprecation: str = ""  # what to warn clients of this version of
     terminating: bool = False  # the definition is being deleted: nothing new comes in
 
     def complete(self, content: dict[str, Any], *, pruned: list[str] | None = None) -> None:
@@ -79,8 +80,10 @@ class Custom(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     def faults(self, obj: CustomObject, old: CustomObject | None = None) -> list[Fault]:
         """Return everything that is wrong with an object's content; ``old``: the state that it replaces."""
         before = ABSENT if old is None else _whole(old)
-        found = faults_of(_whole(obj), self.schema, old=before)
-        return found + _embedded_faults(obj.content, self.schema)
+        found = faults_of(_whole(obj), self.schema, old=before) + _embedded_faults(obj.content, self.schema)
+        if found or not self.ruled:
+            return found
+        return broken_rules(_whole(obj), self.schema, old=before)
 
 
 def _whole(obj: CustomObject) -> dict[str, Any]:

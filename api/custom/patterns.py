@@ -26,3 +26,8 @@ def pattern_fault(pattern: str) -> str:
 def found_in(pattern: str, text: str) -> bool:
     """Return whether ``pattern`` matches somewhere in ``text``."""
     return _compiled(pattern).search(text) is not None
+
+
+def all_found(pattern: str, text: str) -> list[str]:
+    """Return every match of ``pattern`` in ``text``."""
+    return [match.group() for match in _compiled(pattern).finditer(text)]

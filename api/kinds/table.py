@@ -18,6 +18,7 @@ from api.kinds import (
     autoscaling,
     batch,
     batch_v1beta1,
+    certificates,
     coordination,
     core,
     discovery,
@@ -137,7 +138,7 @@ ROWS: tuple[Kind, ...] = (
     _row(core.Event, "events", "ev"),
     _row(core.ConfigMap, "configmaps", "cm"),
     _row(core.Secret, "secrets"),
-    _row(core.ServiceAccount, "serviceaccounts", "sa"),
+    _row(core.ServiceAccount, "serviceaccounts", "sa", subresources=("token",)),
     _row(core.ReplicationController, "replicationcontrollers", "rc", categories=_ALL, subresources=_SCALE),
     _row(pods.PodTemplate, "podtemplates"),
     _row(
@@ -196,6 +197,14 @@ ROWS: tuple[Kind, ...] = (
     _row(storage.CSIStorageCapacity, "csistoragecapacities", group="storage.k8s.io"),
     _row(runtime.RuntimeClass, "runtimeclasses", group="node.k8s.io", namespaced=False),
     _row(scheduling.PriorityClass, "priorityclasses", "pc", group="scheduling.k8s.io", namespaced=False),
+    _row(
+        certificates.CertificateSigningRequest,
+        "certificatesigningrequests",
+        "csr",
+        group="certificates.k8s.io",
+        namespaced=False,
+        subresources=("status", "approval"),
+    ),
     _row(
         extensions.CustomResourceDefinition,
         "customresourcedefinitions",

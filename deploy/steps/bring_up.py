@@ -7,7 +7,7 @@ from pathlib import Path
 import docker
 import msgspec
 
-from deploy import configs, engine, image, pki, state
+from deploy import backups, configs, engine, image, pki, state
 from deploy.choices import Choices
 from deploy.engine import Ask
 from deploy.errors import DeployError, HostFailed
@@ -33,6 +33,9 @@ def bring_up(choices: Choices, *, ask: Ask, keep: bool, wait: bool, renew: bool 
         client = engine.ensure(ask, progress.note)
     known = state.find(choices.name)
     lab = choices.new_lab(containers.free_subnet(client)) if known is None else choices.change(known)
+    if choices.from_snapshot is not None:
+        with progress.step(f"Snapshot {choices.from_snapshot.name}"):
+            backups.unpack(choices.from_snapshot, lab)
     log = state.log_file(f"up-{choices.name}")
     try:
         lab = BringUp(lab, client, progress, ask).run(wait=wait, renew=renew)

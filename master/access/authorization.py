@@ -1,7 +1,8 @@
-"""Whether a user may do something: fixed rules for the cluster's own parts, RBAC objects for everyone else.
+"""Whether a user may do something: the cluster's masters everything, node agents what their node needs, everyone what
+RBAC objects allow.
 
-Rules only allow; what no rule allows is forbidden. Source: kubernetes.io, "Using RBAC Authorization" and "Using Node
-Authorization".
+Rules only allow; what no rule allows is forbidden. What every user may, and who asks without a name, is in RBAC objects
+too: ``master.access.default_roles``. Source: kubernetes.io, "Using RBAC Authorization" and "Using Node Authorization".
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,25 +11,12 @@ from typing import NamedTuple, Protocol
 from api.errors import Forbidden
 from api.kinds.pods import Pod
 from api.kinds.rbac import ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject
-from master.access.user import AUTHENTICATED, SYSTEM_MASTERS, User
+from master.access.node_rules import NODES, claims_of, owns, pods_reach
+from master.access.rules import Request, allows, any_allows, make_rule
+from master.access.user import SYSTEM_MASTERS, User
+from master.notes import annotate
 
-
-class Request(NamedTuple):
-    """What a user wants to do: a verb on a resource, or, with ``path``, on a path that is no resource."""
-
-    user: User
-    verb: str
-    group: str = ""
-    resource: str = ""
-    subresource: str = ""
-    namespace: str = ""
-    name: str = ""
-    path: str = ""
-
-    @property
-    def qualified(self) -> str:
-        """Return ``pods/log``, or ``pods``: how rules name the resource."""
-        return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+__all__ = ["Authorizer", "Decision", "Policies", "Request", "allows", "forbidden"]
 
 
 class Decision(NamedTuple):
@@ -36,6 +24,13 @@ class Decision(NamedTuple):
 
     allowed: bool
     reason: str = ""
+
+
+class Rules(NamedTuple):
+    """All rules that hold for a user; ``incomplete`` says why there may be more."""
+
+    rules: tuple[PolicyRule, ...]
+    incomplete: str = ""
 
 
 class Policies(Protocol):
@@ -56,53 +51,11 @@ class Policies(Protocol):
     async def pods_of_node(self, node: str) -> Iterable[Pod]:
         """Return the pods bound to a node."""
 
-
-_READ = ("get", "list", "watch")
-
-
-def _rule(
-    verbs: Sequence[str], *resources: str, groups: Sequence[str] = ("",), paths: Sequence[str] = ()
-) -> PolicyRule:
-    return PolicyRule(
-        verbs=tuple(verbs),
-        api_groups=tuple(groups) if resources else (),
-        resources=resources,
-        non_resource_urls=tuple(paths),
-    )
+    async def claim_of_volume(self, name: str) -> tuple[str, str] | None:
+        """Return (namespace, name) of the claim that a persistent volume is bound to."""
 
 
-# What anyone may, without saying who.
-PUBLIC = (
-    _rule(
-        ("get",),
-        paths=("/healthz", "/healthz/*", "/livez", "/livez/*", "/readyz", "/readyz/*", "/version", "/version/"),
-    ),
-)
-# What everyone may whom we know.
-KNOWN_USERS = (
-    _rule(("get",), paths=("/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*")),
-    _rule(("create",), "selfsubjectaccessreviews", "selfsubjectrulesreviews", groups=("authorization.k8s.io",)),
-    _rule(("create",), "selfsubjectreviews", groups=("authentication.k8s.io",)),
-)
-# What every node agent may, wherever; that it writes only what belongs to its node is admission's to see.
-NODES = (
-    _rule(("get",), paths=("/metrics",)),
-    _rule(_READ, "services", "endpoints", "namespaces", "pods"),
-    _rule(_READ, "endpointslices", groups=("discovery.k8s.io",)),
-    _rule(("get", "list", "watch", "create", "update", "patch"), "nodes"),
-    _rule(("get", "update", "patch"), "nodes/status"),
-    _rule(("create", "delete"), "pods"),
-    _rule(("get", "update", "patch"), "pods/status"),
-    _rule(("create",), "pods/eviction"),
-    _rule(("create", "update", "patch"), "events", groups=("", "events.k8s.io")),
-    _rule(("get", "create", "update", "patch", "delete"), "leases", groups=("coordination.k8s.io",)),
-    _rule(("create", "get", "list", "watch"), "certificatesigningrequests", groups=("certificates.k8s.io",)),
-    _rule(_READ, "runtimeclasses", groups=("node.k8s.io",)),
-    _rule(_READ, "csidrivers", "csinodes", "storageclasses", groups=("storage.k8s.io",)),
-    _rule(("get",), "persistentvolumes", "persistentvolumeclaims"),
-    _rule(("create",), "subjectaccessreviews", "localsubjectaccessreviews", groups=("authorization.k8s.io",)),
-    _rule(("create",), "tokenreviews", groups=("authentication.k8s.io",)),
-)
+EVERYTHING = (make_rule("*", "*", groups=("*",)), make_rule("*", paths="*"))
 
 
 class Authorizer:
@@ -122,103 +75,122 @@ class Authorizer:
         name: str = "",
     ) -> None:
         """Return if ``user`` may; raises Forbidden in the words of the real server."""
-        request = Request(user, verb, group, resource, subresource, namespace, name)
-        decision = await self.decide(request)
-        if not decision.allowed:
-            raise forbidden(request)
+        await self.check(Request(user, verb, group, resource, subresource, namespace, name))
 
     async def authorize_path(self, user: User, verb: str, path: str) -> None:
         """Return if ``user`` may ``verb`` (a method in lower case) a path that is no resource; raises Forbidden."""
-        request = Request(user, verb, path=path)
+        await self.check(Request(user, verb, path=path))
+
+    async def check(self, request: Request) -> None:
+        """Return if a request is allowed; raises Forbidden. The audit log is told of the decision."""
         decision = await self.decide(request)
+        annotate("authorization.k8s.io/decision", "allow" if decision.allowed else "forbid")
+        annotate("authorization.k8s.io/reason", decision.reason)
         if not decision.allowed:
-            raise forbidden(request)
+            raise forbidden(request, decision.reason)
+
+    async def allows(self, request: Request) -> bool:
+        """Return whether a request is allowed."""
+        return (await self.decide(request)).allowed
 
     async def decide(self, request: Request) -> Decision:
-        """Return whether a request is allowed, and why."""
+        """Return whether a request is allowed, and why, or what stood in the way."""
         user = request.user
         if SYSTEM_MASTERS in user.groups:
-            return Decision(True, f"group {SYSTEM_MASTERS} may do everything")
-        if _any_allows(PUBLIC, request):
-            return Decision(True, "anyone may")
-        if AUTHENTICATED in user.groups and _any_allows(KNOWN_USERS, request):
-            return Decision(True, "every known user may")
-        if user.node and await self._node_may(request):
-            return Decision(True, f"node agents may, and this is the one of {user.node}")
-        return await self._by_roles(request)
+            return Decision(True)
+        if user.node and await self._node_may(user.node, request):
+            return Decision(True)
+        decision = await self._by_roles(request)
+        if user.node and not decision.allowed and request.name and not request.path:
+            return Decision(False, f"no relationship found between node '{user.node}' and this object")
+        return decision
 
-    async def _node_may(self, request: Request) -> bool:
-        if _any_allows(NODES, request):
+    async def _node_may(self, node: str, request: Request) -> bool:
+        if any_allows(NODES, request) or owns(node, request):
             return True
-        if request.verb != "get" or not request.name or request.group:
+        if request.group or not request.name:
             return False
-        match request.resource:
-            case "secrets":
-                return any(request.name in secrets_of(pod) for pod in await self._pods(request))
-            case "configmaps":
-                return any(request.name in config_maps_of(pod) for pod in await self._pods(request))
-            case "serviceaccounts":
-                return any(request.name == pod.spec.service_account_name for pod in await self._pods(request))
-        return False
-
-    async def _pods(self, request: Request) -> list[Pod]:
-        pods = await self._policies.pods_of_node(request.user.node)
-        return [pod for pod in pods if pod.metadata.namespace == request.namespace]
+        pods = list(await self._policies.pods_of_node(node))
+        if request.resource == "persistentvolumes":
+            claim = await self._policies.claim_of_volume(request.name)
+            return request.verb == "get" and claim is not None and any(_uses(pod, claim) for pod in pods)
+        return pods_reach([pod for pod in pods if pod.metadata.namespace == request.namespace], request)
 
     async def _by_roles(self, request: Request) -> Decision:
-        for cluster_binding in await self._policies.cluster_role_bindings():
-            if _binds(cluster_binding.subjects, request.user, "") and _any_allows(
-                await self._rules(cluster_binding.role_ref, ""), request
-            ):
-                name = cluster_binding.metadata.name
-                return Decision(
-                    True, f'RBAC: allowed by ClusterRoleBinding "{name}" of {_named(cluster_binding.role_ref)}'
-                )
-        if request.namespace:
-            for binding in await self._policies.role_bindings(request.namespace):
-                if _binds(binding.subjects, request.user, request.namespace) and _any_allows(
-                    await self._rules(binding.role_ref, request.namespace), request
-                ):
-                    name = f"{binding.metadata.name}/{request.namespace}"
-                    return Decision(True, f'RBAC: allowed by RoleBinding "{name}" of {_named(binding.role_ref)}')
-        return Decision(False)
+        missing: list[str] = []
+        for binding, namespace in await self._bindings(request.user, request.namespace):
+            reference = binding.role_ref
+            rules = await self._rules(reference, namespace)
+            if rules is None:
+                missing.append(f'{reference.kind.lower()}.rbac.authorization.k8s.io "{reference.name}" not found')
+            # A role in a namespace says nothing about paths.
+            elif any_allows(rules, request) and not (namespace and request.path):
+                return Decision(True, _granted(binding, namespace, reference, request.user))
+        return Decision(False, f"RBAC: {_listed(missing)}" if missing else "")
 
-    async def rules_for(self, user: User, namespace: str) -> tuple[PolicyRule, ...]:
+    async def _bindings(self, user: User, namespace: str) -> list[tuple[ClusterRoleBinding | RoleBinding, str]]:
+        """Return the bindings that name ``user``, each with the namespace it holds in, or the empty string."""
+        found: list[tuple[ClusterRoleBinding | RoleBinding, str]] = [
+            (each, "") for each in await self._policies.cluster_role_bindings() if binds(each.subjects, user, "")
+        ]
+        if namespace:
+            bindings = await self._policies.role_bindings(namespace)
+            found += [(each, namespace) for each in bindings if binds(each.subjects, user, namespace)]
+        return found
+
+    async def rules_for(self, user: User, namespace: str) -> Rules:
         """Return every rule that holds for ``user`` in ``namespace``: what ``kubectl auth can-i --list`` prints."""
-        rules = [*PUBLIC]
-        if SYSTEM_MASTERS in user.groups:
-            rules += [_rule(("*",), "*", groups=("*",)), _rule(("*",), paths=("*",))]
-        if AUTHENTICATED in user.groups:
-            rules += KNOWN_USERS
+        rules: list[PolicyRule] = [*EVERYTHING] if SYSTEM_MASTERS in user.groups else []
+        missing: list[str] = []
+        for binding, where in await self._bindings(user, namespace):
+            found = await self._rules(binding.role_ref, where)
+            if found is None:
+                missing.append(
+                    f'{binding.role_ref.kind.lower()}.rbac.authorization.k8s.io "{binding.role_ref.name}" not found'
+                )
+            else:
+                rules += [rule for rule in found if rule.resources or not where]
         if user.node:
-            rules += NODES
-        for cluster_binding in await self._policies.cluster_role_bindings():
-            if _binds(cluster_binding.subjects, user, ""):
-                rules += await self._rules(cluster_binding.role_ref, "")
-        for binding in await self._policies.role_bindings(namespace) if namespace else ():
-            if _binds(binding.subjects, user, namespace):
-                rules += [rule for rule in await self._rules(binding.role_ref, namespace) if rule.resources]
-        return tuple(rules)
+            missing.append("node authorizer does not support user rule resolution")
+        return Rules(tuple(dict.fromkeys(rules)), _listed(missing))
 
-    async def _rules(self, reference: RoleRef, namespace: str) -> Sequence[PolicyRule]:
-        """Return the rules of the role that a binding names; none if it is gone."""
+    async def rules_of_role(self, reference: RoleRef, namespace: str) -> Sequence[PolicyRule] | None:
+        """Return the rules of the role that a binding in ``namespace`` ("": the cluster) names; None without it."""
+        return await self._rules(reference, namespace)
+
+    async def _rules(self, reference: RoleRef, namespace: str) -> Sequence[PolicyRule] | None:
         role: ClusterRole | Role | None = None
         if reference.kind == "ClusterRole":
             role = await self._policies.cluster_role(reference.name)
         elif reference.kind == "Role" and namespace:
             role = await self._policies.role(namespace, reference.name)
-        return role.rules if role is not None else ()
+        return role.rules if role is not None else None
 
 
-def _named(reference: RoleRef) -> str:
-    return f'{reference.kind} "{reference.name}"'
+def _uses(pod: Pod, claim: tuple[str, str]) -> bool:
+    return pod.metadata.namespace == claim[0] and claim[1] in claims_of(pod)
 
 
-def _binds(subjects: Sequence[Subject], user: User, namespace: str) -> bool:
-    return any(_is_subject(each, user, namespace) for each in subjects)
+def _listed(problems: list[str]) -> str:
+    unique = list(dict.fromkeys(problems))
+    return unique[0] if len(unique) == 1 else f"[{', '.join(unique)}]" if unique else ""
 
 
-def _is_subject(subject: Subject, user: User, namespace: str) -> bool:
+def _granted(binding: ClusterRoleBinding | RoleBinding, namespace: str, reference: RoleRef, user: User) -> str:
+    kind = "RoleBinding" if namespace else "ClusterRoleBinding"
+    name = f"{binding.metadata.name}/{namespace}" if namespace else binding.metadata.name
+    subject = next(each for each in binding.subjects if is_subject(each, user, namespace))
+    who = f"{subject.name}/{subject.namespace or namespace}" if subject.kind == "ServiceAccount" else subject.name
+    return f'RBAC: allowed by {kind} "{name}" of {reference.kind} "{reference.name}" to {subject.kind} "{who}"'
+
+
+def binds(subjects: Sequence[Subject], user: User, namespace: str) -> bool:
+    """Return whether a binding in ``namespace`` ("": the cluster) with these subjects is about ``user``."""
+    return any(is_subject(each, user, namespace) for each in subjects)
+
+
+def is_subject(subject: Subject, user: User, namespace: str) -> bool:
+    """Return whether a subject of a binding is ``user``."""
     match subject.kind:
         case "User":
             return subject.name == user.name
@@ -229,74 +201,14 @@ def _is_subject(subject: Subject, user: User, namespace: str) -> bool:
     return False
 
 
-def _any_allows(rules: Iterable[PolicyRule], request: Request) -> bool:
-    return any(allows(rule, request) for rule in rules)
-
-
-def allows(rule: PolicyRule, request: Request) -> bool:
-    """Return whether one rule allows a request."""
-    if request.verb not in rule.verbs and "*" not in rule.verbs:
-        return False
-    if request.path:
-        return any(_covers_path(each, request.path) for each in rule.non_resource_urls)
-    return (
-        (request.group in rule.api_groups or "*" in rule.api_groups)
-        and any(_covers_resource(each, request) for each in rule.resources)
-        and (not rule.resource_names or request.name in rule.resource_names)
-    )
-
-
-def _covers_path(pattern: str, path: str) -> bool:
-    return pattern in ("*", path) or (pattern.endswith("*") and path.startswith(pattern[:-1]))
-
-
-def _covers_resource(pattern: str, request: Request) -> bool:
-    if pattern in ("*", request.qualified):
-        return True
-    return bool(request.subresource) and pattern == f"*/{request.subresource}"
-
-
-def forbidden(request: Request) -> Forbidden:
+def forbidden(request: Request, reason: str = "") -> Forbidden:
     """Return the refusal of a request, in the words of the real server."""
     who = f'User "{request.user.name}" cannot {request.verb}'
+    why = f": {reason}" if reason else ""
     if request.path:
-        return Forbidden(f'forbidden: {who} path "{request.path}"')
+        return Forbidden(f'forbidden: {who} path "{request.path}"{why}')
     where = f'in the namespace "{request.namespace}"' if request.namespace else "at the cluster scope"
     plural = f"{request.resource}.{request.group}" if request.group else request.resource
     what = f'{plural} "{request.name}"' if request.name else plural
-    why = f'{who} resource "{request.qualified}" in API group "{request.group}" {where}'
-    return Forbidden(f"{what} is forbidden: {why}", group=request.group, kind=request.resource, name=request.name)
-
-
-def secrets_of(pod: Pod) -> frozenset[str]:
-    """Return the names of the secrets that a pod's node has to read to run it."""
-    names = {each.name for each in pod.spec.image_pull_secrets}
-    for container in (*pod.spec.containers, *pod.spec.init_containers):
-        names |= {each.secret_ref.name for each in container.env_from if each.secret_ref}
-        for variable in container.env:
-            if variable.value_from and variable.value_from.secret_key_ref:
-                names.add(variable.value_from.secret_key_ref.name)
-    for volume in pod.spec.volumes:
-        if volume.secret:
-            names.add(volume.secret.secret_name)
-        for source in volume.projected.sources if volume.projected else ():
-            if source.secret:
-                names.add(source.secret.name)
-    return frozenset(names)
-
-
-def config_maps_of(pod: Pod) -> frozenset[str]:
-    """Return the names of the config maps that a pod's node has to read to run it."""
-    names = set()
-    for container in (*pod.spec.containers, *pod.spec.init_containers):
-        names |= {each.config_map_ref.name for each in container.env_from if each.config_map_ref}
-        for variable in container.env:
-            if variable.value_from and variable.value_from.config_map_key_ref:
-                names.add(variable.value_from.config_map_key_ref.name)
-    for volume in pod.spec.volumes:
-        if volume.config_map:
-            names.add(volume.config_map.name)
-        for source in volume.projected.sources if volume.projected else ():
-            if source.config_map:
-                names.add(source.config_map.name)
-    return frozenset(names)
+    refusal = f'{who} resource "{request.qualified}" in API group "{request.group}" {where}{why}'
+    return Forbidden(f"{what} is forbidden: {refusal}", group=request.group, kind=request.resource, name=request.name)

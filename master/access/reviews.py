@@ -8,7 +8,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from api.errors import Fault, Unauthorized, invalid
+from api.errors import Fault, invalid
+from api.faults import required
 from api.kinds.authentication import (
     SelfSubjectReview,
     SelfSubjectReviewStatus,
@@ -87,7 +88,7 @@ class Reviews:
         return SubjectAccessReviewStatus(allowed=decision.allowed, reason=decision.reason)
 
     async def _rules(self, obj: SelfSubjectRulesReview, user: User) -> Resource:
-        rules = await self._authorizer.rules_for(user, obj.spec.namespace)
+        rules, missing = await self._authorizer.rules_for(user, obj.spec.namespace)
         resource_rules = tuple(
             ResourceRule(
                 verbs=each.verbs,
@@ -104,7 +105,10 @@ class Reviews:
             if each.non_resource_urls
         )
         status = SubjectRulesReviewStatus(
-            incomplete=False, resource_rules=resource_rules, non_resource_rules=path_rules
+            incomplete=bool(missing),
+            evaluation_error=missing,
+            resource_rules=resource_rules,
+            non_resource_rules=path_rules,
         )
         return replace(obj, status=status)
 
@@ -113,11 +117,14 @@ class Reviews:
 
     async def _token(self, obj: TokenReview, user: User) -> Resource:
         del user
-        try:
-            bearer = await self._authenticator.authenticate(certificate=None, authorization=f"Bearer {obj.spec.token}")
-        except Unauthorized:
-            return replace(obj, status=TokenReviewStatus(authenticated=False, error="the token is not known"))
-        return replace(obj, status=TokenReviewStatus(authenticated=True, user=_user_info(bearer)))
+        if not obj.spec.token:
+            raise invalid(obj.kind, "", [required("spec.token")], group="authentication.k8s.io")
+        reviewed = await self._authenticator.review(obj.spec.token, obj.spec.audiences)
+        if reviewed is None:
+            error = "[invalid bearer token, no verifier knows it, or it is for other audiences]"
+            return replace(obj, status=TokenReviewStatus(authenticated=False, error=error))
+        bearer = _user_info(reviewed.user)
+        return replace(obj, status=TokenReviewStatus(authenticated=True, user=bearer, audiences=reviewed.audiences))
 
 
 def _user_info(user: User) -> UserInfo:

@@ -5,6 +5,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from api.errors import Fault, Forbidden
 from api.kinds.table import Kind
 from api.meta import Resource
 from master.access.user import User
@@ -24,6 +25,23 @@ class Attributes(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool = False
     obj: Resource | None = None
     old: Resource | None = None
+
+    @property
+    def creates(self) -> bool:
+        """Return whether this makes an object, and does nothing to a subresource."""
+        return self.operation == "CREATE" and not self.subresource
+
+    def is_of(self, group: str, plural: str) -> bool:
+        """Return whether the object is of that resource."""
+        return self.kind.place == (group, plural)
+
+
+def refusal(attributes: Attributes, why: str, *, causes: Sequence[Fault] = ()) -> Forbidden:
+    """Return the refusal of what ``attributes`` tell: ``pods "web" is forbidden: why``."""
+    kind = attributes.kind
+    plural = f"{kind.plural}.{kind.group}" if kind.group else kind.plural
+    message = f'{plural} "{attributes.name}" is forbidden: {why}'
+    return Forbidden(message, group=kind.group, kind=kind.plural, name=attributes.name, causes=causes)
 
 
 class Plugin(Protocol):

@@ -10,6 +10,9 @@ from client.clock import Clock
 from client.events import EventRecorder
 from client.informer import SharedInformers
 from client.resources import Resources
+from master.access.authorization import Authorizer
+from master.access.certificates import Signer
+from master.access.tokens import ServiceAccountTokens
 
 
 class ControllerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,11 +24,15 @@ class ControllerConfig(msgspec.Struct, frozen=True, kw_only=True):
     pod_eviction_s: float = 2.0
     orphaned_pod_s: float = 5.0  # how long pods may stay whose Node object is gone
     terminated_pods_kept: int = 12500
+    api_address: str = ""  # "ip:port" under which the cluster tells newcomers to find it
     root_ca: str = ""  # PEM; published as kube-root-ca.crt in each namespace unless empty
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """Where controllers read, write, tell and take time from. ``recorder`` makes one for a component's name."""
+    """Where controllers read, write, tell and take time from. ``recorder`` makes one for a component's name.
+
+    tokens, signer and authorizer: what a master holds that only a few controllers need; None where it holds none.
+    """
 
     resources: Resources
     informers: SharedInformers
@@ -34,3 +41,6 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     rng: random.Random
     recorder: Callable[[str], EventRecorder]
     table: Table = TABLE  # the kinds that are served; custom ones come and go
+    tokens: ServiceAccountTokens | None = None
+    signer: Signer | None = None
+    authorizer: Authorizer | None = None

@@ -17,6 +17,13 @@ from client.clock import Clock, SystemClock
 from client.events import EventRecorder
 from client.informer import SharedInformers
 from client.resources import Resources
+from master.access.authorization import Authorizer
+from master.access.certificates import Signer
+from master.access.tokens import ServiceAccountTokens
+from master.controllers.accounttokens import AccountTokenController
+from master.controllers.aggregation import AggregationController
+from master.controllers.bootstrap import BootstrapController
+from master.controllers.certificates import CertificateController
 from master.controllers.context import Context, ControllerConfig
 from master.controllers.definitions import DefinitionController
 from master.controllers.deployment import DeploymentController
@@ -28,6 +35,7 @@ from master.controllers.nodeipam import NodeIpamController
 from master.controllers.nodelifecycle import NodeLifecycleController
 from master.controllers.podgc import PodGcController
 from master.controllers.replicaset import replicaset_controller, replication_controller
+from master.controllers.resourcequota import ResourceQuotaController
 from master.scheduler.loop import Scheduler
 
 log = logging.getLogger(__name__)
@@ -57,6 +65,11 @@ ROWS: Sequence[Row] = (
     Row("nodeipam", NodeIpamController),
     Row("namespace", NamespaceController),
     Row("serviceaccount", FurnishingController),
+    Row("resourcequota", ResourceQuotaController),
+    Row("clusterrole-aggregation", AggregationController),
+    Row("serviceaccount-token", AccountTokenController),
+    Row("certificates", CertificateController),
+    Row("bootstrap", BootstrapController),
     Row("garbagecollector", GarbageCollector),
     Row("definitions", DefinitionController),
     Row("podgc", PodGcController),
@@ -76,6 +89,9 @@ class ControllerManager:
         rows: Sequence[Row] = ROWS,
         rng: random.Random | None = None,
         table: Table = TABLE,
+        tokens: ServiceAccountTokens | None = None,
+        signer: Signer | None = None,
+        authorizer: Authorizer | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
         self._resources = resources
@@ -89,6 +105,9 @@ class ControllerManager:
             rng=rng or random.Random(),  # noqa: S311 - spreads ties, protects nothing
             recorder=self._recorder,
             table=table,
+            tokens=tokens,
+            signer=signer,
+            authorizer=authorizer,
         )
         self._runnables = {row.name: row.make(context) for row in rows}
 

@@ -37,9 +37,12 @@ DOCUMENT_KINDS = {
     "scale": ("autoscaling/v1", "Scale"),
     "binding": ("v1", "Binding"),
     "eviction": ("policy/v1", "Eviction"),
+    "token": ("authentication.k8s.io/v1", "TokenRequest"),
 }
 # Versions of these in which older clients send the same fields.
 _OLDER_DOCUMENTS = {"eviction": ("policy/v1beta1",)}
+# Actions that are answered with a document; the others with a Status.
+ANSWERED = ("token",)
 # Kinds whose last state answers a delete; of others it is a Status. Strict clients decode one or the other.
 RETURNED_WHEN_GONE = frozenset({
     ("", "pods"), ("", "podtemplates"), ("", "services"), ("", "serviceaccounts"), ("", "resourcequotas"),
@@ -162,7 +165,7 @@ class Handlers:
             subresource=target.subresource,
             options=options,
         )
-        if target.subresource in ACTIONS:
+        if target.subresource in ACTIONS and target.subresource not in ANSWERED:
             return _answer(call, Form(form.media_type), http.encode_json(http.success_status()), code=201)
         return _written_answer(call, form, written, warnings, code=201)
 

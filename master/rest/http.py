@@ -22,6 +22,7 @@ from master.rest.negotiation import JSON, YAML
 MAX_BODY_BYTES = 3 * 1024 * 1024
 MAX_DEPTH = 100  # of nested lists and maps in a body; deeper ones only exhaust the stack
 GZIP_FROM_BYTES = 128 * 1024
+_BODY = web.RequestKey("body", bytes)  # under which a request keeps what was read of it
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -45,7 +46,15 @@ async def read_body(request: web.BaseRequest) -> bytes:
         body += chunk
         if len(body) > MAX_BODY_BYTES:
             raise _too_large()
-    return bytes(body)
+    whole = bytes(body)
+    request[_BODY] = whole
+    return whole
+
+
+def body_of(request: web.BaseRequest) -> bytes:
+    """Return the body if it has been read."""
+    body: bytes = request.get(_BODY, b"")
+    return body
 
 
 def _too_large() -> RequestTooLarge:

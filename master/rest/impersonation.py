@@ -1,35 +1,56 @@
 """Acting as somebody else: ``kubectl --as``. Source: kubernetes.io, "User impersonation"."""
 
+from urllib.parse import unquote
+
 from multidict import CIMultiDictProxy
 
 from api.errors import BadRequest
 from master.access.authentication import with_authenticated
 from master.access.authorization import Authorizer
-from master.access.user import ANONYMOUS, User
+from master.access.tokens import ACCOUNT_PREFIX, account_groups
+from master.access.user import ANONYMOUS, UNAUTHENTICATED, User
 
 _EXTRA = "impersonate-extra-"
+_GROUP = "authentication.k8s.io"
 
 
 async def effective_user(user: User, headers: CIMultiDictProxy[str], authorizer: Authorizer) -> User:
-    """Return whom a request acts as; raises Forbidden unless ``user`` may impersonate the name and every group."""
+    """Return whom a request acts as; raises Forbidden unless ``user`` may impersonate the name and all beside it."""
     name = headers.get("Impersonate-User", "")
-    groups = headers.getall("Impersonate-Group", [])
+    groups = tuple(headers.getall("Impersonate-Group", []))
+    # Keys of extra fields are free text, which headers carry percent-encoded.
     extra = {
-        key[len(_EXTRA) :].lower(): tuple(headers.getall(key)) for key in headers if key.lower().startswith(_EXTRA)
+        unquote(key[len(_EXTRA) :].lower()): tuple(headers.getall(key))
+        for key in headers
+        if key.lower().startswith(_EXTRA)
     }
+    uid = headers.get("Impersonate-Uid", "")
     if not name:
-        if groups or extra or "Impersonate-Uid" in headers:
+        if groups or extra or uid:
             raise BadRequest("requested impersonation of groups, uid or extra without impersonating a user")
         return user
-    await authorizer.authorize(user, "impersonate", "", "users", name=name)
+    account = _account(name)
+    if account is None:
+        await authorizer.authorize(user, "impersonate", "", "users", name=name)
+    else:
+        await authorizer.authorize(user, "impersonate", "", "serviceaccounts", namespace=account[0], name=account[1])
     for group in groups:
         await authorizer.authorize(user, "impersonate", "", "groups", name=group)
     for key, values in extra.items():
         for value in values:
-            await authorizer.authorize(user, "impersonate", "authentication.k8s.io", "userextras", key, name=value)
-    uid = headers.get("Impersonate-Uid", "")
+            await authorizer.authorize(user, "impersonate", _GROUP, "userextras", key, name=value)
     if uid:
-        await authorizer.authorize(user, "impersonate", "authentication.k8s.io", "uids", name=uid)
+        await authorizer.authorize(user, "impersonate", _GROUP, "uids", name=uid)
     if name == ANONYMOUS.name:
-        return ANONYMOUS
-    return with_authenticated(User(name, tuple(groups), uid, extra))
+        return User(name, groups if UNAUTHENTICATED in groups else (*groups, UNAUTHENTICATED), uid, extra)
+    if account is not None and not groups:
+        groups = account_groups(account[0])
+    return with_authenticated(User(name, groups, uid, extra))
+
+
+def _account(name: str) -> tuple[str, str] | None:
+    """Return (namespace, name) if ``name`` is the user of a service account."""
+    if not name.startswith(ACCOUNT_PREFIX):
+        return None
+    namespace, _, account = name.removeprefix(ACCOUNT_PREFIX).partition(":")
+    return (namespace, account) if namespace and account and ":" not in account else None

@@ -1,6 +1,7 @@
 """Everything served that is no resource: discovery, OpenAPI, version, health and metrics."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -23,7 +24,16 @@ ROOT_PATHS = (
 class Paths:
     """Serves the paths outside ``/api/v1/...`` and ``/apis/<group>/<version>/...``."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, streams: OpenStreams, *, address: str) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        metrics: Metrics,
+        streams: OpenStreams,
+        *,
+        address: str,
+        documents: Mapping[str, tuple[str, Any]],
+    ) -> None:
+        self._documents = documents
         self._registry = registry
         self._metrics = metrics
         self._streams = streams
@@ -40,7 +50,11 @@ class Paths:
             await self._registry.catch_up()
         match segments:
             case [""]:
-                return self._document(request, {"paths": list(ROOT_PATHS)})
+                return self._document(request, {"paths": sorted((*ROOT_PATHS, *self._documents))})
+            case _ if (fixed := self._documents.get("/" + "/".join(segments))) is not None:
+                content_type, document = fixed
+                headers = {"Cache-Control": "public, max-age=3600"}
+                return Answer(body=http.encode_json(document), content_type=content_type, headers=headers)
             case ["api" | "apis", *rest] if (found := self._discovery(request, segments[0], rest)) is not None:
                 return found
             case ["version"]:

@@ -41,7 +41,7 @@ CONNECTED: Mapping[str, tuple[str, ...]] = {
     "proxy": ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"),
 }
 # Subresources that one only creates: each POST acts on the object.
-ACTIONS = ("binding", "eviction")
+ACTIONS = ("binding", "eviction", "token")
 
 
 def parse_path(table: Table, path: str) -> Target | Unserved | None:

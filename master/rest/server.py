@@ -3,21 +3,30 @@
 Not an aiohttp application: routes come from the table of kinds, so one function of method and path replaces a router.
 """
 
+import asyncio
 import logging
 import ssl
 import time
-import uuid
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from msgspec.structs import replace
 
-from api.errors import ApiError, InternalError
+from api.errors import ApiError, BadRequest, InternalError
+from api.selectors import parse_fields
+from master.access.audit import AuditLog
 from master.access.authentication import Authenticator
 from master.access.authorization import Authorizer
+from master.access.fairness import Fairness
+from master.access.flows import classify
 from master.access.reviews import Reviews
+from master.access.rules import Request as Asked
 from master.access.user import User
 from master.rest import http, impersonation, routes
+from master.rest.exchange import Exchange
 from master.rest.handlers import Call, Handlers
 from master.rest.http import Answer
 from master.rest.metrics import Metrics
@@ -40,11 +49,6 @@ def _not_the_clients_fault(record: logging.LogRecord) -> bool:
 _http_log = logging.getLogger(f"{__name__}.http")
 _http_log.addFilter(_not_the_clients_fault)
 
-# Flow control is not done here; these name the one level everyone shares, since clients log them.
-_FLOW = {
-    "X-Kubernetes-PF-FlowSchema-UID": str(uuid.uuid5(uuid.NAMESPACE_DNS, "flowschema.trireme")),
-    "X-Kubernetes-PF-PriorityLevel-UID": str(uuid.uuid5(uuid.NAMESPACE_DNS, "prioritylevel.trireme")),
-}
 KEEPALIVE_S = 180.0
 SHUTDOWN_S = 2.0
 
@@ -54,6 +58,8 @@ class RestServer:
 
     agents: the way to the node agents; without it logs, exec, attach and port-forward are refused.
     address: "ip:port" under which clients reach the API, shown in discovery.
+    documents: path -> (content type, document) of what is served as it is.
+    audit: what is told of every request; None for no audit log.
     """
 
     def __init__(
@@ -64,7 +70,11 @@ class RestServer:
         *,
         agents: NodeAgents | None = None,
         address: str = "",
+        documents: Mapping[str, tuple[str, Any]] | None = None,
+        audit: AuditLog | None = None,
     ) -> None:
+        self._audit = audit
+        self._fairness = Fairness()
         self._registry = registry
         self._authenticator = authenticator
         self._authorizer = authorizer
@@ -72,7 +82,7 @@ class RestServer:
         self._handlers = Handlers(registry, self._streams, Reviews(authenticator, authorizer))
         self._connected = Streams(registry, agents, self._streams)
         self._metrics = Metrics()
-        self._paths = Paths(registry, self._metrics, self._streams, address=address)
+        self._paths = Paths(registry, self._metrics, self._streams, address=address, documents=documents or {})
         self._runner: web.ServerRunner | None = None
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
@@ -96,64 +106,80 @@ class RestServer:
             self._runner = None
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        started = time.perf_counter()
-        common = {"Audit-Id": request.headers.get("Audit-Id", "")[:128] or str(uuid.uuid4()), **_FLOW}
-        verb, resource = request.method.lower(), ""
-        found: routes.Target | routes.Unserved | None = None
+        exchange = Exchange(request)
         try:
-            user = await self._user(request)
-            path = unquote(request.rel_url.raw_path)
-            found = routes.parse_path(self._registry.table, path)
-            if found is None:
-                answer: Answer | web.StreamResponse = await self._path(request, user, path)
-            else:
-                verb, resource = _name(request, found)
-                answer = await self._resource(request, user, found, verb, common)
+            answer: Answer | web.StreamResponse = await self._answer(exchange)
         except ApiError as error:
             answer = http.failure(error)
-        except ConnectionError:
+        except (ConnectionError, asyncio.CancelledError):
+            if exchange.lasting:
+                self._finish(exchange, 200, None)  # its client has had enough of it
             raise  # the client has gone; aiohttp cleans up
         except Exception:
-            log.exception("request failed method=%s path=%s audit=%s", request.method, request.path, common["Audit-Id"])
+            log.exception("request failed method=%s path=%s audit=%s", request.method, request.path, exchange.audit_id)
             answer = http.failure(InternalError("an error on the server has prevented the request from succeeding"))
-        code = answer.code if isinstance(answer, Answer) else answer.status
+        if not isinstance(answer, Answer):
+            self._finish(exchange, answer.status, None)
+            return answer
+        self._finish(exchange, answer.code, answer)
+        if exchange.notes.warnings:
+            answer = replace(answer, warnings=(*answer.warnings, *exchange.notes.warnings))
+        return await http.to_response(request, answer, exchange.headers)
+
+    def _finish(self, exchange: Exchange, code: int, answer: Answer | None) -> None:
+        """Count a request that is over, and tell the audit log of it."""
+        found, verb = exchange.found, exchange.verb
         if isinstance(found, routes.Target) and found.subresource in routes.CONNECTED:
             verb = "connect"
-        self._metrics.observe(verb, resource, code, time.perf_counter() - started)
-        if isinstance(answer, Answer):
-            return await http.to_response(request, answer, common)
-        return answer
+        self._metrics.observe(verb, exchange.resource, code, time.perf_counter() - exchange.started)
+        if self._audit is not None and (told := exchange.told(code, answer)) is not None:
+            self._audit.tell(told)
 
-    async def _user(self, request: web.BaseRequest) -> User:
+    async def _answer(self, exchange: Exchange) -> Answer | web.StreamResponse:
+        request = exchange.request
+        user = await self._user(exchange)
+        path = unquote(request.rel_url.raw_path)
+        exchange.found = found = routes.parse_path(self._registry.table, path)
+        if found is None:
+            exchange.asked = Asked(user, exchange.verb, path=path)
+        else:
+            exchange.asked = _asked(exchange, user, found)
+            exchange.verb = exchange.asked.verb
+        connected = isinstance(found, routes.Target) and found.subresource in routes.CONNECTED
+        exchange.lasting = exchange.verb == "watch" or connected
+        flow = classify(exchange.asked)
+        exchange.belongs_to(flow)
+        async with self._fairness.seat(flow, lasting=exchange.lasting):
+            await self._authorizer.check(exchange.asked)
+            if exchange.lasting and self._audit is not None:
+                begun = exchange.told(200, None, stage="ResponseStarted")
+                assert begun is not None, exchange.asked
+                self._audit.tell(begun)
+            if found is None:
+                return await self._paths.serve(request, path)
+            return await self._resource(exchange, user, found)
+
+    async def _user(self, exchange: Exchange) -> User:
+        request = exchange.request
         transport = request.transport
         certificate = transport.get_extra_info("peercert") if transport is not None else None
-        user = await self._authenticator.authenticate(
-            certificate=certificate, authorization=request.headers.get("Authorization", "")
+        tls = transport.get_extra_info("ssl_object") if certificate and transport is not None else None
+        exchange.real_user = await self._authenticator.authenticate(
+            certificate=certificate,
+            authorization=request.headers.get("Authorization", ""),
+            encoded=tls.getpeercert(binary_form=True) if tls is not None else None,
         )
-        return await impersonation.effective_user(user, request.headers, self._authorizer)
-
-    async def _path(self, request: web.BaseRequest, user: User, path: str) -> Answer:
-        await self._authorizer.authorize_path(user, request.method.lower(), path)
-        return await self._paths.serve(request, path)
+        return await impersonation.effective_user(exchange.real_user, request.headers, self._authorizer)
 
     async def _resource(
-        self,
-        request: web.BaseRequest,
-        user: User,
-        found: routes.Target | routes.Unserved,
-        verb: str,
-        common: dict[str, str],
+        self, exchange: Exchange, user: User, found: routes.Target | routes.Unserved
     ) -> Answer | web.StreamResponse:
+        request = exchange.request
         if isinstance(found, routes.Unserved):
-            group, resource = found.group, found.resource
-        else:
-            group, resource = found.kind.group, found.kind.plural
-        await self._authorizer.authorize(user, verb, group, resource, found.subresource, found.namespace, found.name)
-        if isinstance(found, routes.Unserved):
-            found = await self._late(request)
+            exchange.found = found = await self._late(request)
         query = request.rel_url.query
         todo = routes.pick_verb(found, request.method, watch=read_bool(query, "watch"))
-        call = Call(request, user, found, query, common)
+        call = Call(request, user, found, query, exchange.headers)
         if todo == "connect":
             return await self._connected.serve(call)
         return await self._handlers.serve(todo, call)
@@ -167,7 +193,25 @@ class RestServer:
         return found
 
 
-def _name(request: web.BaseRequest, found: routes.Target | routes.Unserved) -> tuple[str, str]:
+def _name_selected(request: web.BaseRequest, verb: str) -> str:
+    """Return the one name that a list or watch is narrowed to: it is authorized as if it were in the path."""
+    selector = request.rel_url.query.get("fieldSelector", "")
+    if verb not in ("list", "watch", "deletecollection") or "metadata.name" not in selector:
+        return ""
+    try:
+        return parse_fields(selector).exact("metadata.name") or ""
+    except BadRequest:
+        return ""  # said of the request itself, once it may be made at all
+
+
+def _asked(exchange: Exchange, user: User, found: routes.Target | routes.Unserved) -> Asked:
+    """Return what a request for a resource asks, in the words of authorization."""
+    request = exchange.request
     watch = read_bool(request.rel_url.query, "watch")
     verb = routes.request_verb(request.method, name=found.name, subresource=found.subresource, watch=watch)
-    return verb, found.kind.plural if isinstance(found, routes.Target) else ""
+    if isinstance(found, routes.Unserved):
+        group, resource = found.group, found.resource
+    else:
+        group, resource = found.kind.group, found.kind.plural
+    name = found.name or _name_selected(request, verb)
+    return Asked(user, verb, group, resource, found.subresource, found.namespace, name)

@@ -17,8 +17,8 @@ from api.meta import Resource
 from client.clock import Clock
 from client.informer import Informer
 from client.resources import Resources
+from node_agent.pods.tokens import PodTokens
 from node_agent.pods.volume_files import TokenRequest
-from node_agent.pods.volumes import VolumeFailed
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +37,13 @@ class _Answer(NamedTuple):
 
 
 class NamedObjects:
-    """Reads ConfigMaps and Secrets by name; services come from an informer."""
+    """Reads ConfigMaps and Secrets by name and asks for tokens; services come from an informer."""
 
     def __init__(self, resources: Resources, clock: Clock, services: Informer[Service]) -> None:
         self._resources = resources
         self._clock = clock
         self._services = services
+        self._tokens = PodTokens(resources, clock)
         self._answers: dict[_Key, _Answer] = {}
         self._last: OrderedDict[_Key, Resource] = OrderedDict()
 
@@ -55,11 +56,8 @@ class NamedObjects:
         return await self._all(Secret, namespace, names)
 
     async def token(self, pod: Pod, request: TokenRequest) -> str:
-        """Refuse: the cluster contract has no call that issues tokens."""
-        raise VolumeFailed(
-            f"service account token (audience {request.audience!r}) for {pod.metadata.name}: not supported; "
-            "set automountServiceAccountToken: false"
-        )
+        """Return a token of the pod's service account, bound to the pod."""
+        return await self._tokens.token(pod, request)
 
     async def services(self) -> tuple[Service, ...]:
         """Return the services known now; after a start of the agent that takes a moment."""

@@ -1,6 +1,5 @@
 """The few operations that durability is made of, so that a simulated disk can stand in for a real one."""
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -14,6 +13,20 @@ class DiskError(Exception):
 
 class DirectoryInUse(DiskError):
     """Another process works in the directory."""
+
+
+class DiskFull(DiskError):
+    """There is no room. The member has to end as with every other failure, but starts again once there is some."""
+
+
+class Source(Protocol):
+    """A file open for reading; what is read stays the same, whatever happens to its name. May raise DiskError."""
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, at most ``size``; none at the end."""
+
+    def close(self) -> None:
+        """Release the file."""
 
 
 class File(Protocol):
@@ -30,13 +43,20 @@ class File(Protocol):
 
 
 class Directory(Protocol):
-    """A flat directory of one program's own. Every method may raise DiskError."""
+    """A flat directory of one program's own. Every method may raise DiskError, from any thread."""
+
+    @property
+    def sector_bytes(self) -> int:
+        """Return the unit that a crash leaves either written or not: aligned, from the start of a file on."""
 
     def names(self) -> list[str]:
         """Return the names of all files, sorted."""
 
     def read(self, name: str) -> bytes:
         """Return a whole file."""
+
+    def open(self, name: str) -> Source:
+        """Open a file for reading."""
 
     def create(self, name: str, *, expected_bytes: int) -> File:
         """Create an empty file, its name durable; a hint of its size saves work later."""
@@ -47,8 +67,39 @@ class Directory(Protocol):
     def replace(self, name: str, data: bytes) -> None:
         """Write a whole file, durably: after a crash there is the old one or the new one, nothing between."""
 
+    def rename(self, old: str, new: str) -> None:
+        """Give a synced file another name, durably; a file that has it is replaced."""
+
     def remove(self, name: str) -> None:
         """Remove a file."""
+
+
+def _failed(what: str, exc: OSError) -> DiskError:
+    kind = DiskFull if exc.errno in (errno.ENOSPC, errno.EDQUOT) else DiskError
+    return kind(f"cannot {what}: {exc.strerror}")
+
+
+class _OsSource:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = path.open("rb", buffering=0)
+        except OSError as exc:
+            raise _failed(f"read {path}", exc) from exc
+
+    def read(self, size: int) -> bytes:
+        try:
+            return self._file.read(size)
+        except OSError as exc:
+            raise _failed(f"read {self._path}", exc) from exc
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def open_file(path: Path) -> Source:
+    """Open any file for reading; raises DiskError."""
+    return _OsSource(path)
 
 
 class _OsFile:
@@ -65,13 +116,13 @@ class _OsFile:
                 self._offset += written
                 view = view[written:]
         except OSError as exc:
-            raise DiskError(f"cannot write {self._path} at byte {self._offset}: {exc.strerror}") from exc
+            raise _failed(f"write {self._path} at byte {self._offset}", exc) from exc
 
     def sync(self) -> None:
         try:
             os.fdatasync(self._descriptor)
         except OSError as exc:
-            raise DiskError(f"cannot sync {self._path}: {exc.strerror}") from exc
+            raise _failed(f"sync {self._path}", exc) from exc
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -80,6 +131,8 @@ class _OsFile:
 class OsDirectory:
     """A real directory, locked for this process for as long as the object is open."""
 
+    sector_bytes = 512  # of every disk since floppies; larger ones are multiples
+
     def __init__(self, path: Path) -> None:
         """Create the directory if need be and lock it; raises DirectoryInUse, DiskError."""
         self._path = path
@@ -87,7 +140,7 @@ class OsDirectory:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as exc:
-            raise DiskError(f"cannot open the data directory {path}: {exc.strerror}") from exc
+            raise _failed(f"open the data directory {path}", exc) from exc
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
@@ -107,7 +160,11 @@ class OsDirectory:
         try:
             return (self._path / name).read_bytes()
         except OSError as exc:
-            raise DiskError(f"cannot read {self._path / name}: {exc.strerror}") from exc
+            raise _failed(f"read {self._path / name}", exc) from exc
+
+    def open(self, name: str) -> Source:
+        """Open a file for reading."""
+        return _OsSource(self._path / name)
 
     def create(self, name: str, *, expected_bytes: int) -> File:
         """Create an empty file, its name durable."""
@@ -118,7 +175,7 @@ class OsDirectory:
             os.fsync(descriptor)
             os.fsync(self._descriptor)
         except OSError as exc:
-            raise DiskError(f"cannot create {path}: {exc.strerror}") from exc
+            raise _failed(f"create {path}", exc) from exc
         return _OsFile(path, descriptor, 0)
 
     def reopen(self, name: str, *, size: int, expected_bytes: int) -> File:
@@ -130,7 +187,7 @@ class OsDirectory:
             _reserve(descriptor, expected_bytes)
             os.fsync(descriptor)
         except OSError as exc:
-            raise DiskError(f"cannot open {path}: {exc.strerror}") from exc
+            raise _failed(f"open {path}", exc) from exc
         return _OsFile(path, descriptor, size)
 
     def replace(self, name: str, data: bytes) -> None:
@@ -144,12 +201,22 @@ class OsDirectory:
             fresh.rename(path)
             os.fsync(self._descriptor)
         except OSError as exc:
-            raise DiskError(f"cannot write {path}: {exc.strerror}") from exc
+            raise _failed(f"write {path}", exc) from exc
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file another name, durably."""
+        try:
+            (self._path / old).rename(self._path / new)
+            os.fsync(self._descriptor)
+        except OSError as exc:
+            raise _failed(f"rename {self._path / old} to {new}", exc) from exc
 
     def remove(self, name: str) -> None:
         """Remove a file; should its name come back after a crash, it is removed again."""
-        with contextlib.suppress(FileNotFoundError):
-            (self._path / name).unlink()
+        try:
+            (self._path / name).unlink(missing_ok=True)
+        except OSError as exc:
+            raise _failed(f"remove {self._path / name}", exc) from exc
 
 
 def _reserve(descriptor: int, size: int) -> None:

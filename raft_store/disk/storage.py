@@ -1,62 +1,119 @@
-"""What one member keeps on disk: its log and its newest snapshot, always in an order that a crash may interrupt."""
+"""What one member keeps on disk: its log and its newest snapshot, always in an order that a crash may interrupt.
+
+The core hands snapshots around by name: a ``Snapshot``'s data, opaque to it, is the name of the file that another
+member's snapshot was received into. The bytes go from disk to disk, never through the memory of a member as a whole.
+"""
+
+import itertools
+from collections.abc import Iterator
 
 import msgspec
 
-from raft_store.disk.directory import Directory, DiskError
-from raft_store.disk.snapshot import load_snapshot, save_snapshot
+from raft_store.disk.directory import Directory, Source
+from raft_store.disk.snapshot import (
+    GROWING,
+    RECEIVED,
+    Framer,
+    FrameReader,
+    GrowingSnapshot,
+    newest_snapshot,
+    read_chunks,
+    read_head,
+    received_name,
+    remove_older,
+    snapshot_name,
+)
 from raft_store.disk.wal import SEGMENT_BYTES, Wal
-from raft_store.engine import MemberId
 from raft_store.raft.log import Log
+from raft_store.raft.membership import NO_MEMBERS, Configuration
 from raft_store.raft.messages import HardState, Save, Snapshot, SnapshotMark
-
-_IDENTITY = "identity.json"
-
-
-class Identity(msgspec.Struct, frozen=True):
-    """Whose data it is: another member's, or another cluster's, must not be taken for ours."""
-
-    cluster: str
-    member: MemberId
 
 
 class Past(msgspec.Struct, frozen=True):
     """What a member remembers when it starts."""
 
     hard_state: HardState
-    snapshot: Snapshot | None
+    snapshot: SnapshotMark | None  # ``Storage.read_snapshot`` has the state
     log: Log
 
 
+class OwnSnapshot:
+    """A snapshot of our own machine on its way to the disk; see ``GrowingSnapshot`` about threads and errors."""
+
+    def __init__(self, directory: Directory, mark: SnapshotMark) -> None:
+        self.mark = mark
+        self._framer = Framer()
+        self._file = GrowingSnapshot(directory, snapshot_name(mark) + GROWING)
+        self._file.write(self._framer.head(mark))
+
+    @property
+    def size_bytes(self) -> int:
+        """Return how many bytes were written so far."""
+        return self._file.size_bytes
+
+    def write(self, chunk: bytes) -> None:
+        """Add a chunk of the machine's."""
+        self._file.write(self._framer.chunk(chunk))
+
+    def finish(self) -> None:
+        """Make it the newest snapshot; the log that it makes superfluous is still there."""
+        self._file.write(self._framer.end())
+        self._file.finish(snapshot_name(self.mark))
+
+
+class IncomingSnapshot:
+    """Another member's snapshot on its way to our disk; see ``GrowingSnapshot`` about threads and errors."""
+
+    def __init__(self, directory: Directory, number: int) -> None:
+        self._number = number
+        self._reader = FrameReader("a snapshot from another member")
+        self._file = GrowingSnapshot(directory, f"{number}{GROWING}")
+
+    def write(self, data: bytes) -> None:
+        """Add bytes as they come; raises NotASnapshot at the first wrong one."""
+        for _ in self._reader.feed(data):
+            pass  # checked, that is all
+        self._file.write(data)
+
+    def finish(self) -> Snapshot:
+        """Make it durable and return it for the core to decide about; raises NotASnapshot if something is missing."""
+        head = self._reader.check_ended()
+        name = received_name(head.mark, self._number)
+        self._file.finish(name)
+        return Snapshot(head.mark, name.encode())
+
+    def discard(self) -> None:
+        """Forget it."""
+        self._file.discard()
+
+
 class Storage:
-    """Blocking, one call at a time: a driver calls it from one thread of its own."""
+    """Blocking. The log has one thread, one call at a time; what says so may be called from a second one."""
 
     def __init__(self, directory: Directory, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._directory = directory
         self._wal = Wal(directory, segment_bytes=segment_bytes)
+        self._incoming = itertools.count(1)
 
     @property
     def log_bytes(self) -> int:
         """Size of the log on disk."""
         return self._wal.size_bytes
 
-    def claim(self, identity: Identity) -> None:
-        """Mark fresh data as ours; raises DiskError if it is somebody else's."""
-        if _IDENTITY in self._directory.names():
-            found = msgspec.json.decode(self._directory.read(_IDENTITY), type=Identity)
-            if found != identity:
-                raise DiskError(
-                    f"the data directory belongs to member {found.member:x} of cluster {found.cluster!r}, "
-                    f"not to member {identity.member:x} of {identity.cluster!r}"
-                )
-        else:
-            self._directory.replace(_IDENTITY, msgspec.json.encode(identity))
+    def recover(self, founders: Configuration = NO_MEMBERS) -> Past:
+        """Read the log and open it for writing; raises DiskError, CorruptLog.
 
-    def recover(self) -> Past:
-        """Read everything and open the log for writing; raises DiskError, CorruptLog."""
-        snapshot = load_snapshot(self._directory)
-        mark = snapshot.mark if snapshot is not None else SnapshotMark()
+        founders: the group at the beginning of the log; a snapshot knows better. An older snapshot than the newest is
+        no way out if that one is damaged: the log before it may be gone.
+        """
+        for name in self._directory.names():
+            if name.endswith((GROWING, RECEIVED)):
+                self._directory.remove(name)  # a crash left it behind: nobody relies on it
+        newest = newest_snapshot(self._directory)
+        found = read_head(self._directory, newest).mark if newest is not None else None
+        mark = found or SnapshotMark(configuration=founders)
         recovered = self._wal.recover(mark)
-        return Past(recovered.hard_state, snapshot, Log(mark, recovered.entries))
+        return Past(recovered.hard_state, found, Log(mark, recovered.entries))
 
     def save(self, save: Save) -> None:
         """Make one step of the core durable."""
@@ -67,21 +124,38 @@ class Storage:
         """Hand one step to the disk; durable after ``sync``."""
         if save.snapshot is not None:
             # First the snapshot, then the log that relies on it.
-            save_snapshot(self._directory, save.snapshot)
+            mark = save.snapshot.mark
+            self._directory.rename(save.snapshot.data.decode(), snapshot_name(mark))
+            remove_older(self._directory, mark)
         self._wal.write(save)
 
     def sync(self) -> None:
         """Make the step written last durable."""
         self._wal.sync()
 
-    def save_snapshot(self, snapshot: Snapshot) -> None:
-        """Keep a snapshot of our own machine, and let go of the log that it makes superfluous."""
-        save_snapshot(self._directory, snapshot)
-        self._wal.drop_before(snapshot.mark.index)
+    def begin_snapshot(self, mark: SnapshotMark) -> OwnSnapshot:
+        """Begin a snapshot of our own machine; from any thread."""
+        return OwnSnapshot(self._directory, mark)
 
-    def load_snapshot(self) -> Snapshot | None:
-        """Return the newest snapshot, for a follower that our log cannot help any more."""
-        return load_snapshot(self._directory)
+    def let_go(self, mark: SnapshotMark) -> None:
+        """Drop what the snapshot at ``mark``, which is on disk, makes superfluous: older ones, and log."""
+        remove_older(self._directory, mark)
+        self._wal.drop_before(mark.index)
+
+    def receive_snapshot(self) -> IncomingSnapshot:
+        """Begin to take in another member's snapshot; from any thread."""
+        return IncomingSnapshot(self._directory, next(self._incoming))
+
+    def open_snapshot(self) -> Source:
+        """Return the newest snapshot's bytes, for a follower that our log cannot help any more; from any thread."""
+        newest = newest_snapshot(self._directory)
+        assert newest is not None, "the core knows of a snapshot, the disk does not"
+        return self._directory.open(newest)
+
+    def read_snapshot(self, mark: SnapshotMark) -> Iterator[bytes]:
+        """Yield the chunks of the snapshot at ``mark``; from any thread. Raises NotASnapshot, DiskError."""
+        name = snapshot_name(mark)
+        return read_chunks(self._directory.open(name), name)
 
     def close(self) -> None:
         """Release the log."""

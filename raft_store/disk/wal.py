@@ -4,7 +4,9 @@ Layout
 ------
 The log is a row of segments ``<number of its first record>.wal``. A record is
 
-    magic "TREC" | crc32c of all that follows | length of the payload | number of the record | payload
+    header: magic "TREC" | crc32c of the rest of the header | crc32c of the payload
+            | length of the payload | number of the record | how many whole sectors of the payload are zeros
+    payload | end mark "CERT"
 
 and its payload
 
@@ -15,31 +17,38 @@ entries that a snapshot does not hold lie in later segments, so that old segment
 
 What a crash can leave, and what it cannot
 ------------------------------------------
-A record is written and synced before the next one is begun, so a crash can damage the last record only: what follows
-the last whole record is a torn tail, never acknowledged by anybody, and is cut off. If any *later* record can be read
-after a damaged place, the damage is not a crash's: synced data has changed. Then the log is refused, naming file and
-offset, for a member that forgets what it promised can make the group lose acknowledged writes. Space that was set aside
-reads as zeros and ends the log.
+A record is written and synced before the next one is begun, so a crash can damage the last record only, and in one way
+only: some of it never reached the disk, and reads as the zeros that were set aside, or is cut off. A sector is there or
+it is not. Such a torn tail was never acknowledged by anybody, and is cut off. Everything else is no crash's work:
+
+- damage anywhere before the last record;
+- a last record of which every part is there (its end mark has no zeros, nor are more of its sectors than were when it
+  was written) but whose checksums are wrong: it may have been synced, and a promise may rest on it.
+
+Then synced data has changed and the log is refused, naming file and offset, for a member that forgets what it promised
+can make the group lose acknowledged writes.
 """
 
 import logging
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import google_crc32c
 import msgspec
 
 from raft_store.disk.directory import Directory, DiskError, File
 from raft_store.engine import Entry, Index, MemberId, Term
-from raft_store.raft.messages import HardState, Save, SnapshotMark, pack_entries, unpack_entries
+from raft_store.raft.messages import HardState, Save, Snapshot, SnapshotMark, pack_entries, unpack_entries
 
 log = logging.getLogger(__name__)
 
 MAGIC = b"TREC"
 SUFFIX = ".wal"
 SEGMENT_BYTES = 16 << 20
-_FRAME = struct.Struct("<4sIIQ")  # magic, crc, length, number
-_COVERED = struct.Struct("<IQ")  # the part of the frame under the crc
+_HEADER = struct.Struct("<4sIIIQI")  # magic, crc of what follows, crc of the payload, length, number, zero sectors
+_COVERED = struct.Struct("<IIQI")  # the part of the header under its own crc
+_CRC = struct.Struct("<I")
+_END = b"CERT"
 _SAVE = struct.Struct("<QQQQQ")
 
 
@@ -130,9 +139,9 @@ class Wal:
 
     def _append(self, payload: bytes) -> None:
         assert self._file is not None, "recover comes first"
-        covered = _COVERED.pack(len(payload), self._next)
-        crc = google_crc32c.extend(google_crc32c.value(covered), payload)
-        record = _FRAME.pack(MAGIC, crc, len(payload), self._next) + payload
+        zeros = _zero_sectors(payload, self._written + _HEADER.size, self._directory.sector_bytes)
+        covered = _COVERED.pack(google_crc32c.value(payload), len(payload), self._next, zeros)
+        record = b"".join((MAGIC, _CRC.pack(google_crc32c.value(covered)), covered, payload, _END))
         self._file.append(record)
         self._next += 1
         self._written += len(record)
@@ -156,9 +165,10 @@ class Wal:
         content = self._directory.read(name)
         offset, highest = 0, Index(0)
         while (record := _read_record(content, offset, self._next)) is not None:
-            highest = Index(max(highest, replay.take(name, offset, record.payload)))
+            highest = Index(max(highest, replay.take(name, offset, _unpack(name, offset, record.payload))))
             offset, self._next = record.end, record.number + 1
-        self._check_end(name, content, offset, newest=newest)
+        if torn := _check_end(self._directory, name, content, offset, self._next, newest=newest):
+            log.warning("cut off a torn tail file=%s offset=%d bytes=%d", name, offset, torn)
         self._segments.append((first, offset, highest))
         self._written = offset
         if newest:
@@ -167,17 +177,59 @@ class Wal:
                 self._append(_pack(replay.hard_state, SnapshotMark(), ()))
                 self.sync()
 
-    def _check_end(self, name: str, content: bytes, offset: int, *, newest: bool) -> None:
-        """Decide whether what follows the last whole record is the end of the log, a torn tail, or damage."""
-        rest = content[offset:]
-        if not rest.strip(b"\0"):
-            return
-        if not newest or _later_record(content, offset, self._next):
-            raise CorruptLog(
-                f"{name}: record {self._next} at byte {offset} is damaged although it was synced; this member's disk "
-                "cannot be trusted. Remove its data directory and let it join again with the data of the others"
-            )
-        log.warning("cut off a torn tail file=%s offset=%d bytes=%d", name, offset, len(rest.rstrip(b"\0")))
+
+class Written(msgspec.Struct, frozen=True):
+    """One record of a log, and where it lies."""
+
+    segment: str
+    offset: int
+    size_bytes: int
+    number: int
+    save: Save  # its snapshot has no data: the log only names it
+
+
+class LogReader:
+    """Reads a log that nobody writes just now, and changes nothing."""
+
+    def __init__(self, directory: Directory) -> None:
+        self.torn = ""  # where the log ends in the middle of a record, once that is known
+        self._directory = directory
+
+    def records(self) -> Iterator[Written]:
+        """Yield every record, oldest first. Raises CorruptLog where ``Wal.recover`` would, DiskError."""
+        names = [name for name in self._directory.names() if name.endswith(SUFFIX)]
+        number: int | None = None
+        for name in names:
+            first = _first_number(name)
+            if number is not None and first != number:
+                raise CorruptLog(f"{name}: a segment with records {number} to {first - 1} is missing before it")
+            content, offset, number = self._directory.read(name), 0, first
+            while (record := _read_record(content, offset, number)) is not None:
+                save = _unpack(name, offset, record.payload)
+                yield Written(name, offset, record.end - offset, number, save)
+                offset, number = record.end, number + 1
+            if torn := _check_end(self._directory, name, content, offset, number, newest=name == names[-1]):
+                self.torn = f"{name}: {torn} bytes of record {number}, at byte {offset}"
+
+    def replay(self, snapshot: SnapshotMark) -> Recovered:
+        """Return what a member would recover; raises CorruptLog, DiskError."""
+        replay = _Replay(snapshot)
+        for record in self.records():
+            replay.take(record.segment, record.offset, record.save)
+        return replay.result()
+
+
+def _check_end(directory: Directory, name: str, content: bytes, offset: int, number: int, *, newest: bool) -> int:
+    """Return how many bytes of a torn record follow the last whole one, 0 if the log ends there; raises CorruptLog."""
+    rest = content[offset:].rstrip(b"\0")
+    if not rest:
+        return 0
+    if not newest or _later_record(content, offset, number) or not _is_torn(content, offset, directory.sector_bytes):
+        raise CorruptLog(
+            f"{name}: record {number} at byte {offset} is damaged although it was synced; this member's disk "
+            "cannot be trusted. Remove its data directory and let it join again with the data of the others"
+        )
+    return len(rest)
 
 
 class _Replay:
@@ -190,20 +242,18 @@ class _Replay:
         self._entries: list[Entry] = []
         self._begun = False
 
-    def take(self, name: str, offset: int, payload: bytes) -> Index:
+    def take(self, name: str, offset: int, save: Save) -> Index:
         """Take one record; return the highest index in it, 0 if it has no entries."""
-        try:
-            term, vote, mark_index, mark_term, first = _SAVE.unpack_from(payload)
-            entries = unpack_entries(payload[_SAVE.size :], Index(first))
-        except (struct.error, ValueError) as exc:
-            raise CorruptLog(f"{name}: the record at byte {offset} has a right checksum and a wrong shape") from exc
-        if (term, vote) != (0, 0):
-            self.hard_state = HardState(Term(term), MemberId(vote))
-        if mark_index:
-            self._base = SnapshotMark(Index(mark_index), Term(mark_term))
+        entries = save.entries
+        if save.hard_state != HardState():
+            self.hard_state = save.hard_state
+        mark = save.snapshot.mark if save.snapshot is not None else SnapshotMark()
+        if mark.index:
+            self._base = mark
             self._entries, self._begun = [], True
         if not entries:
-            return Index(mark_index)
+            return mark.index
+        first = entries[0].index
         if not self._begun:
             # Segments before this one may be gone, with entries that a snapshot holds.
             self._base, self._begun = SnapshotMark(Index(first - 1)), True
@@ -250,18 +300,83 @@ def _pack(state: HardState, mark: SnapshotMark, entries: Sequence[Entry]) -> byt
     return _SAVE.pack(state.term, state.vote, mark.index, mark.term, first) + pack_entries(entries)
 
 
+def _unpack(name: str, offset: int, payload: bytes) -> Save:
+    """Return what ``_pack`` packed; raises CorruptLog."""
+    try:
+        term, vote, mark_index, mark_term, first = _SAVE.unpack_from(payload)
+        entries = unpack_entries(payload[_SAVE.size :], Index(first))
+    except (struct.error, ValueError) as exc:
+        raise CorruptLog(f"{name}: the record at byte {offset} has a right checksum and a wrong shape") from exc
+    snapshot = Snapshot(SnapshotMark(Index(mark_index), Term(mark_term)), b"") if mark_index else None
+    return Save(HardState(Term(term), MemberId(vote)), entries, snapshot)
+
+
+class _Header(msgspec.Struct, frozen=True):
+    crc: int  # of the payload
+    length: int
+    number: int
+    zeros: int  # sectors of zeros that the record had when it was written
+
+
+def _read_header(content: bytes, offset: int) -> _Header | None:
+    """Return the header at ``offset``, None if it is not whole and undamaged."""
+    if offset + _HEADER.size > len(content):
+        return None
+    magic, own_crc, crc, length, number, zeros = _HEADER.unpack_from(content, offset)
+    covered = content[offset + len(MAGIC) + _CRC.size : offset + _HEADER.size]
+    if magic != MAGIC or google_crc32c.value(covered) != own_crc:
+        return None
+    return _Header(crc, length, number, zeros)
+
+
 def _read_record(content: bytes, offset: int, number: int | None) -> _Record | None:
     """Return the whole and undamaged record at ``offset``; with ``number``, only if it is that one."""
-    if offset + _FRAME.size > len(content):
+    header = _read_header(content, offset)
+    if header is None or (number is not None and header.number != number):
         return None
-    magic, crc, length, found = _FRAME.unpack_from(content, offset)
-    end = offset + _FRAME.size + length
-    if magic != MAGIC or end > len(content) or (number is not None and found != number):
+    start = offset + _HEADER.size
+    end = start + header.length
+    payload = content[start:end]
+    if content[end : end + len(_END)] != _END or google_crc32c.value(payload) != header.crc:
         return None
-    payload = content[offset + _FRAME.size : end]
-    if google_crc32c.extend(google_crc32c.value(_COVERED.pack(length, found)), payload) != crc:
-        return None
-    return _Record(found, payload, end)
+    return _Record(header.number, payload, end + len(_END))
+
+
+def _is_torn(content: bytes, offset: int, sector_bytes: int) -> bool:
+    """Return whether the damaged record at ``offset``, the last one, is damaged as a crash damages a write."""
+    if len(content[offset:].rstrip(b"\0")) < _HEADER.size:
+        return True  # nothing but a part of the header is there
+    start = offset + _HEADER.size
+    if _lacks_a_sector(content, offset, start, sector_bytes):
+        return True
+    header = _read_header(content, offset)
+    if header is None:
+        return False
+    end = start + header.length
+    if end + len(_END) > len(content) or 0 in content[end : end + len(_END)]:
+        return True
+    return _zero_sectors(content[start:end], start, sector_bytes) > header.zeros
+
+
+def _lacks_a_sector(content: bytes, start: int, end: int, sector_bytes: int) -> bool:
+    """Return whether one of the sectors that hold a part of [start, end) never arrived: zeros from ``start`` on."""
+    while start < end:
+        sector_end = start - start % sector_bytes + sector_bytes
+        if not content[start:sector_end].strip(b"\0"):
+            return True
+        start = sector_end
+    return False
+
+
+def _zero_sectors(payload: bytes, offset: int, sector_bytes: int) -> int:
+    """Return how many whole sectors of a payload, which lies at ``offset``, hold nothing but zeros."""
+    zeros = bytes(sector_bytes)
+    if zeros not in payload:  # nearly always
+        return 0
+    first = -offset % sector_bytes
+    return sum(
+        payload.startswith(zeros, start) for start in range(first, len(payload) - sector_bytes + 1, sector_bytes)
+    )
 
 
 def _later_record(content: bytes, offset: int, number: int) -> bool:

@@ -1,6 +1,21 @@
 """A group of one without a disk: applies at once, forgets on stop. For tests of what stands on an engine."""
 
-from raft_store.engine import Entry, Index, MemberId, MemberStatus, NoLeader, StateMachine, Stopped, Term
+from collections.abc import Collection, Sequence
+
+from raft_store.engine import (
+    Change,
+    ChangeRefused,
+    Entry,
+    Index,
+    MemberId,
+    MemberRecord,
+    MemberStatus,
+    NoLeader,
+    Refusal,
+    StateMachine,
+    Stopped,
+    Term,
+)
 
 _TERM = Term(1)
 _ONLY_MEMBER = MemberId(1)
@@ -9,8 +24,9 @@ _ONLY_MEMBER = MemberId(1)
 class MemoryEngine:
     """An ``Engine`` whose every proposal commits in the call that makes it."""
 
-    def __init__(self, member: MemberId = _ONLY_MEMBER) -> None:
+    def __init__(self, member: MemberId = _ONLY_MEMBER, peer_urls: Sequence[str] = ()) -> None:
         self._member = member
+        self._peer_urls = tuple(peer_urls)
         self._machine: StateMachine | None = None
         self._index = Index(0)
 
@@ -36,6 +52,14 @@ class MemoryEngine:
         self._running()
         return self._index
 
+    @property
+    def term(self) -> Term:
+        """Return the only term there is."""
+        return _TERM
+
+    async def step_aside(self) -> None:
+        """Do nothing: there is nobody else."""
+
     def status(self) -> MemberStatus:
         """Return what a group of one knows: it leads while it runs."""
         running = self._machine is not None
@@ -48,6 +72,17 @@ class MemoryEngine:
             applied_index=self._index,
             log_bytes=0,
         )
+
+    def members(self) -> Sequence[MemberRecord]:
+        """Return ourselves."""
+        return [MemberRecord(self._member, self._peer_urls, learner=False)]
+
+    async def change_members(
+        self, changes: Sequence[Change], *, timeout_s: float, joint: bool = False, started: Collection[MemberId] | None
+    ) -> None:
+        """Refuse: nobody can be spoken to."""
+        del changes, timeout_s, joint, started  # it makes no difference what is asked
+        raise ChangeRefused(Refusal.FIXED)
 
     async def transfer_leadership(self, to: MemberId, *, timeout_s: float) -> None:
         """Do nothing for our own id; nobody else could take over."""

@@ -7,44 +7,108 @@ import os
 import random
 import secrets
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from raft_store.disk.directory import OsDirectory
-from raft_store.disk.storage import Identity, Storage
+from raft_store.disk.identity import Identity, Urls, save_identity
+from raft_store.disk.storage import Past, Storage
 from raft_store.driver import Driver, DriverConfig
-from raft_store.engine import EngineError, Index, MemberId, MemberStatus, StateMachine, Stopped
+from raft_store.engine import (
+    Change,
+    EngineError,
+    Entry,
+    Index,
+    MemberId,
+    MemberRecord,
+    MemberStatus,
+    Removed,
+    StateMachine,
+    Stopped,
+    Term,
+)
+from raft_store.joining import founder, joiner
 from raft_store.peers import Peers
 from raft_store.raft.core import Core, CoreConfig, Role
+from raft_store.raft.membership import Step, alone, encode, founded
+from raft_store.raft.messages import HardState, Save, SnapshotMark
 from raft_store.raft.replica import Replica
+from raft_store.regrouping import Regrouping
 from raft_store.tls import TlsFiles
 
 log = logging.getLogger(__name__)
 
+CLOCK_DRIFT = 0.1  # lease reads are safe while no two members' clocks run apart faster than this
 HAND_OVER_S = 0.5  # a leader that stops spends at most so long on handing over
+LINGER_S = 0.5  # a removed member stays for so long: what it has sent, a hand-over say, has to arrive
 
 
 class NativeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What one member needs to know before it starts."""
 
-    member: MemberId
-    members: Mapping[MemberId, str]  # every member, ourselves included -> "host:port" of its peer listener
+    member: MemberId  # of a founder; whoever joins is told its id by the group
+    members: Mapping[MemberId, str]  # ourselves and others -> URL, or "host:port", of the peer listener
     data_dir: Path
     listen: str  # "0.0.0.0:2380"
     cluster: str = "lab"  # members of different clusters refuse each other
+    name: str = ""  # told apart by it, if it has one, when it comes back; its id otherwise
+    joins: bool = False  # ``members`` is whom to ask for the group; False: ``members`` found a new one
+    force_new_cluster: bool = False  # give up all other members for lost, for ever; our data is the group's
     tls: TlsFiles | None = None  # None: plain text
+    disk_orders: Path | None = None  # for tests: a file that tells the disk to be slow or to fail (``disk.faults``)
     tick_ms: int = 20
     heartbeat_ticks: int = 3
     election_ticks: int = 13  # a follower waits this long, and up to twice as long, before it campaigns
     snapshot_entries: int = 20_000  # applied entries between two snapshots
+    lease_reads: bool = False  # answer reads by the clock, without asking the others: see ``raft.reads`` for the danger
+
+
+def _give_up_others(storage: Storage, past: Past, member: MemberId) -> Past:
+    """Write into the log that ``member`` is the whole group: as any change, twice (see ``membership``)."""
+    log_, state = past.log, past.hard_state
+    configuration = log_.newest_configuration
+    if configuration.members == {member}:
+        return past
+    term = Term(state.term + 1)
+    alone_now = encode(alone(configuration, member))
+    entries = [Entry(Index(log_.last_index + i), term, alone_now, reconfigures=True) for i in (1, 2)]
+    save = Save(HardState(term, member), entries, None)
+    storage.save(save)
+    log_.append(save.entries)
+    log_.mark_saved(log_.begin_save()[-1].index)
+    log.warning("gave up all other members member=%x lost=%d", member, len(configuration.members) - 1)
+    return Past(save.hard_state, past.snapshot, log_)
+
+
+def _lease_ms(config: NativeConfig) -> float:
+    """Return how long a majority is sure to ignore candidates: the last tick of a time-out may be short."""
+    return (config.election_ticks - 1) * config.tick_ms / (1 + CLOCK_DRIFT)
 
 
 def end_process(exc: Exception) -> None:
     """Ask this process to end as if by SIGTERM: its disk or its state cannot be trusted any more."""
     del exc  # logged where it was found
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def _restore(machine: StateMachine, storage: Storage, mark: SnapshotMark) -> None:
+    """Restore a snapshot while there is nothing else to do yet but to listen to signals."""
+    restoration = machine.begin_restore()
+    for chunk in storage.read_snapshot(mark):
+        restoration.feed(chunk)
+        await asyncio.sleep(0)
+    restoration.finish()
+
+
+def _open_directory(config: NativeConfig) -> OsDirectory:
+    if config.disk_orders is None:
+        return OsDirectory(config.data_dir)
+    # Only robustness runs load it.
+    from raft_store.disk.faults import FaultyDirectory  # noqa: PLC0415
+
+    return FaultyDirectory(config.data_dir, config.disk_orders)
 
 
 class NativeEngine:
@@ -72,23 +136,28 @@ class NativeEngine:
         self._replica: Replica | None = None
         self._driver: Driver | None = None
         self._peers: Peers | None = None
+        self._regrouping: Regrouping | None = None
+        self._identity: Identity | None = None
+        self._removal: asyncio.Task[None] | None = None
 
     async def start(self, machine: StateMachine) -> None:
         """Recover and join; raises DiskError (DirectoryInUse, CorruptLog), ListenFailed."""
         config = self._config
         try:
-            self._directory = await asyncio.to_thread(OsDirectory, config.data_dir)
-            storage = self._storage = Storage(self._directory)
-            await asyncio.to_thread(storage.claim, Identity(config.cluster, config.member))
-            past = await asyncio.to_thread(storage.recover)
+            directory = self._directory = await asyncio.to_thread(_open_directory, config)
+            storage = self._storage = Storage(directory)
+            identity = self._identity = await self._identify(directory)
+            past = await asyncio.to_thread(storage.recover, founded(self._founders(identity)))
+            if config.force_new_cluster:
+                past = await asyncio.to_thread(_give_up_others, storage, past, identity.member)
             if past.snapshot is not None:
-                machine.restore(past.snapshot.data)
+                await _restore(machine, storage, past.snapshot)
             core = Core(
                 CoreConfig(
-                    member=config.member,
-                    voters=frozenset(config.members),
+                    member=identity.member,
                     heartbeat_ticks=config.heartbeat_ticks,
                     election_ticks=config.election_ticks,
+                    lease_ms=_lease_ms(config) if config.lease_reads else 0,
                 ),
                 hard_state=past.hard_state,
                 log=past.log,
@@ -101,29 +170,34 @@ class NativeEngine:
                     tick_s=config.tick_ms / 1000,
                     snapshot_entries=config.snapshot_entries,
                     keep_entries=config.snapshot_entries // 4,
+                    tells_time=config.lease_reads,
                 ),
                 replica=self._replica,
                 storage=storage,
                 machine=machine,
                 on_fatal=self._on_fatal,
             )
+            self._regrouping = Regrouping(core, self._driver, on_removed=self._be_removed)
             self._peers = Peers(
-                member=config.member,
+                member=identity.member,
                 cluster=config.cluster,
-                members=config.members,
+                members=core.configuration.urls or identity.contacts,
                 tls=config.tls,
+                group=self._regrouping,
                 receive=self._driver.receive,
-                load_snapshot=self._driver.load_snapshot,
+                send_snapshot=self._driver.send_snapshot,
+                receive_snapshot=self._driver.receive_snapshot,
                 snapshot_failed=self._driver.snapshot_failed,
             )
+            self._regrouping.use(self._peers)
             await self._peers.start(config.listen)
-            self._driver.start(self._peers.send)
+            self._driver.start(self._peers.send, self._follow)
         except BaseException:
             await self._close()
             raise
         log.info(
             "member started member=%d term=%d last=%d snapshot=%d",
-            config.member,
+            identity.member,
             core.term,
             core.log.last_index,
             core.log.base.index,
@@ -131,32 +205,57 @@ class NativeEngine:
 
     async def stop(self) -> None:
         """Hand leadership over if we have it, then stop."""
+        await self.step_aside()
+        await self._close()
+
+    async def step_aside(self) -> None:
+        """See ``Engine.step_aside``."""
         if self._driver is not None:
             with contextlib.suppress(EngineError):
                 await self._hand_over(self._driver)
-        await self._close()
 
-    async def propose(self, data: bytes, *, timeout_s: float) -> object:
+    def propose(self, data: bytes, *, timeout_s: float) -> Coroutine[None, None, object]:
         """See ``Engine.propose``; raises EngineError too if too many proposals are waiting (surely not made)."""
-        return await self._running().propose(data, timeout_s=timeout_s)
+        return self._running().propose(data, timeout_s=timeout_s)
 
-    async def read_barrier(self, *, timeout_s: float) -> Index:
+    def read_barrier(self, *, timeout_s: float) -> Coroutine[None, None, Index]:
         """See ``Engine.read_barrier``."""
-        return await self._running().read_barrier(timeout_s=timeout_s)
+        return self._running().read_barrier(timeout_s=timeout_s)
+
+    def members(self) -> Sequence[MemberRecord]:
+        """See ``Engine.members``."""
+        if self._replica is None:
+            raise Stopped("this member is not running")
+        return self._replica.core.configuration.records()
+
+    async def change_members(
+        self, changes: Sequence[Change], *, timeout_s: float, joint: bool = False, started: Collection[MemberId] | None
+    ) -> None:
+        """See ``Engine.change_members``."""
+        self._running()
+        assert self._regrouping is not None
+        await self._regrouping.change_anywhere(changes, timeout_s=timeout_s, joint=joint, started=started)
 
     async def transfer_leadership(self, to: MemberId, *, timeout_s: float) -> None:
         """See ``Engine.transfer_leadership``."""
         await self._running().transfer_leadership(to, timeout_s=timeout_s)
+
+    @property
+    def term(self) -> Term:
+        """See ``Engine.term``."""
+        return self._replica.core.term if self._replica is not None else Term(0)
 
     def status(self) -> MemberStatus:
         """See ``Engine.status``."""
         if self._replica is None or self._storage is None:
             raise Stopped("this member is not running")
         core = self._replica.core
+        # Also one that has just joined, and cannot know yet whether it may vote.
+        learns = core.role is Role.FOLLOWER and core.member not in core.configuration.electorate and not core.removed
         return MemberStatus(
             member=core.member,
             leader=core.leader,
-            role=core.role.value,
+            role="learner" if learns else core.role.value,
             term=core.term,
             commit_index=core.log.committed,
             applied_index=self._replica.applied,
@@ -168,17 +267,67 @@ class NativeEngine:
             raise Stopped("this member is not running")
         return self._driver
 
+    async def _identify(self, directory: OsDirectory) -> Identity:
+        config = self._config
+        if not config.joins:
+            return await asyncio.to_thread(
+                founder,
+                directory,
+                cluster=config.cluster,
+                member=config.member,
+                name=config.name,
+                members=config.members,
+            )
+        others = [url for member, url in config.members.items() if member != config.member]
+        return await joiner(
+            directory,
+            cluster=config.cluster,
+            own_url=config.members[config.member],
+            name=config.name,
+            others=others,
+            tls=config.tls,
+        )
+
+    def _founders(self, identity: Identity) -> Urls:
+        if identity.founders is not None:
+            return identity.founders
+        return {member: (url,) for member, url in self._config.members.items()}
+
+    def _follow(self, agreed: Step) -> None:
+        """The group has changed."""
+        assert self._peers is not None
+        assert self._replica is not None
+        self._peers.follow(agreed.configuration)
+        if self._replica.core.removed:
+            self._be_removed("the log says so")
+
+    def _be_removed(self, told: str) -> None:
+        if self._removal is None:
+            self._removal = asyncio.create_task(self._end_removed(told))
+
+    async def _end_removed(self, told: str) -> None:
+        assert self._driver is not None
+        assert self._directory is not None
+        assert self._identity is not None
+        log.warning("this member was removed from its group member=%x reason=%s", self._identity.member, told)
+        await asyncio.to_thread(save_identity, self._directory, msgspec.structs.replace(self._identity, removed=True))
+        await asyncio.sleep(LINGER_S)
+        self._driver.fail(Removed(f"member {self._identity.member:x} was removed from its group"))
+
     async def _hand_over(self, driver: Driver) -> None:
         assert self._replica is not None
         core = self._replica.core
         if core.role is not Role.LEADER:
             return
-        followers = core.progress()
+        followers = {peer: view for peer, view in core.progress().items() if peer in core.configuration.voters}
         if followers:
-            best = max(followers, key=lambda peer: (followers[peer].active, followers[peer].matched))
+            best = min(followers, key=lambda peer: (followers[peer].silent_ticks, -followers[peer].matched))
             await driver.transfer_leadership(best, timeout_s=HAND_OVER_S)
 
     async def _close(self) -> None:
+        if self._removal is not None:
+            self._removal.cancel()
+            await asyncio.gather(self._removal, return_exceptions=True)
         if self._driver is not None:
             self._driver.halt()
         if self._peers is not None:

@@ -13,20 +13,24 @@ import base64
 import itertools
 import logging
 import socket
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from raft_store.engine import (
+    Change,
+    ChangeRefused,
     EngineError,
     Entry,
     Index,
     MemberId,
+    MemberRecord,
     MemberStatus,
     NoLeader,
     ProposalTimedOut,
+    Refusal,
     StateMachine,
     Stopped,
     Term,
@@ -193,6 +197,14 @@ class RaftosEngine:
         except TimeoutError as exc:
             raise ProposalTimedOut("raftos did not tell or apply its commits in time") from exc
 
+    @property
+    def term(self) -> Term:
+        """See ``Engine.term``."""
+        return self.status().term
+
+    async def step_aside(self) -> None:
+        """Do nothing: the library cannot hand over."""
+
     def status(self) -> MemberStatus:
         """Return what raftos believes."""
         state = self._node.state if self._node is not None else None
@@ -206,6 +218,18 @@ class RaftosEngine:
             applied_index=Index(state.log.last_applied if state is not None else 0),
             log_bytes=Path(state.log.filename).stat().st_size if state is not None else 0,
         )
+
+    def members(self) -> Sequence[MemberRecord]:
+        """Return the members that the configuration names."""
+        members = self._config.members
+        return [MemberRecord(member, (f"http://{members[member]}",), learner=False) for member in sorted(members)]
+
+    async def change_members(
+        self, changes: Sequence[Change], *, timeout_s: float, joint: bool = False, started: Collection[MemberId] | None
+    ) -> None:
+        """Refuse: the library cannot change its group."""
+        del changes, timeout_s, joint, started  # it makes no difference what is asked
+        raise ChangeRefused(Refusal.FIXED)
 
     async def transfer_leadership(self, to: MemberId, *, timeout_s: float) -> None:
         """Refuse: raftos cannot."""

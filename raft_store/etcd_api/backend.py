@@ -1,29 +1,25 @@
 """What the services ask of the member behind them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
-import msgspec
-
+from raft_store.auth.model import NOBODY, Access, Caller, InvalidToken
+from raft_store.auth.requests import AuthCommand
 from raft_store.engine import Engine, EngineError, MemberId
-from raft_store.machine import Machine, encode
+from raft_store.machine import AnyCommand, Machine, OnBehalf, encode
 from raft_store.mvcc.model import KeyValue, Revision, StoreError
 from raft_store.mvcc.requests import Command
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 from trireme_pb.mvccpb import kv_pb2
 
+from .call import NO_CONTEXT, CallContext
+from .encoding import Answers
 from .errors import Code, RpcError, rpc_error
 
 MAX_REQUEST_BYTES = 1_572_864  # 1.5 MiB, etcd's default
 
 Result = TypeVar("Result")
-
-
-class MemberFacts(msgspec.Struct, frozen=True):
-    """One member as the configuration has it; where clients reach it is published through the log."""
-
-    member: MemberId
-    name: str
-    peer_urls: list[str]
 
 
 class Backend:
@@ -36,7 +32,6 @@ class Backend:
         machine: Machine,
         cluster_id: int,
         member: MemberId,
-        members: list[MemberFacts],
         request_timeout_s: float,
         min_lease_ttl_s: int,
     ) -> None:
@@ -44,9 +39,9 @@ class Backend:
         self.machine = machine
         self.cluster_id = cluster_id
         self.member = member
-        self.members = members
         self.request_timeout_s = request_timeout_s
         self.min_lease_ttl_s = min_lease_ttl_s
+        self.answers = Answers(cluster_id=cluster_id, member=lambda: self.member, term=lambda: engine.term)
 
     def header(self, revision: Revision | None = None) -> pb.ResponseHeader:
         """Return a header for ``revision``; the newest by default."""
@@ -54,12 +49,22 @@ class Backend:
             cluster_id=self.cluster_id,
             member_id=self.member,
             revision=self.machine.store.revision if revision is None else revision,
-            raft_term=self.engine.status().term,
+            raft_term=self.engine.term,
         )
 
-    async def propose(self, command: Command, kind: type[Result]) -> Result:
-        """Return what the command brought about. Raises RpcError."""
-        data = encode(command)
+    async def propose(
+        self, command: Command | AuthCommand, kind: type[Result], call: CallContext = NO_CONTEXT
+    ) -> Result:
+        """Return what the command brought about; the caller's permissions are checked when it is applied.
+
+        Raises RpcError.
+        """
+        proposal: AnyCommand = command
+        if self.machine.auth.enabled or call.token is not None:
+            caller = await self.caller(call)
+            if caller is not NOBODY:
+                proposal = OnBehalf(caller.user, caller.auth_revision, command)
+        data = encode(proposal)
         if len(data) > MAX_REQUEST_BYTES:
             raise RpcError(Code.INVALID_ARGUMENT, "etcdserver: request is too large")
         try:
@@ -71,12 +76,53 @@ class Backend:
         assert isinstance(result, kind), f"{type(command).__name__} answered {result!r}"
         return result
 
+    async def caller(self, call: CallContext) -> Caller:
+        """Return who calls, as the token says or, without one, the certificate. Raises RpcError."""
+        if call.token is not None:
+            return await self._owner(call.token)
+        # The gateway's certificate would be the member's own.
+        if not call.common_name or not self.machine.auth.enabled or "grpcgateway-accept" in call.metadata:
+            return NOBODY
+        return Caller(call.common_name, self.machine.auth.revision)
+
+    async def _owner(self, token: str) -> Caller:
+        _, _, index = token.rpartition(".")
+        if index.isdecimal() and int(index) > self.engine.status().applied_index:
+            await self.linearize()  # given out by a member that is ahead of this one
+        user = self.machine.tokens.user_of(token)
+        if user is None:
+            raise rpc_error(InvalidToken())
+        return Caller(user, self.machine.auth.revision)
+
+    async def require_admin(self, call: CallContext) -> None:
+        """Raise RpcError unless the caller may do everything."""
+        caller = await self.caller(call)
+        with refusals():
+            self.machine.auth.check_admin(caller)
+
+    async def require_read(self, call: CallContext, key: bytes, end: bytes) -> None:
+        """Raise RpcError unless the caller may read [key, end)."""
+        if not self.machine.auth.enabled and call.token is None:
+            return
+        caller = await self.caller(call)
+        with refusals():
+            self.machine.auth.check(caller, Access.READ, key, end)
+
     async def linearize(self) -> None:
         """Return once reads of the machine see all that was acknowledged before. Raises RpcError."""
         try:
             await self.engine.read_barrier(timeout_s=self.request_timeout_s)
         except EngineError as exc:
             raise rpc_error(exc) from exc
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn what the store refuses into what clients are told of it."""
+    try:
+        yield
+    except StoreError as exc:
+        raise rpc_error(exc) from exc
 
 
 def key_value(kv: KeyValue) -> kv_pb2.KeyValue:

@@ -1,43 +1,30 @@
-"""grpcio's server as the front of the services."""
+"""What a front is: the door through which clients reach the services, whichever server stands behind it."""
 
 import asyncio
-import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, NoReturn
-
-import grpc
-import grpc.aio
-from google.protobuf.message import Message
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from raft_store.engine import MemberStatus
+from raft_store.tls import TlsFiles
 
-from .backend import MAX_REQUEST_BYTES
+from .call import CallContext
 from .errors import NO_LEADER, RpcError
-from .services import Method, StreamMethod, UnaryMethod
-
-log = logging.getLogger(__name__)
-
-PACKAGE = "etcdserverpb"
-SERVER_OPTIONS = (
-    # Clients ping idle connections every few seconds; grpc's own default would tell them to go away.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 500),
-    ("grpc.http2.max_ping_strikes", 0),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES + (512 << 10)),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_concurrent_streams", 1 << 20),
-    ("grpc.so_reuseport", 0),  # two members on one address must fail, not share it
-)
-
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
-
 
 CallCounts = Counter[tuple[str, str, str]]  # (service, method, code) -> calls that ended so
+
+
+class Front(Protocol):
+    """Serves the rows of ``services``, besides the standard health and reflection services."""
+
+    async def start(self, listen: str, tls: TlsFiles | None) -> int:
+        """Let clients in at "host:port"; return the port. Raises OSError naming the address."""
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """Tell health checks whether this member can do something for clients."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new calls, let those under way finish for ``grace_s``, then end them."""
 
 
 class LeaderGuard:
@@ -47,9 +34,9 @@ class LeaderGuard:
         self._status = status
         self._streams: set[asyncio.Task[None]] = set()
 
-    def check(self, context: grpc.aio.ServicerContext[Any, Any]) -> bool:
+    def check(self, call: CallContext) -> bool:
         """Return whether the call demands a leader. Raises RpcError if it does and there is none."""
-        if not any(key == "hasleader" and value == "true" for key, value in context.invocation_metadata() or ()):
+        if not call.wants_leader:
             return False
         if not self._status().leader:
             raise RpcError(*NO_LEADER)
@@ -74,91 +61,3 @@ class LeaderGuard:
         """End every guarded stream."""
         for task in self._streams:
             task.cancel()
-
-
-def make_server(
-    methods: Sequence[Method], guard: LeaderGuard, calls: CallCounts
-) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-    """Return a server with the services, health and reflection registered; no port is bound yet."""
-    server = grpc.aio.server(options=SERVER_OPTIONS)
-    by_service: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
-    for method in methods:
-        by_service.setdefault(f"{PACKAGE}.{method.service}", {})[method.method] = _handler(method, guard, calls)
-    server.add_generic_rpc_handlers(
-        [grpc.method_handlers_generic_handler(service, rpcs) for service, rpcs in by_service.items()]
-    )
-    servicer = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    reflection.enable_server_reflection([*by_service, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    return server, servicer
-
-
-async def set_serving(servicer: health.aio.HealthServicer, *, serving: bool) -> None:
-    """Tell health checks whether this member can do something for clients."""
-    status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-    await servicer.set("", status)
-
-
-def _handler(method: Method, guard: LeaderGuard, calls: CallCounts) -> "grpc.RpcMethodHandler[Any, Any]":
-    match method:
-        case UnaryMethod():
-            return grpc.unary_unary_rpc_method_handler(
-                _unary(method, guard, calls),
-                request_deserializer=method.request.FromString,
-                response_serializer=_serialize,
-            )
-        case StreamMethod():
-            make = (
-                grpc.stream_stream_rpc_method_handler if method.many_requests else grpc.unary_stream_rpc_method_handler
-            )
-            return make(
-                _stream(method, guard, calls),
-                request_deserializer=method.request.FromString,
-                response_serializer=_serialize,
-            )
-
-
-def _unary(method: UnaryMethod, guard: LeaderGuard, calls: CallCounts) -> Callable[..., Awaitable[Message]]:
-    handler = method.handler
-    ended_well = (f"{PACKAGE}.{method.service}", method.method, "OK")
-
-    async def call(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
-        try:
-            guard.check(context)
-            response = await handler(request)
-        except RpcError as exc:
-            await _abort(context, method, exc, calls)
-        calls[ended_well] += 1
-        return response
-
-    return call
-
-
-def _stream(method: StreamMethod, guard: LeaderGuard, calls: CallCounts) -> Callable[..., Awaitable[None]]:
-    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        requests = request if method.many_requests else _once(request)
-        try:
-            guarded = guard.check(context)
-            running = method.handler(requests, context.write)
-            await (guard.run(running) if guarded else running)
-        except RpcError as exc:
-            await _abort(context, method, exc, calls)
-        calls[f"{PACKAGE}.{method.service}", method.method, "OK"] += 1
-
-    return call
-
-
-async def _abort(
-    context: grpc.aio.ServicerContext[Any, Any], method: Method, exc: RpcError, calls: CallCounts
-) -> NoReturn:
-    code = _CODES[exc.code]
-    calls[f"{PACKAGE}.{method.service}", method.method, code.name] += 1
-    await context.abort(code, exc.text)
-
-
-async def _once(request: Message) -> AsyncIterator[Message]:
-    yield request
-
-
-def _serialize(message: Message) -> bytes:
-    return message.SerializeToString()

@@ -1,7 +1,10 @@
 """The KV service."""
 
+from collections.abc import Awaitable
 from typing import TypeVar, assert_never
 
+from raft_store.auth.access import check_txn
+from raft_store.mvcc.lease import LeaseTable
 from raft_store.mvcc.model import LeaseId, Revision, StoreError
 from raft_store.mvcc.requests import (
     Compact,
@@ -25,7 +28,8 @@ from raft_store.mvcc.requests import (
 from raft_store.mvcc.txn import check_request, is_read_only, read, read_txn
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
-from .backend import Backend, key_value
+from .backend import Backend, key_value, refusals
+from .call import NO_CONTEXT, CallContext
 from .errors import Code, RpcError, rpc_error
 
 
@@ -35,56 +39,81 @@ class KvService:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    async def range(self, request: pb.RangeRequest) -> pb.RangeResponse:
+    async def range(self, request: pb.RangeRequest, call: CallContext = NO_CONTEXT) -> pb.RangeResponse:
         """Read; linearizable unless the request says that this member's state will do."""
+        return self._range_response(await self._range(request, call))
+
+    async def put(self, request: pb.PutRequest, call: CallContext = NO_CONTEXT) -> pb.PutResponse:
+        """Write one key."""
+        return self._put_response(await self._put(request, call))
+
+    async def delete_range(
+        self, request: pb.DeleteRangeRequest, call: CallContext = NO_CONTEXT
+    ) -> pb.DeleteRangeResponse:
+        """Delete a range."""
+        return self._delete_response(await self._delete_range(request, call))
+
+    async def txn(self, request: pb.TxnRequest, call: CallContext = NO_CONTEXT) -> pb.TxnResponse:
+        """Compare, then read and write; one that only reads takes no place in the log."""
+        return self._txn_response(await self._txn(request, call))
+
+    # The same for fronts that only pass the bytes on.
+
+    async def encoded_range(self, request: pb.RangeRequest, call: CallContext = NO_CONTEXT) -> bytes:
+        """See ``range``."""
+        return self._backend.answers.range(await self._range(request, call))
+
+    async def encoded_put(self, request: pb.PutRequest, call: CallContext = NO_CONTEXT) -> bytes:
+        """See ``put``."""
+        return self._backend.answers.put(await self._put(request, call))
+
+    async def encoded_delete_range(self, request: pb.DeleteRangeRequest, call: CallContext = NO_CONTEXT) -> bytes:
+        """See ``delete_range``."""
+        return self._backend.answers.delete(await self._delete_range(request, call))
+
+    async def encoded_txn(self, request: pb.TxnRequest, call: CallContext = NO_CONTEXT) -> bytes:
+        """See ``txn``."""
+        return self._backend.answers.txn(await self._txn(request, call))
+
+    async def _range(self, request: pb.RangeRequest, call: CallContext) -> RangeResult:
         wanted = _range(request)
-        self._check(wanted)
+        _check(wanted)
         if not request.serializable:
             await self._backend.linearize()
+        await self._backend.require_read(call, wanted.key, wanted.end)
         try:
-            result = read(self._backend.machine.store, wanted)
+            return read(self._backend.machine.store, wanted)
         except StoreError as exc:
             raise rpc_error(exc) from exc
-        return self._range_response(result)
 
-    async def put(self, request: pb.PutRequest) -> pb.PutResponse:
-        """Write one key."""
+    def _put(self, request: pb.PutRequest, call: CallContext) -> Awaitable[PutResult]:
         wanted = _put(request)
-        self._check(wanted)
-        return self._put_response(await self._backend.propose(wanted, PutResult))
+        _check(wanted)
+        return self._backend.propose(wanted, PutResult, call)
 
-    async def delete_range(self, request: pb.DeleteRangeRequest) -> pb.DeleteRangeResponse:
-        """Delete a range."""
+    def _delete_range(self, request: pb.DeleteRangeRequest, call: CallContext) -> Awaitable[DeleteResult]:
         wanted = _delete_range(request)
-        self._check(wanted)
-        return self._delete_response(await self._backend.propose(wanted, DeleteResult))
+        _check(wanted)
+        return self._backend.propose(wanted, DeleteResult, call)
 
-    async def txn(self, request: pb.TxnRequest) -> pb.TxnResponse:
-        """Compare, then read and write; one that only reads takes no place in the log."""
+    async def _txn(self, request: pb.TxnRequest, call: CallContext) -> TxnResult:
         wanted = _txn(request)
-        self._check(wanted)
+        _check(wanted)
         if not is_read_only(wanted):
-            return self._txn_response(await self._backend.propose(wanted, TxnResult))
+            return await self._backend.propose(wanted, TxnResult, call)
         if not _is_serializable(request):
             await self._backend.linearize()
-        try:
-            result = read_txn(self._backend.machine.store, wanted)
-        except StoreError as exc:
-            raise rpc_error(exc) from exc
-        return self._txn_response(result)
+        caller, machine = await self._backend.caller(call), self._backend.machine
+        with refusals():
+            check_txn(machine.auth, LeaseTable(), caller, wanted)
+            return read_txn(machine.store, wanted)
 
-    async def compact(self, request: pb.CompactionRequest) -> pb.CompactionResponse:
+    async def compact(self, request: pb.CompactionRequest, call: CallContext = NO_CONTEXT) -> pb.CompactionResponse:
         """Forget history."""
-        done = await self._backend.propose(Compact(Revision(request.revision)), Done)
+        done = await self._backend.propose(Compact(Revision(request.revision)), Done, call)
         if request.physical:
             self._backend.machine.store.trim_all()
         return pb.CompactionResponse(header=self._backend.header(done.revision))
-
-    def _check(self, request: Operation) -> None:
-        try:
-            check_request(request)
-        except StoreError as exc:
-            raise rpc_error(exc) from exc
 
     def _range_response(self, result: RangeResult) -> pb.RangeResponse:
         return pb.RangeResponse(
@@ -123,9 +152,18 @@ class KvService:
             case DeleteResult():
                 return pb.ResponseOp(response_delete_range=_bare(self._delete_response(result)))
             case TxnResult():
-                return pb.ResponseOp(response_txn=_bare(self._txn_response(result)))
+                inner = self._txn_response(result)
+                inner.header.Clear()  # here etcd leaves out even the revision
+                return pb.ResponseOp(response_txn=inner)
             case _ as unreachable:
                 assert_never(unreachable)
+
+
+def _check(request: Operation) -> None:
+    try:  # not by ``refusals``: this is passed for every call
+        check_request(request)
+    except StoreError as exc:
+        raise rpc_error(exc) from exc
 
 
 def _range(request: pb.RangeRequest) -> Range:
@@ -213,7 +251,7 @@ def _is_serializable(request: pb.TxnRequest) -> bool:
     )
 
 
-_Response = TypeVar("_Response", pb.RangeResponse, pb.PutResponse, pb.DeleteRangeResponse, pb.TxnResponse)
+_Response = TypeVar("_Response", pb.RangeResponse, pb.PutResponse, pb.DeleteRangeResponse)
 
 
 def _bare(response: _Response) -> _Response:

@@ -3,13 +3,13 @@
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from raft_store.mvcc.lease import MAX_TTL_S
+from raft_store.auth.model import Access
 from raft_store.mvcc.model import LeaseId
 from raft_store.mvcc.requests import Done, Granted, LeaseGrant, LeaseRenew, LeaseRevoke, Renewed
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
-from .backend import Backend
-from .errors import Code, RpcError
+from .backend import Backend, refusals
+from .call import NO_CONTEXT, CallContext
 
 NO_SUCH_LEASE_S = -1
 
@@ -21,24 +21,23 @@ class LeaseService:
         self._backend = backend
         self._ids = ids
 
-    async def grant(self, request: pb.LeaseGrantRequest) -> pb.LeaseGrantResponse:
+    async def grant(self, request: pb.LeaseGrantRequest, call: CallContext = NO_CONTEXT) -> pb.LeaseGrantResponse:
         """Make a lease, longer than asked for if that is below what an election may take."""
-        if request.TTL > MAX_TTL_S:
-            raise RpcError(Code.OUT_OF_RANGE, "etcdserver: too large lease TTL")
         lease = LeaseId(request.ID or self._ids.randrange(1, 1 << 63))
         ttl_s = max(request.TTL, self._backend.min_lease_ttl_s)
-        granted = await self._backend.propose(LeaseGrant(lease, ttl_s), Granted)
+        granted = await self._backend.propose(LeaseGrant(lease, ttl_s), Granted, call)
         return pb.LeaseGrantResponse(header=self._backend.header(granted.revision), ID=granted.lease, TTL=granted.ttl_s)
 
-    async def revoke(self, request: pb.LeaseRevokeRequest) -> pb.LeaseRevokeResponse:
+    async def revoke(self, request: pb.LeaseRevokeRequest, call: CallContext = NO_CONTEXT) -> pb.LeaseRevokeResponse:
         """End a lease and delete its keys."""
-        done = await self._backend.propose(LeaseRevoke(LeaseId(request.ID)), Done)
+        done = await self._backend.propose(LeaseRevoke(LeaseId(request.ID)), Done, call)
         return pb.LeaseRevokeResponse(header=self._backend.header(done.revision))
 
     async def keep_alive(
         self,
         requests: AsyncIterator[pb.LeaseKeepAliveRequest],
         send: Callable[[pb.LeaseKeepAliveResponse], Awaitable[None]],
+        call: CallContext = NO_CONTEXT,  # noqa: ARG002 - whoever knows a lease may keep it alive
     ) -> None:
         """Renew leases as the client asks; a lease that is gone answers with TTL 0."""
         async for request in requests:
@@ -46,11 +45,17 @@ class LeaseService:
             renewed = await self._backend.propose(LeaseRenew([LeaseId(request.ID)]), Renewed)
             await send(pb.LeaseKeepAliveResponse(header=header, ID=request.ID, TTL=renewed.ttls_s[0]))
 
-    async def time_to_live(self, request: pb.LeaseTimeToLiveRequest) -> pb.LeaseTimeToLiveResponse:
-        """Tell how long a lease will last by this member's clock, and what it holds."""
+    async def time_to_live(
+        self, request: pb.LeaseTimeToLiveRequest, call: CallContext = NO_CONTEXT
+    ) -> pb.LeaseTimeToLiveResponse:
+        """Tell how long a lease will last by this member's clock, and what it holds, to who may read all of that."""
         await self._backend.linearize()
         machine = self._backend.machine
         held = machine.leases.get(LeaseId(request.ID))
+        caller = await self._backend.caller(call)
+        with refusals():
+            for key in held.keys if held is not None else ():
+                machine.auth.check(caller, Access.READ, key)
         if held is None:
             return pb.LeaseTimeToLiveResponse(header=self._backend.header(), ID=request.ID, TTL=NO_SUCH_LEASE_S)
         return pb.LeaseTimeToLiveResponse(
@@ -61,7 +66,11 @@ class LeaseService:
             keys=sorted(held.keys) if request.keys else (),
         )
 
-    async def leases(self, request: pb.LeaseLeasesRequest) -> pb.LeaseLeasesResponse:  # noqa: ARG002
+    async def leases(
+        self,
+        request: pb.LeaseLeasesRequest,  # noqa: ARG002 - it says nothing
+        call: CallContext = NO_CONTEXT,  # noqa: ARG002 - ids are no secret
+    ) -> pb.LeaseLeasesResponse:
         """List every lease, the next to end first."""
         await self._backend.linearize()
         machine = self._backend.machine

@@ -1,15 +1,20 @@
 """The Maintenance service: status, alarms, checksums, snapshots, moving the leader."""
 
-import asyncio
-import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import cast
 
 import google_crc32c
 
+from raft_store.disk.saved import Seal
+from raft_store.disk.snapshot import Framer
 from raft_store.engine import EngineError, MemberId, NoLeader
 from raft_store.mvcc.model import Revision, StoreError
 from raft_store.mvcc.requests import Alarm, AlarmKind, SetAlarm
+from raft_store.mvcc.store import checksum
+from raft_store.pacing import paced, result_of
+from raft_store.raft.messages import SnapshotMark
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
 from .backend import Backend
@@ -17,8 +22,8 @@ from .errors import Code, RpcError, rpc_error
 
 # What the API is compatible with; clients decide by it which calls they may use. The product has its own version.
 ETCD_VERSION = "3.5.13"
+CLUSTER_VERSION = "3.5.0"  # what all members have in common, as etcd tells it
 SNAPSHOT_CHUNK_BYTES = 64 << 10
-SNAPSHOT_PAGE_BYTES = 512  # clients expect whole pages, then the SHA-256 of all before
 
 
 class MaintenanceService:
@@ -81,31 +86,41 @@ class MaintenanceService:
 
     async def hash(self, request: pb.HashRequest) -> pb.HashResponse:  # noqa: ARG002
         """Return a checksum of the whole replicated state."""
-        checksum = google_crc32c.value(self._backend.machine.snapshot())
-        return pb.HashResponse(header=self._backend.header(), hash=checksum)
+        header, checksum = self._backend.header(), 0
+        with contextlib.closing(self._backend.machine.snapshot()) as chunks:
+            async for chunk in paced(chunks):
+                checksum = google_crc32c.extend(checksum, chunk)
+        return pb.HashResponse(header=header, hash=checksum)
 
     async def hash_kv(self, request: pb.HashKVRequest) -> pb.HashKVResponse:
         """Return a checksum of the keys; equal on members that agree."""
-        store = self._backend.machine.store
+        store, header = self._backend.machine.store, self._backend.header()
         try:
-            checksum = store.hash(Revision(request.revision))
+            store.check_readable(Revision(request.revision))
         except StoreError as exc:
             raise rpc_error(exc) from exc
-        return pb.HashKVResponse(header=self._backend.header(), hash=checksum, compact_revision=store.compact_revision)
+        with contextlib.closing(store.view()) as view:
+            upto = Revision(request.revision) if request.revision > 0 else view.revision
+            value = await result_of(checksum(view, upto))
+        return pb.HashKVResponse(header=header, hash=value, compact_revision=view.compact_revision)
 
     async def snapshot(
         self,
         requests: AsyncIterator[pb.SnapshotRequest],
         send: Callable[[pb.SnapshotResponse], Awaitable[None]],
     ) -> None:
-        """Send the whole state in this store's own format."""
+        """Send the whole state in this store's own format; how much remains is a guess until nothing does."""
         async for _ in requests:
-            header = self._backend.header()
-            state = await asyncio.to_thread(sealed, self._backend.machine.snapshot())
-            for start in range(0, len(state), SNAPSHOT_CHUNK_BYTES):
-                blob = state[start : start + SNAPSHOT_CHUNK_BYTES]
-                remaining = len(state) - start - len(blob)
-                await send(pb.SnapshotResponse(header=header, remaining_bytes=remaining, blob=blob))
+            header, guess = self._backend.header(), self._backend.machine.store.held_bytes
+            sent = 0
+            async with contextlib.aclosing(saved_snapshot(self._backend)) as portions:
+                async for portion in portions:
+                    for start in range(0, len(portion), SNAPSHOT_CHUNK_BYTES):
+                        blob = portion[start : start + SNAPSHOT_CHUNK_BYTES]
+                        sent += len(blob)
+                        remaining = max(guess - sent, 1)
+                        await send(pb.SnapshotResponse(header=header, remaining_bytes=remaining, blob=blob))
+            await send(pb.SnapshotResponse(header=header, remaining_bytes=0, blob=b""))
             return
 
     async def move_leader(self, request: pb.MoveLeaderRequest) -> pb.MoveLeaderResponse:
@@ -113,7 +128,7 @@ class MaintenanceService:
         engine, target = self._backend.engine, MemberId(request.targetID)
         if engine.status().leader != self._backend.member:
             raise RpcError(Code.FAILED_PRECONDITION, "etcdserver: not leader")
-        if all(facts.member != target for facts in self._backend.members):
+        if not any(record.member == target and not record.learner for record in engine.members()):
             raise RpcError(Code.FAILED_PRECONDITION, "etcdserver: bad leader transferee")
         try:
             await engine.transfer_leadership(target, timeout_s=self._backend.request_timeout_s)
@@ -129,11 +144,15 @@ class MaintenanceService:
         raise RpcError(Code.UNIMPLEMENTED, "etcdserver: this store has no older version to downgrade to")
 
 
-def sealed(state: bytes) -> bytes:
-    """Return ``state`` filled up to whole pages, followed by the SHA-256 of that.
-
-    The length of the state comes first, 8 bytes, so that the filling can be told from it.
-    """
-    framed = len(state).to_bytes(8, "big") + state
-    framed += bytes(-len(framed) % SNAPSHOT_PAGE_BYTES)
-    return framed + hashlib.sha256(framed).digest()
+async def saved_snapshot(backend: Backend) -> AsyncGenerator[bytes, None]:
+    """Yield a file that holds the whole state of now (``disk.saved``), while the member goes on."""
+    status = backend.engine.status()
+    mark = SnapshotMark(status.applied_index, status.term)
+    framer, seal = Framer(), Seal()
+    with contextlib.closing(backend.machine.snapshot()) as chunks:
+        yield seal.add(framer.head(mark, cluster_id=backend.cluster_id, taken_s=time.time()))
+        async for chunk in paced(chunks):
+            if chunk:
+                yield seal.add(framer.chunk(chunk))
+    yield seal.add(framer.end())
+    yield seal.end()

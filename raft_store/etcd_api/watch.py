@@ -3,16 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-from raft_store.mvcc.model import REST_OF_KEYS, Event, Revision
+from raft_store.mvcc.model import Event, KeyValue, Revision
 from raft_store.mvcc.watch import Canceled, Changes, Created, Notice, Progress, WatchSpec, WatchStream
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 from trireme_pb.mvccpb import kv_pb2
 
 from .backend import MAX_REQUEST_BYTES, Backend, key_value
+from .call import NO_CONTEXT, CallContext
+from .errors import RpcError
 
 MAX_BACKLOG = 256  # notices that wait to be sent before further requests are read
 
-Send = Callable[[pb.WatchResponse], Awaitable[None]]
+Send = Callable[[pb.WatchResponse | bytes], Awaitable[None]]
 
 
 class WatchService:
@@ -22,9 +24,17 @@ class WatchService:
         self._backend = backend
         self._progress_interval_s = progress_interval_s
 
-    async def watch(self, requests: AsyncIterator[pb.WatchRequest], send: Send) -> None:
+    async def watch(self, requests: AsyncIterator[pb.WatchRequest], send: Send, call: CallContext = NO_CONTEXT) -> None:
         """Serve one stream until the client ends it; it may stop asking and go on listening."""
-        session = _Session(self._backend, send)
+        await self._serve(requests, _Session(self._backend, send, call))
+
+    async def encoded_watch(
+        self, requests: AsyncIterator[pb.WatchRequest], send: Send, call: CallContext = NO_CONTEXT
+    ) -> None:
+        """See ``watch``; changes are sent as bytes, which all who listen to a change share."""
+        await self._serve(requests, _Session(self._backend, send, call, encode=True))
+
+    async def _serve(self, requests: AsyncIterator[pb.WatchRequest], session: "_Session") -> None:
         tasks = [
             asyncio.create_task(session.read(requests)),
             asyncio.create_task(session.tick(self._progress_interval_s)),
@@ -41,9 +51,11 @@ class WatchService:
 class _Session:
     """One stream: what it was asked, and what it says in which shape."""
 
-    def __init__(self, backend: Backend, send: Send) -> None:
+    def __init__(self, backend: Backend, send: Send, call: CallContext, *, encode: bool = False) -> None:
         self._backend = backend
         self._send = send
+        self._encode = encode
+        self._call = call
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._stream: WatchStream = backend.machine.hub.open(self._wake.set)
@@ -54,7 +66,7 @@ class _Session:
         async for request in requests:
             match request.WhichOneof("request_union"):
                 case "create_request":
-                    self._create(request.create_request)
+                    await self._create(request.create_request)
                 case "cancel_request":
                     self._stream.cancel(request.cancel_request.watch_id)
                 case "progress_request":
@@ -82,12 +94,18 @@ class _Session:
     def close(self) -> None:
         self._backend.machine.hub.close(self._stream)
 
-    def _create(self, request: pb.WatchCreateRequest) -> None:
+    async def _create(self, request: pb.WatchCreateRequest) -> None:
         filters = set(request.filters)
+        key = request.key or b"\0"
+        try:
+            await self._backend.require_read(self._call, key, request.range_end)
+        except RpcError as exc:
+            self._stream.refuse(f"rpc error: code = {exc.code.label} desc = {exc.text}")
+            return
         watch_id = self._stream.create(
             WatchSpec(
-                key=request.key or b"\0",
-                end=request.range_end if request.key or request.range_end else REST_OF_KEYS,
+                key=key,
+                end=request.range_end,
                 start_revision=Revision(request.start_revision),
                 puts=pb.WatchCreateRequest.NOPUT not in filters,
                 deletes=pb.WatchCreateRequest.NODELETE not in filters,
@@ -100,7 +118,11 @@ class _Session:
         for wished, ids in ((request.prev_kv, self._with_prev), (request.fragment, self._fragmented)):
             (ids.add if wished else ids.discard)(watch_id)
 
-    def _responses(self, notice: Notice) -> Iterator[pb.WatchResponse]:
+    def _responses(self, notice: Notice) -> Iterator[pb.WatchResponse | bytes]:
+        if self._encode and isinstance(notice, Changes) and notice.watch_id not in self._fragmented:
+            prev = self._prev if notice.watch_id in self._with_prev else None
+            yield self._backend.answers.changes(notice.watch_id, notice.revision, notice.events, prev)
+            return
         header = self._backend.header(notice.revision)
         match notice:
             case Created():
@@ -118,20 +140,28 @@ class _Session:
                 yield pb.WatchResponse(header=header, watch_id=notice.watch_id)
             case Changes():
                 with_prev = notice.watch_id in self._with_prev
-                events = [_event(event, with_prev=with_prev) for event in notice.events]
+                events = [self._event(event, with_prev=with_prev) for event in notice.events]
                 whole = pb.WatchResponse(header=header, watch_id=notice.watch_id, events=events)
                 if notice.watch_id not in self._fragmented or whole.ByteSize() <= MAX_REQUEST_BYTES:
                     yield whole
                 else:
                     yield from _fragments(whole)
 
+    def _prev(self, event: Event) -> KeyValue | None:
+        prev = event.prev
+        if prev is not None and prev.mod_revision == event.kv.mod_revision:
+            # Put and deleted in one transaction: what was there before it is meant.
+            store, before = self._backend.machine.store, Revision(event.kv.mod_revision - 1)
+            prev = store.index.get_at(event.kv.key, before) if before >= store.compact_revision else None
+        return prev
 
-def _event(event: Event, *, with_prev: bool) -> kv_pb2.Event:
-    return kv_pb2.Event(
-        type=kv_pb2.Event.DELETE if event.is_delete else kv_pb2.Event.PUT,
-        kv=key_value(event.kv),
-        prev_kv=key_value(event.prev) if with_prev and event.prev is not None else None,
-    )
+    def _event(self, event: Event, *, with_prev: bool) -> kv_pb2.Event:
+        prev = self._prev(event) if with_prev else None
+        return kv_pb2.Event(
+            type=kv_pb2.Event.DELETE if event.is_delete else kv_pb2.Event.PUT,
+            kv=key_value(event.kv),
+            prev_kv=key_value(prev) if prev is not None else None,
+        )
 
 
 def _fragments(whole: pb.WatchResponse) -> Iterator[pb.WatchResponse]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from .model import NO_LEASE, LeaseExists, LeaseId, LeaseNotFound
+from .model import NO_LEASE, LeaseExists, LeaseId, LeaseNotFound, LeaseTooLong
 from .requests import Expiry
 
 MAX_TTL_S = 9_000_000_000
@@ -47,9 +47,11 @@ class LeaseTable:
             raise LeaseNotFound(lease)
 
     def grant(self, lease: LeaseId, ttl_s: int) -> Lease:
-        """Make a lease. Raises LeaseExists; LeaseNotFound for id 0."""
+        """Make a lease. Raises LeaseExists, LeaseTooLong; LeaseNotFound for id 0."""
         if lease == NO_LEASE:
             raise LeaseNotFound(lease)
+        if ttl_s > MAX_TTL_S:
+            raise LeaseTooLong(ttl_s)
         if lease in self._leases:
             raise LeaseExists(lease)
         granted = self._leases[lease] = Lease(lease, ttl_s)
@@ -86,12 +88,12 @@ class LeaseClock:
     """When each lease ends, by this member's clock. ``now`` is injected: seconds, never going back."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
+        self.now = now
         self._ends: dict[LeaseId, float] = {}
 
     def start(self, lease: LeaseId, ttl_s: int) -> None:
         """Give a lease its whole time from now."""
-        self._ends[lease] = self._now() + ttl_s
+        self._ends[lease] = self.now() + ttl_s
 
     def stop(self, lease: LeaseId) -> None:
         """Forget a lease that ended."""
@@ -105,11 +107,11 @@ class LeaseClock:
 
     def remaining_s(self, lease: LeaseId) -> float:
         """Return the time left; 0 when it has run out or was never started."""
-        return max(0.0, self._ends.get(lease, 0.0) - self._now())
+        return max(0.0, self._ends.get(lease, 0.0) - self.now())
 
     def expired(self, leases: LeaseTable, limit: int) -> list[Expiry]:
         """Return at most ``limit`` leases whose time has run out."""
-        now = self._now()
+        now = self.now()
         found: list[Expiry] = []
         for lease, end in self._ends.items():
             if end <= now and (known := leases.get(lease)) is not None:

@@ -7,6 +7,7 @@ Errors
         KeyNotFound         ignore_value or ignore_lease on a key that does not exist
         LeaseNotFound
         LeaseExists
+        LeaseTooLong
         NoSpace             the quota's alarm is on
         Corrupt             the corruption alarm is on
         InvalidRequest      what no state of the store could have accepted; carries the reason's name
@@ -51,6 +52,10 @@ class LeaseNotFound(StoreError):
 
 class LeaseExists(StoreError):
     """A lease of this id is in force."""
+
+
+class LeaseTooLong(StoreError):
+    """Nobody can promise to keep a lease for so long."""
 
 
 class NoSpace(StoreError):

@@ -173,8 +173,33 @@ class Publish(msgspec.Struct, frozen=True, array_like=True, tag=11):
     client_urls: list[str]
 
 
+class Audit(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """Let every member take a checksum of its keys as they are here; see ``audit``."""
+
+
+class Audited(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """What a member found when it came by the ``Audit`` at ``index``."""
+
+    index: int
+    member: int
+    checksum: int
+
+
 Operation = Range | Put | DeleteRange | Txn
-Command = Put | DeleteRange | Txn | Compact | LeaseGrant | LeaseRevoke | LeaseRenew | LeaseExpire | SetAlarm | Publish
+Command = (
+    Put
+    | DeleteRange
+    | Txn
+    | Compact
+    | LeaseGrant
+    | LeaseRevoke
+    | LeaseRenew
+    | LeaseExpire
+    | SetAlarm
+    | Publish
+    | Audit
+    | Audited
+)
 
 
 class RangeResult(msgspec.Struct, frozen=True):

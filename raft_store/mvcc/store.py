@@ -4,13 +4,13 @@ Revisions are gap-free: every change, whatever it writes, makes exactly one. The
 key index and shares its versions, so a watch may start at any revision that is not compacted.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
 
 import google_crc32c
 import msgspec
 
-from .key_index import KeyIndex
+from .key_index import KeyIndex, first_readable
 from .model import (
     FIRST_REVISION,
     NO_LEASE,
@@ -22,16 +22,9 @@ from .model import (
     Revision,
 )
 
+STEP_KEYS = 512  # looked at in one step of a view
+BATCH_BYTES = 128 << 10
 VERSION_OVERHEAD_BYTES = 48  # about what etcd adds to key and value on disk; makes sizes comparable, not equal
-
-
-class Contents(msgspec.Struct, frozen=True, array_like=True):
-    """Everything a store holds, for a snapshot."""
-
-    compact_revision: Revision
-    revision: Revision
-    base: list[KeyValue]  # what could be read at the first revision before ``history``, in key order
-    history: list[list[KeyValue]]  # the changes after it, one list a revision
 
 
 class Store:
@@ -43,10 +36,11 @@ class Store:
         self.index = KeyIndex()
         self.held_bytes = 0  # of all versions
         self.live_bytes = 0  # of the present ones
-        self._history: list[Sequence[Event]] = []
-        self._history_start = Revision(FIRST_REVISION + 1)  # revision of self._history[0]
-        self._written: Revision = FIRST_REVISION  # the newest version's; ahead of ``revision`` inside a change
-        self._untrimmed: list[tuple[Revision, bytes]] = []  # keys whose compacted versions are still held
+        self.history: list[Sequence[Event]] = []  # the changes of each revision; only ever appended to, or replaced
+        self.history_start = Revision(FIRST_REVISION + 1)  # revision of history[0], the oldest change still known
+        self.written: Revision = FIRST_REVISION  # the newest version's; ahead of ``revision`` inside a change
+        self._untrimmed: list[list[Sequence[Event]]] = []  # changes whose compacted versions are still held
+        self.views: set[View] = set()  # open ones
 
     def begin(self) -> "Change":
         """Open a change; nothing else may touch the store until it is committed."""
@@ -64,7 +58,7 @@ class Store:
 
         revision: 0 is the newest; otherwise as ``check_readable`` demands.
         """
-        if 0 < revision < self._written:
+        if 0 < revision < self.written:
             everything = list(self.index.range_at(first, end, revision))
             return (everything[:limit] if limit else everything), len(everything)
         if not limit:
@@ -74,20 +68,15 @@ class Store:
 
     def count(self, first: bytes, end: bytes, *, revision: Revision) -> int:
         """Return how many keys of [first, end) could be read at ``revision`` (0: the newest)."""
-        if 0 < revision < self._written:
+        if 0 < revision < self.written:
             return sum(1 for _ in self.index.range_at(first, end, revision))
         return self.index.count(first, end)
 
     def events(self, first: Revision, last: Revision) -> Iterator[tuple[Revision, Sequence[Event]]]:
         """Iterate over the changes of revisions first to last, both included and neither compacted."""
-        assert first >= self._history_start, f"history of {first} is gone; it starts at {self._history_start}"
+        assert first >= self.history_start, f"history of {first} is gone; it starts at {self.history_start}"
         for revision in range(first, last + 1):
-            yield Revision(revision), self._history[revision - self._history_start]
-
-    @property
-    def history_start(self) -> Revision:
-        """Return the oldest revision whose changes are still known."""
-        return self._history_start
+            yield Revision(revision), self.history[revision - self.history_start]
 
     def compact(self, revision: Revision) -> None:
         """Make everything before ``revision`` unreadable; ``trim`` gives its memory back.
@@ -99,76 +88,48 @@ class Store:
         if revision > self.revision:
             raise FutureRevision(revision)
         self.compact_revision = revision
-        past = revision - self._history_start + 1  # changes up to and with ``revision``
+        past = revision - self.history_start + 1  # changes up to and with ``revision``
         if past > 0:
-            for events in islice(self._history, past):
-                self._untrimmed += [(revision, event.kv.key) for event in events]
+            gone = self.history[:past]
             # A watch may still start at ``revision`` itself, but what its changes replaced is unreadable now.
-            newest = [Event(event.kv, None) for event in self._history[past - 1]]
-            self._history[:past] = [newest]
-            self._history_start = revision
+            newest = tuple(Event(event.kv, None) for event in gone[-1])
+            self.history = [newest, *self.history[past:]]  # a new list: views go on with the old one
+            self.history_start = revision
+            self._untrimmed.append(gone)
 
-    def trim(self, limit: int) -> int:
-        """Give back the memory of compacted versions of at most ``limit`` changes; return how many are left."""
-        for revision, key in self._untrimmed[-limit:]:
-            for kv in self.index.trim(key, revision):
-                self.held_bytes -= size_of(kv)
-        del self._untrimmed[-limit:]
-        return len(self._untrimmed)
+    def trim(self, limit: int) -> bool:
+        """Give back the memory of compacted versions of at most ``limit`` changes; return whether any is left.
+
+        As long as a view is open, nothing is given back.
+        """
+        if self.views:
+            return False
+        while limit > 0 and self._untrimmed:
+            gone = self._untrimmed[-1]
+            for events in gone[-limit:]:
+                for event in events:
+                    for kv in self.index.trim(event.kv.key, self.compact_revision):
+                        self.held_bytes -= size_of(kv)
+            left = max(0, len(gone) - limit)
+            limit -= len(gone) - left
+            del gone[left:]
+            if not gone:
+                self._untrimmed.pop()
+        return bool(self._untrimmed)
 
     def trim_all(self) -> None:
         """Give back the memory of every compacted version."""
         while self.trim(10_000):
             pass
 
-    def hash(self, revision: Revision) -> int:
-        """Return a checksum of every version up to ``revision`` (0: the newest) that compaction left.
-
-        Members with the same history and compaction answer the same.
-        Raises Compacted, FutureRevision.
-        """
-        self.check_readable(revision)
-        self.trim_all()
-        upto = revision if revision > 0 else self.revision
-        checksum = 0
-        for kv in self.index.versions():
-            if kv.mod_revision <= upto:
-                checksum = google_crc32c.extend(checksum, msgspec.msgpack.encode(kv))
-        return checksum
-
-    def contents(self) -> Contents:
-        """Return everything held; a store loaded from it answers every request as this one does."""
-        self.trim_all()
-        return Contents(
-            compact_revision=self.compact_revision,
-            revision=self.revision,
-            base=[kv for kv in self.index.versions() if kv.mod_revision < self._history_start],
-            history=[[event.kv for event in events] for events in self._history],
-        )
-
-    @classmethod
-    def load(cls, contents: Contents) -> "Store":
-        """Return a store that holds ``contents``."""
-        store = cls()
-        store.compact_revision = contents.compact_revision
-        store._history_start = Revision(contents.revision - len(contents.history) + 1)
-        for kv in contents.base:
-            store._replace(kv)
-        for kvs in contents.history:
-            events = []
-            for kv in kvs:
-                prev = store.index.get(kv.key)
-                events.append(Event(kv, prev))
-                if kv.version > 0 or prev is not None:  # else: deleted at the very revision of the compaction
-                    store._replace(kv)
-            store._history.append(events)
-        store.revision = store._written = contents.revision
-        return store
+    def view(self) -> "View":
+        """Open a view of the store as it is now; it has to be closed."""
+        return View(self)
 
     def _replace(self, kv: KeyValue) -> KeyValue | None:
         """Make ``kv``, a put or a deletion, its key's newest version; return the one before if the key existed."""
         prev = self.index.get(kv.key)
-        self._written = kv.mod_revision
+        self.written = kv.mod_revision
         if prev is not None:
             self.live_bytes -= size_of(prev)
         self.held_bytes += size_of(kv)
@@ -183,7 +144,139 @@ class Store:
         """End a change: its events make one revision, unless there are none."""
         if events:
             self.revision = Revision(self.revision + 1)
-            self._history.append(events)
+            self.history.append(tuple(events))  # the garbage collector loses interest in a tuple of such
+
+
+class View:
+    """The store as it was when the view was opened, read in steps while the store goes on changing.
+
+    Versions never change, so all it takes is to know the revision, and that nothing is trimmed meanwhile. A step takes
+    about a millisecond.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.revision = store.revision
+        self.compact_revision = store.compact_revision
+        self.history_start = store.history_start
+        self._store = store
+        self._history = self._store.history
+        self._store.views.add(self)
+
+    def close(self) -> None:
+        """Let the store trim again."""
+        self._store.views.discard(self)
+
+    def versions(self) -> Iterator[list[KeyValue]]:
+        """Yield, in key order and each key's oldest first, every version that can be read at some revision.
+
+        Where a batch ends depends on nothing but the versions; an empty one is an occasion to do something else.
+        """
+        return _batches(self._readable(keys) for keys in self._store.index.key_steps(STEP_KEYS))
+
+    def base(self) -> Iterator[list[KeyValue]]:
+        """Yield what could be read at the revision before ``history_start``, as ``versions`` does."""
+        return _batches(
+            (kv for kv in self._readable(keys) if kv.mod_revision < self.history_start)
+            for keys in self._store.index.key_steps(STEP_KEYS)
+        )
+
+    def history(self) -> Iterator[list[KeyValue]]:
+        """Yield the changes from ``history_start`` on, in order, as ``versions`` does."""
+        end = self.revision - self.history_start + 1
+        history = self._history
+        return _batches(
+            (event.kv for place in range(start, min(start + STEP_KEYS, end)) for event in history[place])
+            for start in range(0, end, STEP_KEYS)
+        )
+
+    def _readable(self, keys: Iterable[bytes]) -> Iterator[KeyValue]:
+        index, compact_revision, revision = self._store.index, self.compact_revision, self.revision
+        for key in keys:
+            versions = index.versions(key)
+            for kv in versions[first_readable(versions, compact_revision) :]:
+                if kv.mod_revision > revision:
+                    break
+                yield kv
+
+
+def _batches(steps: Iterable[Iterable[KeyValue]]) -> Iterator[list[KeyValue]]:
+    """Yield batches of about BATCH_BYTES, and an empty one after each step."""
+    batch: list[KeyValue] = []
+    size = 0
+    for step in steps:
+        for kv in step:
+            batch.append(kv)
+            size += len(kv.key) + len(kv.value) + VERSION_OVERHEAD_BYTES
+            if size >= BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+        yield []
+    if batch:
+        yield batch
+
+
+def checksum(view: View, upto: Revision) -> Generator[None, None, int]:
+    """Return, after some steps, a checksum of every version up to revision ``upto`` that compaction left.
+
+    Members with the same history and compaction answer the same. The caller checks that ``upto`` can be read.
+    """
+    encode = msgspec.msgpack.Encoder().encode
+    value = 0
+    for kvs in view.versions():
+        value = google_crc32c.extend(value, b"".join([encode(kv) for kv in kvs if kv.mod_revision <= upto]))
+        yield
+    return value
+
+
+class Loader:
+    """Puts a store together from what a view yields: all of the base, then all of the history."""
+
+    def __init__(self, *, compact_revision: Revision, revision: Revision, history_start: Revision) -> None:
+        self._store = Store()
+        self._store.compact_revision = compact_revision
+        self._store.history_start = history_start
+        self._revision = revision
+        self._base: list[KeyValue] | None = []
+        self._change: list[Event] = []
+
+    def add_base(self, kvs: Sequence[KeyValue]) -> None:
+        """Take versions of keys that all exist, one each, in key order."""
+        assert self._base is not None, "the history has begun"
+        self._base += kvs
+
+    def add_history(self, kvs: Sequence[KeyValue]) -> list[Event]:
+        """Take changes in order; return them with what they replaced."""
+        self._end_base()
+        index, events = self._store.index, []
+        for kv in kvs:
+            if self._change and self._change[-1].kv.mod_revision != kv.mod_revision:
+                self._store.history.append(tuple(self._change))
+                self._change = []
+            prev = index.get(kv.key)
+            event = Event(kv, prev)
+            self._change.append(event)
+            events.append(event)
+            if kv.version > 0 or prev is not None:  # else: deleted at the very revision of the compaction
+                self._store._replace(kv)
+        return events
+
+    def finish(self) -> Store:
+        """Return the store."""
+        self._end_base()
+        if self._change:
+            self._store.history.append(tuple(self._change))
+        self._store.revision = self._store.written = self._revision
+        known = self._store.history_start + len(self._store.history) - 1
+        assert known == self._revision, f"the history ends with {known}, the store with {self._revision}"
+        return self._store
+
+    def _end_base(self) -> None:
+        if self._base is None:
+            return
+        store = self._store
+        store.index = KeyIndex(self._base)
+        store.held_bytes = store.live_bytes = sum(map(size_of, self._base))
+        self._base = None
 
 
 class Change:

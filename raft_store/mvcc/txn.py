@@ -4,14 +4,14 @@ A write cannot be undone, so a request is first checked against itself (``check_
 against the store (when it is applied, before its first write); past that nothing may fail.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, assert_never
 
 import msgspec
 
 from .lease import LeaseTable
-from .model import NO_LEASE, SINGLE_KEY, KeyNotFound, KeyValue, Revision, StoreError, covers
+from .model import NO_LEASE, REST_OF_KEYS, SINGLE_KEY, KeyNotFound, KeyValue, Revision, StoreError, covers
 from .requests import (
     Compare,
     CompareResult,
@@ -107,9 +107,14 @@ class _Changes:
 
 
 def _check_changes(operations: Sequence[Operation]) -> _Changes:
-    """Raise DuplicateKey if two operations that can both run put one key, or one puts what another deletes."""
+    """Raise DuplicateKey if two operations that can both run put one key, or one puts what another deletes.
+
+    Like etcd, let a deletion of all keys from one on pass beside puts: "replace everything" is one transaction then.
+    """
     changes = _Changes()
-    changes.deletions = [(op.key, op.end) for op in operations if isinstance(op, DeleteRange)]
+    changes.deletions = [
+        (op.key, op.end) for op in operations if isinstance(op, DeleteRange) and op.end != REST_OF_KEYS
+    ]
     for op in operations:
         if isinstance(op, Txn):
             success, failure = _check_changes(op.success), _check_changes(op.failure)
@@ -152,7 +157,8 @@ class Executor:
 
     def put(self, request: Put) -> PutResult:
         """Raises KeyNotFound, LeaseNotFound."""
-        self._check_put(request)
+        self._leases.check(request.lease)
+        self._check_kept(request)
         return self._put(request)
 
     def delete_range(self, request: DeleteRange) -> DeleteResult:
@@ -168,22 +174,23 @@ class Executor:
         Raises Compacted, FutureRevision, KeyNotFound, LeaseNotFound; nothing was written then.
         """
         plan = _decide(self._store, request)
-        self._check(plan)
+        operations = list(plan.flat())
+        self._check_puts(operations)
+        for operation in operations:
+            if isinstance(operation, Range):
+                self._store.check_readable(operation.revision)
         return self._run(plan)
 
-    def _check(self, plan: "_Plan") -> None:
-        for operation in plan.operations:
-            match operation:
-                case _Plan():
-                    self._check(operation)
-                case Put():
-                    self._check_put(operation)
-                case Range():
-                    self._store.check_readable(operation.revision)
-                case DeleteRange():
-                    pass
-                case _ as unreachable:
-                    assert_never(unreachable)
+    def _check_puts(self, operations: "Sequence[Range | Put | DeleteRange]") -> None:
+        emptied: list[bytes] = []  # the transaction deletes everything from these on before the put
+        for operation in operations:
+            if isinstance(operation, DeleteRange) and operation.end == REST_OF_KEYS:
+                emptied.append(operation.key)
+            elif isinstance(operation, Put):
+                self._check_kept(operation)
+                if (operation.ignore_value or operation.ignore_lease) and any(operation.key >= key for key in emptied):
+                    raise KeyNotFound(operation.key)
+                self._leases.check(operation.lease)
 
     def _run(self, plan: "_Plan") -> TxnResult:
         results: list[OperationResult] = []
@@ -201,10 +208,9 @@ class Executor:
                     assert_never(unreachable)
         return TxnResult(self._revision(), plan.succeeded, results)
 
-    def _check_put(self, request: Put) -> None:
+    def _check_kept(self, request: Put) -> None:
         if (request.ignore_value or request.ignore_lease) and self._store.index.get(request.key) is None:
             raise KeyNotFound(request.key)
-        self._leases.check(request.lease)
 
     def _put(self, request: Put) -> PutResult:
         value, lease = request.value, request.lease
@@ -229,6 +235,14 @@ class _Plan(msgspec.Struct):
 
     succeeded: bool
     operations: "list[Range | Put | DeleteRange | _Plan]"
+
+    def flat(self) -> "Iterator[Range | Put | DeleteRange]":
+        """Iterate over what will run, in order."""
+        for operation in self.operations:
+            if isinstance(operation, _Plan):
+                yield from operation.flat()
+            else:
+                yield operation
 
 
 def _decide(store: Store, txn: Txn) -> _Plan:

@@ -18,12 +18,17 @@ import msgspec
 from .model import REST_OF_KEYS, SINGLE_KEY, Compacted, Event, Revision, covers
 from .store import Store, size_of
 
-MAX_PENDING_EVENTS = 1_000  # of one synced watcher, before it falls behind
-MAX_BATCH_BYTES = 1 << 20  # of one response, unless a single revision has more
-MAX_STEP_EVENTS = 5_000  # looked at in one step of catching up, so that one watcher cannot hold up the member
 NO_WATCH = -1
 
 _K = TypeVar("_K")
+
+
+class WatchLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What keeps one listener from costing the others anything."""
+
+    pending_events: int = 1_000  # of one synced watcher, before it falls behind
+    batch_bytes: int = 1 << 20  # of one response, unless a single revision has more
+    step_events: int = 5_000  # looked at in one step of catching up, so that one watcher cannot hold up the member
 
 
 class WatchSpec(msgspec.Struct, frozen=True):
@@ -96,12 +101,13 @@ class Watcher:
 class WatchHub:
     """Every watcher of one member. Told of changes in the same step in which they are applied."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, limits: WatchLimits | None = None) -> None:
+        self.limits = limits or WatchLimits()
         self._store = store
         self._published = store.revision
         self._by_key: dict[bytes, list[Watcher]] = {}
         self._by_range: dict[tuple[bytes, bytes], list[Watcher]] = {}
-        self._streams: set[WatchStream] = set()
+        self._streams: dict[WatchStream, None] = {}
 
     @property
     def store(self) -> Store:
@@ -111,7 +117,7 @@ class WatchHub:
     def open(self, wake: Callable[[], None]) -> "WatchStream":
         """Return a new stream; ``wake`` is called whenever it may have something to say."""
         stream = WatchStream(self, wake)
-        self._streams.add(stream)
+        self._streams[stream] = None
         return stream
 
     def close(self, stream: "WatchStream") -> None:
@@ -119,7 +125,7 @@ class WatchHub:
         for watcher in stream.watchers.values():
             self.unsync(watcher)
         stream.watchers.clear()
-        self._streams.discard(stream)
+        self._streams.pop(stream, None)
 
     def counts(self) -> tuple[int, int]:
         """Return how many streams and watchers there are."""
@@ -131,15 +137,15 @@ class WatchHub:
         first, self._published = Revision(self._published + 1), store.revision
         if first > store.revision or not (self._by_key or self._by_range):
             return
-        told: set[Watcher] = set()
+        told: dict[Watcher, None] = {}  # in the order of the events: a replay has to be one
         for _, events in store.events(first, store.revision):
             for event in events:
                 for watcher in self._listeners(event.kv.key):
                     if watcher.wants(event):
                         watcher.events.append(event)
-                        told.add(watcher)
+                        told[watcher] = None
         for watcher in told:
-            if len(watcher.events) > MAX_PENDING_EVENTS:
+            if len(watcher.events) > self.limits.pending_events:
                 self.fall_behind(watcher)
             watcher.stream.mark(watcher)
 
@@ -189,7 +195,7 @@ class WatchHub:
         missed: list[Event] = []
         looked_at = size = 0
         for revision, events in store.events(Revision(first), store.revision):
-            if looked_at > MAX_STEP_EVENTS or size > MAX_BATCH_BYTES:
+            if looked_at > self.limits.step_events or size > self.limits.batch_bytes:
                 watcher.next_revision = revision
                 return missed
             looked_at += len(events)
@@ -219,6 +225,7 @@ class WatchStream:
         self._next_id = 0
         self._progress_wanted = False
         self.watchers: dict[int, Watcher] = {}
+        self._ended: set[int] = set()  # by compaction: like in etcd their ids are taken until their listener cancels
 
     @property
     def backlog(self) -> int:
@@ -229,18 +236,18 @@ class WatchStream:
         """Start a watch; 0 picks its id. Returns the id, or None if it was refused; a notice tells either."""
         revision = self._hub.store.revision
         if spec.start_revision < 0:
-            self._refuse("etcdserver: mvcc: required revision has been compacted", watch_id=NO_WATCH)
+            self.refuse("etcdserver: mvcc: required revision has been compacted")
             return None
         if spec.end not in (SINGLE_KEY, REST_OF_KEYS) and spec.key >= spec.end:
-            self._refuse("mvcc: watcher range is empty", watch_id=NO_WATCH)
+            self.refuse("mvcc: watcher range is empty")
             return None
         if watch_id == 0:
-            while self._next_id in self.watchers:
+            while self._is_taken(self._next_id):
                 self._next_id += 1
             watch_id = self._next_id
             self._next_id += 1
-        elif watch_id in self.watchers:
-            self._refuse("mvcc: duplicate watch ID provided on the WatchStream", watch_id=NO_WATCH)
+        elif self._is_taken(watch_id):
+            self.refuse("mvcc: duplicate watch ID provided on the WatchStream")
             return None
         start = spec.start_revision or Revision(revision + 1)
         watcher = self.watchers[watch_id] = Watcher(watch_id, spec, self, start)
@@ -252,10 +259,17 @@ class WatchStream:
         self._wake()
         return watch_id
 
+    def refuse(self, reason: str) -> None:
+        """Answer a wish for a watch with no."""
+        self._notices.append(Canceled(NO_WATCH, self._hub.store.revision, reason, refused=True))
+        self._wake()
+
     def cancel(self, watch_id: int) -> None:
         """End a watch; one that does not exist is no error."""
-        if watch_id in self.watchers:
-            self._drop(self.watchers[watch_id])
+        if self._is_taken(watch_id):
+            if watch_id in self.watchers:
+                self._drop(self.watchers[watch_id])
+            self._ended.discard(watch_id)
             self._notices.append(Canceled(watch_id, self._hub.store.revision))
             self._wake()
 
@@ -296,15 +310,16 @@ class WatchStream:
     def _advance(self, watcher: Watcher) -> Notice | None:
         revision = self._hub.store.revision
         if watcher.synced:
-            events, rest = _split(watcher.events)
+            events, rest = _split(watcher.events, self._hub.limits.batch_bytes)
             watcher.events = rest
         else:
             try:
                 events = self._hub.read_history(watcher)
             except Compacted as exc:
                 self._drop(watcher)
-                reason = "etcdserver: mvcc: required revision has been compacted"
-                return Canceled(watcher.watch_id, revision, reason, exc.compact_revision)
+                self._ended.add(watcher.watch_id)
+                # etcd says nothing else then, not even how far the store is.
+                return Canceled(watcher.watch_id, Revision(0), compact_revision=exc.compact_revision)
         if watcher.events or not watcher.synced:
             self._ready[watcher] = None  # at the end of the queue: the others have their turn first
         if not events:
@@ -312,9 +327,8 @@ class WatchStream:
         watcher.quiet = False
         return Changes(watcher.watch_id, revision, events)
 
-    def _refuse(self, reason: str, *, watch_id: int) -> None:
-        self._notices.append(Canceled(watch_id, self._hub.store.revision, reason, refused=True))
-        self._wake()
+    def _is_taken(self, watch_id: int) -> bool:
+        return watch_id in self.watchers or watch_id in self._ended
 
     def _drop(self, watcher: Watcher) -> None:
         self._hub.unsync(watcher)
@@ -322,11 +336,11 @@ class WatchStream:
         del self.watchers[watcher.watch_id]
 
 
-def _split(events: list[Event]) -> tuple[list[Event], list[Event]]:
+def _split(events: list[Event], batch_bytes: int) -> tuple[list[Event], list[Event]]:
     """Cut off as many whole revisions as one response should carry."""
     size = 0
     for at, event in enumerate(events):
-        if size > MAX_BATCH_BYTES and event.kv.mod_revision != events[at - 1].kv.mod_revision:
+        if size > batch_bytes and event.kv.mod_revision != events[at - 1].kv.mod_revision:
             return events[:at], events[at:]
         size += size_of(event.kv)
     return events, []

@@ -12,13 +12,14 @@ here, so that what was applied never has to be fetched again after a crash.
 from collections.abc import Sequence
 
 from raft_store.engine import Entry, Index, Term
+from raft_store.raft.membership import Configuration, History, Step, decode
 from raft_store.raft.messages import SnapshotMark
 
 
 class Log:
     """Entries after ``base``, with the marks above; asserts what Raft promises about them."""
 
-    __slots__ = ("_entries", "_saving", "applied", "base", "committed", "saved")
+    __slots__ = ("_entries", "_history", "_saving", "applied", "base", "committed", "saved")
 
     def __init__(self, base: SnapshotMark | None = None, entries: Sequence[Entry] = ()) -> None:
         """Start from what the disk held: all of it is saved, none of it known to be committed or applied."""
@@ -29,6 +30,8 @@ class Log:
         self.applied: Index = self.base.index
         self.saved: Index = self.last_index
         self._saving: Index = self.saved  # handed to the disk so far; falls back when entries are replaced
+        self._history = History(self.base.index, self.base.configuration)
+        self._note_configurations(self._entries)
 
     @property
     def last_index(self) -> Index:
@@ -50,17 +53,49 @@ class Log:
         return None
 
     def slice(self, first: Index, *, max_bytes: int, last: Index | None = None) -> list[Entry]:
-        """Return entries from ``first`` on, up to ``last`` and about ``max_bytes``; at least one if any is there."""
+        """Return the entries of ``portion``."""
+        return self.portion(first, max_bytes=max_bytes, last=last)[0]
+
+    def portion(self, first: Index, *, max_bytes: int, last: Index | None = None) -> tuple[list[Entry], int]:
+        """Return entries from ``first`` on, and their bytes.
+
+        Up to ``last`` and at most ``max_bytes``, but at least one if any is there.
+        """
         start = first - self.base.index - 1
         assert start >= 0, f"entry {first} is compacted away, the log begins at {self.base.index + 1}"
         end = len(self._entries) if last is None else last - self.base.index
         taken, size = start, 0
         for place in range(start, end):
-            size += len(self._entries[place].data)
-            if size > max_bytes and place > start:
+            grown = size + len(self._entries[place].data)
+            if grown > max_bytes and place > start:
                 break
-            taken = place + 1
-        return self._entries[start:taken]
+            taken, size = place + 1, grown
+        return self._entries[start:taken], size
+
+    @property
+    def step(self) -> Step:
+        """The group's members as agreed on, and by which entry."""
+        return self._history.at(self.committed)
+
+    @property
+    def changing(self) -> bool:
+        """Whether a configuration stands in the log that is not known to be agreed on."""
+        return self._history.newest > self.committed
+
+    @property
+    def newest_configuration(self) -> Configuration:
+        """The members as the log has them at its end, agreed on or not."""
+        return self._history.at(self.last_index).configuration
+
+    @property
+    def configuration_before(self) -> Configuration | None:
+        """The members before the last change, as long as the log remembers them."""
+        return self._history.before(self.committed)
+
+    def mark(self, index: Index) -> SnapshotMark | None:
+        """Return the mark of a snapshot taken after the entry at ``index``; None if that is not here (any more)."""
+        term = self.term(index)
+        return None if term is None else SnapshotMark(index, term, self._history.at(index).configuration)
 
     def up_to_date(self, *, last_term: Term, last_index: Index) -> bool:
         """Return whether a log that ends so holds at least what ours does (thesis 3.6.1)."""
@@ -71,6 +106,14 @@ class Log:
         if entries:
             assert entries[0].index == self.last_index + 1, (entries[0].index, self.last_index)
             self._entries.extend(entries)
+            self._note_configurations(entries)
+
+    def _note_configurations(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            if entry.reconfigures:
+                # No leader makes a change before the last one is committed (``membership``): so it is.
+                self.committed = max(self.committed, self._history.newest)
+                self._history.add(entry.index, decode(entry.data))
 
     def merge(self, entries: Sequence[Entry]) -> None:
         """Add a leader's entries, whose predecessor we hold; entries of ours that contradict them go (thesis 3.5)."""
@@ -87,6 +130,7 @@ class Log:
         """Forget the entries from ``index`` on; another leader has others there."""
         assert index > self.committed, f"entry {index} is committed (up to {self.committed}) and cannot be replaced"
         del self._entries[index - self.base.index - 1 :]
+        self._history.cut(index)
         # A save under way may be writing the old ones: they do not count when it is done.
         self.saved = Index(min(self.saved, index - 1))
         self._saving = Index(min(self._saving, index - 1))
@@ -146,14 +190,16 @@ class Log:
         if to <= self.base.index:
             return
         assert to <= self.applied, f"cannot compact to {to}: applied only up to {self.applied}"
-        term = self.term(to)
-        assert term is not None
+        mark = self.mark(to)
+        assert mark is not None
         del self._entries[: to - self.base.index]
-        self.base = SnapshotMark(index=to, term=term)
+        self._history.compact(to)
+        self.base = mark
 
     def restore(self, mark: SnapshotMark) -> None:
         """Replace everything by a snapshot that another member took; ``mark`` is ahead of our commit mark."""
         assert mark.index > self.committed, (mark, self.committed)
         self._entries.clear()
+        self._history = History(mark.index, mark.configuration)
         self.base = mark
         self.committed = self.saved = self._saving = self.applied = mark.index

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import msgspec
 
 from raft_store.engine import Entry, Index, MemberId, Term
+from raft_store.raft.membership import NO_MEMBERS, Configuration
 
 NOBODY = MemberId(0)
 
@@ -23,10 +24,14 @@ class HardState(msgspec.Struct, frozen=True, gc=False):
 
 
 class SnapshotMark(msgspec.Struct, frozen=True, gc=False):
-    """The last entry that a snapshot contains; index 0: the empty state before any entry."""
+    """The last entry that a snapshot contains; index 0: the empty state before any entry.
+
+    configuration: the newest one at or before that entry. It has to be kept wherever the snapshot is.
+    """
 
     index: Index = Index(0)
     term: Term = Term(0)
+    configuration: Configuration = NO_MEMBERS
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -97,7 +102,7 @@ class Commit(Message, frozen=True, kw_only=True):
 class InstallSnapshot(Message, frozen=True, kw_only=True):
     """The leader's log no longer reaches back to where this follower stands.
 
-    A core names the snapshot and leaves ``data`` empty; who sends the message fills it in from the disk.
+    A core names the snapshot and leaves ``data`` empty; the driver brings the newest one there, and fills it in then.
     """
 
     mark: SnapshotMark
@@ -167,7 +172,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     """A whole state of the machine, and the entry after which it was taken."""
 
     mark: SnapshotMark
-    data: bytes
+    data: bytes  # what the driver finds the state by (``disk.storage``); a core only hands it on
 
 
 class Save(msgspec.Struct, frozen=True):
@@ -188,7 +193,8 @@ class Ready(msgspec.Struct, frozen=True):
     reads: Sequence[ReadState]  # answers to our own questions
 
 
-_ENTRY = struct.Struct("<QI")  # term, length of the data that follows
+_ENTRY = struct.Struct("<QI")  # term, length of the data that follows; its highest bit: the entry reconfigures
+_RECONFIGURES = 1 << 31
 
 
 def pack_entries(entries: Sequence[Entry]) -> bytes:
@@ -196,7 +202,8 @@ def pack_entries(entries: Sequence[Entry]) -> bytes:
     pack = _ENTRY.pack
     parts: list[bytes] = []
     for entry in entries:
-        parts.append(pack(entry.term, len(entry.data)))
+        length = len(entry.data)
+        parts.append(pack(entry.term, length | _RECONFIGURES if entry.reconfigures else length))
         parts.append(entry.data)
     return b"".join(parts)
 
@@ -211,9 +218,12 @@ def unpack_entries(blob: bytes, first: Index) -> list[Entry]:
             raise ValueError(f"entry {index} has no whole header at byte {offset} of {size}")
         term, length = _ENTRY.unpack_from(blob, offset)
         offset += header
+        reconfigures = length >= _RECONFIGURES
+        if reconfigures:
+            length -= _RECONFIGURES
         if offset + length > size:
             raise ValueError(f"entry {index} of {length} bytes is cut off at byte {size}")
-        entries.append(Entry(Index(index), Term(term), blob[offset : offset + length]))
+        entries.append(Entry(Index(index), Term(term), blob[offset : offset + length], reconfigures))
         offset += length
         index += 1
     return entries

@@ -13,7 +13,8 @@ from enum import Enum
 
 from raft_store.engine import Index
 
-MAX_IN_FLIGHT = 64  # appends under way to one follower
+MAX_IN_FLIGHT = 64  # appends under way to one follower ...
+MAX_IN_FLIGHT_BYTES = 8 << 20  # ... and bytes of entries in them; one append is always allowed
 
 
 class State(Enum):
@@ -29,13 +30,15 @@ class Progress:
 
     __slots__ = (
         "_in_flight",
+        "_in_flight_bytes",
         "_paused",
-        "active",
         "behind",
         "commit_sent",
+        "farewell_ticks",
         "matched",
         "next",
         "read_round",
+        "silent_ticks",
         "snapshot",
         "state",
         "waited_ticks",
@@ -47,13 +50,15 @@ class Progress:
         self.matched = Index(0)
         self.next = following
         self.commit_sent = Index(0)  # highest commit mark that we told it
-        self.active = False  # heard from since the last quorum check
+        self.silent_ticks = 0  # since we heard from it
         self.read_round = 0  # highest heartbeat round it confirmed
         self.snapshot = Index(0)  # in SNAPSHOT: the index that the snapshot brings it to
         self.behind = False  # it said that it has not even the oldest entry of ours
         self.waited_ticks = 0  # in SNAPSHOT
+        self.farewell_ticks: int | None = None  # it was removed, and is sent for so long what tells it so
         self._paused = False  # in PROBE: an append is under way
-        self._in_flight: deque[Index] = deque()  # in REPLICATE: last index of each append under way
+        self._in_flight: deque[tuple[Index, int]] = deque()  # in REPLICATE: last index and bytes of each append
+        self._in_flight_bytes = 0
 
     @property
     def paused(self) -> bool:
@@ -62,16 +67,21 @@ class Progress:
             case State.PROBE:
                 return self._paused
             case State.REPLICATE:
-                return len(self._in_flight) >= MAX_IN_FLIGHT
+                return self._window_is_full
             case State.SNAPSHOT:
                 return True
 
-    def sent(self, last: Index, count: int) -> None:
+    @property
+    def _window_is_full(self) -> bool:
+        return len(self._in_flight) >= MAX_IN_FLIGHT or self._in_flight_bytes >= MAX_IN_FLIGHT_BYTES
+
+    def sent(self, last: Index, count: int, size_bytes: int) -> None:
         """Record that an append with ``count`` entries up to ``last`` is under way."""
         if self.state is State.PROBE:
             self._paused = True
         elif count:
-            self._in_flight.append(last)
+            self._in_flight.append((last, size_bytes))
+            self._in_flight_bytes += size_bytes
             self.next = Index(last + 1)
 
     def accepted(self, index: Index) -> bool:
@@ -81,8 +91,8 @@ class Progress:
             self.matched = index
         self.behind = False
         self.next = Index(max(self.next, index + 1))
-        while self._in_flight and self._in_flight[0] <= index:
-            self._in_flight.popleft()
+        while self._in_flight and self._in_flight[0][0] <= index:
+            self._land()
         if self.state is State.PROBE or (self.state is State.SNAPSHOT and self.matched >= self.snapshot):
             self._become(State.REPLICATE)
             self.next = Index(self.matched + 1)
@@ -108,8 +118,12 @@ class Progress:
     def nudge(self) -> None:
         """The follower is alive: a lost append may be tried again."""
         self._paused = False
-        if len(self._in_flight) >= MAX_IN_FLIGHT:
-            self._in_flight.popleft()
+        if self._window_is_full:
+            self._land()
+
+    def _land(self) -> None:
+        _, size_bytes = self._in_flight.popleft()
+        self._in_flight_bytes -= size_bytes
 
     def await_snapshot(self, index: Index) -> None:
         """Send nothing until the snapshot at ``index`` has arrived or is given up."""
@@ -122,9 +136,25 @@ class Progress:
             self._become(State.PROBE)
             self.next = Index(self.matched + 1)
 
+    def tick(self, *, snapshot_patience: int) -> None:
+        """Let time pass; a snapshot that was under way for so many ticks is given up."""
+        self.silent_ticks += 1
+        if self.farewell_ticks is not None:
+            self.farewell_ticks -= 1
+        if self.state is State.SNAPSHOT:
+            self.waited_ticks += 1
+            if self.waited_ticks >= snapshot_patience:
+                self.give_up_snapshot()
+
+    def say_farewell(self, ticks: int) -> None:
+        """The follower is no member any more; it may be forgotten after ``ticks``."""
+        if self.farewell_ticks is None:
+            self.farewell_ticks = ticks
+
     def _become(self, state: State) -> None:
         self.state = state
         self.snapshot = Index(0)
         self.waited_ticks = 0
         self._paused = False
         self._in_flight.clear()
+        self._in_flight_bytes = 0

@@ -127,7 +127,7 @@ class Origin:
         """An entry is applied: return the caller's bytes in it, and the proposal that it settles, if it is ours."""
         if entry.term > self._applied_term:
             self._bury_before(entry.term)
-        if not entry.data:
+        if entry.reconfigures or not entry.data:
             return b"", None
         session, number = _NAME.unpack_from(entry.data)
         return entry.data[_NAME.size :], self._settle(entry.term, number) if session == self.session else None
@@ -193,6 +193,14 @@ class Origin:
         for proposal in dead:
             proposal.in_flight = False
         self._waiting.extendleft(reversed(dead))
+
+
+def named(data: bytes) -> tuple[int, int, bytes]:
+    """Return the session, the number and the caller's bytes of an entry that is a proposal; raises ValueError."""
+    if len(data) < _NAME.size:
+        raise ValueError(f"{len(data)} bytes are too few for a proposal")
+    session, number = _NAME.unpack_from(data)
+    return session, number, data[_NAME.size :]
 
 
 class Arrivals:

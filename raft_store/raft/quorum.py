@@ -1,6 +1,7 @@
-"""What a majority has agreed to."""
+"""What a majority has agreed to; in a joint configuration: what a majority of each half has (thesis 4.3)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from enum import Enum
 
 from raft_store.engine import MemberId
@@ -42,3 +43,21 @@ def tally(votes: Mapping[MemberId, bool], voters: frozenset[MemberId]) -> Verdic
     if refused > len(voters) - majority(voters):
         return Verdict.LOST
     return Verdict.OPEN
+
+
+def joint_commit_index(matched: Mapping[MemberId, int], halves: Sequence[frozenset[MemberId]]) -> int:
+    """Return the highest log index that a majority of each of ``halves`` has on disk; see ``commit_index``."""
+    return min(commit_index(matched, voters) for voters in halves)
+
+
+def joint_tally(votes: Mapping[MemberId, bool], halves: Sequence[frozenset[MemberId]]) -> Verdict:
+    """Return how an election stands that each of ``halves`` has to win; see ``tally``."""
+    verdicts = {tally(votes, voters) for voters in halves}
+    if Verdict.LOST in verdicts:
+        return Verdict.LOST
+    return Verdict.OPEN if Verdict.OPEN in verdicts else Verdict.WON
+
+
+def is_quorum(members: AbstractSet[MemberId], halves: Sequence[frozenset[MemberId]]) -> bool:
+    """Return whether ``members`` hold a majority of each of ``halves``."""
+    return all(len(members & voters) >= majority(voters) for voters in halves)

@@ -4,6 +4,11 @@ A leader answers a question "what was committed when I asked?" with its commit m
 once a majority has confirmed, after that moment, that it still leads. All questions that wait share one round of
 heartbeats. The commit mark says nothing before an entry of the leader's own term is committed: the core asks for a
 round only from then on.
+
+Lease reads (thesis 6.4.1) save the round, and rest on clocks. A majority that confirmed a heartbeat ignores candidates
+for an election time-out after it *received* that; for so long after it was *sent*, less what clocks may differ by,
+nobody else can lead, and the leader answers at once. If a clock runs further off than allowed, or stands still while
+time goes on (a suspended machine), a deposed leader may answer with old data. Off unless wished for.
 """
 
 from collections import deque
@@ -57,10 +62,65 @@ class ReadRounds:
             answers.extend((question, index) for question in questions)
         return answers
 
+    def answer(self, committed: Index) -> list[tuple[Question, Index]]:
+        """Answer all that wait right now: the leader holds a lease."""
+        answers = [(question, committed) for question in self._waiting]
+        self._waiting = []
+        return answers
+
+    def next_round(self) -> int:
+        """Return a number for a round of heartbeats that carries no questions."""
+        self.newest += 1
+        return self.newest
+
     def clear(self) -> None:
         """We lead no more: nobody here can answer, the askers ask again elsewhere."""
         self._waiting = []
         self._rounds.clear()
+
+
+class Lease:
+    """Until when nobody else can lead; ``duration_ms`` of 0: we never know."""
+
+    __slots__ = ("_duration_ms", "_given_up", "_sent", "_until_ms")
+
+    def __init__(self, duration_ms: float) -> None:
+        self._duration_ms = duration_ms
+        self._sent: deque[tuple[int, float]] = deque()  # (round, when its heartbeats left)
+        self._until_ms = 0.0
+        self._given_up = False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether rounds have to be told to us."""
+        return self._duration_ms > 0
+
+    def sent(self, round_: int, now_ms: float) -> None:
+        """Heartbeats of a round leave."""
+        self._sent.append((round_, now_ms))
+
+    def confirmed(self, up_to: int) -> None:
+        """A majority confirmed round ``up_to``."""
+        while self._sent and self._sent[0][0] <= up_to:
+            self._until_ms = self._sent.popleft()[1] + self._duration_ms
+
+    def holds(self, now_ms: float) -> bool:
+        """Return whether nobody else can lead now."""
+        return now_ms < self._until_ms and not self._given_up
+
+    def renew(self) -> None:
+        """Other voters count from now on: what was confirmed by the old ones is worth nothing."""
+        self._until_ms = 0.0
+
+    def give_up(self) -> None:
+        """We have told another member to campaign; it may do so at any time, and its wish overrides every promise."""
+        self._given_up = True
+
+    def clear(self) -> None:
+        """Another term, or no lead: nothing is known."""
+        self._sent.clear()
+        self._until_ms = 0.0
+        self._given_up = False
 
 
 class Readers:

@@ -4,10 +4,11 @@ Real drivers and the simulation run exactly this; see ``core`` for the driver's 
 """
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
-from raft_store.engine import Entry, Index, MemberId
+from raft_store.engine import Change, ChangeKind, Entry, Index, MemberId, Term
 from raft_store.raft import messages as m
 from raft_store.raft.core import Core
 from raft_store.raft.messages import NOBODY
@@ -25,6 +26,16 @@ class Work(msgspec.Struct, frozen=True):
     settled: Sequence[tuple[int, Proposal]]  # (place in ``committed``, whose result that is)
     lost: Sequence[Proposal]  # nobody will ever know
     readers: Sequence[tuple[object, Index]]  # after that may read: (owner, the index it waited for)
+    changes: Sequence[tuple[object, bool | None]] = ()  # (owner, whether the group was changed; None: nobody knows)
+
+
+class _OpenChange(msgspec.Struct, frozen=True):
+    """A change of the group that this member put into its log as the leader."""
+
+    index: Index
+    term: Term
+    owner: object
+    grows: bool  # by one member that may not run yet: nobody has to wait for it
 
 
 class Replica:
@@ -38,6 +49,7 @@ class Replica:
         self._arrivals = Arrivals()
         self._readers = Readers()
         self._outbox: list[m.AnyMessage] = []
+        self._changes: list[_OpenChange] = []
 
     def tick(self) -> None:
         """Let one unit of time pass."""
@@ -48,6 +60,23 @@ class Replica:
     def propose(self, data: bytes, owner: object) -> Proposal:
         """Take a proposal; it comes back in ``Work.settled`` or ``Work.lost``."""
         return self._origin.submit(data, owner)
+
+    def propose_change(
+        self,
+        changes: Sequence[Change],
+        owner: object,
+        *,
+        joint: bool = False,
+        started: AbstractSet[MemberId] | None = None,
+    ) -> Index:
+        """As the leader, begin to change the group; return the entry's index.
+
+        The owner comes back in ``Work.changes`` when the change is over. See ``Changing.change``; raises ChangeRefused.
+        """
+        index = self.core.change(changes, joint=joint, started=started)
+        grows = not joint and all(change.kind is ChangeKind.ADD for change in changes)
+        self._changes.append(_OpenChange(index, self.core.term, owner, grows=grows))
+        return index
 
     def read(self, owner: object) -> None:
         """Take a reader; it comes back in ``Work.readers``."""
@@ -75,9 +104,11 @@ class Replica:
         self._ask()
         ready = self.core.ready()
         messages, self._outbox = self._outbox, []
+        changes = self._end_changes()
         if ready is None:
             readers = self._readers.release(self.applied)
-            return Work(messages, None, None, (), (), (), readers) if messages or readers else None
+            idle = not (messages or readers or changes)
+            return None if idle else Work(messages, None, None, (), (), (), readers, changes)
         lost: list[Proposal] = []
         if ready.restore is not None:
             self.applied = ready.restore.mark.index
@@ -88,7 +119,27 @@ class Replica:
                 self._readers.answered(answer.number, answer.index)
         readers = self._readers.release(self.applied)
         messages.extend(ready.messages)
-        return Work(messages, ready.save, ready.restore, committed, settled, lost, readers)
+        return Work(messages, ready.save, ready.restore, committed, settled, lost, readers, changes)
+
+    def _end_changes(self) -> Sequence[tuple[object, bool | None]]:
+        """Return whose change is over, one way or the other: sealed, or replaced by another leader."""
+        if not self._changes:
+            return ()
+        ended: list[tuple[object, bool | None]] = []
+        still_open: list[_OpenChange] = []
+        log = self.core.log
+        for change in self._changes:
+            term = log.term(change.index)
+            if change.index > log.committed:
+                still_open.append(change)
+            elif term is None or term != change.term:
+                ended.append((change.owner, None if term is None else False))
+            elif change.grows or log.step.sealed:
+                ended.append((change.owner, True))
+            else:
+                still_open.append(change)
+        self._changes = still_open
+        return ended
 
     def _unwrap(self, entries: Sequence[Entry]) -> tuple[list[Entry], list[tuple[int, Proposal]]]:
         """Return the entries as the machine sees them, and which of them settle proposals made here."""

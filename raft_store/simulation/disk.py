@@ -1,8 +1,11 @@
-"""A disk that forgets what was not synced, and tears what was being written."""
+"""A disk that forgets what was not synced, tears what was being written, and rots."""
 
+import io
 from random import Random
 
-from raft_store.disk.directory import DiskError, File
+from raft_store.disk.directory import DiskError, File, Source
+from raft_store.disk.snapshot import SUFFIX as SNAPSHOT_SUFFIX
+from raft_store.disk.wal import SUFFIX as LOG_SUFFIX
 
 SECTOR_BYTES = 64  # a real one has 512; small ones tear small records
 
@@ -27,20 +30,24 @@ class SimulatedFile:
 
     def crash(self, random: Random) -> None:
         """Lose a random part of what was not synced: sectors reach the disk in any order."""
-        for start in range(self.durable_bytes, len(self.content), SECTOR_BYTES):
+        start = self.durable_bytes
+        while start < len(self.content):
+            end = min(start - start % SECTOR_BYTES + SECTOR_BYTES, len(self.content))
             if random.random() < 0.5:
-                end = min(start + SECTOR_BYTES, len(self.content))
                 self.content[start:end] = bytes(end - start)
+            start = end
         if random.random() < 0.5:
             del self.content[random.randint(self.durable_bytes, len(self.content)) :]
-        self.durable_bytes = len(self.content)
 
 
 class SimulatedDirectory:
     """A ``Directory`` in memory; names are durable at once, removals once a later name is."""
 
+    sector_bytes = SECTOR_BYTES
+
     def __init__(self) -> None:
         self.files: dict[str, SimulatedFile] = {}
+        self.rotten: tuple[str, int] | None = None  # (file, byte) that changed although it was synced
         self._removed: list[tuple[str, SimulatedFile]] = []
 
     def names(self) -> list[str]:
@@ -52,6 +59,10 @@ class SimulatedDirectory:
         if name not in self.files:
             raise DiskError(f"cannot read {name}: no such file")
         return bytes(self.files[name].content)
+
+    def open(self, name: str) -> Source:
+        """See ``Directory``."""
+        return io.BytesIO(self.read(name))
 
     def create(self, name: str, *, expected_bytes: int) -> File:
         """See ``Directory``."""
@@ -71,6 +82,11 @@ class SimulatedDirectory:
         self._removed.clear()
         self.files[name] = SimulatedFile(data)
 
+    def rename(self, old: str, new: str) -> None:
+        """See ``Directory``."""
+        self._removed.clear()
+        self.files[new] = self.files.pop(old)
+
     def remove(self, name: str) -> None:
         """See ``Directory``."""
         self._removed.append((name, self.files.pop(name)))
@@ -82,3 +98,17 @@ class SimulatedDirectory:
         self._removed.clear()
         for file in self.files.values():
             file.crash(random)
+
+    def rot(self, random: Random) -> bool:
+        """Flip one bit of what a crash cannot have touched; return False if there is nothing of the kind."""
+        logs = [name for name in self.names() if name.endswith(LOG_SUFFIX)]
+        snapshots = [name for name in self.names() if name.endswith(SNAPSHOT_SUFFIX)]
+        ends = {name: self.files[name].durable_bytes for name in (*logs, *snapshots[-1:])}
+        places = [(name, end) for name, end in ends.items() if end]
+        if not places:
+            return False
+        name, end = places[random.randrange(len(places))]
+        byte = random.randrange(end)
+        self.files[name].content[byte] ^= 1 << random.randrange(8)
+        self.rotten = (name, byte)
+        return True

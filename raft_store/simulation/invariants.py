@@ -4,36 +4,55 @@ The judge sees all members at once and remembers everything that ever happened. 
 each check is one property of the thesis (figure 3.2), or one promise of the ``Engine``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from raft_store.engine import Entry, Index, MemberId, Term
 from raft_store.raft.core import Core, Role
+from raft_store.raft.membership import Configuration, decode
 from raft_store.raft.messages import AnyMessage, VoteReply
+
+NAME_BYTES = 16  # of session and number, in front of every proposal
 
 
 class Violation(AssertionError):
-    """A promise is broken."""
+    """A promise is broken; ``rule`` names it, whatever the details are."""
+
+    def __init__(self, rule: str, details: str) -> None:
+        super().__init__(f"{rule}: {details}")
+        self.rule = rule
+
+
+def demand(holds: bool, rule: str, details: str | Callable[[], str]) -> None:  # noqa: FBT001 - reads as a sentence
+    """Raise Violation unless ``holds``."""
+    if not holds:
+        raise Violation(rule, details if isinstance(details, str) else details())
 
 
 class Judge:
     """Collects what members did and raises Violation at the first broken promise."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, founders: Configuration, committed: Callable[[Entry], None], now_ms: Callable[[], float]
+    ) -> None:
+        """committed: told of each entry, in order, when any member first counts it as committed."""
+        self.configuration = founders  # what the group agreed on last
         self.committed: list[Entry] = []  # by index - 1, as the machines see them: without the proposals' names
-        self.acknowledged: dict[bytes, Index] = {}  # proposal -> where it was applied
-        self.refused: set[bytes] = set()  # proposals that were surely not made
+        self.elected: dict[Term, MemberId] = {}
+        self.elected_ms: dict[Term, float] = {}
+        self._now_ms = now_ms
+        self._tell_committed = committed
         self._raw: list[Entry] = []  # the same as ``committed``, as the logs hold them
-        self._places: dict[bytes, Index] = {}  # proposal -> its index
-        self._leaders: dict[Term, MemberId] = {}
+        self._committed_in: list[Term] = []  # by index - 1: the term whose leader committed it
         self._votes: dict[tuple[MemberId, Term], MemberId] = {}
         self._entries: dict[tuple[Index, Term], tuple[bytes, Term | None]] = {}
         self._commit_seen: dict[MemberId, Index] = {}
 
     def stepped(self, core: Core) -> None:
         """A member took a step."""
-        if core.role is Role.LEADER and self._leaders.get(core.term) != core.member:
+        if core.role is Role.LEADER and self.elected.get(core.term) != core.member:
             self._elected(core)
-        self._committed_by(core)
+        if core.log.committed > self._commit_seen.get(core.member, 0):
+            self._committed_by(core)
 
     def restarted(self, member: MemberId) -> None:
         """A member lost its memory, and with it its commit mark."""
@@ -43,104 +62,116 @@ class Judge:
         """A message left a member."""
         if isinstance(message, VoteReply) and message.granted and not message.pre:
             chosen = self._votes.setdefault((message.sender, message.term), message.to)
-            _demand(
+            demand(
                 chosen == message.to,
-                f"member {message.sender} voted for {chosen} and {message.to} in term {message.term} (thesis 3.4)",
+                "one vote a term (thesis 3.4)",
+                f"member {message.sender} voted for {chosen} and {message.to} in term {message.term}",
             )
 
     def saving(self, core: Core, entries: Sequence[Entry]) -> None:
-        """A member hands entries to its disk: any two logs with one (index, term) agree up to there (log matching)."""
+        """A member hands entries to its disk: any two logs with one (index, term) agree up to there."""
         if not entries:
             return
         before = core.log.term(Index(entries[0].index - 1))
         for entry in entries:
             known = self._entries.setdefault((entry.index, entry.term), (entry.data, before))
-            _demand(
+            demand(
                 known == (entry.data, before) or before is None,
-                f"entry {entry.index} of term {entry.term} differs between logs, or what is before it does (3.6.3)",
+                "log matching (thesis 3.6.3)",
+                lambda entry=entry: (
+                    f"entry {entry.index} of term {entry.term} differs between logs, "  # type: ignore[misc]
+                    "or what is before it does"
+                ),
             )
             before = entry.term
 
     def applied(self, member: MemberId, entries: Sequence[Entry]) -> None:
-        """A machine applied entries: every machine applies the same ones (state-machine safety)."""
+        """A machine applied entries: every machine applies the same ones."""
         for entry in entries:
-            _demand(entry.index <= len(self.committed), f"member {member} applied {entry.index}: not committed")
+            demand(
+                entry.index <= len(self.committed),
+                "only what is committed is applied",
+                f"member {member} applied {entry.index}, the group has committed {len(self.committed)}",
+            )
             known = self.committed[entry.index - 1]
-            _demand(known == entry, f"member {member} applied {entry}, another one {known} (thesis 3.6.3)")
+            if known != entry:
+                raise Violation("state-machine safety (thesis 3.6.3)", f"member {member} applied {entry}, not {known}")
+
+    def _elected(self, core: Core) -> None:
+        """Election safety and leader completeness."""
+        other = self.elected.setdefault(core.term, core.member)
+        self.elected_ms.setdefault(core.term, self._now_ms())
+        demand(
+            other == core.member,
+            "one leader a term (thesis 3.4)",
+            f"members {other} and {core.member} lead in term {core.term}",
+        )
+        log = core.log
+        for entry, term in zip(self._raw[log.base.index :], self._committed_in[log.base.index :], strict=True):
+            # A leader may be elected late, in a term that others have left: it need not know what they did since.
+            if term < core.term and log.term(entry.index) != entry.term:
+                raise Violation(
+                    "leader completeness (thesis 3.6.1)",
+                    f"leader {core.member} of term {core.term} lacks entry {entry.index} of term {entry.term}",
+                )
+
+    def _committed_by(self, core: Core) -> None:
+        log = core.log
+        start = Index(max(self._commit_seen.get(core.member, Index(0)), log.base.index) + 1)
+        self._commit_seen[core.member] = log.committed
+        for entry in log.slice(start, max_bytes=1 << 30, last=log.committed) if start <= log.committed else ():
+            if entry.index <= len(self._raw):
+                known = self._raw[entry.index - 1]
+                if known != entry:
+                    raise Violation(
+                        "committed entries stay", f"member {core.member} committed {entry}, another one {known}"
+                    )
+            else:
+                demand(
+                    entry.index == len(self._raw) + 1, "no gap in what is committed", f"nothing before {entry.index}"
+                )
+                self._raw.append(entry)
+                self._committed_in.append(core.term)
+                if entry.reconfigures:
+                    self.configuration = decode(entry.data)
+                data = b"" if entry.reconfigures else entry.data[NAME_BYTES:]
+                self.committed.append(Entry(entry.index, entry.term, data))
+                self._tell_committed(self.committed[-1])
+
+
+class Ledger:
+    """What proposers were told, held against what the group committed; every proposal's bytes are unique."""
+
+    def __init__(self) -> None:
+        self.acknowledged: dict[bytes, Index] = {}  # proposal -> where it was applied
+        self.refused: set[bytes] = set()  # surely not made, their proposers were told
+        self.newest = Index(0)  # of what was acknowledged
+        self._places: dict[bytes, Index] = {}
+
+    def committed(self, data: bytes, index: Index) -> None:
+        """A proposal is committed."""
+        first = self._places.setdefault(data, index)
+        demand(first == index, "no proposal takes effect twice", f"{data!r} is committed at {first} and {index}")
+        self._check_refused(data)
 
     def acknowledge(self, data: bytes, index: Index) -> None:
         """A proposer was told that its proposal took effect."""
-        _demand(self._places.get(data) == index, f"{data!r} was acknowledged at {index}, where it is not")
+        demand(
+            self._places.get(data) == index,
+            "what is acknowledged is committed",
+            f"{data!r} was acknowledged at {index}, where it is not",
+        )
         self.acknowledged[data] = index
+        self.newest = max(self.newest, index)
 
     def refuse(self, data: bytes) -> None:
         """A proposer was told that its proposal surely was not made."""
         self.refused.add(data)
         self._check_refused(data)
 
-    def read(self, member: MemberId, *, barrier: Index, acknowledged_before: Index, values: Sequence[bytes]) -> None:
-        """A reader that came after an acknowledgement at ``acknowledged_before`` may read ``values`` now."""
-        _demand(
-            barrier >= acknowledged_before,
-            f"member {member} may read at {barrier}, but {acknowledged_before} was acknowledged before (thesis 6.4)",
-        )
-        expected = [entry.data for entry in self.committed[:barrier] if entry.data]
-        _demand(list(values[: len(expected)]) == expected, f"member {member} reads another state than {barrier}'s")
-
-    def restored(self, member: MemberId, index: Index, values: Sequence[bytes]) -> None:
-        """A machine was replaced by a snapshot."""
-        expected = [entry.data for entry in self.committed[:index] if entry.data]
-        _demand(list(values) == expected, f"member {member} restored another state than that of {index}")
-
-    def settled(self, member: MemberId, values: Sequence[bytes]) -> None:
-        """Everything is healed and quiet: this member must hold all that was committed, and so all acknowledged."""
-        expected = [entry.data for entry in self.committed if entry.data]
-        _demand(list(values) == expected, f"member {member} holds {len(values)} proposals, not {len(expected)}")
-        missing = self.acknowledged.keys() - set(values)
-        _demand(not missing, f"acknowledged proposals are lost: {sorted(missing)[:5]}")
-
-    def _elected(self, core: Core) -> None:
-        """Election safety and leader completeness."""
-        other = self._leaders.setdefault(core.term, core.member)
-        _demand(other == core.member, f"two leaders in term {core.term}: {other} and {core.member} (thesis 3.4)")
-        log = core.log
-        for entry in self._raw[log.base.index :]:
-            _demand(
-                log.term(entry.index) == entry.term,
-                f"leader {core.member} of term {core.term} lacks entry {entry.index} of term {entry.term} (3.6.1)",
-            )
-
-    def _committed_by(self, core: Core) -> None:
-        log = core.log
-        seen = self._commit_seen.get(core.member, Index(0))
-        if log.committed <= seen:
-            return
-        start = Index(max(seen, log.base.index) + 1)
-        self._commit_seen[core.member] = log.committed
-        for entry in log.slice(start, max_bytes=1 << 30, last=log.committed) if start <= log.committed else ():
-            if entry.index <= len(self._raw):
-                known = self._raw[entry.index - 1]
-                _demand(known == entry, f"member {core.member} committed {entry}, another one {known}")
-            else:
-                _demand(entry.index == len(self._raw) + 1, f"a gap in what is committed before {entry.index}")
-                self._record(entry)
-
-    def _record(self, entry: Entry) -> None:
-        data = entry.data[16:]  # without session and number
-        self._raw.append(entry)
-        self.committed.append(Entry(entry.index, entry.term, data))
-        if data:
-            first = self._places.setdefault(data, entry.index)
-            _demand(first == entry.index, f"{data!r} is committed twice: at {first} and {entry.index}")
-            self._check_refused(data)
-
     def _check_refused(self, data: bytes) -> None:
-        _demand(
+        demand(
             not (data in self.refused and data in self._places),
+            "what is refused never takes effect",
             f"{data!r} took effect although its proposer was told that it was not made",
         )
-
-
-def _demand(holds: bool, message: str) -> None:  # noqa: FBT001 - reads as a sentence
-    if not holds:
-        raise Violation(message)

@@ -1,392 +1,272 @@
-"""One seed, one history: members, network, disks, clocks, clients and the faults that befall them.
+"""One plan, one history: members, network, disks, clocks, the guests who use them, and the faults that befall them.
 
 Theory of operation
 -------------------
 Time is a number; whatever happens later lies in one queue. A step takes the earliest event, lets one member do its work
-(the very code of the real driver's replica and storage) and asks the judge. All chance comes from one generator, so
-that a seed replays its history step by step.
-
-Faults: messages are dropped, repeated, delayed and overtaken; members are cut off, also one way only; disks are slow;
-members crash, which loses whatever was not synced and tears what was being written; leaders are asked to hand over.
+(the very code of the real driver's replica and storage) and asks the judge. All chance comes from streams named after
+the seed, so that a plan replays its history step by step. What the group replicates is a guest's business: ``values``
+has a list and is fast, ``store`` has the real key-value store with clients, leases and watches.
 """
 
-import heapq
-import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from random import Random
 
-import msgspec
-
-from raft_store.disk.storage import Storage
-from raft_store.engine import Entry, Index, MemberId
+from raft_store.engine import Change, ChangeKind, ChangeRefused, MemberId
 from raft_store.raft import messages as m
-from raft_store.raft.core import Core, CoreConfig, Role
-from raft_store.raft.proposals import Proposal
-from raft_store.raft.replica import Replica, Work
-from raft_store.simulation.disk import SimulatedDirectory
+from raft_store.raft.core import Role
+from raft_store.raft.membership import founded
+from raft_store.simulation import plan as p
+from raft_store.simulation.host import Guest, Host
 from raft_store.simulation.invariants import Judge, Violation
+from raft_store.simulation.network import Network
+from raft_store.simulation.timeline import Timeline
 
-TICK_MS = 20.0
-
-
-class Faults(msgspec.Struct, frozen=True, kw_only=True):
-    """How bad the weather is; chances per message, or per fault that is due."""
-
-    drop: float = 0.05
-    repeat: float = 0.03
-    straggle: float = 0.03  # delayed so long that later ones overtake it
-    every_ms: float = 250.0  # mean time between two of the following
-    crash: float = 0.4
-    partition: float = 0.35
-    heal: float = 0.15
-    transfer: float = 0.1
-    aimed: float = 0.3  # a crash or partition hits a leader
-
-
-class Values:
-    """The machine: a list of every proposal applied."""
-
-    def __init__(self) -> None:
-        self.values: list[bytes] = []
-
-    def apply(self, entries: Sequence[Entry]) -> Sequence[Index]:
-        """Return each entry's index as its result."""
-        self.values.extend(entry.data for entry in entries if entry.data)
-        return [entry.index for entry in entries]
-
-    def snapshot(self) -> bytes:
-        """Return all values."""
-        return msgspec.msgpack.encode(self.values)
-
-    def restore(self, snapshot: bytes) -> None:
-        """Take over all values."""
-        self.values = msgspec.msgpack.decode(snapshot, type=list[bytes])
-
-
-class _Reader(msgspec.Struct, frozen=True, eq=False):
-    acknowledged_before: Index
-
-
-class Member:
-    """One member's life after life: the directory outlives the rest."""
-
-    def __init__(self, member: MemberId) -> None:
-        self.id = member
-        self.directory = SimulatedDirectory()
-        self.life = 0  # events of an earlier life no longer concern it
-        self.up = False
-        self.storage: Storage
-        self.replica: Replica
-        self.machine: Values
-        self.open: dict[bytes, Proposal] = {}
-        self.snapshot_index = Index(0)
+SETTLE_MS = 20_000.0  # long after the last fault everybody must be alike
 
 
 class World:
-    """A group of ``members`` under ``faults``; ``tell`` receives a readable line for whatever happens."""
+    """A group under faults; ``tell`` receives a readable line for whatever happens."""
 
     def __init__(
         self,
-        seed: int,
+        plan: p.Plan,
+        invite: Callable[["World"], Guest],
         *,
-        members: int = 3,
-        faults: Faults | None = None,
-        max_append_bytes: int = 200,
         tell: Callable[[str], None] | None = None,
     ) -> None:
-        self.random = Random(seed)  # noqa: S311 - has to be replayable
-        self.faults = faults or Faults()
-        self.judge = Judge()
-        self.now_ms = 0.0
-        self._max_append_bytes = max_append_bytes
-        self.steps = 0
+        self.plan = plan
+        self.timeline = Timeline()
         self._tell = tell
-        self._logger = _transcript_logger(self.tell) if tell else _SILENT
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()
-        self._values = itertools.count(1)
-        self._cut: set[tuple[MemberId, MemberId]] = set()  # (from, to) that cannot be reached
-        self.overtaken: set[bytes] = set()  # proposals whose fate a snapshot hides
-        self._patience_ms = (0.0, 0.0)
-        self._calm = False
-        self.members: Mapping[MemberId, Member] = {MemberId(i): Member(MemberId(i)) for i in range(1, members + 1)}
-        for member in self.members.values():
-            self._start(member)
+        self.logger = _transcript_logger(self.tell) if tell else _SILENT
+        self.network = Network(plan, self.timeline, self._deliver)
+        self.guest = invite(self)
+        self.founders = founded({MemberId(number): () for number in plan.founders})
+        self.judge = Judge(self.founders, self.guest.committed, lambda: self.timeline.now_ms)
+        self.calm = False
+        self.crashes = 0
+        self._crash_chance = plan.chance("crashes")
+        self._greeting_chance = plan.chance("greetings")
+        self.hosts: Mapping[MemberId, Host] = {MemberId(i): Host(MemberId(i), self) for i in plan.ids}
+        for number in plan.founders:
+            self._join(self.hosts[MemberId(number)])
 
     # -- running -----------------------------------------------------------------------------------------------------
 
-    def run(
-        self, *, duration_ms: float, proposals: int, reads: int, patience_ms: tuple[float, float] = (100.0, 3000.0)
-    ) -> None:
-        """Let clients and faults do their work; raises Violation. patience_ms: range of the proposers' deadlines."""
-        self._patience_ms = patience_ms
-        for _ in range(proposals):
-            self._at(self.random.uniform(0, duration_ms), self._propose)
-        for _ in range(reads):
-            self._at(self.random.uniform(0, duration_ms), self._read)
-        self._at(self.random.expovariate(1 / self.faults.every_ms), self._fault)
-        self._run_until(duration_ms)
-
-    def heal_and_settle(self, *, within_ms: float = 20_000.0) -> None:
-        """End all faults; every member has to get to the same state, and to serve, in time. Raises Violation."""
-        self._calm = True
-        self._cut.clear()
-        self.tell("all faults end")
-        for member in self.members.values():
-            if not member.up:
-                self._start(member)
-        deadline = self.now_ms + within_ms
-        self._run_while(lambda: not self._all_alike(), deadline, "members differ")
-        lasts = {self._propose_at(member) for member in self.members.values()}
-        self._run_while(
-            lambda: not lasts <= self.judge.acknowledged.keys() | self.overtaken, deadline, "last proposals are open"
-        )
-        self._run_while(lambda: not self._all_alike(), deadline, "members differ after the last proposals")
-        for member in self.members.values():
-            self.judge.settled(member.id, member.machine.values)
+    def run(self) -> None:
+        """Let everything happen that the plan says, then make peace and look what is left. Raises Violation."""
+        for action in self.plan.actions:
+            self.timeline.after(action.at_ms, lambda action=action: self._act(action))  # type: ignore[misc]
+        self.timeline.run_until(self.plan.duration_ms)
+        self._make_peace()
+        deadline = self.timeline.now_ms + SETTLE_MS
+        self._run_while(lambda: not self.alike(), deadline, "members differ")
+        self.guest.say_goodbye()
+        self._run_while(lambda: not self.guest.at_ease(), deadline, "clients wait for answers")
+        self._run_while(lambda: not self.alike(), deadline, "members differ after the last requests")
+        self.guest.check_end()
 
     def tell(self, line: str) -> None:
         """Write one line of the transcript."""
         if self._tell is not None:
-            self._tell(f"{self.now_ms / 1000:8.3f}  {line}")
+            self._tell(f"{self.timeline.now_ms / 1000:8.3f}  {line}")
 
-    def _all_alike(self) -> bool:
-        """Whether all follow one leader and have applied all that was committed."""
+    def up(self) -> list[Host]:
+        """Return the members that run."""
+        return [host for host in self.hosts.values() if host.up]
+
+    def reachable(self, number: int) -> Host | None:
+        """Return the running member with that number, or the next one; None if nobody runs.
+
+        In peace a client no longer asks members that the group has parted with.
+        """
+        up = self.members() if self.calm else self.up()
+        return min(up, key=lambda host: (host.id - number) % (len(self.hosts) + 1)) if up else None
+
+    def alike(self) -> bool:
+        """Whether all members that can run follow one leader and applied all that was committed; none else runs."""
         end = len(self.judge.committed)
-        replicas = [member.replica for member in self.members.values()]
+        configuration = self.judge.configuration
+        if configuration.joint or any(self._overstays(host) for host in self.hosts.values()):
+            return False
+        hosts = [self.hosts[member] for member in configuration.members]
+        if not all(host.up or host.refused for host in hosts):
+            return False
+        replicas = [host.replica for host in hosts if host.up]
         leaders = {replica.core.leader for replica in replicas}
         return m.NOBODY not in leaders and len(leaders) == 1 and all(replica.applied == end for replica in replicas)
 
+    def members(self) -> list[Host]:
+        """Return the running members of the group as it is agreed on."""
+        return [host for host in self.up() if host.id in self.judge.configuration.members]
+
+    def _overstays(self, host: Host) -> bool:
+        """Whether a member runs that was removed, although it knows somebody who could tell it so."""
+        now = self.judge.configuration
+        if not host.up or host.id not in now.removed:
+            return False
+        return not host.replica.core.configuration.electorate.isdisjoint(now.members)
+
+    def failed(self, host: Host) -> None:
+        """A member's disk failed: it ends, and is started again."""
+        self._crash(host, down_ms=self._crash_chance.uniform(10, 1500))
+
+    def left(self, host: Host) -> None:
+        """A member was removed: it ends itself, once what it has sent has had time to arrive."""
+        if not host.removed:
+            self.tell(f"member {host.id} was removed, and is going to end")
+            host.removed = True
+            host.soon(self._crash_chance.uniform(0, 500), lambda: host.crash(self._crash_chance))
+
+    def _join(self, host: Host) -> None:
+        host.joined = True
+        host.start()
+
+    def _make_peace(self) -> None:
+        self.calm = True
+        self.network.calm_down()
+        self.tell("all faults end")
+        for host in self.hosts.values():
+            host.wake()
+            host.slow_times = 1.0
+            host.next_sync_fails = False
+            self._start_again(host)
+
     def _run_while(self, going_on: Callable[[], bool], deadline_ms: float, what: str) -> None:
         while going_on():
-            if self.now_ms >= deadline_ms:
-                raise Violation(f"not healed long after the last fault: {what}")
-            self._run_until(self.now_ms + 50)
-
-    def _run_until(self, end_ms: float) -> None:
-        while self._events and self._events[0][0] <= end_ms:
-            self.now_ms, _, event = heapq.heappop(self._events)
-            self.steps += 1
-            event()
-        self.now_ms = end_ms
-
-    def _at(self, delay_ms: float, event: Callable[[], None]) -> None:
-        heapq.heappush(self._events, (self.now_ms + delay_ms, next(self._order), event))
-
-    def _in_life(self, member: Member, delay_ms: float, event: Callable[[], None]) -> None:
-        """Let ``event`` happen unless the member crashes before."""
-        life = member.life
-
-        def happen() -> None:
-            if member.up and member.life == life:
-                event()
-
-        self._at(delay_ms, happen)
-
-    # -- members -----------------------------------------------------------------------------------------------------
-
-    def _start(self, member: Member) -> None:
-        member.life += 1
-        member.up = True
-        member.storage = Storage(member.directory, segment_bytes=2000)
-        past = member.storage.recover()
-        member.machine = Values()
-        if past.snapshot is not None:
-            member.machine.restore(past.snapshot.data)
-        member.snapshot_index = past.log.base.index
-        core = Core(
-            CoreConfig(
-                member=member.id,
-                voters=frozenset(self.members),
-                election_ticks=10,
-                max_append_bytes=self._max_append_bytes,
-                max_apply_entries=8,
-                snapshot_patience_ticks=40,
-            ),
-            hard_state=past.hard_state,
-            log=past.log,
-            random=self.random,
-            logger=self._logger,
-        )
-        member.replica = Replica(core, session=self.random.getrandbits(64))
-        self.judge.restarted(member.id)
-        self.tell(f"member {member.id} starts term={core.term} log={core.log.base.index}..{core.log.last_index}")
-        self._tick(member)
-
-    def _crash(self, member: Member) -> None:
-        self.tell(f"member {member.id} crashes")
-        member.up = False
-        member.open.clear()  # their fate is unknown for ever
-        member.directory.crash(self.random)
-
-    def _tick(self, member: Member) -> None:
-        member.replica.tick()
-        self._serve(member)
-        self._in_life(member, TICK_MS * self.random.uniform(0.9, 1.1), lambda: self._tick(member))
-
-    def _serve(self, member: Member) -> None:
-        """What the driver does after each event."""
-        self.judge.stepped(member.replica.core)
-        while (work := member.replica.ready()) is not None:
-            self._do(member, work)
-            self.judge.stepped(member.replica.core)
-        self._snapshot_if_due(member)
-
-    def _do(self, member: Member, work: Work) -> None:
-        for message in work.messages:
-            self._send(member, message)
-        if work.save is not None:
-            self._begin_save(member, work.save)
-        if work.restore is not None:
-            member.machine.restore(work.restore.data)
-            member.snapshot_index = work.restore.mark.index
-            self.judge.restored(member.id, work.restore.mark.index, member.machine.values)
-        results = member.machine.apply(work.committed)
-        self.judge.applied(member.id, work.committed)
-        for place, proposal in work.settled:
-            if member.open.pop(proposal.data, None) is not None:
-                self.judge.acknowledge(proposal.data, results[place])
-        for proposal in work.lost:
-            if member.open.pop(proposal.data, None) is not None:
-                self.overtaken.add(proposal.data)
-        for owner, barrier in work.readers:
-            assert isinstance(owner, _Reader)
-            self.judge.read(
-                member.id,
-                barrier=barrier,
-                acknowledged_before=owner.acknowledged_before,
-                values=member.machine.values,
-            )
-
-    def _begin_save(self, member: Member, save: m.Save) -> None:
-        self.judge.saving(member.replica.core, save.entries)
-        member.storage.write(save)
-        slow = self.random.random() < 0.02
-        delay_ms = self.random.uniform(100, 400) if slow else self.random.uniform(0.2, 8)
-        self._in_life(member, delay_ms, lambda: self._end_save(member, save))
-
-    def _end_save(self, member: Member, save: m.Save) -> None:
-        member.storage.sync()
-        member.replica.saved(save)
-        self._serve(member)
-
-    def _snapshot_if_due(self, member: Member) -> None:
-        replica = member.replica
-        term = replica.core.log.term(replica.applied)
-        if replica.applied - member.snapshot_index >= 30 and term is not None:
-            mark = m.SnapshotMark(replica.applied, term)
-            member.storage.save_snapshot(m.Snapshot(mark, member.machine.snapshot()))
-            member.snapshot_index = mark.index
-            replica.core.compact(mark, keep=5)
-
-    # -- network -----------------------------------------------------------------------------------------------------
-
-    def _send(self, member: Member, message: m.AnyMessage) -> None:
-        self.judge.sent(message)
-        if isinstance(message, m.InstallSnapshot):
-            snapshot = member.storage.load_snapshot()
-            assert snapshot is not None
-            message = msgspec.structs.replace(message, mark=snapshot.mark, data=snapshot.data)
-        random, faults = self.random, self.faults
-        if not self._calm:
-            if random.random() < faults.drop:
-                return
-            if random.random() < faults.repeat:
-                self._at(random.uniform(1, 300), lambda: self._deliver(message))
-        straggles = not self._calm and random.random() < faults.straggle
-        delay_ms = random.uniform(20, 400) if straggles else random.uniform(0.2, 4)
-        self._at(delay_ms, lambda: self._deliver(message))
+            if self.timeline.now_ms >= deadline_ms:
+                raise Violation("the group heals", f"not long after the last fault: {what}")
+            self.timeline.run_until(self.timeline.now_ms + 50)
 
     def _deliver(self, message: m.AnyMessage) -> None:
-        receiver = self.members[message.to]
-        if receiver.up and (message.sender, message.to) not in self._cut:
-            receiver.replica.step(message)
-            self._serve(receiver)
-
-    # -- clients -----------------------------------------------------------------------------------------------------
-
-    def _pick(self) -> Member | None:
-        up = [member for member in self.members.values() if member.up]
-        return self.random.choice(up) if up else None
-
-    def _propose(self) -> None:
-        if (member := self._pick()) is not None:
-            data = self._propose_at(member)
-            self._in_life(member, self.random.uniform(*self._patience_ms), lambda: self._give_up(member, data))
-
-    def _propose_at(self, member: Member) -> bytes:
-        data = b"value %d" % next(self._values)
-        member.open[data] = member.replica.propose(data, None)
-        self._serve(member)
-        return data
-
-    def _give_up(self, member: Member, data: bytes) -> None:
-        """The deadline: a proposal in flight is unknown, any other was surely not made."""
-        if (proposal := member.open.pop(data, None)) is not None:
-            proposal.abandoned = True
-            if not proposal.in_flight:
-                self.judge.refuse(data)
-
-    def _read(self) -> None:
-        if (member := self._pick()) is not None:
-            newest = max(self.judge.acknowledged.values(), default=Index(0))
-            member.replica.read(_Reader(acknowledged_before=newest))
-            self._serve(member)
+        sender, receiver = self.hosts[message.sender], self.hosts[message.to]
+        if not receiver.up:
+            return
+        core = receiver.replica.core
+        if sender.id in core.gone_for_good and self._greeting_chance.random() < 0.3:
+            # A stream that begins is refused, and whoever began it is told why (``peers``).
+            life = sender.life
+            self.timeline.after(2, lambda: self.left(sender) if sender.up and sender.life == life else None)
+        else:
+            receiver.receive(message)
 
     # -- faults ------------------------------------------------------------------------------------------------------
 
-    def _fault(self) -> None:
-        if self._calm:
+    def _act(self, action: p.Action) -> None:
+        if not isinstance(action, p.FAULTS):
+            self.guest.act(action)
             return
-        faults = self.faults
-        weights = {
-            "crash": faults.crash,
-            "partition": faults.partition,
-            "heal": faults.heal,
-            "transfer": faults.transfer,
-        }
-        kind = self.random.choices(list(weights), list(weights.values()))[0]
-        getattr(self, f"_fault_{kind}")()
-        self._at(self.random.expovariate(1 / faults.every_ms), self._fault)
+        match action:
+            case p.Partition(side=side, direction=direction):
+                self._cut(side, direction)
+            case p.Heal():
+                self.network.cut.clear()
+                self.tell("partition heals")
+            case p.Transfer(to=to):
+                self._transfer(to)
+            case p.Reconfigure(changes=changes, joint=joint):
+                self._reconfigure(changes, joint=joint)
+            case _:
+                if (victim := self._victim(action.who)) is not None:
+                    self._strike(action, victim)
 
-    def _victim(self) -> Member | None:
-        leaders = self._leaders()
-        aimed = leaders and self.random.random() < self.faults.aimed
-        return self.random.choice(leaders) if aimed else self._pick()
+    def _strike(self, fault: p.Crash | p.FailSync | p.Rot | p.Pause | p.SlowDisk, victim: Host) -> None:
+        match fault:
+            case p.Crash(down_ms=down_ms):
+                self._crash(victim, down_ms=down_ms)
+            case p.FailSync():
+                self.tell(f"member {victim.id}: its next sync is going to fail")
+                victim.next_sync_fails = True
+            case p.Rot():
+                self._rot(victim)
+            case p.Pause(for_ms=for_ms):
+                self.tell(f"member {victim.id} stands still for {for_ms:.0f} ms")
+                victim.pause(for_ms)
+            case p.SlowDisk(for_ms=for_ms, times=times):
+                self.tell(f"member {victim.id} has a disk {times:.0f} times as slow for {for_ms:.0f} ms")
+                victim.slow_until_ms, victim.slow_times = self.timeline.now_ms + for_ms, times
 
-    def _leaders(self) -> list[Member]:
-        return [member for member in self.members.values() if member.up and member.replica.core.role is Role.LEADER]
+    def _victim(self, who: int) -> Host | None:
+        if who == p.LEADER:
+            leader = self._leader()
+            return leader if leader is not None else self.reachable(1)
+        host = self.hosts[MemberId(who)]
+        return host if host.up else None
 
-    def _fault_crash(self) -> None:
-        if (member := self._victim()) is not None:
-            self._crash(member)
-            self._at(self.random.uniform(10, 1500), lambda: None if member.up else self._start(member))
+    def _leader(self) -> Host | None:
+        """Return who leads in the highest term."""
+        leaders = [host for host in self.up() if host.replica.core.role is Role.LEADER]
+        return max(leaders, key=lambda host: host.replica.core.term, default=None)
 
-    def _fault_partition(self) -> None:
-        """Cut a random side off, now and then in one direction only."""
-        ids = list(self.members)
-        side = set(self.random.sample(ids, self.random.randint(1, len(ids) // 2)))
-        if (victim := self._victim()) is not None and victim.id not in side:
-            side = {*list(side)[1:], victim.id}
-        direction = self.random.choice(("both", "both", "in", "out"))
-        self._cut = {
+    def _crash(self, host: Host, *, down_ms: float) -> None:
+        self.tell(f"member {host.id} crashes")
+        self.crashes += 1
+        host.crash(self._crash_chance)
+        self.timeline.after(down_ms, lambda: self._start_again(host))
+
+    def _start_again(self, host: Host) -> None:
+        if host.joined and not (host.up or host.refused or host.removed):
+            host.start()
+
+    def _rot(self, host: Host) -> None:
+        """The group can spare a minority for good."""
+        lost = sum(each.directory.rotten is not None for each in self.hosts.values())
+        if lost >= (len(self.hosts) - 1) // 2:
+            return
+        self._crash(host, down_ms=100)
+        if host.directory.rot(self._crash_chance):
+            self.tell(f"member {host.id}: a bit flips in {host.directory.rotten}")
+
+    def _cut(self, side: tuple[int, ...], direction: str) -> None:
+        leader = self._leader()
+        numbers = {leader.id if number == p.LEADER and leader else MemberId(number) for number in side} - {p.LEADER}
+        self.network.cut = {
             (sender, to)
-            for sender in ids
-            for to in ids
-            if (sender in side) != (to in side) and (direction == "both" or (direction == "out") == (sender in side))
+            for sender in self.hosts
+            for to in self.hosts
+            if (sender in numbers) != (to in numbers)
+            and (direction == "both" or (direction == "out") == (sender in numbers))
         }
-        self.tell(f"partition {sorted(side)} cut off direction={direction}")
+        self.tell(f"partition: {sorted(numbers)} cut off, direction={direction}")
 
-    def _fault_heal(self) -> None:
-        self._cut.clear()
-        self.tell("partition heals")
+    def _reconfigure(self, changes: tuple[tuple[str, int], ...], *, joint: bool) -> None:
+        leader = self._leader()
+        if leader is None:
+            return
+        wishes = [Change(ChangeKind[what], MemberId(who) if who != p.LEADER else leader.id) for what, who in changes]
 
-    def _fault_transfer(self) -> None:
-        if leaders := self._leaders():
-            leader = self.random.choice(leaders)
-            leader.replica.core.transfer(self.random.choice(leader.replica.core.peers))
-            self._serve(leader)
+        def ask() -> None:
+            said = _change(leader, wishes, joint=joint)
+            self.tell(f"member {leader.id} is asked to change the group: {changes} joint={joint}: {said}")
+            if said == "begun":
+                for wish in wishes:
+                    host = self.hosts[wish.member]
+                    if wish.kind in (ChangeKind.ADD, ChangeKind.ADD_LEARNER) and not host.joined:
+                        # Whoever adds a member starts it soon after, whatever becomes of the change.
+                        delay_ms = self._crash_chance.choice((1, self._crash_chance.uniform(0, 500)))
+                        self.timeline.after(delay_ms, lambda host=host: self._join(host))  # type: ignore[misc]
+            leader.serve()
+
+        leader.soon(0, ask)
+
+    def _transfer(self, to: int) -> None:
+        leader = self._leader()
+        if leader is not None and leader.id != to:
+            leader.soon(0, lambda: _hand_over(leader, MemberId(to)))
+
+
+def _change(leader: Host, changes: Sequence[Change], *, joint: bool) -> str:
+    try:
+        leader.replica.propose_change(
+            changes, [f"{change.kind.name} {change.member}" for change in changes], joint=joint
+        )
+    except ChangeRefused as exc:
+        return f"refused: {exc}"
+    return "begun"
+
+
+def _hand_over(leader: Host, to: MemberId) -> None:
+    leader.replica.core.transfer(to)
+    leader.serve()
 
 
 def _transcript_logger(write: Callable[[str], None]) -> logging.Logger:
@@ -399,11 +279,3 @@ def _transcript_logger(write: Callable[[str], None]) -> logging.Logger:
 
 
 _SILENT = logging.Logger("simulation", logging.CRITICAL + 1)  # noqa: LOG001 - as above
-
-
-def simulate(seed: int, *, tell: Callable[[str], None] | None = None) -> World:
-    """Run one whole history: faults, then peace; return the world at its end. Raises Violation."""
-    world = World(seed, members=5 if seed % 4 == 0 else 3, tell=tell)
-    world.run(duration_ms=6000, proposals=150, reads=40)
-    world.heal_and_settle()
-    return world

@@ -33,9 +33,11 @@ class Cluster:
     files: the administrator's ``ca.crt``, ``admin.crt`` and ``admin.key``, and ``kubeconfig``.
     """
 
-    def __init__(self, files: Path, url: str, start_master: Callable[[], subprocess.Popen[bytes]]) -> None:
+    def __init__(self, files: Path, urls: Sequence[str], start_master: Callable[[], subprocess.Popen[bytes]]) -> None:
+        """start_master: starts the first one, again and again."""
         self.files = files
-        self.url = url
+        self.urls = tuple(urls)  # one for each master
+        self.url = urls[0]
         self.kubeconfig = files / "kubeconfig"
         self._start_master = start_master
         self.master = start_master()
@@ -59,9 +61,17 @@ class Cluster:
         return time.monotonic() - began
 
     def kubectl(
-        self, *args: str, binary: str = "kubectl", check: bool = True, text: str | None = None, timeout_s: float = 60
+        self,
+        *args: str,
+        binary: str = "kubectl",
+        check: bool = True,
+        text: str | None = None,
+        timeout_s: float = 60,
+        master: int = 0,
     ) -> str:
-        """Run kubectl; return what it printed: standard output alone if it has to succeed, else both."""
+        """Run kubectl on one master; return what it printed: standard output alone if it has to succeed, else both."""
+        if master:
+            args = (*args, "--server", self.urls[master])
         environment = {"PATH": os.environ["PATH"], "KUBECONFIG": str(self.kubeconfig), "HOME": str(self.files)}
         done = subprocess.run(
             [binary, *args],
@@ -91,22 +101,33 @@ def until(what: str, condition: Callable[[], Any], *, timeout_s: float = READY_S
 
 
 @contextlib.contextmanager
-def running(folder: Path, *, nodes: int = 1, engine: str = "memory") -> Iterator[Cluster]:
+def running(folder: Path, *, nodes: int = 1, masters: int = 1, engine: str = "memory") -> Iterator[Cluster]:
     """Bring a cluster up in ``folder``, and take it down."""
     with ours(folder, members=1, engine=engine) as store, contextlib.ExitStack() as stack:
-        rest, rpc, *agents = free_ports(2 + 2 * nodes)
+        ports = free_ports(2 * masters + 2 * nodes)
+        rests, rpcs, agents = ports[:masters], ports[masters : 2 * masters], ports[2 * masters :]
         _write_pki(folder, [f"node{number}" for number in range(nodes)])
-        config = folder / "master.toml"
-        config.write_text(_master_toml(folder, rest=rest, rpc=rpc, store=store.endpoints[0]))
-        command = ["-m", "master", "--config", str(config)]
-        url = f"https://127.0.0.1:{rest}"
-        _write_kubeconfig(folder, url)
-        cluster = Cluster(folder, url, lambda: _start(stack, folder, "master", command))
+        urls = [f"https://127.0.0.1:{port}" for port in rests]
+        _write_kubeconfig(folder, urls[0])
+
+        def start_master(number: int = 0) -> subprocess.Popen[bytes]:
+            name = "master" if number == 0 else f"master{number}"
+            config = folder / f"{name}.toml"
+            config.write_text(_master_toml(folder, number, rests=rests, rpcs=rpcs, store=store.endpoints[0]))
+            return _start(stack, folder, name, ["-m", "master", "--config", str(config)])
+
+        cluster = Cluster(folder, urls, start_master)
+        for number in range(1, masters):
+            start_master(number)
         for number in range(nodes):
             config = folder / f"node{number}.toml"
-            config.write_text(_node_toml(folder, f"node{number}", rpc=rpc, ports=agents[2 * number : 2 * number + 2]))
+            config.write_text(
+                _node_toml(folder, f"node{number}", rpc=rpcs[0], ports=agents[2 * number : 2 * number + 2])
+            )
             _start(stack, folder, f"node{number}", ["-m", "node_agent", "--config", str(config)])
         until("the API is ready", cluster.is_ready)
+        for number in range(1, masters):
+            until("every API is ready", lambda at=number: cluster.kubectl("get", "--raw", "/readyz", master=at) == "ok")
         until("every node is Ready", lambda: cluster.kubectl("get", "nodes").count(" Ready ") == nodes)
         until("the service account is there", lambda: cluster.kubectl("get", "namespace", "default"))
         yield cluster
@@ -152,11 +173,13 @@ def _tls(folder: Path, name: str, *, authority: str = "ca") -> str:
     return f'{authority} = "{folder}/ca.crt"\ncert = "{folder}/{name}.crt"\nkey = "{folder}/{name}.key"\n'
 
 
-def _master_toml(folder: Path, *, rest: int, rpc: int, store: str) -> str:
+def _master_toml(folder: Path, number: int, *, rests: Sequence[int], rpcs: Sequence[int], store: str) -> str:
+    rest, rpc = rests[number], rpcs[number]
+    masters = "".join(f'm{n} = "127.0.0.1:{port}"\n' for n, port in enumerate(rpcs))
     return (
-        f'name = "m"\naddress = "127.0.0.1"\nrest_listen = "127.0.0.1:{rest}"\ngrpc_listen = "127.0.0.1:{rpc}"\n'
-        f'api_address = "127.0.0.1:{rest}"\nstore_endpoints = ["{store}"]\n'
-        f'[masters]\nm = "127.0.0.1:{rpc}"\n[tls]\n{_tls(folder, "server", authority="client_ca")}'
+        f'name = "m{number}"\naddress = "127.0.0.1"\nrest_listen = "127.0.0.1:{rest}"\n'
+        f'grpc_listen = "127.0.0.1:{rpc}"\napi_address = "127.0.0.1:{rest}"\nstore_endpoints = ["{store}"]\n'
+        f"[masters]\n{masters}[tls]\n{_tls(folder, 'server', authority='client_ca')}"
         f"[node_tls]\n{_tls(folder, 'client')}"
     )
 

@@ -1,4 +1,4 @@
-"""One cluster for all tests of real clients, and the kubectls that they use."""
+"""Clusters that several tests of real clients share, and the kubectls that they use."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,6 +12,13 @@ from tests.clients.cluster import Cluster, old_kubectl, running
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with running(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def three_masters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster without nodes behind three masters."""
+    with running(tmp_path_factory.mktemp("three-masters"), nodes=0, masters=3) as cluster:
         yield cluster
 
 

@@ -16,7 +16,8 @@ from msgspec.structs import replace
 from api import codec, errors, fields, selectors
 from api.defaults import apply_defaults
 from api.errors import ApiError
-from api.kinds.core import Namespace
+from api.kinds.authentication import TokenRequestStatus
+from api.kinds.core import Namespace, ServiceAccount
 from api.kinds.pods import Pod, PodCondition
 from api.kinds.table import TABLE, Kind
 from api.meta import DeleteOptions, Preconditions, Resource
@@ -263,6 +264,14 @@ class MemoryResources:
             self._store(kind, None, old)
         elif _bare(outcome) != _bare(old):
             self._store(kind, outcome, old)
+
+    async def request_token(self, account, spec, *, namespace):  # type: ignore[no-untyped-def]
+        """Return a token that tells what was asked; it lives as long as asked."""
+        self._meet("token", TABLE.of(ServiceAccount), namespace, account)
+        expires = self.clock.time() + (spec.expiration_seconds or 3600)
+        bound = spec.bound_object_ref.uid if spec.bound_object_ref else ""
+        text = f"{namespace}/{account}/{bound}/{','.join(spec.audiences)}/{int(self.clock.time())}"
+        return TokenRequestStatus(token=text, expiration_timestamp=timestamp(expires))
 
     async def bind(self, *, namespace: str, pod: str, uid: str, node: str) -> None:
         kind = TABLE.of(Pod)

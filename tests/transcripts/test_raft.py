@@ -2,13 +2,16 @@
 
 Commands: group SIZE [BYTES an append] | campaign M | deliver [without KIND] | propose M VALUE... | read M NAME |
 heartbeat M | cut M... | heal | crash M | start M | slow M | sync M | forget-leader M... | transfer M TO | snapshot M |
-status
+join M | change M [joint] KIND OTHER... | time M TICKS | status | members
+
+An entry with a ``!`` brings a configuration.
 """
 
 from pathlib import Path
 
 import pytest
 
+from raft_store.engine import ChangeRefused
 from tests.unit.raft_store.raft.group import Group
 
 DATA = Path(__file__).parent.parent / "data" / "raft"
@@ -37,7 +40,12 @@ class Player:
         if self.group is None:
             return {}
         return {
-            desk.id: {"settled": list(desk.settled), "lost": list(desk.lost), "may read": list(desk.readers)}
+            desk.id: {
+                "settled": list(desk.settled),
+                "lost": list(desk.lost),
+                "may read": list(desk.readers),
+                "changed": [str(made) for _, made in desk.changes],
+            }
             for desk in self.group.desks.values()
         }
 
@@ -87,6 +95,30 @@ class Player:
     def do_snapshot(self, member):
         self.group.take_snapshot(int(member))
 
+    def do_join(self, member):
+        self.group.join(int(member))
+
+    def do_time(self, member, ticks):
+        self.group.tick(int(member), int(ticks))
+
+    def do_change(self, member, *words):
+        joint = words[0] == "joint"
+        words = words[joint:]
+        try:
+            self.group.change(int(member), *zip(words[::2], map(int, words[1::2]), strict=True), joint=joint)
+        except ChangeRefused as exc:
+            self.lines.append(f"refused: {exc}")
+
+    def do_members(self):
+        for desk in self.group.desks.values():
+            if desk.up:
+                fields = [
+                    f"{name}={_plain_set(getattr(desk.core.configuration, name))}"
+                    for name in ("voters", "outgoing", "learners", "learners_next", "removed")
+                    if getattr(desk.core.configuration, name)
+                ]
+                self.lines.append(f"{desk.id} " + (" ".join(fields) or "knows nobody"))
+
     def do_status(self):
         for desk in self.group.desks.values():
             if not desk.up:
@@ -98,6 +130,10 @@ class Player:
                 f"{log.last_index} saved={log.saved} committed={log.committed} applied={desk.replica.applied} "
                 f"values={_plain(b' '.join(desk.values))}"
             )
+
+
+def _plain_set(members):
+    return ",".join(map(str, sorted(members)))
 
 
 def _plain(value):

@@ -34,6 +34,8 @@ class Store:
     def __init__(self, name: str) -> None:
         self.name = name
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.http: list[str] = []  # where each member takes HTTP, in the order of the endpoints
+        self.commands: dict[str, tuple[Sequence[str], Path]] = {}  # how each is started, and where it logs
 
     @property
     def endpoints(self) -> list[str]:
@@ -45,17 +47,20 @@ class Store:
 
 
 @contextlib.contextmanager
-def ours(folder: Path, *, members: int, engine: str) -> Iterator[Store]:
-    ports = free_ports(members * 2)
+def ours(folder: Path, *, members: int, engine: str, front: str = "fast") -> Iterator[Store]:
+    ports = free_ports(members * 3)
     names = [f"m{i}" for i in range(members)]
-    peers = "\n".join(f'{name} = "http://127.0.0.1:{ports[i * 2]}"' for i, name in enumerate(names))
+    peers = "\n".join(f'{name} = "http://127.0.0.1:{ports[i * 3]}"' for i, name in enumerate(names))
     with _processes(Store(f"{engine}-{members}")) as store:
         for i, name in enumerate(names):
-            client = f"127.0.0.1:{ports[i * 2 + 1]}"
+            client = f"127.0.0.1:{ports[i * 3 + 1]}"
+            apart = f"127.0.0.1:{ports[i * 3 + 2]}"
+            store.http.append(client if front == "fast" else apart)
             config = folder / f"{name}.toml"
             config.write_text(
-                f'name = "{name}"\ncluster = "contract"\ndata_dir = "{folder / name}"\nengine = "{engine}"\n'
-                f'client_listen = "{client}"\npeer_listen = "127.0.0.1:{ports[i * 2]}"\n'
+                f'name = "{name}"\ncluster = "contract"\ndata_dir = "{folder / name}"\n'
+                f'engine = "{engine}"\nfront = "{front}"\nhttp_listen = "{apart}"\n'
+                f'client_listen = "{client}"\npeer_listen = "127.0.0.1:{ports[i * 3]}"\n'
                 f'client_url = "http://{client}"\n[members]\n{peers}\n'
             )
             command = [sys.executable, "-m", "raft_store", "--config", str(config)]
@@ -65,7 +70,7 @@ def ours(folder: Path, *, members: int, engine: str) -> Iterator[Store]:
 
 
 @contextlib.contextmanager
-def real_etcd(folder: Path, *, members: int = 1) -> Iterator[Store]:
+def real_etcd(folder: Path, *, members: int = 1, more: Sequence[str] = ()) -> Iterator[Store]:
     program = shutil.which("etcd")
     assert program is not None, "the marker 'etcd' promises Debian's etcd-server"
     ports = free_ports(members * 2)
@@ -73,19 +78,28 @@ def real_etcd(folder: Path, *, members: int = 1) -> Iterator[Store]:
     with _processes(Store("etcd")) as store:
         for i, port in enumerate(ports[members:]):
             client = f"127.0.0.1:{port}"
+            store.http.append(client)
             command = [program, "--name", f"m{i}", "--data-dir", str(folder / f"m{i}"), "--logger", "zap"]
             command += ["--listen-client-urls", f"http://{client}"]
             command += ["--advertise-client-urls", f"http://{client}"]
             command += ["--listen-peer-urls", peers[i], "--initial-advertise-peer-urls", peers[i]]
-            command += ["--initial-cluster", ",".join(f"m{n}={peer}" for n, peer in enumerate(peers))]
+            command += ["--initial-cluster", ",".join(f"m{n}={peer}" for n, peer in enumerate(peers)), *more]
             _start(store, client, command, folder / f"m{i}.log")
         _wait_ready(store)
         yield store
 
 
+def start_again(store: Store, client: str) -> None:
+    """Start a member that has ended, and wait until it answers."""
+    command, log = store.commands[client]
+    _start(store, client, command, log)
+    _wait_ready(store)
+
+
 def _start(store: Store, client: str, command: Sequence[str], log: Path) -> None:
+    store.commands[client] = command, log
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ETCD")}
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         store.processes[client] = subprocess.Popen(
             command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment
         )

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.errors import BadRequest, Conflict, Invalid, MethodNotAllowed, NotFound, UnsupportedMediaType
+from api.errors import ApiError, BadRequest, Conflict, Invalid, MethodNotAllowed, NotFound, UnsupportedMediaType
 from client.etcd import EtcdClient
 from client.resources import EventType
 from master.controllers.definitions import DefinitionController
@@ -351,6 +351,25 @@ class TestVersions:
         assert (await custom.get(WIDGETS, "a"))["spec"] == {"size": 1, "shape": "round"}
         patched = await custom.patch(WIDGETS, "a", {"spec": {"size": 2}})
         assert patched["spec"] == {"size": 2, "shape": "round"}
+
+
+async def test_no_object_comes_in_behind_a_kind_that_goes(client: EtcdClient) -> None:
+    """Goal: nothing outlives its kind. Method: a master whose cache stands still creates while another deletes."""
+    async with running_core(client) as first, running_core(client) as second:
+        leading, lagging = Cluster(first), Cluster(second)
+        await leading.create("namespaces", {"metadata": {"name": "default"}})
+        async with controllers(leading):
+            await define(leading, definition())
+            await lagging.registry.catch_up()
+            second.cache.apply = lambda message: None  # type: ignore[method-assign] - hears nothing any more
+            await leading.delete(DEFINITIONS, WIDGETS)
+            await until(lambda: first.registry.table.defined_by(WIDGETS) is None)
+            assert second.registry.table.defined_by(WIDGETS) is not None
+            with pytest.raises(ApiError):
+                await lagging.create(WIDGETS, widget("late"))
+            await define(leading, definition())
+            assert await leading.names(WIDGETS) == []
+            assert await leading.core.storage.get("/registry/example.com/widgets/default/late") is None
 
 
 async def test_whoever_was_told_that_a_kind_is_established_finds_it_on_every_master(client: EtcdClient) -> None:

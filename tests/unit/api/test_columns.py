@@ -20,6 +20,28 @@ def line(group, version, plural, document, *, wide=False):
 
 
 @pytest.mark.parametrize(
+    ("status", "condition"),
+    [
+        ({}, "Pending"),
+        ({"conditions": [{"type": "Approved", "status": "True"}]}, "Approved"),
+        ({"conditions": [{"type": "Approved", "status": "True"}], "certificate": "eA=="}, "Approved,Issued"),
+        (
+            {"conditions": [{"type": "Approved", "status": "True"}, {"type": "Failed", "status": "True"}]},
+            "Approved,Failed",
+        ),
+        ({"conditions": [{"type": "Denied", "status": "True"}]}, "Denied"),
+    ],
+)
+def test_signing_requests(status, condition):
+    spec = {"signerName": "x.example.com/y", "username": "bob", "request": "eA==", "expirationSeconds": 7200}
+    found = line("certificates.k8s.io", "v1", "certificatesigningrequests", {"spec": spec, "status": status})
+    assert found == {
+        "Name": "x", "Age": "5m", "SignerName": "x.example.com/y", "Requestor": "bob", "RequestedDuration": "120m",
+        "Condition": condition,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
     ("seconds", "text"),
     [
         (-5, "<invalid>"), (-1, "0s"), (0, "0s"), (119, "119s"), (120, "2m"), (125, "2m5s"), (600, "10m"),

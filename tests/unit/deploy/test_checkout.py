@@ -9,17 +9,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_make_sim_needs_no_test_tools_installed_before(tmp_path: Path) -> None:
-    """`make sim` goes through the launcher, which installs pytest; a fresh checkout's environment has none."""
+def test_make_sim_makes_the_environment_that_it_runs_in(tmp_path: Path) -> None:
+    """`make sim` lets the launcher make the virtual environment; a fresh checkout has none."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     launcher = tmp_path / "trireme"
-    launcher.write_text('#!/bin/sh\necho "seeds=$TRIREME_SEEDS $*" >>calls\n')
-    launcher.chmod(0o755)
+    launcher.write_text("#!/bin/sh\nmkdir -p .venv/bin\ncp python-stub .venv/bin/python\n")
+    stub = tmp_path / "python-stub"
+    stub.write_text('#!/bin/sh\necho "$*" >>calls\n')
+    for program in (launcher, stub):
+        program.chmod(0o755)
 
     done = subprocess.run(["make", "sim", "SEED=7"], cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "calls").read_text().splitlines()[-1] == "seeds=7 test tests/simulation"
+    assert (tmp_path / "calls").read_text().split() == "-m raft_store.simulation --seed 7 --world all".split()
 
 
 def test_grpc_example_leaves_no_stubs_behind(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ import pytest
 
 from api import codec
 from api.errors import Forbidden
+from api.kinds.rbac import ClusterRole, Role
 from api.kinds.table import TABLE
 from master.access.authorization import Authorizer, Request, allows
+from master.access.default_roles import default_objects
 from master.access.user import ANONYMOUS, AUTHENTICATED, User
 
 RBAC = "rbac.authorization.k8s.io"
@@ -49,13 +51,19 @@ GROUP = {"kind": "Group", "name": "devs"}
 ACCOUNT = {"kind": "ServiceAccount", "name": "robot", "namespace": "build"}
 
 
+DEFAULTS = default_objects()
+
+
 class Policies:
-    """RBAC objects and pods in lists."""
+    """RBAC objects and pods in lists, the default roles among them."""
 
     def __init__(self, roles=(), bindings=(), pods=()):
-        self.roles = {(each.metadata.namespace, each.metadata.name): each for each in roles}
-        self.bindings = bindings
+        kinds = (ClusterRole, Role)
+        known = [each for each in DEFAULTS if isinstance(each, kinds)]
+        self.roles = {(each.metadata.namespace, each.metadata.name): each for each in (*known, *roles)}
+        self.bindings = [*(each for each in DEFAULTS if not isinstance(each, kinds)), *bindings]
         self.pods = pods
+        self.claims = {}
 
     async def cluster_role(self, name):
         return self.roles.get(("", name))
@@ -72,6 +80,9 @@ class Policies:
     async def pods_of_node(self, node):
         return [pod for pod in self.pods if pod.spec.node_name == node]
 
+    async def claim_of_volume(self, name):
+        return self.claims.get(name)
+
 
 async def may(user, verb, resource="", *, policies=None, **more):
     decision = await Authorizer(policies or Policies()).decide(Request(user, verb, resource=resource, **more))
@@ -83,13 +94,13 @@ async def test_masters_may_do_everything():
     assert await may(MASTER, "get", path="/metrics")
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/livez", "/readyz", "/readyz/store", "/version"])
+@pytest.mark.parametrize("path", ["/healthz", "/livez", "/readyz", "/version"])
 async def test_anyone_may_ask_for_health(path):
     assert await may(ANONYMOUS, "get", path=path)
     assert not await may(ANONYMOUS, "post", path=path)
 
 
-@pytest.mark.parametrize("path", ["/", "/api", "/apis", "/metrics", "/openapi/v2"])
+@pytest.mark.parametrize("path", ["/", "/readyz/store", "/api", "/apis", "/metrics", "/openapi/v2"])
 async def test_the_unknown_may_nothing_else(path):
     assert not await may(ANONYMOUS, "get", path=path)
     assert not await may(ANONYMOUS, "list", "pods")

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -45,6 +45,14 @@ class FakeRegistry:
         self.trouble: dict[str, str] = {"cache": ""}
         self.calls: list[tuple[Any, ...]] = []
         self.refusal: errors.ApiError | None = None
+
+    def furnish(self, objects: Iterable[Resource]) -> "FakeRegistry":
+        """Have ``objects`` from the beginning; nobody sees them come."""
+        for obj in objects:
+            kind, meta = self.table.of(type(obj)), obj.metadata
+            meta = msgspec.structs.replace(meta, uid=meta.uid or str(uuid.uuid4()), resource_version="1")
+            self.rows[kind.place, meta.namespace, meta.name] = Row(kind, msgspec.structs.replace(obj, metadata=meta), 1)
+        return self
 
     def _refuse(self) -> None:
         if self.refusal is not None:

@@ -1,12 +1,34 @@
 """Discovery, OpenAPI, version, health and metrics."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
 
-from api.kinds.table import ROWS
+from api import codec
+from api.custom.definitions import rows_of
+from api.custom.objects import make_model
+from api.defaults import apply_defaults
+from api.kinds.table import ROWS, TABLE, Table
+from master.rest.openapi import Documents
 from trireme_pb.openapi import openapi_v2_pb2
 
+EXAMPLE = Path(__file__).parents[4] / "examples" / "crontab.yaml"
+
+
+def cron_tabs(change=lambda spec: None):
+    """The row of the example's kind, as if it had been established."""
+    kind = TABLE.kind("apiextensions.k8s.io/v1", "CustomResourceDefinition")
+    document = yaml.safe_load(EXAMPLE.read_text())
+    change(document["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+    document["status"] = {"conditions": [{"type": "Established", "status": "True"}]}
+    apply_defaults(kind, document)
+    return rows_of(codec.decode(kind, document), make_model("CronTab")).owner
+
+
+CRON_TABS = cron_tabs()
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
 PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 
@@ -50,6 +72,25 @@ async def test_aggregated_discovery_echoes_what_was_asked(api, root, version):
         assert scale["responseKind"] == {"group": "autoscaling", "version": "v1", "kind": "Scale"}
 
 
+async def test_aggregated_discovery_is_not_sent_twice(api):
+    headers = {"Accept": AGGREGATED.format(version="v2")}
+    async with api.ask("GET", "/apis", headers=headers) as answer:
+        etag = answer.headers["Etag"]
+    async with api.ask("GET", "/apis", headers={**headers, "If-None-Match": etag}) as answer:
+        assert answer.status == 304
+    api.registry.table = Table([*ROWS, CRON_TABS])
+    async with api.ask("GET", "/apis", headers={**headers, "If-None-Match": etag}) as answer:
+        assert answer.status == 200
+        groups = {each["metadata"]["name"]: each for each in (await answer.json(content_type=None))["items"]}
+    (version,) = groups["stable.example.com"]["versions"]
+    (resource,) = version["resources"]
+    assert (resource["resource"], resource["shortNames"], resource["scope"]) == ("crontabs", ["ct"], "Namespaced")
+    assert {each["subresource"]: each["responseKind"]["kind"] for each in resource["subresources"]} == {
+        "status": "CronTab",
+        "scale": "Scale",
+    }
+
+
 async def test_a_client_that_prefers_plain_discovery_gets_it(api):
     accept = f"application/json,{AGGREGATED.format(version='v2')}"
     assert (await api.json("GET", "/apis", headers={"Accept": accept}))["kind"] == "APIGroupList"
@@ -71,9 +112,9 @@ async def test_health_needs_no_user_and_readiness_needs_the_cache(api):
     async with api.ask("GET", "/readyz?verbose", user=None) as answer:
         assert answer.status == 500
         assert "[-]cache failed: not filled yet\n[+]store ok\nreadyz check failed" in await answer.text()
-    async with api.ask("GET", "/readyz/store", user=None) as answer:
+    async with api.ask("GET", "/readyz/store") as answer:
         assert answer.status == 200
-    async with api.ask("GET", "/readyz/nope", user=None) as answer:
+    async with api.ask("GET", "/readyz/nope") as answer:
         assert answer.status == 404
     async with api.ask("GET", "/livez", user=None) as answer:
         assert answer.status == 200
@@ -123,6 +164,59 @@ async def test_openapi_v3_is_found_through_its_index_and_never_changes_under_a_h
     async with api.ask("GET", "/openapi/v3/apis/apps/v1?hash=OLD", allow_redirects=False) as answer:
         assert (answer.status, answer.headers["Location"]) == (301, url)
     await api.json("GET", "/openapi/v3/apis/nope/v1", code=404)
+
+
+class Asked:
+    """As much of a request as documents look at."""
+
+    def __init__(self, accept="", query=()):
+        self.headers = {"Accept": accept}
+        self.rel_url = SimpleNamespace(query=dict(query))
+
+
+async def test_a_custom_kind_is_described_at_once_and_changes_no_other_group():
+    table = Table()
+    documents = Documents(table)
+    index = json.loads((await documents.serve(Asked(), "v3", "")).body)["paths"]
+    whole = await documents.serve(Asked(), "v2", "")
+    table.add(CRON_TABS)
+    then = json.loads((await documents.serve(Asked(), "v3", "")).body)["paths"]
+    assert {name: url for name, url in then.items() if name in index} == index
+    assert set(then) - set(index) == {"apis/stable.example.com/v1"}
+    v3 = json.loads((await documents.serve(Asked(), "v3", "apis/stable.example.com/v1")).body)
+    spec = v3["components"]["schemas"]["com.example.stable.v1.CronTab"]["properties"]["spec"]
+    assert spec["properties"]["image"]["default"] == "busybox"
+    assert spec["x-kubernetes-validations"]
+    path = v3["paths"]["/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}"]
+    assert path["put"]["x-kubernetes-group-version-kind"]["kind"] == "CronTab"
+    for accept in ("", PROTOBUF):
+        grown = await documents.serve(Asked(accept), "v2", "")
+        assert b"com.example.stable.v1.CronTab" in grown.body
+    table.remove(CRON_TABS)
+    assert (await documents.serve(Asked(), "v2", "")).body == whole.body
+
+
+async def test_old_clients_are_told_only_what_they_can_read():
+    def change(schema):
+        schema["properties"]["spec"]["properties"] |= {
+            "maybe": {"type": "string", "nullable": True, "description": "perhaps"},
+            "either": {"x-kubernetes-int-or-string": True},
+            "free": {
+                "type": "object",
+                "x-kubernetes-preserve-unknown-fields": True,
+                "properties": {"a": {"type": "string"}},
+            },
+            "one": {"type": "object", "properties": {"a": {"type": "string"}}, "oneOf": [{"required": ["a"]}]},
+        }
+
+    table = Table([cron_tabs(change)])
+    document = json.loads((await Documents(table).serve(Asked(), "v2", "")).body)
+    fields = document["definitions"]["com.example.stable.v1.CronTab"]["properties"]["spec"]["properties"]
+    assert fields["maybe"] == {"description": "perhaps"}
+    assert "type" not in fields["either"]
+    assert "properties" not in fields["free"]
+    assert set(fields["one"]) == {"type", "properties"}
+    assert "default" not in fields["image"]
 
 
 async def test_only_reading_is_allowed_here(api):

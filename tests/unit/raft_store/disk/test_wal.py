@@ -5,11 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raft_store.disk.directory import DirectoryInUse, DiskError, OsDirectory
-from raft_store.disk.storage import Identity, Storage
+from raft_store.disk.snapshot import write_snapshot
+from raft_store.disk.storage import Storage
 from raft_store.disk.wal import CorruptLog, Wal
 from raft_store.engine import Entry, Index, MemberId, Term
-from raft_store.raft.messages import HardState, Save, Snapshot, SnapshotMark
-from raft_store.simulation.disk import SimulatedDirectory
+from raft_store.raft.messages import HardState, Save, SnapshotMark
+from raft_store.simulation.disk import SECTOR_BYTES, SimulatedDirectory
 
 NOTHING = SnapshotMark()
 
@@ -86,26 +87,63 @@ def test_a_cut_at_any_byte_leaves_a_prefix(saves, data):
 
 
 @given(histories(), st.data())
-def test_a_changed_byte_before_the_last_record_is_refused(saves, data):
-    directory, _ = write([*saves, save(term=99, vote=1)], segment_bytes=1 << 20)
-    (name,) = directory.names()
+def test_any_changed_bit_of_synced_data_is_refused(saves, data):
+    """The last record as well: every part of it is there, so it was no crash that changed it."""
+    directory, _ = write(saves, segment_bytes=data.draw(st.sampled_from([300, 1 << 20])))
+    name = data.draw(st.sampled_from(directory.names()))
     content = directory.files[name].content
-    last_record = content.rfind(b"TREC")
-    place = data.draw(st.integers(0, last_record - 1))
-    content[place] ^= data.draw(st.integers(1, 255))
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    content += bytes(500)  # set aside
     with pytest.raises(CorruptLog, match=name):
         recover(directory)
 
 
 @given(histories(), st.data())
-def test_a_changed_byte_in_the_last_record_is_a_torn_tail(saves, data):
-    directory, _ = write(saves, segment_bytes=1 << 20)
+def test_a_tail_torn_at_any_byte_is_cut_off(saves, data):
+    """Zeros from any byte of the last record on: less than a disk promises, a sector being there or not."""
+    directory, sizes = write(saves, segment_bytes=1 << 20)
     (name,) = directory.names()
     content = directory.files[name].content
-    place = data.draw(st.integers(content.rfind(b"TREC"), len(content) - 1))
-    content[place] ^= data.draw(st.integers(1, 255))
+    start = sizes[-2][2] if len(sizes) > 1 else first_record_end(content)
+    place = data.draw(st.integers(start, len(content) - 1))
+    content[place:] = bytes(len(content) - place + data.draw(st.sampled_from([0, 500])))
     recovered = recover(directory)
     assert (recovered.hard_state, list(recovered.entries)) == replay(saves[:-1])
+
+
+@given(histories(), st.lists(st.binary(max_size=40) | st.integers(0, 300).map(bytes), min_size=1), st.data())
+def test_a_tail_with_any_sectors_missing_is_cut_off(saves, values, data):
+    """Also if the record itself has sectors of zeros."""
+    directory, _ = write(saves, segment_bytes=1 << 20)
+    (name,) = directory.names()
+    start = len(directory.files[name].content)
+    wal = Wal(directory)
+    before = wal.recover(NOTHING)
+    last = before.entries[-1].index if before.entries else 0
+    wal.save(save(term=before.hard_state.term, first=last + 1, values=values))
+    content = directory.files[name].content
+    whole = bytes(content)
+    for sector in range(start // SECTOR_BYTES, len(content) // SECTOR_BYTES + 1):
+        if data.draw(st.booleans()):
+            low, high = max(start, sector * SECTOR_BYTES), min(len(content), (sector + 1) * SECTOR_BYTES)
+            content[low:high] = bytes(high - low)
+    recovered = recover(directory)
+    expected = [*before.entries, *recovered.entries[len(before.entries) :]] if content == whole else before.entries
+    assert list(recovered.entries) == list(expected)
+    assert len(recovered.entries) == len(before.entries) + (len(values) if content == whole else 0)
+
+
+def test_a_changed_bit_among_zeros_is_refused():
+    """Sectors of zeros that were written so are not missing ones."""
+    directory, _ = write([save(term=1, values=[bytes(1000)])], segment_bytes=1 << 20)
+    (name,) = directory.names()
+    directory.files[name].content[500] ^= 4
+    with pytest.raises(CorruptLog, match=name):
+        recover(directory)
+
+
+def first_record_end(content):
+    return content.index(b"TREC", 1)
 
 
 def test_the_refusal_names_file_and_offset():
@@ -163,32 +201,14 @@ def test_a_snapshot_that_the_log_does_not_know_yet_counts():
     storage.recover()
     storage.save(save(term=1, values=[b"old"]))
     mark = SnapshotMark(Index(10), Term(2))
-    storage.save_snapshot(Snapshot(mark, b"state"))
+    write_snapshot(directory, mark, [b"state"])
     storage = Storage(directory)
     past = storage.recover()
     assert (past.log.base, past.log.last_index) == (mark, 10)
     storage.save(save(term=3, first=11, values=[b"new"]))
     past = Storage(directory).recover()
-    assert past.snapshot is not None
-    assert (past.snapshot.data, past.log.last_index, past.log.last_term) == (b"state", 11, 3)
-
-
-def test_a_damaged_snapshot_is_refused():
-    directory = SimulatedDirectory()
-    Storage(directory).save_snapshot(Snapshot(SnapshotMark(Index(1), Term(1)), b"state"))
-    name = directory.names()[0]
-    directory.files[name].content[-1] ^= 1
-    with pytest.raises(DiskError, match=name):
-        Storage(directory).recover()
-
-
-def test_another_members_data_is_refused(tmp_path):
-    directory = OsDirectory(tmp_path / "data")
-    Storage(directory).claim(Identity("lab", MemberId(1)))
-    Storage(directory).claim(Identity("lab", MemberId(1)))
-    with pytest.raises(DiskError, match="belongs to member 1 of cluster 'lab'"):
-        Storage(directory).claim(Identity("lab", MemberId(2)))
-    directory.close()
+    assert (past.snapshot, past.log.last_index, past.log.last_term) == (mark, 11, 3)
+    assert list(Storage(directory).read_snapshot(mark)) == [b"state"]
 
 
 def test_a_directory_serves_one_process(tmp_path):

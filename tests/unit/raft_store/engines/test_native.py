@@ -27,10 +27,16 @@ class Values:
         return [(entry.index, entry.data) for entry in entries]
 
     def snapshot(self):
-        return b" ".join(self.values)
+        return iter([b" ".join(self.values)])
 
-    def restore(self, snapshot):
-        self.values = snapshot.split()
+    def begin_restore(self):
+        return self
+
+    def feed(self, chunk):
+        self.values = chunk.split()
+
+    def finish(self):
+        pass
 
 
 def free_ports(count):
@@ -164,6 +170,35 @@ async def test_leadership_is_transferred(group):
         )
     await group.engines[leader].transfer_leadership(other, timeout_s=20)
     assert await group.leader() == other
+
+
+async def test_a_stopping_leader_is_not_missed(group):
+    """It hands over before it goes: no time-out has to pass, and one term is enough."""
+    await group.start()
+    await group.engines[1].propose(b"x", timeout_s=20)
+    leader = await group.leader()
+    term = group.engines[leader].status().term
+    others = [member for member in group.engines if member != leader]
+    await group.engines[leader].step_aside()
+    assert await group.leader() in others
+    assert group.engines[leader].status().term == term + 1
+    await group.stop(leader)
+    await group.engines[others[0]].propose(b"y", timeout_s=20)
+    assert group.engines[others[0]].status().term == term + 1
+
+
+async def test_reads_by_the_clock(tmp_path):
+    group = Group(tmp_path, lease_reads=True)
+    try:
+        await group.start()
+        for i in range(50):
+            value = b"%d" % i
+            await group.engines[1].propose(value, timeout_s=20)
+            for member, engine in group.engines.items():
+                await engine.read_barrier(timeout_s=20)
+                assert group.machines[member].values[-1] == value
+    finally:
+        await group.stop()
 
 
 async def test_without_a_majority_nothing_is_promised(group):

@@ -4,11 +4,20 @@ import pytest
 
 from raft_store.engine import Entry, Index, Term
 from raft_store.machine import Machine, encode
-from raft_store.mvcc import watch
 from raft_store.mvcc.lease import LeaseClock
 from raft_store.mvcc.model import Revision
 from raft_store.mvcc.requests import Command, Compact, DeleteRange, Put
-from raft_store.mvcc.watch import NO_WATCH, Canceled, Changes, Created, Notice, Progress, WatchSpec, WatchStream
+from raft_store.mvcc.watch import (
+    NO_WATCH,
+    Canceled,
+    Changes,
+    Created,
+    Notice,
+    Progress,
+    WatchLimits,
+    WatchSpec,
+    WatchStream,
+)
 
 
 class World:
@@ -71,8 +80,8 @@ def test_nobody_is_woken_for_what_they_do_not_watch(world: World) -> None:
     assert world.woken == woken
 
 
-def test_falling_behind_costs_no_memory_and_misses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "MAX_PENDING_EVENTS", 3)
+def test_falling_behind_costs_no_memory_and_misses_nothing(world: World) -> None:
+    world.machine.hub.limits = WatchLimits(pending_events=3)
     world.stream.create(EVERYTHING)
     world.said()
     world.put("a")
@@ -87,8 +96,8 @@ def test_falling_behind_costs_no_memory_and_misses_nothing(world: World, monkeyp
     assert keys(world.said()) == [b"f"]
 
 
-def test_a_watcher_that_fell_too_far_behind_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "MAX_PENDING_EVENTS", 1)
+def test_a_watcher_that_fell_too_far_behind_is_told(world: World) -> None:
+    world.machine.hub.limits = WatchLimits(pending_events=1)
     world.stream.create(EVERYTHING)
     world.said()
     world.put("a", "b", "c")
@@ -99,10 +108,8 @@ def test_a_watcher_that_fell_too_far_behind_is_told(world: World, monkeypatch: p
     assert not world.stream.watchers
 
 
-def test_a_long_history_is_read_in_steps_and_others_have_their_turn(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watch, "MAX_STEP_EVENTS", 1)
+def test_a_long_history_is_read_in_steps_and_others_have_their_turn(world: World) -> None:
+    world.machine.hub.limits = WatchLimits(step_events=1)
     world.put(*"abcdef")
     slow = world.stream.create(WatchSpec(key=b"\0", end=b"\0", start_revision=Revision(2)))
     fast = world.stream.create(WatchSpec(key=b"f", start_revision=Revision(7)))
@@ -112,14 +119,22 @@ def test_a_long_history_is_read_in_steps_and_others_have_their_turn(
     assert len([n for n in notices if n.watch_id == slow]) > 1
 
 
-def test_large_batches_are_cut_between_revisions(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "MAX_BATCH_BYTES", 1)
+def test_large_batches_are_cut_between_revisions(world: World) -> None:
+    world.machine.hub.limits = WatchLimits(batch_bytes=1)
     world.put("a", "b")
     world.stream.create(EVERYTHING)
     world.said()
     world.apply(DeleteRange(b"\0", b"\0"), Put(b"c", b""))
     first, second = world.said()
     assert (keys([first]), keys([second])) == ([b"a", b"b"], [b"c"])
+
+
+def test_changes_compacted_in_the_batch_that_made_them_are_told_first(world: World) -> None:
+    """A member that catches up applies a put and the compaction after it in one go (docs/bugs.md, 1)."""
+    world.stream.create(EVERYTHING)
+    world.said()
+    world.apply(Put(b"a", b"1"), Put(b"b", b"2"), Compact(Revision(3)))
+    assert keys(world.said()) == [b"a", b"b"]
 
 
 def test_progress_waits_for_everything_that_is_due(world: World) -> None:

@@ -4,10 +4,11 @@ import logging
 
 import msgspec
 
-from raft_store.engine import Entry, Index, MemberId
+from raft_store.engine import Change, ChangeKind, Entry, Index, MemberId
 from raft_store.raft import messages as m
 from raft_store.raft.core import Core, CoreConfig
 from raft_store.raft.log import Log
+from raft_store.raft.membership import NO_MEMBERS, founded
 from raft_store.raft.replica import Replica
 
 ELECTION_TICKS = 10
@@ -37,8 +38,8 @@ class Disk:
             keep = [entry for entry in self.entries if entry.index < save.entries[0].index]
             self.entries = keep + list(save.entries)
 
-    def log(self):
-        mark = self.snapshot.mark if self.snapshot else m.SnapshotMark()
+    def log(self, founders):
+        mark = self.snapshot.mark if self.snapshot else m.SnapshotMark(configuration=founders)
         return Log(mark, [entry for entry in self.entries if entry.index > mark.index])
 
 
@@ -56,6 +57,7 @@ class Desk:
         self.settled = []
         self.lost = []
         self.readers = []
+        self.changes = []
         self.replica: Replica
 
     @property
@@ -64,12 +66,13 @@ class Desk:
 
 
 class Group:
-    def __init__(self, size, *, max_append_bytes=1 << 20, tell=lambda _: None):
-        self._max_append_bytes = max_append_bytes
+    def __init__(self, size, *, max_append_bytes=1 << 20, tell=lambda _: None, **options):
+        self._options = {"max_append_bytes": max_append_bytes, **options}
         self._tell = tell
         self.under_way = []
         self.cuts = set()
         self.desks = {i: Desk(i) for i in range(1, size + 1)}
+        self.founders = founded({MemberId(i): () for i in self.desks})
         for member in self.desks:
             self.start(member)
 
@@ -83,16 +86,26 @@ class Group:
         core = Core(
             CoreConfig(
                 member=desk.id,
-                voters=frozenset(MemberId(i) for i in self.desks),
                 election_ticks=ELECTION_TICKS,
-                max_append_bytes=self._max_append_bytes,
+                **self._options,
             ),
             hard_state=desk.disk.hard_state,
-            log=desk.disk.log(),
+            log=desk.disk.log(self.founders if member in self.founders.voters else NO_MEMBERS),
             random=Patience(member),
             logger=self._logger(),
         )
         desk.replica = Replica(core, session=1000 * member + desk.life)
+
+    def join(self, member):
+        """Start a new member, which knows nobody."""
+        self.desks[member] = Desk(member)
+        self.start(member)
+
+    def change(self, member, *changes, owner="change", joint=False):
+        """Ask a leader for changes, each (kind, member)."""
+        wishes = [Change(ChangeKind[kind], MemberId(who)) for kind, who in changes]
+        self.desks[member].replica.propose_change(wishes, owner, joint=joint)
+        self.serve(member)
 
     def crash(self, member):
         self.desks[member].up = False
@@ -146,6 +159,7 @@ class Group:
         desk.settled.extend(proposal.owner for _, proposal in work.settled)
         desk.lost.extend(proposal.owner for proposal in work.lost)
         desk.readers.extend(work.readers)
+        desk.changes.extend(work.changes)
 
     def sync(self, member):
         """The disk is done with what it was given."""
@@ -159,8 +173,8 @@ class Group:
         """Deliver what is under way and what that causes, until all is quiet; ``choose``: what else is lost."""
         while self.under_way:
             message = self.under_way.pop(0)
-            desk = self.desks[message.to]
-            lost = not desk.up or (message.sender, message.to) in self.cuts or not choose(message)
+            desk = self.desks.get(message.to)
+            lost = desk is None or not desk.up or (message.sender, message.to) in self.cuts or not choose(message)
             self._tell(render(message) + ("  (lost)" if lost else ""))
             if lost:
                 continue
@@ -184,7 +198,7 @@ class Group:
 
     def take_snapshot(self, member, keep=0):
         desk = self.desks[member]
-        mark = m.SnapshotMark(desk.replica.applied, desk.core.log.term(desk.replica.applied))
+        mark = desk.core.log.mark(desk.replica.applied)
         desk.disk.snapshot = m.Snapshot(mark, b" ".join(desk.values))
         desk.core.compact(mark, keep=keep)
 
@@ -201,6 +215,10 @@ class Group:
         return logger
 
 
+def _plain(entry):
+    return f"{entry.index}/{entry.term}" + ("!" if entry.reconfigures else "")
+
+
 def render(message):
     """Return a message as one line: who to whom, what, and its fields."""
     fields = []
@@ -212,7 +230,7 @@ def render(message):
             case bytes():
                 pass
             case [Entry(), *_]:
-                fields.append(f"{name}=" + ",".join(f"{entry.index}/{entry.term}" for entry in value))
+                fields.append(f"{name}=" + ",".join(_plain(entry) for entry in value))
             case [*items]:
                 fields.append(f"{name}={len(items)}")
             case _:

@@ -171,6 +171,17 @@ def test_a_leader_that_hands_over_takes_no_proposals_and_none_is_lost():
     assert (group[1].settled, group[2].settled) == ([b"a"], [b"b"])
 
 
+def test_a_lost_word_to_take_over_is_repeated():
+    group = Group(3)
+    group.elect(1)
+    group[1].core.transfer(3)
+    group.serve(1)
+    group.deliver(lambda message: not isinstance(message, m.TimeoutNow))
+    assert roles(group) == ["leader", "follower", "follower"]
+    group.heartbeat(1)
+    assert roles(group) == ["follower", "follower", "leader"]
+
+
 def test_a_hand_over_that_fails_is_given_up():
     group = Group(3)
     group.elect(1)

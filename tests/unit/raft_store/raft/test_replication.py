@@ -4,7 +4,7 @@ import pytest
 
 from raft_store.engine import Index
 from raft_store.raft import messages as m
-from raft_store.raft.progress import MAX_IN_FLIGHT
+from raft_store.raft.progress import MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES
 from raft_store.raft.quorum import Verdict, commit_index, tally
 
 from .group import Group
@@ -101,6 +101,40 @@ def test_a_silent_follower_gets_no_endless_stream():
         group.propose(1, b"%d" % i)
     appends = [message for message in group.under_way if isinstance(message, m.Append) and message.to == 3]
     assert len(appends) == MAX_IN_FLIGHT
+
+
+def test_a_slow_follower_holds_up_nobody():
+    """A window is bounded in bytes, too; what one follower cannot take now is no burden on the others."""
+    group = Group(3, max_append_bytes=1 << 20)
+    group.elect(1)
+    group.cut(3)
+    for i in range(20):
+        group.propose(1, b"%02d" % i + bytes(1 << 20))
+    under_way = sum(len(e.data) for m_ in group.under_way if m_.to == 3 for e in m_.entries)
+    assert MAX_IN_FLIGHT_BYTES <= under_way <= MAX_IN_FLIGHT_BYTES + (1 << 20) + 100
+    group.deliver()
+    assert len(group[2].values) == 20
+    group.heal()
+    for _ in range(20):
+        group.heartbeat(1)
+    assert group[3].values == group[2].values
+
+
+def test_a_leader_takes_no_more_than_it_can_hold():
+    group = Group(3, max_uncommitted_bytes=3000)
+    group.elect(1)
+    group.cut(1)
+    group.forget_leader(1)
+    for i in range(10):
+        group.propose(1, b"%d" % i + bytes(1000))
+    assert not group[1].core.may_append
+    assert group[1].core.log.last_index == 4
+    group.heal()
+    group.deliver()
+    group.heartbeat(1)
+    group.heartbeat(1)
+    assert group[1].core.may_append
+    assert len(group[2].values) == 10
 
 
 def test_a_follower_that_missed_much_catches_up():

@@ -1,0 +1,247 @@
+"""The members as processes on this machine, and what can be done to them."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from random import Random
+from typing import Self
+
+import grpc
+import grpc.aio
+
+from deploy.experiments.robustness.wires import Proxy, Wires
+from trireme_pb.etcdserverpb import rpc_pb2 as pb
+from trireme_pb.etcdserverpb import rpc_pb2_grpc as rpc
+
+ROOT = Path(__file__).resolve().parents[3]
+READY_S = 60.0
+SNAPSHOT_ENTRIES = 300  # so small that snapshots are taken and sent all the time
+CHANNEL_OPTIONS = [
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 300),
+]
+
+
+class NotReady(Exception):
+    """The store does not serve within the time allowed."""
+
+
+class Member:
+    """One member: where it is, and its process while it has one."""
+
+    def __init__(self, name: str, folder: Path, *, client_port: int, listen_port: int, peer_port: int) -> None:
+        self.name = name
+        self.config = folder / f"{name}.toml"
+        self.log = folder / f"{name}.log"
+        self.orders = folder / f"{name}.disk"
+        self.endpoint = f"127.0.0.1:{client_port}"
+        self.listen_port = listen_port
+        self.peer_port = peer_port  # where the others reach it
+        self.process: subprocess.Popen[bytes] | None = None
+        self.paused = False
+
+    @property
+    def running(self) -> bool:
+        """Whether its process lives."""
+        return self.process is not None and self.process.poll() is None
+
+
+class Members:
+    """A group of members, from start to stop; use it as an asynchronous context."""
+
+    def __init__(self, folder: Path, *, size: int, engine: str, random: Random) -> None:
+        self.folder = folder
+        self.engine = engine
+        self.wires = Wires(random)
+        self.members: dict[str, Member] = {}
+        self.channels: dict[str, grpc.aio.Channel] = {}
+        self._proxies: list[Proxy] = []
+        self._retired: list[grpc.aio.Channel] = []
+        self._size = size
+        self._count = 0
+
+    @property
+    def proxied(self) -> bool:
+        """Whether members talk over our wires; raftos sends datagrams, and knows members by their address."""
+        return self.engine == "native"
+
+    async def __aenter__(self) -> Self:
+        self.folder.mkdir(parents=True)
+        try:
+            founders = [await self._make() for _ in range(self._size)]
+            for member in founders:
+                self._configure(member, founders, state="new")
+                self.start(member.name)
+            await self.ready()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def _make(self) -> Member:
+        self._count += 1
+        client, listen, peer = _free_ports(3)
+        member = Member(
+            f"m{self._count}",
+            self.folder,
+            client_port=client,
+            listen_port=listen,
+            peer_port=peer if self.proxied else listen,
+        )
+        self.members[member.name] = member
+        self.channels[member.name] = grpc.aio.insecure_channel(member.endpoint, options=CHANNEL_OPTIONS)
+        if self.proxied:
+            proxy = Proxy(member.name, target=listen, wires=self.wires, pids=self._pids)
+            await proxy.start(peer)
+            self._proxies.append(proxy)
+        return member
+
+    def _configure(self, member: Member, group: list[Member], *, state: str) -> None:
+        peers = "\n".join(f'{each.name} = "http://127.0.0.1:{each.peer_port}"' for each in group)
+        joins = f'initial_cluster_state = "{state}"\n' if self.engine == "native" else ""
+        member.config.write_text(
+            f'name = "{member.name}"\ncluster = "robustness"\ndata_dir = "{self.folder / member.name}"\n'
+            f'engine = "{self.engine}"\nclient_listen = "{member.endpoint}"\nwatch_progress_s = 0.3\n'
+            f'peer_listen = "127.0.0.1:{member.listen_port}"\nclient_url = "http://{member.endpoint}"\n{joins}'
+            f"[members]\n{peers}\n[raft]\nsnapshot_entries = {SNAPSHOT_ENTRIES}\n"
+            f'[testing]\ndisk_orders = "{member.orders}"\n'
+        )
+
+    def _pids(self) -> Mapping[str, int]:
+        return {
+            each.name: each.process.pid for each in self.members.values() if each.process is not None and each.running
+        }
+
+    # -- what can be done to a member --------------------------------------------------------------------------------
+
+    def start(self, name: str) -> None:
+        """Start a member's process, unless it runs."""
+        member = self.members[name]
+        if member.running:
+            return
+        with member.log.open("ab") as log:
+            member.process = subprocess.Popen(
+                [sys.executable, "-m", "raft_store", "--config", str(member.config)],
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        member.paused = False
+
+    def kill(self, name: str) -> None:
+        """SIGKILL; what it had not synced is gone."""
+        process = self.members[name].process
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP."""
+        self._signal(name, signal.SIGSTOP)
+        self.members[name].paused = True
+
+    def resume(self, name: str) -> None:
+        """SIGCONT."""
+        self._signal(name, signal.SIGCONT)
+        self.members[name].paused = False
+
+    def order_disk(self, name: str, *, sync_ms: float = 0.0, fail_syncs: bool = False) -> None:
+        """Make a member's disk slow, or fail; without arguments: make it good again."""
+        orders = self.members[name].orders
+        fresh = orders.with_suffix(".new")
+        fresh.write_text(json.dumps({"sync_ms": sync_ms, "fail_syncs": fail_syncs}))
+        fresh.rename(orders)
+
+    def mend(self) -> None:
+        """End every fault, and start whoever does not run."""
+        self.wires.heal()
+        for name, member in self.members.items():
+            if member.paused:
+                self.resume(name)
+            self.order_disk(name)
+            self.start(name)
+
+    async def replace(self, name: str) -> str:
+        """Remove a member for good and let a new one join; return the new one's name."""
+        cluster = rpc.ClusterStub(self.channels[name])
+        helper = next(other for other in self.members if other != name)
+        known = (await cluster.MemberList(pb.MemberListRequest(), timeout=5)).members
+        member_id = next(each.ID for each in known if each.name == name)
+        cluster = rpc.ClusterStub(self.channels[helper])
+        await cluster.MemberRemove(pb.MemberRemoveRequest(ID=member_id), timeout=10)
+        self.kill(name)
+        # Closed only in the end: calls under way shall fail as for any client, not be canceled.
+        self._retired.append(self.channels.pop(name))
+        del self.members[name]
+        fresh = await self._make()
+        url = f"http://127.0.0.1:{fresh.peer_port}"
+        await cluster.MemberAdd(pb.MemberAddRequest(peerURLs=[url]), timeout=10)
+        self._configure(fresh, list(self.members.values()), state="existing")
+        self.start(fresh.name)
+        return fresh.name
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    async def leader(self) -> str | None:
+        """Return who leads, if a member that leads says so."""
+        for name, channel in list(self.channels.items()):
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                status = await rpc.MaintenanceStub(channel).Status(pb.StatusRequest(), timeout=0.5)
+                if status.leader and status.leader == status.header.member_id:
+                    return name
+        return None
+
+    async def ready(self, timeout_s: float = READY_S) -> None:
+        """Wait until every member serves a linearizable read. Raises NotReady."""
+        deadline = time.monotonic() + timeout_s
+        for name, channel in list(self.channels.items()):
+            while True:
+                try:
+                    await rpc.KVStub(channel).Range(pb.RangeRequest(key=b"ready"), timeout=2.0)
+                    break
+                except grpc.aio.AioRpcError as exc:
+                    if time.monotonic() > deadline:
+                        raise NotReady(
+                            f"member {name} does not serve within {timeout_s:.0f} s: {exc.details()}; "
+                            f"see {self.members[name].log}"
+                        ) from exc
+                    await asyncio.sleep(0.1)
+
+    async def stop(self) -> None:
+        """End every process and connection."""
+        for name, member in self.members.items():
+            if member.process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    member.process.send_signal(signal.SIGCONT)
+                self.kill(name)
+        for proxy in self._proxies:
+            await proxy.stop()
+        for channel in (*self.channels.values(), *self._retired):
+            await channel.close()
+
+    def _signal(self, name: str, number: signal.Signals) -> None:
+        member = self.members[name]
+        if member.process is not None and member.running:
+            os.kill(member.process.pid, number)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]

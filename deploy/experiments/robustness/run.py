@@ -1,0 +1,174 @@
+"""One round: clients work while members are tormented; then everything is mended, read back, and judged."""
+
+import asyncio
+import math
+import time
+from pathlib import Path
+from random import Random
+
+import grpc.aio
+import msgspec
+
+from deploy.experiments.robustness.checks import Judgement, judge
+from deploy.experiments.robustness.clients import TTL_S, KvClient, Records, Watcher, hold_leases
+from deploy.experiments.robustness.members import Members, NotReady
+from deploy.experiments.robustness.nemesis import Fault, torment
+from trireme_pb.etcdserverpb import rpc_pb2 as pb
+from trireme_pb.etcdserverpb import rpc_pb2_grpc as rpc
+
+CATCH_UP_S = 30.0
+CHECK_S = 60.0
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """How much happens in a round."""
+
+    clients: int = 4
+    holders: int = 2
+    watchers: int = 3
+    faults: tuple[Fault, ...]
+    for_s: float
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """A moment worth a line."""
+
+    at_s: float
+    what: str
+
+
+class Round(msgspec.Struct, frozen=True):
+    """What one round did, saw, and proved."""
+
+    number: int
+    seed: int
+    began_s: float
+    marks: tuple[Mark, ...]
+    judgement: Judgement
+    records: Records
+
+
+async def run_round(members: Members, number: int, seed: int, shape: Shape) -> Round:
+    """Run one round on members that serve. Raises NotReady if they do not come back after it."""
+    random, prefix = Random(f"{seed}/{number}"), f"r{number}/"  # noqa: S311 - has to be repeatable
+    records, marks = Records(operations=[], watches=[], holds=[]), list[Mark]()
+    began = time.monotonic()
+    _, start = await read_all(members, prefix)
+    stop = {"work": False, "watch": False}
+
+    def mark(what: str) -> None:
+        marks.append(Mark(time.monotonic() - began, what))
+
+    watchers = [
+        Watcher(members.channels, records, Random(f"{seed}/{number}/w{n}"), prefix=prefix, start=start + 1)  # noqa: S311
+        for n in range(shape.watchers)
+    ]
+    async with asyncio.TaskGroup() as watching:
+        for watcher in watchers:
+            watching.create_task(watcher.run(lambda: stop["watch"]))
+        try:
+            async with asyncio.TaskGroup() as working:
+                for n in range(shape.clients):
+                    client = KvClient(
+                        f"r{number}c{n}",
+                        members.channels,
+                        records,
+                        Random(f"{seed}/{number}/c{n}"),  # noqa: S311
+                        prefix=prefix,
+                    )
+                    working.create_task(client.run(lambda: stop["work"]))
+                for n in range(shape.holders):
+                    chance = Random(f"{seed}/{number}/h{n}")  # noqa: S311
+                    working.create_task(
+                        hold_leases(
+                            f"h{n}", members.channels, records, chance, prefix=prefix, until=lambda: stop["work"]
+                        )
+                    )
+                try:
+                    await torment(members, random, faults=shape.faults, for_s=shape.for_s, mark=mark)
+                    await members.ready()
+                    mark("all members serve again")
+                finally:
+                    stop["work"] = True
+            await asyncio.sleep(TTL_S * 2)  # for the last leases to run out
+            final, revision = await _settled(members, prefix)
+            await _until_heard(watchers, revision)
+            faults = await _differing_members(members, revision)
+        finally:
+            stop["watch"] = True
+    judgement = judge(
+        records,
+        final=final,
+        final_revision=revision,
+        start_revision=start + 1,
+        now=time.monotonic,
+        limit_s=CHECK_S,
+    )
+    silent = [n for n, watcher in enumerate(watchers, 1) if watcher.next_revision <= revision]
+    if silent:
+        faults.append(f"watchers {silent} did not hear of everything within {CATCH_UP_S:.0f} s")
+    judgement = msgspec.structs.replace(judgement, faults=(*judgement.faults, *faults))
+    return Round(number, seed, began, tuple(marks), judgement, records)
+
+
+async def read_all(members: Members, prefix: str) -> tuple[dict[str, str], int]:
+    """Return everything under ``prefix``, and the revision; asks members in turn. Raises NotReady."""
+    end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    request = pb.RangeRequest(key=prefix.encode(), range_end=end.encode())
+    deadline = time.monotonic() + CATCH_UP_S
+    while time.monotonic() < deadline:
+        for channel in list(members.channels.values()):
+            try:
+                answer = await rpc.KVStub(channel).Range(request, timeout=5)
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.1)
+            else:
+                return {kv.key.decode(): kv.value.decode() for kv in answer.kvs}, int(answer.header.revision)
+    raise NotReady(f"no member answers a read within {CATCH_UP_S:.0f} s; see the logs in {members.folder}")
+
+
+async def _settled(members: Members, prefix: str) -> tuple[dict[str, str], int]:
+    """Return the state once leases have run out: until then it may still change by itself."""
+    deadline = time.monotonic() + CATCH_UP_S
+    while True:
+        final, revision = await read_all(members, prefix)
+        if not any("/lease/" in key or key.startswith(f"{prefix}lease/") for key in final):
+            return final, revision
+        if time.monotonic() > deadline:
+            return final, revision
+        await asyncio.sleep(0.5)
+
+
+async def _until_heard(watchers: list[Watcher], revision: int) -> None:
+    deadline = time.monotonic() + CATCH_UP_S
+    while any(watcher.next_revision <= revision for watcher in watchers) and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.1)
+
+
+async def _differing_members(members: Members, revision: int) -> list[str]:
+    """Compare what the members hold, by a checksum of all of it up to one revision."""
+    hashes: dict[str, tuple[int, int]] = {}
+    for name, channel in members.channels.items():
+        try:
+            answer = await rpc.MaintenanceStub(channel).HashKV(pb.HashKVRequest(revision=revision), timeout=10)
+        except grpc.aio.AioRpcError as exc:
+            return [f"member {name} tells no checksum: {exc.details()}"]
+        hashes[name] = (answer.hash, answer.compact_revision)
+    if len({checksum for checksum, _ in hashes.values()}) > 1 and len({at for _, at in hashes.values()}) == 1:
+        return [f"members differ at revision {revision}: {hashes}"]
+    return []
+
+
+def write_history(folder: Path, each: Round) -> Path:
+    """Write all that a round saw, one JSON object a line, times in seconds from its start; return the file."""
+    path = folder / f"history-{each.number}.jsonl"
+    lines = [msgspec.json.encode({"mark": mark}) for mark in each.marks]
+    for operation in each.records.operations:
+        returned = None if operation.returned_s == math.inf else operation.returned_s - each.began_s
+        row = msgspec.to_builtins(operation) | {"called_s": operation.called_s - each.began_s, "returned_s": returned}
+        lines.append(msgspec.json.encode({"operation": row}))
+    for number, log in enumerate(each.records.watches, 1):
+        lines += [msgspec.json.encode({"watcher": number, "heard": record}) for record in log]
+    lines += [msgspec.json.encode({"lease": hold}) for hold in each.records.holds]
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return path

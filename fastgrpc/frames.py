@@ -1,0 +1,129 @@
+"""Frames as bytes (RFC 9113, sections 4, 6 and 7)."""
+
+import struct
+from collections.abc import Mapping
+from enum import IntEnum
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HEADER_BYTES = 9
+MIN_MAX_FRAME_BYTES = 1 << 14
+MAX_MAX_FRAME_BYTES = (1 << 24) - 1
+DEFAULT_WINDOW = (1 << 16) - 1
+MAX_WINDOW = (1 << 31) - 1
+MAX_STREAM_ID = (1 << 31) - 1
+
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+
+END_STREAM = ACK = 0x01
+END_HEADERS = 0x04
+PADDED = 0x08
+HAS_PRIORITY = 0x20
+
+Frame = tuple[int, int, int, bytes]  # type, flags, stream, payload
+
+_HEADER = struct.Struct(">HBBBL")  # length (16 bits, then 8), type, flags, stream
+_SETTING = struct.Struct(">HL")
+_TWO_WORDS = struct.Struct(">LL")
+
+
+class ErrorCode(IntEnum):
+    """Why a stream or connection ended."""
+
+    NO_ERROR = 0x0
+    PROTOCOL_ERROR = 0x1
+    INTERNAL_ERROR = 0x2
+    FLOW_CONTROL_ERROR = 0x3
+    SETTINGS_TIMEOUT = 0x4
+    STREAM_CLOSED = 0x5
+    FRAME_SIZE_ERROR = 0x6
+    REFUSED_STREAM = 0x7
+    CANCEL = 0x8
+    COMPRESSION_ERROR = 0x9
+    CONNECT_ERROR = 0xA
+    ENHANCE_YOUR_CALM = 0xB
+    INADEQUATE_SECURITY = 0xC
+    HTTP_1_1_REQUIRED = 0xD
+
+
+class Setting(IntEnum):
+    """What one side tells the other of itself."""
+
+    HEADER_TABLE_SIZE = 0x1
+    ENABLE_PUSH = 0x2
+    MAX_CONCURRENT_STREAMS = 0x3
+    INITIAL_WINDOW_SIZE = 0x4
+    MAX_FRAME_SIZE = 0x5
+    MAX_HEADER_LIST_SIZE = 0x6
+
+
+class FrameTooLarge(Exception):
+    """A frame is longer than we said we take."""
+
+
+def header(length: int, kind: int, flags: int, stream: int) -> bytes:
+    """Return the nine bytes before a payload of ``length`` bytes."""
+    return _HEADER.pack(length >> 8, length & 0xFF, kind, flags, stream)
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes | memoryview) -> bytes:
+    """Return a whole frame."""
+    length = len(payload)
+    return _HEADER.pack(length >> 8, length & 0xFF, kind, flags, stream) + payload
+
+
+def split(data: bytes, max_payload_bytes: int) -> tuple[list[Frame], int]:
+    """Return the whole frames at the beginning of ``data``, and where they end. Raises FrameTooLarge."""
+    frames: list[Frame] = []
+    add, unpack = frames.append, _HEADER.unpack_from
+    at, size = 0, len(data)
+    while at + HEADER_BYTES <= size:
+        high, low, kind, flags, stream = unpack(data, at)
+        length = high << 8 | low
+        if length > max_payload_bytes:
+            raise FrameTooLarge(f"a frame of {length} bytes; the most is {max_payload_bytes}")
+        begin = at + HEADER_BYTES
+        end = begin + length
+        if end > size:
+            break
+        add((kind, flags, stream & MAX_STREAM_ID, data[begin:end]))
+        at = end
+    return frames, at
+
+
+def settings(values: Mapping[Setting, int]) -> bytes:
+    """Return a SETTINGS frame."""
+    return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(setting, value) for setting, value in values.items()))
+
+
+def read_settings(payload: bytes) -> list[tuple[int, int]]:
+    """Return (setting, value) in their order; ``payload`` is whole."""
+    return list(_SETTING.iter_unpack(payload))
+
+
+SETTINGS_ACK = header(0, SETTINGS, ACK, 0)
+
+
+def window_update(stream: int, increment: int) -> bytes:
+    """Return a WINDOW_UPDATE frame."""
+    return header(4, WINDOW_UPDATE, 0, stream) + increment.to_bytes(4, "big")
+
+
+def rst_stream(stream: int, code: ErrorCode) -> bytes:
+    """Return a RST_STREAM frame."""
+    return header(4, RST_STREAM, 0, stream) + code.to_bytes(4, "big")
+
+
+def ping(payload: bytes, *, ack: bool) -> bytes:
+    """Return a PING frame; ``payload`` has eight bytes."""
+    return header(8, PING, ACK if ack else 0, 0) + payload
+
+
+def goaway(last_stream: int, code: ErrorCode, reason: bytes) -> bytes:
+    """Return a GOAWAY frame."""
+    return frame(GOAWAY, 0, 0, _TWO_WORDS.pack(last_stream, code) + reason)
+
+
+def read_goaway(payload: bytes) -> tuple[int, int, bytes]:
+    """Return (last stream, code, reason); ``payload`` has eight bytes at least."""
+    last_stream, code = _TWO_WORDS.unpack_from(payload)
+    return last_stream & MAX_STREAM_ID, code, payload[8:]

@@ -1,0 +1,91 @@
+"""An asyncio gRPC server.
+
+One protocol object a connection. All frames of one read are taken together: whatever calls they begin are begun before
+anything is written, so handlers that gather work (a batch for a disk, say) gather all of it; and what those calls
+answer goes out in one write for each connection and turn of the loop.
+
+A handler gets decoded requests and a ``Call``. Streaming handlers run in a task of their own. So do unary ones, unless
+their row says ``inline``: then the coroutine is driven right here, which costs a fifth. An inline handler may await
+futures, but nothing that needs a task (``asyncio.timeout``, ``TaskGroup``), and it must come to an end by itself: a
+client that gives up is not waited for, but the handler is not cancelled either.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Callable, Iterable
+
+from .calls import Status
+from .peer import Hosting, Peer
+from .serving import Call, Method, ServerConfig, StreamMethod, UnaryMethod
+
+__all__ = ["Call", "Method", "Server", "ServerConfig", "StreamMethod", "UnaryMethod", "server_tls"]
+
+
+class Server:
+    """Serves methods on any number of addresses.
+
+    on_end: called with path and status of each call that ends.
+    other_protocol: makes the protocol for connections that do not speak HTTP/2; without it they are closed.
+    """
+
+    def __init__(
+        self,
+        methods: Iterable[Method],
+        *,
+        config: ServerConfig | None = None,
+        on_end: Callable[[str, Status], None] | None = None,
+        other_protocol: Callable[[], asyncio.Protocol] | None = None,
+    ) -> None:
+        self._hosting = Hosting(
+            {method.path: method for method in methods}, config or ServerConfig(), on_end, other_protocol
+        )
+        self._listeners: list[asyncio.Server] = []
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def listen(self, host: str | None, port: int, *, tls: ssl.SSLContext | None = None) -> int:
+        """Begin to serve; return the port. Raises OSError if the address cannot be had."""
+        loop = asyncio.get_running_loop()
+        if tls is not None:
+            tls.set_alpn_protocols(["h2", "http/1.1"] if self._hosting.other_protocol else ["h2"])
+        listener = await loop.create_server(lambda: Peer(self._hosting), host, port, ssl=tls, backlog=1024)
+        self._listeners.append(listener)
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep_alive())
+        bound: int = listener.sockets[0].getsockname()[1]
+        return bound
+
+    async def stop(self, grace_s: float) -> None:
+        """Take nothing new, let calls finish for ``grace_s``, then end what is left with UNAVAILABLE."""
+        self._hosting.stopping = True
+        for listener in self._listeners:
+            listener.close()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        for peer in tuple(self._hosting.peers):
+            peer.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._hosting.deserted.wait()
+        tasks = [task for peer in tuple(self._hosting.peers) for task in peer.abandon()]
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for peer in tuple(self._hosting.peers):
+            peer.hang_up()
+
+    async def _keep_alive(self) -> None:
+        config = self._hosting.config
+        while True:
+            await asyncio.sleep(min(config.keepalive_s, config.keepalive_timeout_s) / 2)
+            for peer in tuple(self._hosting.peers):
+                peer.check_alive(config.keepalive_s, config.keepalive_timeout_s)
+
+
+def server_tls(cert: str, key: str, ca: str | None = None) -> ssl.SSLContext:
+    """Return a TLS context from PEM files; with ``ca``, clients have to show a certificate of that authority."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(cert, key)
+    if ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context

@@ -1,0 +1,68 @@
+"""One request and its answer, as metrics, audit log and flow control see it."""
+
+import time
+import uuid
+
+from aiohttp import web
+
+from master import notes
+from master.access.audit import Told
+from master.access.flows import Flow
+from master.access.rules import Request
+from master.access.user import ANONYMOUS, User
+from master.rest import http, routes
+from master.rest.http import Answer
+
+Found = routes.Target | routes.Unserved | None
+
+
+class Exchange:
+    """What becomes known of a request while it is served."""
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self.request = request
+        self.received = time.time()
+        self.started = time.perf_counter()
+        self.audit_id = request.headers.get("Audit-Id", "")[:128] or str(uuid.uuid4())
+        self.headers = {"Audit-Id": self.audit_id}  # that every answer carries
+        self.notes = notes.collect()
+        self.real_user: User = ANONYMOUS
+        self.found: Found = None
+        self.asked: Request | None = None  # what authorization decides upon
+        self.verb = request.method.lower()
+        self.lasting = False  # it goes on for as long as the client likes
+
+    @property
+    def resource(self) -> str:
+        """Return the plural of the kind, empty if there is none."""
+        return self.found.kind.plural if isinstance(self.found, routes.Target) else ""
+
+    def belongs_to(self, flow: Flow) -> None:
+        """Let the answer say which flow the request belongs to."""
+        self.headers.update(flow.headers)
+
+    def told(self, code: int, answer: Answer | None, *, stage: str = "ResponseComplete") -> Told | None:
+        """Return what the audit log takes; None if nobody knows yet what was asked."""
+        if self.asked is None:
+            return None
+        request, found = self.request, self.found
+        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+        version = ""
+        if found is not None:
+            version = found.kind.version if isinstance(found, routes.Target) else found.version
+        return Told(
+            request=self.asked,
+            real_user=self.real_user,
+            audit_id=self.audit_id,
+            uri=request.path_qs,
+            code=code,
+            received=self.received,
+            done=time.time(),
+            stage=stage,
+            version=version,
+            source=str(peer[0]) if peer else "",
+            agent=request.headers.get("User-Agent", ""),
+            annotations=self.notes.annotations,
+            request_body=http.body_of(request),
+            response_body=answer.body if answer is not None else b"",
+        )

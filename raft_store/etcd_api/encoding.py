@@ -1,0 +1,185 @@
+"""The answers that are given most often, written as protobuf without building messages first.
+
+A message object costs as much as everything else in a call. And most bytes of most answers are versions of keys, which
+never change: each is encoded when somebody first reads it, and the same bytes serve ranges, watches of all listeners,
+and previous values. They all hold it in a field of number 2, so its tag is kept with it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from raft_store.mvcc.model import Event, KeyValue, Revision
+from raft_store.mvcc.requests import DeleteResult, OperationResult, PutResult, RangeResult, TxnResult
+
+CACHE_BYTES = 64 << 20
+_OVERHEAD_BYTES = 200  # of a cached version, about
+_MOST = (1 << 64) - 1
+_SMALL = tuple(bytes((i,)) for i in range(128))
+
+Prev = Callable[[Event], KeyValue | None]
+
+
+def varint(number: int) -> bytes:
+    """Return a number as protobuf writes it; a negative one takes ten bytes."""
+    if 0 <= number < 128:
+        return _SMALL[number]
+    number &= _MOST
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _bytes_field(tag: bytes, value: bytes) -> bytes:
+    return b"".join((tag, varint(len(value)), value))
+
+
+def key_value_field(kv: KeyValue) -> bytes:
+    """Return ``kv`` as field 2 of whatever holds it."""
+    parts = [b"\x0a", varint(len(kv.key)), kv.key]
+    if kv.create_revision:
+        parts += (b"\x10", varint(kv.create_revision))
+    if kv.mod_revision:
+        parts += (b"\x18", varint(kv.mod_revision))
+    if kv.version:
+        parts += (b"\x20", varint(kv.version))
+    if kv.value:
+        parts += (b"\x2a", varint(len(kv.value)), kv.value)
+    if kv.lease:
+        parts += (b"\x30", varint(kv.lease))
+    return _bytes_field(b"\x12", b"".join(parts))
+
+
+class Versions:
+    """Encoded versions of keys, the newest asked for of each key, as many as ``max_bytes`` hold."""
+
+    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._known: dict[bytes, tuple[KeyValue, bytes]] = {}
+
+    def field(self, kv: KeyValue) -> bytes:
+        """See ``key_value_field``."""
+        known = self._known.get(kv.key)
+        if known is not None and known[0] is kv:
+            return known[1]
+        field = key_value_field(kv)
+        if known is not None:
+            self._bytes -= len(known[1]) + _OVERHEAD_BYTES
+        self._bytes += len(field) + _OVERHEAD_BYTES
+        if self._bytes > self._max_bytes:
+            # Whatever is read again comes back at once; an order of use would cost every read.
+            self._known.clear()
+            self._bytes = len(field) + _OVERHEAD_BYTES
+        self._known[kv.key] = kv, field
+        return field
+
+    def fields(self, kvs: Sequence[KeyValue]) -> list[bytes]:
+        """Return ``field`` of each."""
+        known = self._known
+        found = []
+        for kv in kvs:
+            entry = known.get(kv.key)
+            found.append(entry[1] if entry is not None and entry[0] is kv else self.field(kv))
+        return found
+
+
+class Answers:
+    """Encodes the answers of one member. ``member`` and ``term`` are asked for anew each time: both may change."""
+
+    def __init__(self, *, cluster_id: int, member: Callable[[], int], term: Callable[[], int]) -> None:
+        self._cluster_id = cluster_id
+        self._member = member
+        self._term = term
+        self._versions = Versions()
+        self._events: dict[int, tuple[Event, bytes]] = {}  # the newest events without a previous value, by identity
+        self._ends = (-1, -1, b"", b"")  # member, term, and what they make of a header
+
+    def header(self, revision: Revision) -> bytes:
+        """Return the header, field 1 of every answer."""
+        member, term = self._member(), self._term()
+        if self._ends[:2] != (member, term):
+            before = b"\x08" + varint(self._cluster_id) + b"\x10" + varint(member) + b"\x18"
+            after = b"\x20" + varint(term) if term else b""
+            self._ends = member, term, before, after
+        _, _, before, after = self._ends
+        number = varint(revision)
+        return b"".join((b"\x0a", varint(len(before) + len(number) + len(after)), before, number, after))
+
+    def range(self, result: RangeResult) -> bytes:
+        """Return a RangeResponse."""
+        return self.header(result.revision) + self._range(result)
+
+    def put(self, result: PutResult) -> bytes:
+        """Return a PutResponse."""
+        return self.header(result.revision) + self._put(result)
+
+    def delete(self, result: DeleteResult) -> bytes:
+        """Return a DeleteRangeResponse."""
+        return self.header(result.revision) + self._delete(result)
+
+    def txn(self, result: TxnResult) -> bytes:
+        """Return a TxnResponse."""
+        return self.header(result.revision) + self._txn(result)
+
+    def changes(self, watch_id: int, revision: Revision, events: Iterable[Event], prev: Prev | None = None) -> bytes:
+        """Return a WatchResponse with events; ``prev`` finds the value before each, if that is wished."""
+        parts = [self.header(revision)]
+        if watch_id:
+            parts += (b"\x10", varint(watch_id))
+        if prev is None:
+            known = self._events
+            for event in events:
+                entry = known.get(id(event))
+                parts.append(entry[1] if entry is not None and entry[0] is event else self._remember(event))
+        else:
+            parts += [self._event(event, prev(event)) for event in events]
+        return b"".join(parts)
+
+    def _remember(self, event: Event) -> bytes:
+        if len(self._events) >= 1024:
+            self._events.clear()
+        encoded = self._event(event, None)
+        self._events[id(event)] = event, encoded
+        return encoded
+
+    def _event(self, event: Event, prev: KeyValue | None) -> bytes:
+        parts = [b"\x08\x01" if event.is_delete else b"", self._versions.field(event.kv)]
+        if prev is not None:
+            parts.append(b"\x1a" + self._versions.field(prev)[1:])
+        return _bytes_field(b"\x5a", b"".join(parts))
+
+    def _range(self, result: RangeResult) -> bytes:
+        parts = self._versions.fields(result.kvs)
+        if result.more:
+            parts.append(b"\x18\x01")
+        if result.count:
+            parts += (b"\x20", varint(result.count))
+        return b"".join(parts)
+
+    def _put(self, result: PutResult) -> bytes:
+        return b"" if result.prev is None else self._versions.field(result.prev)
+
+    def _delete(self, result: DeleteResult) -> bytes:
+        parts = [b"\x10" + varint(result.deleted)] if result.deleted else []
+        parts += [b"\x1a" + field[1:] for field in self._versions.fields(result.prevs)]
+        return b"".join(parts)
+
+    def _txn(self, result: TxnResult) -> bytes:
+        parts = [b"\x10\x01" if result.succeeded else b""]
+        parts += [_bytes_field(b"\x1a", self._operation(inner)) for inner in result.results]
+        return b"".join(parts)
+
+    def _operation(self, result: OperationResult) -> bytes:
+        """Return a ResponseOp; of a header, answers within a transaction have the revision alone, as in etcd."""
+        bare = _bytes_field(b"\x0a", b"\x18" + varint(result.revision))
+        match result:
+            case RangeResult():
+                return _bytes_field(b"\x0a", bare + self._range(result))
+            case PutResult():
+                return _bytes_field(b"\x12", bare + self._put(result))
+            case DeleteResult():
+                return _bytes_field(b"\x1a", bare + self._delete(result))
+            case TxnResult():
+                return _bytes_field(b"\x22", b"\x0a\x00" + self._txn(result))  # and here not even that

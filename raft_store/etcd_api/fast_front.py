@@ -1,0 +1,205 @@
+"""Our own server (``fastgrpc``) as the front of the services: a fiftieth of grpcio's cost a call."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from fastgrpc import server as fast
+from fastgrpc.calls import CallFailed, Metadata, Status
+from fastgrpc.events import Limits
+from raft_store.tls import TlsFiles
+
+from .backend import MAX_REQUEST_BYTES
+from .call import CallContext
+from .errors import RpcError
+from .front import CallCounts, LeaderGuard
+from .services import Method, StreamMethod, UnaryMethod
+
+CONFIG = fast.ServerConfig(
+    limits=Limits(streams=100_000), max_message_bytes=MAX_REQUEST_BYTES + (512 << 10), keepalive_s=10.0
+)
+# Called so often that a task each would cost more than the call; their handlers wait for the engine and nothing else.
+HOT = frozenset({"Range", "Put", "DeleteRange", "Txn", "LeaseGrant", "LeaseRevoke", "LeaseTimeToLive"})
+MAX_REMEMBERED = 256
+HEALTH = "grpc.health.v1.Health"
+
+
+class FastFront:
+    """A ``Front``.
+
+    other_protocol: answers HTTP/1.1 on the same port.
+    inline: whether the engine can be waited for without a task.
+    """
+
+    def __init__(
+        self,
+        methods: Sequence[Method],
+        guard: LeaderGuard,
+        calls: CallCounts,
+        *,
+        other_protocol: Callable[[], asyncio.Protocol],
+        inline: bool,
+    ) -> None:
+        self._guard = guard
+        self._calls = calls
+        self._inline = inline
+        self._contexts: dict[tuple[Metadata, str], CallContext] = {}
+        self._health = Health()
+        names = dict.fromkeys(f"{method.package}.{method.service}" for method in methods)
+        rows = [self._row(method) for method in methods]
+        self._counted = {  # made once: a count at the end of each call must cost little
+            (row.path, status): (f"{method.package}.{method.service}", method.method, status.name)
+            for row, method in zip(rows, methods, strict=True)
+            for status in Status
+        }
+        rows += [*self._health.methods(), *reflection_methods([*names, HEALTH, reflection.SERVICE_NAME])]
+        self._server = fast.Server(rows, config=CONFIG, on_end=self._count, other_protocol=other_protocol)
+
+    async def start(self, listen: str, tls: TlsFiles | None) -> int:
+        """See ``Front.start``."""
+        host, _, port = listen.rpartition(":")
+        try:
+            context = None if tls is None else fast.server_tls(str(tls.cert), str(tls.key), str(tls.ca))
+            return await self._server.listen(host.strip("[]"), int(port), tls=context)
+        except OSError as exc:
+            raise OSError(f"client_listen {listen}: {exc}") from exc
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """See ``Front.set_serving``."""
+        self._health.set(serving=serving)
+
+    async def stop(self, grace_s: float) -> None:
+        """See ``Front.stop``."""
+        await self._server.stop(grace_s)
+
+    def _row(self, method: Method) -> fast.Method:
+        path = f"/{method.package}.{method.service}/{method.method}"
+        decode = method.request.FromString
+        match method:
+            case UnaryMethod():
+                inline = self._inline and method.method in HOT
+                return fast.UnaryMethod(path, self._unary(method), decode, serialize, inline=inline)
+            case StreamMethod():
+                return fast.StreamMethod(path, self._stream(method), decode, serialize)
+
+    def _unary(self, method: UnaryMethod) -> Callable[[Any, fast.Call], Coroutine[Any, Any, Message | bytes]]:
+        handler, guard, about = method.encoded or method.handler, self._guard, self._about
+
+        async def handle(request: Any, call: fast.Call) -> Message | bytes:
+            try:
+                context = about(call)
+                if context.wants_leader:
+                    guard.check(context)
+                return await handler(request, context)
+            except RpcError as exc:
+                raise CallFailed(Status(exc.code), exc.text) from exc
+
+        return handle
+
+    def _stream(self, method: StreamMethod) -> Callable[[fast.Call], Coroutine[Any, Any, None]]:
+        handler = method.encoded or method.handler
+
+        async def handle(call: fast.Call) -> None:
+            try:
+                context = self._about(call)
+                guarded = self._guard.check(context)
+                running: Awaitable[None] = handler(call.requests(), call.send, context)
+                await (self._guard.run(running) if guarded else running)
+            except RpcError as exc:
+                raise CallFailed(Status(exc.code), exc.text) from exc
+
+        return handle
+
+    def _about(self, call: fast.Call) -> CallContext:
+        """Return what the services know of a call; the same for all calls of a client that says the same."""
+        peer = call.peer
+        if peer.memo is None:
+            peer.memo = common_name(peer.certificate)
+        key = (call.metadata, peer.memo)
+        found = self._contexts.get(key)
+        if found is None:
+            metadata: dict[str, str] = {}
+            for name, value in call.metadata:
+                metadata.setdefault(name, value if isinstance(value, str) else value.decode("latin-1"))
+            if len(self._contexts) >= MAX_REMEMBERED:
+                self._contexts.clear()
+            found = self._contexts[key] = CallContext(metadata, peer.memo)
+        return found
+
+    def _count(self, path: str, status: Status) -> None:
+        key = self._counted.get((path, status))
+        if key is not None:
+            self._calls[key] += 1
+
+
+def common_name(certificate: Mapping[str, Any]) -> str:
+    """Return the name in a certificate as ``ssl`` describes it; empty if there is none."""
+    for part in certificate.get("subject", ()):
+        for name, value in part:
+            if name == "commonName":
+                return str(value)
+    return ""
+
+
+def serialize(message: Message) -> bytes:
+    """Return a message's bytes."""
+    return message.SerializeToString()
+
+
+class Health:
+    """grpc.health.v1.Health for the server as a whole, which is service ""."""
+
+    def __init__(self) -> None:
+        self._status = health_pb2.HealthCheckResponse.NOT_SERVING
+        self._changed = asyncio.Event()
+
+    def set(self, *, serving: bool) -> None:
+        """Say how it is from now on."""
+        self._status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def methods(self) -> list[fast.Method]:
+        """Return the service's rows."""
+        decode = health_pb2.HealthCheckRequest.FromString
+        return [
+            fast.UnaryMethod(f"/{HEALTH}/Check", self._check, decode, serialize),
+            fast.StreamMethod(f"/{HEALTH}/Watch", self._watch, decode, serialize),
+        ]
+
+    async def _check(self, request: Any, call: fast.Call) -> Message:
+        del call
+        if request.service:
+            raise CallFailed(Status.NOT_FOUND, f"unknown service {request.service}")
+        answer: Message = health_pb2.HealthCheckResponse(status=self._status)
+        return answer
+
+    async def _watch(self, call: fast.Call) -> None:
+        async for request in call.requests():
+            if request.service:
+                unknown = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+                await call.send(health_pb2.HealthCheckResponse(status=unknown))
+                await asyncio.Event().wait()
+            while True:
+                changed, said = self._changed, self._status
+                await call.send(health_pb2.HealthCheckResponse(status=said))
+                while said == self._status:
+                    await changed.wait()
+                    changed = self._changed
+
+
+def reflection_methods(services: Sequence[str]) -> list[fast.Method]:
+    """Return the rows of the reflection service, so that grpcurl and friends need no .proto files."""
+    servicer = reflection.aio.ReflectionServicer(service_names=services)
+
+    async def handle(call: fast.Call) -> None:
+        requests: AsyncIterator[Any] = call.requests()
+        async for response in servicer.ServerReflectionInfo(requests, None):
+            await call.send(response)
+
+    path = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
+    return [fast.StreamMethod(path, handle, reflection_pb2.ServerReflectionRequest.FromString, serialize)]

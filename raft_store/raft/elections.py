@@ -1,0 +1,154 @@
+"""Who leads: terms, campaigns, votes (thesis 3.4, 3.6.1, 4.2.3, 9.6)."""
+
+from raft_store.engine import Entry, Index, Term
+from raft_store.raft import messages as m
+from raft_store.raft.messages import NOBODY
+from raft_store.raft.progress import Progress
+from raft_store.raft.quorum import Verdict, joint_tally
+from raft_store.raft.state import Role, State
+
+
+class Elections(State):
+    """A member as candidate and as voter."""
+
+    # -- terms -------------------------------------------------------------------------------------------------------
+
+    def observe(self, message: m.AnyMessage) -> bool:
+        """Catch up with a message's term, or answer it with ours; return whether it still counts."""
+        if message.term > self.term:
+            return self._learn_of_term(message)
+        if message.term < self.term:
+            self._answer_old_term(message)
+            return False
+        return True
+
+    def _learn_of_term(self, message: m.AnyMessage) -> bool:
+        """Take over a higher term where the message proves that it began; return whether the message counts."""
+        match message:
+            case m.VoteRequest(forced=False) if self._hears_leader():
+                return False  # thesis 4.2.3: no candidate, removed ones least of all, deposes a leader that works
+            case m.VoteRequest(pre=True) | m.VoteReply(pre=True, granted=True):
+                return True  # about a term that nobody has begun
+            case m.Append() | m.Heartbeat() | m.Commit() | m.InstallSnapshot():
+                self._become_follower(message.term, leader=message.sender)
+            case _:
+                self._become_follower(message.term, leader=NOBODY)
+        return True
+
+    def _answer_old_term(self, message: m.AnyMessage) -> None:
+        """Tell whoever acts in a term that is over; otherwise it could go on for as long as it lives."""
+        match message:
+            case m.Append() | m.Heartbeat() | m.InstallSnapshot():
+                self._promise(m.AppendReply(self.member, message.sender, self.term, rejected=True, index=Index(0)))
+            case m.VoteRequest(pre=True):
+                self._promise(m.VoteReply(self.member, message.sender, self.term, granted=False, pre=True))
+            case _:
+                pass
+
+    # -- candidates --------------------------------------------------------------------------------------------------
+
+    def _tick_without_lead(self) -> None:
+        alone = self.configuration.electorate == {self.member}
+        if self._since_leader >= self._patience or alone:
+            self._campaign(pre=True)
+        elif self.role is not Role.FOLLOWER and self._since_leader % self.config.heartbeat_ticks == 0:
+            self._ask_for_votes()
+
+    def _campaign(self, *, pre: bool, forced: bool = False) -> None:
+        if not self._may_lead:
+            self._become_follower(self.term, NOBODY)
+            return
+        self._logger.info("campaigns member=%d term=%d pre=%s forced=%s", self.member, self.term + 1, pre, forced)
+        if pre:
+            self._become(Role.PRECANDIDATE, self.term, NOBODY)
+        else:
+            self._become(Role.CANDIDATE, Term(self.term + 1), NOBODY)
+            self.vote = self.member
+        self._forced = forced
+        self._ask_for_votes()
+        own = m.VoteReply(self.member, self.member, self._asked_term, granted=True, pre=pre)
+        if pre:
+            self._on_vote_reply(own)
+        else:
+            self._promise(own)
+
+    @property
+    def _may_lead(self) -> bool:
+        """Whether we may campaign: not as a learner, nor removed, nor before we know our group."""
+        if self.member in self.configuration.electorate:
+            return True
+        # The last change took our vote; who does not know that the change is committed may need us to end it (4.2.2).
+        before = self.log.configuration_before
+        unsealed = not self.agreed.sealed or self.log.changing
+        return unsealed and before is not None and self.member in before.electorate
+
+    @property
+    def _asked_term(self) -> Term:
+        return Term(self.term + 1) if self.role is Role.PRECANDIDATE else self.term
+
+    def _ask_for_votes(self) -> None:
+        """Ask whoever has not answered; asked again in vain does no harm."""
+        pre, asked_term = self.role is Role.PRECANDIDATE, self._asked_term
+        for voter in sorted(self.configuration.electorate - {self.member} - self._votes.keys()):
+            request = m.VoteRequest(
+                self.member,
+                voter,
+                asked_term,
+                last_index=self.log.last_index,
+                last_term=self.log.last_term,
+                pre=pre,
+                forced=self._forced,
+            )
+            # Asking for a vote in a term tells that we voted for ourselves in it.
+            (self._send if pre else self._promise)(request)
+
+    def _on_vote_reply(self, reply: m.VoteReply) -> None:
+        if self.role is Role.PRECANDIDATE:
+            # A grant counts for the term we asked about only; a refusal carries the voter's own.
+            if not reply.pre or (reply.granted and reply.term != self.term + 1):
+                return
+        elif self.role is not Role.CANDIDATE or reply.pre:
+            return
+        self._votes[reply.sender] = reply.granted
+        match joint_tally(self._votes, self.configuration.halves):
+            case Verdict.WON if self.role is Role.PRECANDIDATE:
+                self._campaign(pre=False)
+            case Verdict.WON:
+                self._become_leader()
+            case Verdict.LOST:
+                self._become_follower(self.term, NOBODY)
+            case Verdict.OPEN:
+                pass
+
+    def _on_timeout_now(self, message: m.TimeoutNow) -> None:
+        if self.role is Role.FOLLOWER and message.sender == self.leader:
+            self._campaign(pre=False, forced=True)
+
+    def _become_leader(self) -> None:
+        self._logger.info("became leader member=%d term=%d last=%d", self.member, self.term, self.log.last_index)
+        self._become(Role.LEADER, self.term, self.member)
+        self._progress = {peer: Progress(Index(self.log.last_index + 1)) for peer in self.peers}
+        # An entry of our own term has to be committed before any older one counts as committed (thesis 3.6.2).
+        self.log.append([Entry(Index(self.log.last_index + 1), self.term, b"")])
+
+    # -- voters ------------------------------------------------------------------------------------------------------
+
+    def _on_vote_request(self, request: m.VoteRequest) -> None:
+        """Vote, or not. Whether we have a vote is the candidate's business: it may know more of the group (4.2.1)."""
+        if request.pre and self._hears_leader():
+            return
+        free = self.vote == request.sender or (self.vote == NOBODY and self.leader == NOBODY)
+        free = free or (request.pre and request.term > self.term)
+        granted = free and self.log.up_to_date(last_term=request.last_term, last_index=request.last_index)
+        if granted and not request.pre:
+            self.vote = request.sender
+            self._since_leader = 0
+        self._promise(
+            m.VoteReply(
+                self.member,
+                request.sender,
+                request.term if granted else self.term,
+                granted=granted,
+                pre=request.pre,
+            )
+        )

@@ -1,0 +1,239 @@
+"""What a leader does: replication, commitment, its quorum, reads, handing over (thesis 3.5, 3.6, 3.10, 6.2, 6.4)."""
+
+from collections.abc import Sequence
+
+from raft_store.engine import Entry, Index, MemberId
+from raft_store.raft import messages as m
+from raft_store.raft.messages import NOBODY
+from raft_store.raft.progress import Progress
+from raft_store.raft.progress import State as Stage
+from raft_store.raft.quorum import is_quorum, joint_commit_index
+from raft_store.raft.reads import Question
+from raft_store.raft.state import Role, State
+
+
+class Leading(State):
+    """A member as leader."""
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def _tick_leader(self) -> None:
+        config = self.config
+        for peer, progress in tuple(self._progress.items()):
+            progress.tick(snapshot_patience=config.snapshot_patience_ticks)
+            if progress.farewell_ticks == 0:
+                del self._progress[peer]
+        self._tick_transfer()
+        if self._since_leader >= config.election_ticks:
+            self._since_leader = 0
+            heard = self._active()
+            if not is_quorum(heard, self.configuration.halves):
+                self._logger.warning("lost its quorum member=%d term=%d heard=%d", self.member, self.term, len(heard))
+                self._become_follower(self.term, NOBODY)
+                return
+        self._since_heartbeat += 1
+        if self._since_heartbeat >= config.heartbeat_ticks:
+            self._send_heartbeats()
+
+    def _active(self) -> set[MemberId]:
+        """Return whoever was heard from within an election time-out, and ourselves (thesis 6.2)."""
+        limit = self.config.election_ticks
+        return {peer for peer, progress in self._progress.items() if progress.silent_ticks <= limit} | {self.member}
+
+    def _send_heartbeats(self) -> None:
+        self._since_heartbeat = 0
+        if self._lease.wanted:
+            self._lease.sent(self._reads.next_round(), self.now_ms)
+        for peer, progress in self._progress.items():
+            commit = Index(min(progress.matched, self.log.committed))
+            progress.commit_sent = commit
+            self._send(m.Heartbeat(self.member, peer, self.term, commit=commit, read_round=self._reads.newest))
+
+    # -- replication -------------------------------------------------------------------------------------------------
+
+    def _replicate(self) -> None:
+        """Send every follower what it lacks and may be sent."""
+        log = self.log
+        for peer, progress in self._progress.items():
+            while progress.next <= log.last_index and not progress.paused:
+                self._send_append(peer, progress)
+            commit = Index(min(progress.matched, log.committed))
+            if commit > progress.commit_sent:
+                progress.commit_sent = commit
+                self._send(m.Commit(self.member, peer, self.term, commit=commit))
+
+    def _send_append(self, peer: MemberId, progress: Progress) -> None:
+        log = self.log
+        if progress.next <= log.base.index and not progress.behind:
+            # Replies may have been lost: the oldest entry that we have is worth a try before a snapshot is.
+            progress.next = Index(log.base.index + 1)
+        prev_index = Index(progress.next - 1)
+        prev_term = log.term(prev_index)
+        if prev_term is None and progress.farewell_ticks is not None:
+            progress.await_snapshot(self.snapshot.index)  # which is not worth sending
+            return
+        if prev_term is None:
+            self._logger.info("sends snapshot member=%d to=%d index=%d", self.member, peer, self.snapshot.index)
+            progress.await_snapshot(self.snapshot.index)
+            self._send(m.InstallSnapshot(self.member, peer, self.term, mark=self.snapshot))
+            return
+        entries: Sequence[Entry] = ()
+        size_bytes = 0
+        if progress.next <= log.last_index:
+            entries, size_bytes = log.portion(progress.next, max_bytes=self.config.max_append_bytes)
+        last = Index(prev_index + len(entries))
+        progress.commit_sent = Index(max(progress.commit_sent, min(log.committed, last)))
+        progress.sent(last, len(entries), size_bytes)
+        self._send(
+            m.Append(
+                self.member,
+                peer,
+                self.term,
+                prev_index=prev_index,
+                prev_term=prev_term,
+                entries=entries,
+                commit=log.committed,
+            )
+        )
+
+    def _heard_from(self, sender: MemberId) -> Progress | None:
+        """Return the follower's progress; None if we do not lead (any more), or it does not follow us."""
+        if self.role is not Role.LEADER:
+            return None
+        progress = self._progress.get(sender)
+        if progress is not None:
+            progress.silent_ticks = 0
+        return progress
+
+    def _on_append_reply(self, reply: m.AppendReply) -> None:
+        progress = self._heard_from(reply.sender)
+        if progress is None:
+            return
+        if reply.rejected:
+            may_agree, _ = self.log.hint(reply.hint_index, reply.hint_term)
+            if progress.rejected(reply.index, may_agree):
+                progress.behind = reply.index <= self.log.base.index
+            return
+        assert reply.index <= self.log.last_index, (reply, self.log.last_index)
+        if progress.accepted(reply.index):
+            self._advance_commit()
+            self._hand_over_if_caught_up(reply.sender)
+
+    def _on_heartbeat_reply(self, reply: m.HeartbeatReply) -> None:
+        progress = self._heard_from(reply.sender)
+        if progress is None:
+            return
+        progress.nudge()
+        if progress.state is not Stage.SNAPSHOT and progress.matched < self.log.last_index:
+            # Whatever was lost on the way shows by the answer to this.
+            self._send_append(reply.sender, progress)
+        if reply.read_round > progress.read_round:
+            progress.read_round = reply.read_round
+            self._answer_reads()
+        self._hand_over_if_caught_up(reply.sender)  # the word may have been lost
+
+    def _advance_commit(self) -> None:
+        """Commit what a majority has on disk, if it is of our own term (thesis 3.6.2)."""
+        while self.role is Role.LEADER:
+            matched = {peer: progress.matched for peer, progress in self._progress.items()}
+            matched[self.member] = self.log.saved
+            index = Index(joint_commit_index(matched, self.configuration.halves))
+            if index <= self.log.committed or self.log.term(index) != self.term:
+                return
+            regrouped = self._commit_to(index)
+            while self._backlog and self._backlog[0][0] <= index:
+                self._backlog_bytes -= self._backlog.popleft()[1]
+            if not regrouped:
+                return
+            self._regroup()  # and look again: other voters may agree to more
+
+    # -- the group ---------------------------------------------------------------------------------------------------
+
+    def _regroup(self) -> None:
+        """Another configuration took effect, or was sealed."""
+        self._lease.renew()
+        members = self.configuration.members
+        for peer in sorted(members - self._progress.keys() - {self.member}):
+            self._progress[peer] = Progress(Index(self.log.last_index + 1))
+        for peer in self._progress.keys() - members:
+            # It still has to learn of its removal, or will ask for ever.
+            self._progress[peer].say_farewell(2 * self.config.election_ticks)
+        if self.transferee not in self.configuration.voters:
+            self.transferee = NOBODY
+        if self.agreed.sealed and self.member not in self.configuration.electorate:
+            self._retire()
+
+    def _retire(self) -> None:
+        """We have no vote any more, and a majority of those who have knows it: leave the lead to the best of them."""
+        self._replicate()
+        heirs = {peer: self._progress[peer] for peer in self.configuration.voters}
+        heir = max(sorted(heirs), key=lambda peer: (heirs[peer].matched, -heirs[peer].silent_ticks))
+        self._logger.info("leaves the lead member=%d to=%d term=%d", self.member, heir, self.term)
+        self._send(m.TimeoutNow(self.member, heir, self.term))
+        self._become_follower(self.term, NOBODY)
+
+    # -- handing over ------------------------------------------------------------------------------------------------
+
+    def transfer(self, to: MemberId) -> bool:
+        """As the leader, begin to hand over to ``to``; given up after an election time-out (thesis 3.10)."""
+        if self.role is not Role.LEADER or to == self.member or to not in self.configuration.voters:
+            return False
+        self._logger.info("handing over leadership member=%d to=%d term=%d", self.member, to, self.term)
+        self.transferee, self._since_transfer = to, 0
+        self._lease.give_up()
+        self._hand_over_if_caught_up(to)
+        return True
+
+    def _tick_transfer(self) -> None:
+        self._since_transfer += 1
+        if self.transferee != NOBODY and self._since_transfer >= self.config.election_ticks:
+            self._logger.info("gave up handing over member=%d to=%d term=%d", self.member, self.transferee, self.term)
+            self.transferee = NOBODY
+
+    def _hand_over_if_caught_up(self, to: MemberId) -> None:
+        if to == self.transferee and self._progress[to].matched == self.log.last_index:
+            self._send(m.TimeoutNow(self.member, to, self.term))
+
+    # -- reads -------------------------------------------------------------------------------------------------------
+
+    def read(self, session: int, number: int) -> None:
+        """As the leader, ask ourselves a question; the answer comes in ``Ready.reads``, or never if we are deposed."""
+        if self.role is Role.LEADER:
+            self._reads.ask(Question(self.member, session, number))
+
+    def _on_read_request(self, request: m.ReadRequest) -> None:
+        if self.role is Role.LEADER:
+            self._reads.ask(Question(request.sender, request.session, request.number))
+
+    def _begin_read_round(self) -> None:
+        if not self._reads.waiting or self.log.term(self.log.committed) != self.term:
+            return
+        if self._lease.holds(self.now_ms):
+            self._answer(self._reads.answer(self.log.committed))
+            return
+        self._reads.begin(self.log.committed)
+        self._send_heartbeats()
+        self._answer_reads()
+
+    def _answer_reads(self) -> None:
+        rounds = {peer: progress.read_round for peer, progress in self._progress.items()}
+        rounds[self.member] = self._reads.newest
+        confirmed = joint_commit_index(rounds, self.configuration.halves)
+        self._lease.confirmed(confirmed)
+        self._answer(self._reads.confirm(confirmed))
+
+    def _answer(self, answers: Sequence[tuple[Question, Index]]) -> None:
+        for question, index in answers:
+            if question.asker == self.member:
+                self._answers.append(m.ReadState(question.session, question.number, index))
+            else:
+                self._send(
+                    m.ReadReply(
+                        self.member,
+                        question.asker,
+                        self.term,
+                        session=question.session,
+                        number=question.number,
+                        index=index,
+                    )
+                )

@@ -1,0 +1,232 @@
+"""The fast guest: what is replicated is a list of unique values, so that nearly all the time goes into Raft itself."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from raft_store.engine import Entry, Index
+from raft_store.raft.proposals import Proposal
+from raft_store.raft.replica import Work
+from raft_store.simulation.host import Host
+from raft_store.simulation.invariants import Ledger, demand
+from raft_store.simulation.plan import Action, Mix, Plan, Settings, Weather, chance, draw_trouble, draw_weather
+from raft_store.simulation.world import World
+
+
+class Propose(Action, frozen=True):
+    """A client proposes the next value at a member, and waits so long."""
+
+    member: int
+    patience_ms: float
+
+
+class Read(Action, frozen=True):
+    """A client reads the list at a member."""
+
+    member: int
+
+
+class Values:
+    """The machine: a list of every proposal applied."""
+
+    def __init__(self) -> None:
+        self.values: list[bytes] = []
+
+    def apply(self, entries: Sequence[Entry]) -> Sequence[Index]:
+        """Return each entry's index as its result."""
+        self.values.extend(entry.data for entry in entries if entry.data)
+        return [entry.index for entry in entries]
+
+    def snapshot(self) -> Iterator[bytes]:
+        """Return all values, a few a chunk."""
+        values = tuple(self.values)
+        return (msgspec.msgpack.encode(values[start : start + 10]) for start in range(0, max(1, len(values)), 10))
+
+    def begin_restore(self) -> "Restoring":
+        """Begin to take over all values."""
+        return Restoring(self)
+
+
+class Restoring:
+    """Values on their way from a snapshot into a machine."""
+
+    def __init__(self, machine: Values) -> None:
+        self._machine = machine
+        self._values: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> None:
+        """See ``Restoration``."""
+        self._values += msgspec.msgpack.decode(chunk, type=list[bytes])
+
+    def finish(self) -> None:
+        """See ``Restoration``."""
+        self._machine.values = self._values
+
+
+class _Reader(msgspec.Struct, frozen=True, eq=False):
+    acknowledged_before: Index
+
+
+class Proposers:
+    """Clients who propose values and read the list."""
+
+    def __init__(self, world: World) -> None:
+        self.ledger = Ledger()
+        self.overtaken: set[bytes] = set()  # proposals whose fate a snapshot hides
+        self.values: list[bytes] = []  # what the group committed
+        self._world = world
+        self._numbers = itertools.count(1)
+        self._open: dict[tuple[int, int], dict[bytes, Proposal]] = {}  # by member and life
+        self._last: set[bytes] = set()
+        self._ends: list[int] = []  # by index - 1: how many values are committed up to there
+
+    def machine(self, host: Host) -> Values:
+        """See ``Guest``."""
+        self._open[host.id, host.life] = {}
+        return Values()
+
+    def started(self, host: Host) -> None:
+        """See ``Guest``."""
+
+    def crashed(self, host: Host) -> None:
+        """See ``Guest``: what was open here is unknown for ever."""
+        self._open.pop((host.id, host.life), None)
+
+    def committed(self, entry: Entry) -> None:
+        """See ``Guest``."""
+        if entry.data:
+            self.values.append(entry.data)
+            self.ledger.committed(entry.data, entry.index)
+        self._ends.append(len(self.values))
+
+    def restored(self, host: Host, index: Index) -> None:
+        """See ``Guest``."""
+        demand(
+            _list_of(host) == self.values[: self._ends[index - 1]],
+            "a snapshot holds what was committed",
+            f"member {host.id} restored another state than that of {index}",
+        )
+
+    def applied(self, host: Host, work: Work, results: Sequence[object]) -> None:
+        """See ``Guest``."""
+        waiting = self._open[host.id, host.life]
+        for place, proposal in work.settled:
+            if waiting.pop(proposal.data, None) is not None:
+                index = results[place]
+                assert isinstance(index, int)
+                self.ledger.acknowledge(proposal.data, Index(index))
+
+    def lost(self, host: Host, proposal: Proposal) -> None:
+        """See ``Guest``."""
+        if self._open[host.id, host.life].pop(proposal.data, None) is not None:
+            self.overtaken.add(proposal.data)
+
+    def readable(self, host: Host, owner: object, barrier: Index) -> None:
+        """See ``Guest``."""
+        assert isinstance(owner, _Reader)
+        demand(
+            barrier >= owner.acknowledged_before,
+            "reads are linearizable (thesis 6.4)",
+            f"member {host.id} may read at {barrier}, but {owner.acknowledged_before} was acknowledged before",
+        )
+        expected = self.values[: self._ends[barrier - 1]] if barrier else []
+        demand(
+            _list_of(host)[: len(expected)] == expected,
+            "a reader waits for the machine",
+            f"member {host.id} reads another state than {barrier}'s",
+        )
+
+    def act(self, action: Action) -> None:
+        """See ``Guest``."""
+        assert isinstance(action, Propose | Read)
+        host = self._world.reachable(action.member)
+        if host is None:
+            return
+        if isinstance(action, Propose):
+            patience_ms = action.patience_ms
+            host.soon(0, lambda: self._begin(host, patience_ms))
+        else:
+            owner = _Reader(self.ledger.newest)
+            host.soon(0, lambda: self._read(host, owner))
+
+    def say_goodbye(self) -> None:
+        """See ``Guest``."""
+        self._last = {self._propose(host, None) for host in self._world.members()}
+
+    def at_ease(self) -> bool:
+        """See ``Guest``."""
+        return self._last <= self.ledger.acknowledged.keys() | self.overtaken
+
+    def check_end(self) -> None:
+        """See ``Guest``."""
+        for host in self._world.members():
+            values = _list_of(host)
+            demand(
+                values == self.values,
+                "members end alike",
+                f"member {host.id} holds {len(values)} values, not {len(self.values)}",
+            )
+            missing = self.ledger.acknowledged.keys() - set(values)
+            demand(not missing, "what is acknowledged is kept", f"lost: {sorted(missing)[:5]}")
+
+    def _begin(self, host: Host, patience_ms: float) -> None:
+        self._propose(host, patience_ms)
+
+    def _propose(self, host: Host, patience_ms: float | None) -> bytes:
+        data = b"value %d" % next(self._numbers)
+        self._open[host.id, host.life][data] = host.replica.propose(data, None)
+        if patience_ms is not None:
+            host.soon(patience_ms, lambda: self._give_up(host, data))
+        host.serve()
+        return data
+
+    def _give_up(self, host: Host, data: bytes) -> None:
+        """The deadline: a proposal in flight is unknown, any other was surely not made."""
+        proposal = self._open[host.id, host.life].pop(data, None)
+        if proposal is not None:
+            proposal.abandoned = True
+            if not proposal.in_flight:
+                self.ledger.refuse(data)
+
+    def _read(self, host: Host, owner: _Reader) -> None:
+        host.replica.read(owner)
+        host.serve()
+
+
+def _list_of(host: Host) -> list[bytes]:
+    assert isinstance(host.machine, Values)
+    return host.machine.values
+
+
+def draw(seed: int, *, mix: Mix | None = None, proposals: int = 150, reads: int = 40) -> Plan:
+    """Return the plan of one seed."""
+    members, duration_ms = (5 if seed % 4 == 0 else 3), 6000.0
+    random = chance(seed, "plan of values")
+    weather = draw_weather(random)
+    actions, spares = draw_trouble(random, mix or Mix(), members=members, duration_ms=duration_ms)
+    for _ in range(proposals):
+        at_ms, member = random.uniform(0, duration_ms), random.randint(1, members)
+        actions.append(Propose(at_ms=at_ms, member=member, patience_ms=random.uniform(100, 3000)))
+    actions += [Read(at_ms=random.uniform(0, duration_ms), member=random.randint(1, members)) for _ in range(reads)]
+    actions.sort(key=lambda action: action.at_ms)
+    return Plan(
+        seed=seed,
+        members=members,
+        spares=spares,
+        duration_ms=duration_ms,
+        weather=weather,
+        actions=tuple(actions),
+    )
+
+
+_STORM = Mix(every_ms=150, crash=1, fail_sync=0, rot=0, pause=0, partition=1, heal=0.3, transfer=0, aimed=0.8)
+
+
+def draw_storm(seed: int) -> Plan:
+    """Return a plan in which leaders fall like flies and an append carries one entry: old entries stay undecided."""
+    return msgspec.structs.replace(
+        draw(seed, mix=_STORM, proposals=200, reads=0),
+        settings=Settings(max_append_bytes=1),
+        weather=Weather(drop=0.05, repeat=0, straggle=0.1, slow_sync=0.1),
+    )

@@ -1,0 +1,261 @@
+"""No bytes crash the HTTP/2 core, make it hold more than its limits, or make it forget what it owes."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from fastgrpc import frames
+from fastgrpc.calls import CallFailed, MessageReader, decode_percent, decode_timeout, encode_percent, frame_message
+from fastgrpc.connection import Connection
+from fastgrpc.events import ConnectionEnded, DataReceived, Event, HeadersReceived, Limits, StreamEnded, TrailersReceived
+from fastgrpc.frames import PREFACE, Setting
+from fastgrpc.headers import Headers
+from fastgrpc.hpack import Decoder, Encoder, Fields, HeadersTooLarge, HpackError, huffman_decode, huffman_encode
+
+TIGHT = Limits(
+    streams=4,
+    window_bytes=65_535,
+    connection_window_bytes=65_535,
+    frame_bytes=1 << 14,
+    header_list_bytes=2048,
+    header_block_bytes=4096,
+    nuisances=500,
+    nuisances_per_s=0,
+)
+NAMES = st.sampled_from([b"a", b"x-y", b":path", b":method", b"authorization", b"grpc-timeout", b"content-type"])
+FIELDS = st.lists(st.tuples(NAMES | st.binary(max_size=20), st.binary(max_size=120)), max_size=8).map(tuple)
+
+
+# -- HPACK ---------------------------------------------------------------------------------------------------------------
+
+
+@given(st.binary(max_size=300))
+def test_huffman_goes_through(text: bytes) -> None:
+    assert huffman_decode(huffman_encode(text)) == text
+
+
+@given(st.lists(st.tuples(FIELDS, st.none() | st.integers(0, 5000)), max_size=12))
+def test_blocks_go_through(rows: Sequence[tuple[Fields, int | None]]) -> None:
+    encoder, decoder = Encoder(), Decoder[Fields](lambda fields: fields, max_list_bytes=1 << 20)
+    for fields, allowed in rows:
+        if allowed is not None:
+            encoder.allow(allowed)
+        for _ in range(2):  # the second time both sides remember
+            assert decoder.decode(encoder.encode(fields)) == fields
+
+
+@given(st.lists(st.binary(max_size=60), max_size=20))
+def test_no_block_crashes_the_decoder_or_fills_it(blocks: list[bytes]) -> None:
+    decoder = Decoder[Fields](lambda fields: fields, max_list_bytes=500)
+    for block in blocks:
+        try:
+            fields = decoder.decode(block)
+        except HeadersTooLarge:
+            continue
+        except HpackError:
+            return  # a connection ends here
+        assert sum(len(name) + len(value) + 32 for name, value in fields) <= 500
+        assert decoder._table.bytes <= 4096
+        assert decoder._table.bytes == sum(len(name) + len(value) + 32 for name, value in decoder._table.fields)
+
+
+@given(FIELDS)
+def test_headers_never_raise(fields: Fields) -> None:
+    headers = Headers(fields)
+    assert headers.status >= 0
+    assert headers.fault is None or headers.fault
+
+
+# -- frames --------------------------------------------------------------------------------------------------------------
+
+
+FRAMES = st.one_of(
+    st.builds(
+        frames.frame,
+        st.integers(0, 11),
+        st.sampled_from([0, 1, 4, 5, 8, 0x20, 0x2D, 0xFF]),
+        st.integers(0, 9),
+        st.binary(max_size=40),
+    ),
+    st.builds(
+        lambda stream, flags, fields: frames.frame(frames.HEADERS, flags, stream, Encoder().encode(fields)),
+        st.integers(0, 4).map(lambda n: 2 * n + 1),
+        st.sampled_from([0, 1, 4, 5]),
+        st.just(((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/"))) | FIELDS,
+    ),
+    st.builds(
+        lambda stream, size, flags: frames.frame(frames.DATA, flags, stream, bytes(size)),
+        st.integers(0, 4).map(lambda n: 2 * n + 1),
+        st.sampled_from([0, 1, 100, 16_384]),
+        st.sampled_from([0, 1]),
+    ),
+    st.builds(
+        lambda setting, value: frames.settings({setting: value}),
+        st.sampled_from(list(Setting)),
+        st.sampled_from([0, 1, 100, 65_535, 1 << 14, (1 << 31) - 1, 1 << 31]),
+    ),
+    st.builds(frames.window_update, st.integers(0, 9), st.sampled_from([0, 1, 70_000, (1 << 31) - 1])),
+)
+
+
+class AnyClient(RuleBasedStateMachine):
+    """A server under a client that sends what it likes, while the server answers when it likes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server = Connection(client=False, limits=TIGHT)
+        self.open: set[int] = set()
+        self.held = 0  # bytes that came and were not consumed
+        self.feed(PREFACE + frames.settings({}))
+
+    def feed(self, data: bytes) -> None:
+        for event in self.server.receive(data, 0.0):
+            self.note(event)
+
+    def note(self, event: Event) -> None:
+        match event:
+            case HeadersReceived():
+                assert event.stream not in self.open
+                assert event.headers.fault is None
+                self.open.add(event.stream)
+            case DataReceived() | TrailersReceived():
+                assert event.stream in self.open
+                if isinstance(event, DataReceived):
+                    self.held += len(event.data)
+            case StreamEnded():
+                self.open.discard(event.stream)
+            case ConnectionEnded():
+                assert self.server.ended
+
+    @rule(frame=FRAMES)
+    def whole_frame(self, frame: bytes) -> None:
+        self.feed(frame)
+
+    @rule(data=st.binary(max_size=30))
+    def noise(self, data: bytes) -> None:
+        self.feed(data)
+
+    @rule(frame=FRAMES, cut=st.integers(0, 30))
+    def frame_in_pieces(self, frame: bytes, cut: int) -> None:
+        self.feed(frame[:cut])
+        self.feed(frame[cut:])
+
+    @rule(size=st.sampled_from([0, 10, 70_000]), data=st.data())
+    def respond(self, size: int, data: Any) -> None:
+        assume(self.open)
+        stream = data.draw(st.sampled_from(sorted(self.open)))
+        self.server.respond(stream, ((b":status", b"200"),), bytes(size), ((b"grpc-status", b"0"),))
+        self.open.discard(stream)
+
+    @rule(data=st.data())
+    def consume(self, data: Any) -> None:
+        size = data.draw(st.integers(0, self.held))
+        self.server.consumed(data.draw(st.integers(0, 9)), size)
+        self.held -= size
+
+    @invariant()
+    def within_limits(self) -> None:
+        server = self.server
+        assert self.held <= TIGHT.connection_window_bytes
+        assert len(server._streams) <= TIGHT.streams
+        assert server._block_bytes <= TIGHT.header_block_bytes or server.ended
+        assert len(server._rest) <= TIGHT.frame_bytes + frames.HEADER_BYTES or server.ended
+
+    @invariant()
+    def output_is_frames(self) -> None:
+        output = self.server.take_output()
+        found, end = frames.split(output, (1 << 24) - 1)
+        assert end == len(output)
+        assert all(len(payload) <= self.server._outbox.max_frame_bytes for *_, payload in found)
+        assert self.server._outbox.waiting_bytes == sum(
+            stream.out.queued_bytes for stream in self.server._streams.values()
+        )
+
+
+AnyClient.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+test_any_client = AnyClient.TestCase
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 3000), max_size=8), st.lists(st.integers(1, 500), min_size=1, max_size=8), st.data())
+def test_two_of_ours_understand_each_other_in_any_cut(sizes: list[int], cuts: list[int], data: Any) -> None:
+    """Whatever the pieces in which bytes arrive, every call's data arrives whole, and nothing is left over."""
+    client = Connection(client=True, limits=Limits())
+    server = Connection(client=False, limits=Limits(window_bytes=65_535, connection_window_bytes=65_535))
+    wanted = {}
+    for size in sizes:
+        fields = ((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/%d" % size))
+        stream = client.open(fields)
+        wanted[stream] = bytes((size & 0xFF,)) * size * 50
+        client.send_data(stream, wanted[stream], end=True)
+    got: dict[int, bytes] = dict.fromkeys(wanted, b"")
+    answered: dict[int, bytes] = dict.fromkeys(wanted, b"")
+    place = 0
+    while True:
+        up, down = client.take_output(), server.take_output()
+        if not up and not down:
+            break
+        for target, output in ((server, up), (client, down)):
+            at = 0
+            while at < len(output):
+                cut = cuts[place % len(cuts)] * (1 + len(output) // 2000)
+                place += 1
+                for event in target.receive(output[at : at + cut], 0.0):
+                    if isinstance(event, DataReceived):
+                        (got if target is server else answered)[event.stream] += event.data
+                        target.consumed(event.stream, len(event.data))
+                        if event.ended and target is server:
+                            server.respond(event.stream, ((b":status", b"200"),), got[event.stream], ((b"x", b"y"),))
+                    assert not isinstance(event, StreamEnded | ConnectionEnded), event
+                at += cut
+    assert got == answered == wanted
+    assert client.open_streams == server.open_streams == client.waiting_bytes == server.waiting_bytes == 0
+
+
+# -- gRPC ----------------------------------------------------------------------------------------------------------------
+
+
+@given(st.text(max_size=100))
+def test_status_messages_go_through(text: str) -> None:
+    assume("\ud800" not in text)
+    assert decode_percent(encode_percent(text)) == text
+
+
+@given(st.binary(max_size=100))
+def test_any_status_message_can_be_shown(text: bytes) -> None:
+    decode_percent(text)
+
+
+@given(st.binary(max_size=12))
+def test_any_timeout_is_a_number_or_refused(text: bytes) -> None:
+    with contextlib.suppress(CallFailed):
+        assert decode_timeout(text) >= 0
+
+
+@given(st.lists(st.binary(max_size=300), max_size=8), st.lists(st.integers(1, 50), min_size=1))
+def test_messages_come_out_as_they_went_in(messages: list[bytes], cuts: list[int]) -> None:
+    data = b"".join(map(frame_message, messages))
+    reader = MessageReader(max_bytes=300, encoding="identity")
+    found: list[bytes] = []
+    at = place = 0
+    while at < len(data):
+        cut = cuts[place % len(cuts)]
+        found += reader.feed(data[at : at + cut])
+        at, place = at + cut, place + 1
+    assert found == messages
+    assert reader.empty
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
+@given(pieces=st.lists(st.binary(max_size=40), max_size=8))
+def test_no_message_crashes_the_reader(encoding: str, pieces: list[bytes]) -> None:
+    reader = MessageReader(max_bytes=64, encoding=encoding)
+    with contextlib.suppress(CallFailed):
+        for piece in pieces:
+            for message in reader.feed(piece):
+                assert len(message) <= 64

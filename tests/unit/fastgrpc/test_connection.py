@@ -1,0 +1,559 @@
+"""What a server must and must not take, section by section of RFC 9113, as h2spec has it."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from fastgrpc import frames
+from fastgrpc.connection import Connection, Refused
+from fastgrpc.events import (
+    ConnectionEnded,
+    DataReceived,
+    Event,
+    GoAwayReceived,
+    HeadersReceived,
+    Limits,
+    PingAcknowledged,
+    SendProgress,
+    StreamEnded,
+    TrailersReceived,
+)
+from fastgrpc.frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HAS_PRIORITY,
+    HEADERS,
+    PADDED,
+    PING,
+    PREFACE,
+    PRIORITY,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    ErrorCode,
+    Setting,
+    frame,
+)
+from fastgrpc.hpack import Encoder, Fields
+
+SMALL = Limits(
+    streams=3,
+    window_bytes=65_535,
+    connection_window_bytes=65_535 * 2,
+    frame_bytes=1 << 14,
+    header_list_bytes=4096,
+    header_block_bytes=8192,
+    nuisances=100,
+    nuisances_per_s=10,
+)
+REQUEST: Fields = ((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/s/m"), (b":authority", b"a"))
+
+
+def block(*fields: tuple[bytes, bytes]) -> bytes:
+    return Encoder().encode(fields or REQUEST)
+
+
+def plus(*fields: tuple[bytes, bytes]) -> bytes:
+    return block(*REQUEST, *fields)
+
+
+def without(name: bytes) -> bytes:
+    return block(*(field for field in REQUEST if field[0] != name))
+
+
+def headers(stream: int = 1, flags: int = END_HEADERS, payload: bytes | None = None) -> bytes:
+    return frame(HEADERS, flags, stream, block() if payload is None else payload)
+
+
+def settings(*values: tuple[int, int]) -> bytes:
+    return frame(SETTINGS, 0, 0, b"".join(n.to_bytes(2, "big") + v.to_bytes(4, "big") for n, v in values))
+
+
+HELLO = PREFACE + settings()
+WHOLE = END_HEADERS | END_STREAM
+CODE4 = (8).to_bytes(4, "big")
+
+
+def word(number: int) -> bytes:
+    return number.to_bytes(4, "big")
+
+
+def server(limits: Limits = SMALL) -> Connection:
+    connection = Connection(client=False, limits=limits)
+    assert connection.receive(HELLO, 0.0) == []
+    connection.take_output()
+    return connection
+
+
+def sent(connection: Connection) -> list[frames.Frame]:
+    output = connection.take_output()
+    found, end = frames.split(output.removeprefix(PREFACE), 1 << 24)
+    assert end == len(output.removeprefix(PREFACE))
+    return found
+
+
+def fate(connection: Connection, events: Sequence[Event]) -> str:
+    """Return what became of it: "goaway CODE", "reset STREAM CODE", or "fine"."""
+    assert all(isinstance(event, Event) for event in events)
+    for kind, _, stream, payload in sent(connection):
+        if kind == GOAWAY:
+            assert connection.ended
+            assert isinstance(events[-1], ConnectionEnded)
+            return f"goaway {ErrorCode(frames.read_goaway(payload)[1]).name}"
+        if kind == RST_STREAM:
+            assert not connection.is_open(stream)
+            return f"reset {stream} {ErrorCode(int.from_bytes(payload, 'big')).name}"
+    assert not connection.ended
+    return "fine"
+
+
+TABLE: tuple[tuple[str, bytes, str], ...] = (
+    # -- 4: frames
+    ("4.1 an unknown kind of frame is ignored", frame(0x16, 0xFF, 0, b"what"), "fine"),
+    ("4.1 the reserved bit is ignored", headers(1 | 1 << 31), "fine"),
+    ("4.2 a frame above the limit", frame(DATA, 0, 1, bytes((1 << 14) + 1)), "goaway FRAME_SIZE_ERROR"),
+    ("4.2 a frame of just the limit", headers() + frame(DATA, 0, 1, bytes(1 << 14)), "fine"),
+    ("4.3 a block that cannot be decoded", headers(payload=b"\x80"), "goaway COMPRESSION_ERROR"),
+    ("4.3 another frame within a block", headers(flags=0) + frame(PING, 0, 0, bytes(8)), "goaway PROTOCOL_ERROR"),
+    ("4.3 another stream's block within", headers(flags=0) + headers(3), "goaway PROTOCOL_ERROR"),
+    ("4.3 an unknown frame within a block", headers(flags=0) + frame(0x16, 0, 1, b""), "goaway PROTOCOL_ERROR"),
+    # -- 5.1: states
+    ("5.1 idle: DATA", frame(DATA, 0, 1, b"x"), "goaway PROTOCOL_ERROR"),
+    ("5.1 idle: RST_STREAM", frame(RST_STREAM, 0, 1, CODE4), "goaway PROTOCOL_ERROR"),
+    ("5.1 idle: WINDOW_UPDATE", frame(WINDOW_UPDATE, 0, 1, word(1)), "goaway PROTOCOL_ERROR"),
+    ("5.1 idle: CONTINUATION", frame(CONTINUATION, END_HEADERS, 1, block()), "goaway PROTOCOL_ERROR"),
+    ("5.1 half closed: DATA", headers(flags=WHOLE) + frame(DATA, 0, 1, b"x"), "reset 1 STREAM_CLOSED"),
+    ("5.1 half closed: HEADERS", headers(flags=WHOLE) + headers(flags=WHOLE), "reset 1 STREAM_CLOSED"),
+    ("5.1 half closed: CONTINUATION", headers(flags=WHOLE) + frame(CONTINUATION, 4, 1, b""), "goaway PROTOCOL_ERROR"),
+    ("5.1 half closed: WINDOW_UPDATE", headers(flags=WHOLE) + frame(WINDOW_UPDATE, 0, 1, word(1)), "fine"),
+    ("5.1 half closed: PRIORITY", headers(flags=WHOLE) + frame(PRIORITY, 0, 1, bytes(5)), "fine"),
+    ("5.1 closed: DATA", headers() + frame(RST_STREAM, 0, 1, CODE4) + frame(DATA, 0, 1, b"x"), "reset 1 STREAM_CLOSED"),
+    ("5.1 closed: HEADERS", headers() + frame(RST_STREAM, 0, 1, CODE4) + headers(), "goaway STREAM_CLOSED"),
+    ("5.1 closed: RST_STREAM", headers() + frame(RST_STREAM, 0, 1, CODE4) * 2, "fine"),
+    ("5.1 closed: WINDOW_UPDATE", headers() + frame(RST_STREAM, 0, 1, CODE4) + frame(8, 0, 1, word(1)), "fine"),
+    ("5.1.1 a stream of even number", headers(2), "goaway PROTOCOL_ERROR"),
+    ("5.1.1 numbers rise", headers(5) + headers(3), "goaway STREAM_CLOSED"),
+    ("5.1.2 more streams than allowed", b"".join(map(headers, (1, 3, 5, 7))), "reset 7 REFUSED_STREAM"),
+    # -- 5.2, 6.9: windows
+    ("5.2 beyond the stream's window", headers() + frame(DATA, 0, 1, bytes(16_384)) * 4, "reset 1 FLOW_CONTROL_ERROR"),
+    (
+        "5.2 beyond the connection's window",
+        b"".join(headers(n) + frame(DATA, 0, n, bytes(16_384)) * 3 for n in (1, 3, 5)),
+        "goaway FLOW_CONTROL_ERROR",
+    ),
+    # -- 6.1: DATA
+    ("6.1 on no stream", frame(DATA, 0, 0, b"x"), "goaway PROTOCOL_ERROR"),
+    ("6.1 padding", headers() + frame(DATA, PADDED, 1, b"\x02x\0\0"), "fine"),
+    ("6.1 padding as long as the frame", headers() + frame(DATA, PADDED, 1, b"\x04x\0\0"), "goaway PROTOCOL_ERROR"),
+    ("6.1 padded and empty", headers() + frame(DATA, PADDED, 1, b""), "goaway PROTOCOL_ERROR"),
+    # -- 6.2: HEADERS
+    ("6.2 on no stream", headers(0), "goaway PROTOCOL_ERROR"),
+    ("6.2 padding", headers(flags=WHOLE | PADDED, payload=b"\x02" + block() + b"\0\0"), "fine"),
+    ("6.2 too much padding", headers(flags=WHOLE | PADDED, payload=b"\xff" + block()), "goaway PROTOCOL_ERROR"),
+    ("6.2 with priority", headers(flags=WHOLE | HAS_PRIORITY, payload=bytes(5) + block()), "fine"),
+    ("6.2 too short for it", headers(flags=WHOLE | HAS_PRIORITY, payload=bytes(4)), "goaway FRAME_SIZE_ERROR"),
+    ("6.2 in several frames", headers(flags=0, payload=block()[:3]) + frame(9, 4, 1, block()[3:]), "fine"),
+    # -- 6.3: PRIORITY
+    ("6.3 on no stream", frame(PRIORITY, 0, 0, bytes(5)), "goaway PROTOCOL_ERROR"),
+    ("6.3 of four bytes", headers() + frame(PRIORITY, 0, 1, bytes(4)), "reset 1 FRAME_SIZE_ERROR"),
+    # -- 6.4: RST_STREAM
+    ("6.4 on no stream", frame(RST_STREAM, 0, 0, CODE4), "goaway PROTOCOL_ERROR"),
+    ("6.4 of three bytes", headers() + frame(RST_STREAM, 0, 1, bytes(3)), "goaway FRAME_SIZE_ERROR"),
+    # -- 6.5: SETTINGS
+    ("6.5 an acknowledgement with content", frame(SETTINGS, ACK, 0, bytes(6)), "goaway FRAME_SIZE_ERROR"),
+    ("6.5 on a stream", frame(SETTINGS, 0, 1, b""), "goaway PROTOCOL_ERROR"),
+    ("6.5 of five bytes", frame(SETTINGS, 0, 0, bytes(5)), "goaway FRAME_SIZE_ERROR"),
+    ("6.5.2 ENABLE_PUSH of 2", settings((Setting.ENABLE_PUSH, 2)), "goaway PROTOCOL_ERROR"),
+    ("6.5.2 a window too large", settings((Setting.INITIAL_WINDOW_SIZE, 1 << 31)), "goaway FLOW_CONTROL_ERROR"),
+    ("6.5.2 a frame size too small", settings((Setting.MAX_FRAME_SIZE, 16_383)), "goaway PROTOCOL_ERROR"),
+    ("6.5.2 a frame size too large", settings((Setting.MAX_FRAME_SIZE, 1 << 24)), "goaway PROTOCOL_ERROR"),
+    ("6.5.2 an unknown setting", settings((0xFF, 1)), "fine"),
+    # -- 6.6: PUSH_PROMISE
+    ("6.6 from a client", headers() + frame(PUSH_PROMISE, 4, 1, word(2) + block()), "goaway PROTOCOL_ERROR"),
+    # -- 6.7: PING
+    ("6.7 an acknowledgement", frame(PING, ACK, 0, bytes(8)), "fine"),
+    ("6.7 on a stream", frame(PING, 0, 1, bytes(8)), "goaway PROTOCOL_ERROR"),
+    ("6.7 of six bytes", frame(PING, 0, 0, bytes(6)), "goaway FRAME_SIZE_ERROR"),
+    # -- 6.8: GOAWAY
+    ("6.8 on a stream", frame(GOAWAY, 0, 1, bytes(8)), "goaway PROTOCOL_ERROR"),
+    ("6.8 too short", frame(GOAWAY, 0, 0, bytes(7)), "goaway FRAME_SIZE_ERROR"),
+    # -- 6.9: WINDOW_UPDATE
+    ("6.9 by nothing", frame(WINDOW_UPDATE, 0, 0, word(0)), "goaway PROTOCOL_ERROR"),
+    ("6.9 by nothing on a stream", headers() + frame(WINDOW_UPDATE, 0, 1, word(0)), "reset 1 PROTOCOL_ERROR"),
+    ("6.9 of three bytes", frame(WINDOW_UPDATE, 0, 0, bytes(3)), "goaway FRAME_SIZE_ERROR"),
+    ("6.9.1 beyond 2^31-1", frame(WINDOW_UPDATE, 0, 0, word((1 << 31) - 1)), "goaway FLOW_CONTROL_ERROR"),
+    (
+        "6.9.1 beyond 2^31-1 on a stream",
+        headers() + frame(WINDOW_UPDATE, 0, 1, word((1 << 31) - 1)),
+        "reset 1 FLOW_CONTROL_ERROR",
+    ),
+    # -- 6.10: CONTINUATION
+    ("6.10 on no stream", headers(flags=0) + frame(CONTINUATION, 4, 0, b""), "goaway PROTOCOL_ERROR"),
+    ("6.10 after the end of a block", headers() + frame(CONTINUATION, 4, 1, b""), "goaway PROTOCOL_ERROR"),
+    ("6.10 a block without end", headers(flags=0) + frame(9, 0, 1, bytes(4096)) * 3, "goaway ENHANCE_YOUR_CALM"),
+    # -- 8: requests
+    (
+        "8.1 a second block that ends nothing",
+        headers() + headers(payload=block((b"x", b"y"))),
+        "reset 1 PROTOCOL_ERROR",
+    ),
+    ("8.1 trailers", headers() + headers(flags=WHOLE, payload=block((b"x", b"y"))), "fine"),
+    ("8.1 trailers with a pseudo-header", headers() + headers(flags=WHOLE), "reset 1 PROTOCOL_ERROR"),
+    (
+        "8.1.1 more than content-length",
+        headers(payload=plus((b"content-length", b"1"))) + frame(DATA, 0, 1, b"xx"),
+        "reset 1 PROTOCOL_ERROR",
+    ),
+    (
+        "8.1.1 less than content-length",
+        headers(payload=plus((b"content-length", b"3"))) + frame(DATA, 1, 1, b"xx"),
+        "reset 1 PROTOCOL_ERROR",
+    ),
+    ("8.1.1 just content-length", headers(payload=plus((b"content-length", b"2"))) + frame(DATA, 1, 1, b"xx"), "fine"),
+    (
+        "8.1.1 content-length and no content",
+        headers(flags=WHOLE, payload=plus((b"content-length", b"2"))),
+        "reset 1 PROTOCOL_ERROR",
+    ),
+    (
+        "8.1.1 a content-length that is none",
+        headers(payload=plus((b"content-length", b"-2"))),
+        "reset 1 PROTOCOL_ERROR",
+    ),
+    ("8.2.1 a name in upper case", headers(payload=plus((b"X-Y", b""))), "reset 1 PROTOCOL_ERROR"),
+    ("8.2.1 a name with a space", headers(payload=plus((b"x y", b""))), "reset 1 PROTOCOL_ERROR"),
+    ("8.2.1 an empty name", headers(payload=plus((b"", b"x"))), "reset 1 PROTOCOL_ERROR"),
+    ("8.2.1 a value with a line end", headers(payload=plus((b"x", b"a\r\nb"))), "reset 1 PROTOCOL_ERROR"),
+    ("8.2.1 a value that begins with a space", headers(payload=plus((b"x", b" a"))), "reset 1 PROTOCOL_ERROR"),
+    ("8.2.2 connection", headers(payload=plus((b"connection", b"close"))), "reset 1 PROTOCOL_ERROR"),
+    ("8.2.2 transfer-encoding", headers(payload=plus((b"transfer-encoding", b"chunked"))), "reset 1 PROTOCOL_ERROR"),
+    ("8.2.2 te other than trailers", headers(payload=plus((b"te", b"gzip"))), "reset 1 PROTOCOL_ERROR"),
+    ("8.2.2 te: trailers", headers(payload=plus((b"te", b"trailers"))), "fine"),
+    ("8.3 an unknown pseudo-header", headers(payload=plus((b":test", b"x"))), "reset 1 PROTOCOL_ERROR"),
+    ("8.3 a response's pseudo-header", headers(payload=plus((b":status", b"200"))), "reset 1 PROTOCOL_ERROR"),
+    ("8.3 a pseudo-header after a field", headers(payload=block((b"x", b"y"), *REQUEST)), "reset 1 PROTOCOL_ERROR"),
+    ("8.3.1 twice", headers(payload=block(*REQUEST, (b":path", b"/"))), "reset 1 PROTOCOL_ERROR"),
+    ("8.3.1 no :method", headers(payload=without(b":method")), "reset 1 PROTOCOL_ERROR"),
+    ("8.3.1 no :scheme", headers(payload=without(b":scheme")), "reset 1 PROTOCOL_ERROR"),
+    ("8.3.1 no :path", headers(payload=without(b":path")), "reset 1 PROTOCOL_ERROR"),
+    ("8.3.1 an empty :path", headers(payload=block(*(REQUEST[:2]), (b":path", b""))), "reset 1 PROTOCOL_ERROR"),
+    ("8.3.1 no :authority is fine", headers(payload=without(b":authority")), "fine"),
+    # -- 10.5: floods
+    ("10.5 pings", frame(PING, 0, 0, bytes(8)) * 101, "goaway ENHANCE_YOUR_CALM"),
+    ("10.5 settings", settings() * 101, "goaway ENHANCE_YOUR_CALM"),
+    ("10.5 empty data", headers() + frame(DATA, 0, 1, b"") * 101, "goaway ENHANCE_YOUR_CALM"),
+    ("10.5 empty continuations", headers(flags=0) + frame(9, 0, 1, b"") * 101, "goaway ENHANCE_YOUR_CALM"),
+    (
+        "10.5 rapid reset",
+        b"".join(headers(n) + frame(RST_STREAM, 0, n, CODE4) for n in range(1, 203, 2)),
+        "goaway ENHANCE_YOUR_CALM",
+    ),
+    ("10.5.1 a long list of headers", headers(payload=plus((b"x", b"y" * 5000))), "reset 1 ENHANCE_YOUR_CALM"),
+)
+
+
+@pytest.mark.parametrize(("received", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_server(received: bytes, expected: str) -> None:
+    whole = server()
+    assert fate(whole, whole.receive(received, 0.0)) == expected
+    # Bytes come as they like: the same, a few at a time.
+    cut = server()
+    events: list[Event] = []
+    for at in range(0, len(received), 7):
+        events += cut.receive(received[at : at + 7], 0.0)
+    assert fate(cut, events) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", "goaway PROTOCOL_ERROR", id="3.4 no preface"),
+        pytest.param(PREFACE + headers(), "goaway PROTOCOL_ERROR", id="3.4 a preface without settings"),
+        pytest.param(
+            PREFACE + frame(SETTINGS, ACK, 0, b""), "goaway PROTOCOL_ERROR", id="3.4 an acknowledgement first"
+        ),
+        pytest.param(PREFACE[:10], "fine", id="3.4 half a preface"),
+    ],
+)
+def test_beginning(first: bytes, expected: str) -> None:
+    connection = Connection(client=False, limits=SMALL)
+    assert fate(connection, connection.receive(first, 0.0)) == expected
+
+
+def test_settings_and_pings_are_answered() -> None:
+    connection = server()
+    connection.receive(settings((Setting.MAX_FRAME_SIZE, 1 << 15)) + frame(PING, 0, 0, b"12345678"), 0.0)
+    assert sent(connection) == [(SETTINGS, ACK, 0, b""), (PING, ACK, 0, b"12345678")]
+
+
+def test_a_budget_fills_up_again() -> None:
+    connection = server()
+    connection.receive(frame(PING, 0, 0, bytes(8)) * 99, 0.0)
+    connection.receive(frame(PING, 0, 0, bytes(8)) * 50, 5.0)
+    assert not connection.ended
+
+
+def test_frames_before_a_fault_count() -> None:
+    """5.4.1: what was in order is told before the end."""
+    events = server().receive(headers(flags=WHOLE) + frame(DATA, 0, 0, b""), 0.0)
+    assert [type(event) for event in events] == [HeadersReceived, ConnectionEnded]
+
+
+def test_late_frames_of_a_reset_stream_mean_nothing() -> None:
+    """5.1: the peer may have sent them before it knew; they still count for the window, and for the tables."""
+    connection = server()
+    connection.receive(headers(), 0.0)
+    connection.reset(1, ErrorCode.CANCEL)
+    connection.take_output()
+    late = frame(DATA, 0, 1, b"x") + frame(WINDOW_UPDATE, 0, 1, word(1)) + headers(1, WHOLE, block((b"x", b"y")))
+    assert connection.receive(late, 0.0) == []
+    assert sent(connection) == []
+
+
+def test_windows_open_when_data_is_consumed() -> None:
+    connection = server()
+    connection.receive(headers() + frame(DATA, 0, 1, bytes(16_384)) * 3, 0.0)
+    assert sent(connection) == []
+    connection.consumed(1, 40_000)
+    assert [(kind, stream, int.from_bytes(body, "big")) for kind, _, stream, body in sent(connection)] == [
+        (WINDOW_UPDATE, 1, 40_000)
+    ]
+    assert fate(connection, connection.receive(frame(DATA, 0, 1, bytes(16_384)) * 3, 0.0)) == "fine"
+
+
+# -- sending -------------------------------------------------------------------------------------------------------------
+
+
+def payload_of(found: list[frames.Frame], stream: int) -> bytes:
+    return b"".join(payload for kind, _, number, payload in found if kind == DATA and number == stream)
+
+
+HEAD: Fields = ((b":status", b"200"),)
+END: Fields = ((b"grpc-status", b"0"),)
+
+
+def test_a_response_waits_for_windows_and_its_trailers_wait_behind_it() -> None:
+    """6.9: never more than the peer takes; 8.1: trailers end the stream."""
+    connection = server()
+    connection.receive(settings((Setting.INITIAL_WINDOW_SIZE, 10)) + headers(flags=WHOLE), 0.0)
+    connection.take_output()
+    body = bytes(range(25))
+    connection.respond(1, HEAD, body, END)
+    first = sent(connection)
+    assert [kind for kind, *_ in first] == [HEADERS, DATA]
+    assert payload_of(first, 1) == body[:10]
+    assert (connection.waiting_bytes, connection.queued_bytes(1)) == (15, 15)
+    connection.receive(frame(WINDOW_UPDATE, 0, 1, word(5)), 0.0)
+    assert payload_of(sent(connection), 1) == body[10:15]
+    events = connection.receive(settings((Setting.INITIAL_WINDOW_SIZE, 100)), 0.0)  # 6.9.2: moves open streams too
+    last = sent(connection)
+    assert payload_of(last, 1) == body[15:]
+    assert [(kind, flags & END_STREAM) for kind, flags, *_ in last if kind != SETTINGS] == [(DATA, 0), (HEADERS, 1)]
+    assert events == [SendProgress(1)]
+    assert (connection.open_streams, connection.waiting_bytes) == (0, 0)
+
+
+def test_settings_are_acknowledged_before_they_are_made_use_of() -> None:
+    """6.5.3: a peer counts by what was acknowledged, as grpcio does, and ends streams that went ahead."""
+    connection = server()
+    connection.receive(settings((Setting.INITIAL_WINDOW_SIZE, 0)) + headers(flags=WHOLE), 0.0)
+    connection.respond(1, HEAD, b"x", END)
+    connection.take_output()
+    connection.receive(settings((Setting.INITIAL_WINDOW_SIZE, 10)), 0.0)
+    assert [kind for kind, *_ in sent(connection)] == [SETTINGS, DATA, HEADERS]
+
+
+def test_a_window_may_become_negative() -> None:
+    """6.9.2."""
+    connection = server()
+    connection.receive(settings((Setting.INITIAL_WINDOW_SIZE, 10)) + headers(), 0.0)
+    connection.take_output()
+    connection.send_headers(1, HEAD)
+    connection.send_data(1, bytes(10))
+    connection.receive(settings((Setting.INITIAL_WINDOW_SIZE, 4)), 0.0)
+    connection.send_data(1, b"more")
+    connection.receive(frame(WINDOW_UPDATE, 0, 1, word(6)), 0.0)
+    assert payload_of(sent(connection), 1) == bytes(10)
+    connection.receive(frame(WINDOW_UPDATE, 0, 1, word(4)), 0.0)
+    assert payload_of(sent(connection), 1) == b"more"
+
+
+def test_the_connection_s_room_is_shared_frame_by_frame() -> None:
+    connection = server(Limits())
+    connection.receive(settings((Setting.INITIAL_WINDOW_SIZE, 1 << 20)) + headers(1) + headers(3), 0.0)
+    connection.send_headers(1, HEAD)
+    connection.send_data(1, bytes(100_000))  # takes the whole connection's window
+    connection.send_headers(3, HEAD)
+    connection.send_data(3, bytes(100_000))
+    connection.take_output()
+    connection.receive(frame(WINDOW_UPDATE, 0, 0, word(4 << 14)), 0.0)
+    found = sent(connection)
+    assert len(payload_of(found, 1)) == len(payload_of(found, 3)) == 2 << 14
+
+
+def test_frames_are_no_larger_than_the_peer_takes() -> None:
+    connection = server(Limits())
+    connection.receive(headers(flags=WHOLE), 0.0)
+    connection.take_output()
+    connection.respond(1, (*HEAD, (b"x", b"y" * 40_000)), bytes(40_000), END)
+    found = sent(connection)
+    assert max(len(payload) for *_, payload in found) == 1 << 14
+    assert [kind for kind, *_ in found][:3] == [HEADERS, CONTINUATION, CONTINUATION]
+
+
+def test_an_early_answer_ends_the_request_too() -> None:
+    """8.1: RST_STREAM with NO_ERROR after a complete response; what is still on its way means nothing."""
+    connection = server()
+    connection.receive(headers(), 0.0)
+    connection.take_output()
+    connection.respond(1, HEAD, b"", END)
+    assert sent(connection)[-1] == (RST_STREAM, 0, 1, word(0))
+    assert connection.receive(frame(DATA, 1, 1, b"late"), 0.0) == []
+    assert not connection.ended
+    assert connection.open_streams == 0
+
+
+def test_nothing_is_sent_on_streams_that_are_gone() -> None:
+    connection = server()
+    connection.receive(headers() + frame(RST_STREAM, 0, 1, CODE4), 0.0)
+    connection.respond(1, HEAD, b"x", END)
+    connection.send_data(1, b"x")
+    connection.reset(1, ErrorCode.CANCEL)
+    connection.respond_without_data(1, HEAD)
+    assert sent(connection) == []
+
+
+def test_going_away() -> None:
+    """6.8: streams already there finish, new ones are ignored, whose blocks are decoded all the same."""
+    connection = server()
+    connection.receive(headers(), 0.0)
+    connection.announce_end()
+    connection.receive(headers(3, payload=plus((b"x", b"y"))), 0.0)
+    connection.go_away()
+    last = [frames.read_goaway(payload)[0] for kind, _, _, payload in sent(connection) if kind == GOAWAY]
+    assert last == [(1 << 31) - 1, 3]
+    assert connection.receive(headers(5, payload=plus((b"z", b"z"))), 0.0) == []
+    connection.respond(1, HEAD, b"", END)
+    connection.respond(3, HEAD, b"", END)
+    assert connection.open_streams == 0
+
+
+# -- the client's side ---------------------------------------------------------------------------------------------------
+
+
+def pair() -> tuple[Connection, Connection]:
+    client, other = Connection(client=True, limits=Limits()), Connection(client=False, limits=SMALL)
+    exchange(client, other)
+    return client, other
+
+
+def exchange(client: Connection, other: Connection) -> tuple[list[Event], list[Event]]:
+    at_client: list[Event] = []
+    at_server: list[Event] = []
+    while True:
+        up, down = client.take_output(), other.take_output()
+        if not up and not down:
+            return at_client, at_server
+        at_server += other.receive(up, 0.0)
+        at_client += client.receive(down, 0.0)
+
+
+def test_a_call_between_both_sides() -> None:
+    client, other = pair()
+    number = client.open(REQUEST)
+    client.send_data(number, b"question", end=True)
+    _, (begun, asked) = exchange(client, other)
+    assert isinstance(begun, HeadersReceived)
+    assert begun.headers.fields == REQUEST
+    assert asked == DataReceived(1, b"question", ended=True)
+    other.respond(1, HEAD, b"answer", END)
+    (head, answer, end), _ = exchange(client, other)
+    assert isinstance(head, HeadersReceived)
+    assert answer == DataReceived(1, b"answer", ended=False)
+    assert isinstance(end, TrailersReceived)
+    assert end.headers.fields == END
+    assert client.open_streams == other.open_streams == 0
+
+
+def test_more_than_every_window_goes_through() -> None:
+    client, other = pair()
+    body = bytes(range(256)) * 4096
+    number = client.open(REQUEST)
+    client.send_data(number, body, end=True)
+    received, ended = b"", False
+    while not ended:
+        _, events = exchange(client, other)
+        for event in events:
+            if isinstance(event, DataReceived):
+                received, ended = received + event.data, event.ended
+                other.consumed(event.stream, len(event.data))
+    assert received == body
+    other.respond(number, HEAD, body, END)
+    received, ended = b"", False
+    while not ended:
+        events, _ = exchange(client, other)
+        for event in events:
+            if isinstance(event, DataReceived):
+                received += event.data
+                client.consumed(event.stream, len(event.data))
+            ended = ended or isinstance(event, TrailersReceived)
+    assert received == body
+    assert client.waiting_bytes == other.waiting_bytes == client.open_streams == other.open_streams == 0
+
+
+def test_a_client_keeps_to_the_server_s_limit() -> None:
+    client, other = pair()
+    for _ in range(3):
+        client.open(REQUEST)
+    with pytest.raises(Refused, match="3 streams"):
+        client.open(REQUEST)
+    client.reset(1, ErrorCode.CANCEL)
+    client.open(REQUEST)
+    _, events = exchange(client, other)
+    assert StreamEnded(1, ErrorCode.CANCEL, "reset by the peer") in events
+    assert not other.ended
+
+
+def test_a_client_learns_what_a_leaving_server_did_not_look_at() -> None:
+    client, other = pair()
+    client.open(REQUEST)
+    exchange(client, other)
+    client.open(REQUEST)
+    other.go_away()
+    events = client.receive(other.take_output(), 0.0)
+    assert events == [
+        GoAwayReceived(1, 0, b"going away"),
+        StreamEnded(3, ErrorCode.REFUSED_STREAM, "the peer goes away"),
+    ]
+    with pytest.raises(Refused):
+        client.open(REQUEST)
+
+
+def test_pings_come_back() -> None:
+    client, other = pair()
+    client.ping(b"01234567")
+    assert exchange(client, other)[0] == [PingAcknowledged(b"01234567")]
+
+
+@pytest.mark.parametrize(
+    ("received", "expected"),
+    [
+        pytest.param(frame(PUSH_PROMISE, 4, 1, word(2) + block()), "goaway PROTOCOL_ERROR", id="8.4 a push"),
+        pytest.param(settings((Setting.ENABLE_PUSH, 1)), "goaway PROTOCOL_ERROR", id="6.5.2 push offered by a server"),
+        pytest.param(headers(2, payload=block(*HEAD)), "goaway PROTOCOL_ERROR", id="5.1.1 a response to nothing"),
+        pytest.param(frame(DATA, 0, 1, b"x"), "reset 1 STREAM_CLOSED", id="8.1 data before headers"),
+        pytest.param(headers(payload=block((b":status", b"100"))), "fine", id="8.1 an interim response"),
+        pytest.param(headers(payload=block()), "reset 1 PROTOCOL_ERROR", id="8.3.2 no :status"),
+        pytest.param(headers(payload=block((b":status", b"abc"))), "reset 1 PROTOCOL_ERROR", id="8.3.2 no number"),
+    ],
+)
+def test_client(received: bytes, expected: str) -> None:
+    client, _ = pair()
+    client.open(REQUEST)
+    client.take_output()
+    assert fate(client, client.receive(received, 0.0)) == expected
