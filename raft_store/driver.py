@@ -40,7 +40,7 @@ from raft_store.engine import (
 )
 from raft_store.pacing import paced
 from raft_store.raft.membership import Step
-from raft_store.raft.messages import AnyMessage, Save, Snapshot, SnapshotMark
+from raft_store.raft.messages import NOBODY, AnyMessage, Save, Snapshot, SnapshotMark
 from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Replica, Work
 
@@ -194,8 +194,11 @@ class Driver:
         deadline = self._loop.time() + timeout_s
         while core.leader != to:
             self._check_running()
-            if self._loop.time() > deadline:
-                raise ProposalTimedOut(f"member {to} did not take over within {timeout_s} s")
+            given_up = core.leader == core.member and core.transferee != to
+            if given_up or self._loop.time() > deadline:
+                raise ProposalTimedOut(f"member {to} did not take over")
+            if core.leader not in (NOBODY, core.member):
+                raise EngineError(f"member {core.leader} took over, not {to}")
             await asyncio.sleep(self._config.tick_s / 4)
 
     async def send_snapshot(self) -> AsyncIterator[bytes]:
