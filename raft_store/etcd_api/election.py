@@ -3,10 +3,9 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 
-from trireme_pb.v3electionpb import v3election_pb2 as election_pb
-
 from raft_store.mvcc.model import Revision
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
+from trireme_pb.v3electionpb import v3election_pb2 as election_pb
 
 from .backend import Backend, key_value
 from .call import NO_CONTEXT, CallContext

@@ -1,8 +1,7 @@
 """The Lock service: the recipe of a mutex, run by the server."""
 
-from trireme_pb.v3lockpb import v3lock_pb2 as lock_pb
-
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
+from trireme_pb.v3lockpb import v3lock_pb2 as lock_pb
 
 from .call import NO_CONTEXT, CallContext
 from .kv import KvService

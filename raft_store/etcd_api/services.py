@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 from google.protobuf.message import Message
-from trireme_pb.v3electionpb import v3election_pb2 as election_pb
-from trireme_pb.v3lockpb import v3lock_pb2 as lock_pb
 
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
+from trireme_pb.v3electionpb import v3election_pb2 as election_pb
+from trireme_pb.v3lockpb import v3lock_pb2 as lock_pb
 
 from .auth import AuthService
 from .backend import Backend

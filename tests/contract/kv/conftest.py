@@ -3,12 +3,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import grpc.aio
 import pytest
-from trireme_pb.v3electionpb import v3election_pb2_grpc
-from trireme_pb.v3lockpb import v3lock_pb2_grpc
 
 from tests.contract.kv.pair import Pair, agreeing_pairs
 from tests.contract.kv.stores import Store, ours, real_etcd
 from trireme_pb.etcdserverpb import rpc_pb2_grpc
+from trireme_pb.v3electionpb import v3election_pb2_grpc
+from trireme_pb.v3lockpb import v3lock_pb2_grpc
 
 STORES = [
     pytest.param("memory-1-fast", id="memory"),

@@ -5,13 +5,13 @@ from typing import Any
 
 import grpc
 import pytest
-from trireme_pb.v3electionpb import v3election_pb2 as election_pb
-from trireme_pb.v3lockpb import v3lock_pb2 as lock_pb
 
 from tests.contract.kv.conftest import Api
 from tests.contract.kv.test_kv import end_of, names, put, refused
 from tests.contract.kv.test_lease import grant
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
+from trireme_pb.v3electionpb import v3election_pb2 as election_pb
+from trireme_pb.v3lockpb import v3lock_pb2 as lock_pb
 
 
 async def lease_of(api: Api) -> int:
