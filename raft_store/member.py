@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 
 from .backups import BackupPlan, keep_backups
 from .config import Config, cluster_id, member_id, peer_address
@@ -38,8 +38,14 @@ IDLE_TRIM = 1_000  # compacted changes given back at each pulse
 STOP_GRACE_S = 1.0
 
 
-def make_engine(config: Config, *, on_fatal: Callable[[Exception], None], force_new_cluster: bool = False) -> Engine:
-    """Return the engine that the configuration names, not started; on_fatal: see ``NativeEngine``.
+def make_engine(
+    config: Config,
+    *,
+    on_fatal: Callable[[Exception], None],
+    started: Callable[[], Collection[MemberId]],
+    force_new_cluster: bool = False,
+) -> Engine:
+    """Return the engine that the configuration names, not started; on_fatal, started: see ``NativeEngine``.
 
     force_new_cluster: give up all other members for lost, for ever; raises ValueError for an engine that cannot.
     """
@@ -63,7 +69,9 @@ def make_engine(config: Config, *, on_fatal: Callable[[Exception], None], force_
                 )
             )
         case _:
-            return NativeEngine(_native_config(config, force_new_cluster=force_new_cluster), on_fatal=on_fatal)
+            return NativeEngine(
+                _native_config(config, force_new_cluster=force_new_cluster), on_fatal=on_fatal, started=started
+            )
 
 
 def _members(config: Config) -> dict[MemberId, str]:
@@ -101,7 +109,9 @@ class Member:
         self.config = config
         self.failed = asyncio.Event()
         self.failure: Exception | None = None
-        self.engine = engine or make_engine(config, on_fatal=self._fail, force_new_cluster=force_new_cluster)
+        self.engine = engine or make_engine(
+            config, on_fatal=self._fail, started=self._started, force_new_cluster=force_new_cluster
+        )
         self.machine = Machine(LeaseClock(time.monotonic))
         self.machine.tokens.ttl_s = config.auth_token_ttl_s
         self.backend = Backend(
@@ -131,6 +141,7 @@ class Member:
             self.calls,
             name=config.name,
             engine=config.engine,
+            quota_bytes=config.quota_bytes,
             leader_changes=lambda: self.leader_changes,
         )
 
@@ -178,6 +189,10 @@ class Member:
         # The raftos engine's waiting needs tasks.
         inline = self.config.engine != "raftos"
         return FastFront(http.methods, self.guard, self.calls, other_protocol=http.protocol, inline=inline)
+
+    def _started(self) -> list[MemberId]:
+        """Return the members that ever took part: each has told everyone where clients reach it."""
+        return [MemberId(member) for member in self.machine.members]
 
     def _still_learns(self) -> bool:
         # The pulse has an answer that costs nothing; whoever was just promoted serves at once.
