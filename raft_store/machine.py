@@ -388,7 +388,8 @@ class Restoration:
                     self._attach(kv)
             case _History():
                 for event in self._loader.add_history(part.kvs):
-                    self._move_lease(event)
+                    if event.kv.lease or event.prev is not None:
+                        self._move_lease(event)
 
     def finish(self) -> None:
         """All chunks were fed: replace the machine's state."""
