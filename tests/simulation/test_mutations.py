@@ -30,6 +30,8 @@ from raft_store.simulation.runs import KINDS, breach_of
 
 SEEDS = 300
 
+pytestmark = pytest.mark.timeout(900)  # of a machine that has other things to do
+
 Patch = Callable[[pytest.MonkeyPatch], None]
 MUTATIONS: dict[str, tuple[str, Patch]] = {}
 
