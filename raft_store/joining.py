@@ -13,7 +13,7 @@ from raft_store.config import peer_address
 from raft_store.disk.directory import Directory
 from raft_store.disk.identity import Identity, check_identity, load_identity, save_identity
 from raft_store.engine import EngineError, MemberId
-from raft_store.peers import SERVICE, open_channel
+from raft_store.peer_link import SERVICE, open_channel
 from raft_store.raft import membership
 from raft_store.raft.membership import Configuration
 from raft_store.tls import TlsFiles

@@ -141,6 +141,7 @@ class Member:
             self.calls,
             name=config.name,
             engine=config.engine,
+            quota_bytes=config.quota_bytes,
             leader_changes=lambda: self.leader_changes,
         )
 

@@ -48,6 +48,8 @@ class Backend:
         self.request_timeout_s = request_timeout_s
         self.min_lease_ttl_s = min_lease_ttl_s
         self.quota_bytes = quota_bytes
+        self.proposals_pending = 0
+        self.proposals_failed = 0
         self.answers = Answers(cluster_id=cluster_id, member=lambda: self.member, term=lambda: engine.term)
 
     def header(self, revision: Revision | None = None) -> pb.ResponseHeader:
@@ -77,10 +79,14 @@ class Backend:
         data = encode(proposal)
         if len(data) > MAX_REQUEST_BYTES:
             raise RpcError(Code.INVALID_ARGUMENT, "etcdserver: request is too large")
+        self.proposals_pending += 1
         try:
             result = await self.engine.propose(data, timeout_s=self.request_timeout_s)
         except EngineError as exc:
+            self.proposals_failed += 1
             raise rpc_error(exc) from exc
+        finally:
+            self.proposals_pending -= 1
         if isinstance(result, StoreError):
             raise rpc_error(result)
         assert isinstance(result, kind), f"{type(command).__name__} answered {result!r}"

@@ -235,17 +235,18 @@ class Loader:
         self._store.compact_revision = compact_revision
         self._store.history_start = history_start
         self._revision = revision
-        self._base: list[KeyValue] | None = []
         self._change: list[Event] = []
 
     def add_base(self, kvs: Sequence[KeyValue]) -> None:
         """Take versions of keys that all exist, one each, in key order."""
-        assert self._base is not None, "the history has begun"
-        self._base += kvs
+        store = self._store
+        assert not store.history, "the history has begun"
+        store.index.append_run(kvs)
+        store.held_bytes += sum(map(size_of, kvs))
+        store.live_bytes = store.held_bytes
 
     def add_history(self, kvs: Sequence[KeyValue]) -> list[Event]:
         """Take changes in order; return them with what they replaced."""
-        self._end_base()
         store, index, change = self._store, self._store.index, self._change
         events: list[Event] = []
         for kv in kvs:
@@ -262,21 +263,12 @@ class Loader:
 
     def finish(self) -> Store:
         """Return the store."""
-        self._end_base()
         if self._change:
             self._store.history.append(tuple(self._change))
         self._store.revision = self._store.written = self._revision
         known = self._store.history_start + len(self._store.history) - 1
         assert known == self._revision, f"the history ends with {known}, the store with {self._revision}"
         return self._store
-
-    def _end_base(self) -> None:
-        if self._base is None:
-            return
-        store = self._store
-        store.index = KeyIndex(self._base)
-        store.held_bytes = store.live_bytes = sum(map(size_of, self._base))
-        self._base = None
 
 
 class Change:
