@@ -40,7 +40,7 @@ from raft_store.engine import (
 )
 from raft_store.pacing import paced
 from raft_store.raft.membership import Step
-from raft_store.raft.messages import AnyMessage, Save, Snapshot, SnapshotMark
+from raft_store.raft.messages import NOBODY, AnyMessage, Save, Snapshot, SnapshotMark
 from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Replica, Work
 
@@ -95,7 +95,7 @@ class Driver:
         self._open_bytes = 0
         self._pump_scheduled = False
         self._tick_due = False
-        self._ticker: asyncio.Task[None] | None = None
+        self._ticker: asyncio.TimerHandle | None = None
         self._running = False
         self._snapshotting: asyncio.Task[None] | None = None
         self._behind: deque[Work] = deque()  # to be applied; empty unless a restore is under way
@@ -108,7 +108,7 @@ class Driver:
         self._send = send
         self._follow = follow
         self._running = True
-        self._ticker = asyncio.create_task(self._tick())
+        self._ticker = self._loop.call_later(self._config.tick_s, self._tick)
         self._schedule()
 
     def halt(self) -> None:
@@ -123,7 +123,9 @@ class Driver:
     async def stop(self) -> None:
         """End; a save under way is finished first."""
         self.halt()
-        tasks = [task for task in (self._ticker, self._snapshotting, self._catching_up) if task is not None]
+        if self._ticker is not None:
+            self._ticker.cancel()
+        tasks = [task for task in (self._snapshotting, self._catching_up) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -192,8 +194,11 @@ class Driver:
         deadline = self._loop.time() + timeout_s
         while core.leader != to:
             self._check_running()
-            if self._loop.time() > deadline:
-                raise ProposalTimedOut(f"member {to} did not take over within {timeout_s} s")
+            given_up = core.leader == core.member and core.transferee != to
+            if given_up or self._loop.time() > deadline:
+                raise ProposalTimedOut(f"member {to} did not take over")
+            if core.leader not in (NOBODY, core.member):
+                raise EngineError(f"member {core.leader} took over, not {to}")
             await asyncio.sleep(self._config.tick_s / 4)
 
     async def send_snapshot(self) -> AsyncIterator[bytes]:
@@ -232,15 +237,16 @@ class Driver:
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
-    async def _tick(self) -> None:
-        while True:
-            # A stall of the process is one tick, however long it was: what arrived meanwhile has to be read before
-            # anybody is declared dead.
-            await asyncio.sleep(self._config.tick_s)
-            for future, too_late in self._deadlines.due(self._loop.time()):
-                _refuse(future, too_late())
-            self._tick_due = True
-            self._schedule()
+    def _tick(self) -> None:
+        if not self._running:
+            return
+        # A stall of the process is one tick, however long it was; and what arrived meanwhile has to be read before
+        # anybody is declared dead, so the pump comes after the sockets' turn.
+        self._ticker = self._loop.call_later(self._config.tick_s, self._tick)
+        for future, too_late in self._deadlines.due(self._loop.time()):
+            _refuse(future, too_late())
+        self._tick_due = True
+        self._schedule()
 
     def _schedule(self) -> None:
         if not self._pump_scheduled and self._running:
@@ -262,6 +268,8 @@ class Driver:
                 if (work := self._replica.ready()) is None:
                     break
                 self._do(work)
+                if not (work.committed or work.readers or work.restore or work.lost or work.changes):
+                    break  # only what ended just now can bring more to do at once
             else:
                 self._schedule()
             if (agreed := self._replica.core.agreed) is not self._followed:

@@ -13,7 +13,7 @@ from raft_store.config import peer_address
 from raft_store.disk.directory import Directory
 from raft_store.disk.identity import Identity, check_identity, load_identity, save_identity
 from raft_store.engine import EngineError, MemberId
-from raft_store.peers import SERVICE, open_channel
+from raft_store.peer_link import SERVICE, open_channel
 from raft_store.raft import membership
 from raft_store.raft.membership import Configuration
 from raft_store.tls import TlsFiles
@@ -30,21 +30,44 @@ class JoinFailed(EngineError):
     """The group that this member is to join cannot be found, or does not know it."""
 
 
-def founder(
-    directory: Directory, *, cluster: str, member: MemberId, name: str, members: Mapping[MemberId, str]
+async def founder(
+    directory: Directory,
+    *,
+    cluster: str,
+    member: MemberId,
+    name: str,
+    members: Mapping[MemberId, str],
+    tls: TlsFiles | None,
 ) -> Identity:
     """Return who we are: what the directory says or, if it is fresh, one of the founders ``members``.
 
-    Raises DiskError if the data is not ours, Removed if it is of no use any more.
+    Raises DiskError if the data is not ours, Removed if it is of no use any more, JoinFailed if there was more of it.
     """
-    found = load_identity(directory)
+    found = await asyncio.to_thread(load_identity, directory)
     if found is not None:
         check_identity(found, cluster=cluster, member=member, name=name)
         return found
-    founders = {founder: (url,) for founder, url in members.items()}
-    identity = Identity(cluster=cluster, member=member, name=name, founders=founders)
-    save_identity(directory, identity)
+    others = [url for other, url in members.items() if other != member]
+    witnesses = await asyncio.gather(*(_knows_us(url, member, cluster=cluster, tls=tls) for url in others))
+    if any(witnesses):
+        raise JoinFailed(
+            f"member {member:x} {name} has taken part in cluster {cluster!r} before, and its data is gone: what it "
+            "confirmed and voted for cannot be taken back. Remove it (etcdctl member remove), add it as a new member "
+            'and start it with initial_cluster_state = "existing"'
+        )
+    identity = Identity(
+        cluster=cluster, member=member, name=name, founders={founder: (url,) for founder, url in members.items()}
+    )
+    await asyncio.to_thread(save_identity, directory, identity)
     return identity
+
+
+async def _knows_us(url: str, member: MemberId, *, cluster: str, tls: TlsFiles | None) -> bool:
+    """Return whether another member has seen us take part; one that does not answer has not."""
+    try:
+        return member in (await _describe(url, cluster=cluster, tls=tls)).started
+    except CallFailed:
+        return False
 
 
 async def joiner(
@@ -79,12 +102,13 @@ async def _find(others: list[str], *, cluster: str, own_url: str, tls: TlsFiles 
             while True:
                 for url in others:
                     try:
-                        configuration = await _describe(url, cluster=cluster, tls=tls)
+                        description = await _describe(url, cluster=cluster, tls=tls)
                     except CallFailed as exc:
                         if exc.status is Status.FAILED_PRECONDITION:
                             raise JoinFailed(f"{url}: {exc.message}") from exc
                         problems[url] = f"{url} does not answer ({exc.status.name})"
                         continue
+                    configuration = membership.decode(description.configuration)
                     if _owner(configuration, own_url):
                         return configuration
                     problems[url] = f"{url} knows no member at {own_url}"
@@ -97,14 +121,14 @@ async def _find(others: list[str], *, cluster: str, own_url: str, tls: TlsFiles 
         ) from exc
 
 
-async def _describe(url: str, *, cluster: str, tls: TlsFiles | None) -> Configuration:
+async def _describe(url: str, *, cluster: str, tls: TlsFiles | None) -> raft_pb2.Description:
     channel = open_channel(peer_address(url), tls)
     try:
         request = raft_pb2.DescribeRequest(cluster=cluster)
         answer = await channel.unary(SERVICE + "Describe", request.SerializeToString(), timeout_s=ASK_S)
     finally:
         await channel.close()
-    return membership.decode(raft_pb2.Description.FromString(answer).configuration)
+    return raft_pb2.Description.FromString(answer)
 
 
 def _owner(configuration: Configuration, url: str) -> MemberId:

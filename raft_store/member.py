@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 
 from .backups import BackupPlan, keep_backups
 from .config import Config, cluster_id, member_id, peer_address
@@ -23,7 +23,7 @@ from .http_door import HttpDoor
 from .lease_keeper import LeaseKeeper
 from .machine import Machine, encode
 from .mvcc.lease import LeaseClock
-from .mvcc.requests import Alarm, AlarmKind, Audit, Audited, Publish, SetAlarm
+from .mvcc.requests import Audit, Audited, Publish
 from .mvcc.store import checksum
 from .observe import Observer, serve
 from .pacing import result_of
@@ -38,8 +38,14 @@ IDLE_TRIM = 1_000  # compacted changes given back at each pulse
 STOP_GRACE_S = 1.0
 
 
-def make_engine(config: Config, *, on_fatal: Callable[[Exception], None], force_new_cluster: bool = False) -> Engine:
-    """Return the engine that the configuration names, not started; on_fatal: see ``NativeEngine``.
+def make_engine(
+    config: Config,
+    *,
+    on_fatal: Callable[[Exception], None],
+    started: Callable[[], Collection[MemberId]],
+    force_new_cluster: bool = False,
+) -> Engine:
+    """Return the engine that the configuration names, not started; on_fatal, started: see ``NativeEngine``.
 
     force_new_cluster: give up all other members for lost, for ever; raises ValueError for an engine that cannot.
     """
@@ -63,7 +69,9 @@ def make_engine(config: Config, *, on_fatal: Callable[[Exception], None], force_
                 )
             )
         case _:
-            return NativeEngine(_native_config(config, force_new_cluster=force_new_cluster), on_fatal=on_fatal)
+            return NativeEngine(
+                _native_config(config, force_new_cluster=force_new_cluster), on_fatal=on_fatal, started=started
+            )
 
 
 def _members(config: Config) -> dict[MemberId, str]:
@@ -101,7 +109,9 @@ class Member:
         self.config = config
         self.failed = asyncio.Event()
         self.failure: Exception | None = None
-        self.engine = engine or make_engine(config, on_fatal=self._fail, force_new_cluster=force_new_cluster)
+        self.engine = engine or make_engine(
+            config, on_fatal=self._fail, started=self._started, force_new_cluster=force_new_cluster
+        )
         self.machine = Machine(LeaseClock(time.monotonic))
         self.machine.tokens.ttl_s = config.auth_token_ttl_s
         self.backend = Backend(
@@ -111,6 +121,7 @@ class Member:
             member=config.member,
             request_timeout_s=config.request_timeout_s,
             min_lease_ttl_s=MIN_LEASE_TTL_S,
+            quota_bytes=config.quota_bytes,
         )
         self.guard = LeaderGuard(self.engine.status)
         self.calls: CallCounts = Counter()
@@ -130,6 +141,7 @@ class Member:
             self.calls,
             name=config.name,
             engine=config.engine,
+            quota_bytes=config.quota_bytes,
             leader_changes=lambda: self.leader_changes,
         )
 
@@ -177,6 +189,10 @@ class Member:
         # The raftos engine's waiting needs tasks.
         inline = self.config.engine != "raftos"
         return FastFront(http.methods, self.guard, self.calls, other_protocol=http.protocol, inline=inline)
+
+    def _started(self) -> list[MemberId]:
+        """Return the members that ever took part: each has told everyone where clients reach it."""
+        return [MemberId(member) for member in self.machine.members]
 
     def _still_learns(self) -> bool:
         # The pulse has an answer that costs nothing; whoever was just promoted serves at once.
@@ -242,7 +258,6 @@ class Member:
         while True:
             try:
                 await self._expire_leases()
-                await self._watch_quota()
                 await self._call_audit()
             except EngineError as exc:
                 log.warning("housekeeping waits for the group reason=%s", exc)
@@ -264,14 +279,6 @@ class Member:
 
     async def _expire_leases(self) -> None:
         if (command := self._leases.due()) is not None:
-            await self.engine.propose(encode(command), timeout_s=self.config.request_timeout_s)
-
-    async def _watch_quota(self) -> None:
-        alarm = Alarm(self.backend.member, AlarmKind.NOSPACE)
-        over = 0 < self.config.quota_bytes < self.machine.store.held_bytes
-        if over and (alarm.member, alarm.kind) not in self.machine.alarms:
-            log.warning("quota exceeded bytes=%d quota=%d", self.machine.store.held_bytes, self.config.quota_bytes)
-            command = SetAlarm(alarm, active=True)
             await self.engine.propose(encode(command), timeout_s=self.config.request_timeout_s)
 
     async def _call_audit(self) -> None:

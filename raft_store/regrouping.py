@@ -17,12 +17,20 @@ _PASSING = (Refusal.NOT_LEADER, Refusal.CHANGE_UNDER_WAY)
 
 
 class Regrouping:
-    """One member's view of its group, and its way to change it (a ``peers.Group``)."""
+    """One member's view of its group, and its way to change it (a ``peer_service.Group``)."""
 
-    def __init__(self, core: Core, driver: Driver, *, on_removed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        driver: Driver,
+        *,
+        started: Callable[[], Collection[MemberId]],
+        on_removed: Callable[[str], None],
+    ) -> None:
         self._core = core
         self._driver = driver
         self._peers: Peers | None = None
+        self.started = started
         self.on_removed = on_removed
 
     def use(self, peers: Peers) -> None:
@@ -30,17 +38,17 @@ class Regrouping:
         self._peers = peers
 
     def configuration(self) -> Configuration:
-        """See ``peers.Group``."""
+        """See ``peer_service.Group``."""
         return self._core.configuration
 
     def has_removed(self, member: MemberId) -> bool:
-        """See ``peers.Group``."""
+        """See ``peer_service.Group``."""
         return member in self._core.gone_for_good
 
     async def change(
         self, changes: Sequence[Change], *, timeout_s: float, joint: bool, started: Collection[MemberId] | None
     ) -> Index:
-        """See ``peers.Group``."""
+        """See ``peer_service.Group``."""
         index = await self._driver.change_members(changes, timeout_s=timeout_s, joint=joint, started=started)
         log.info("changed the group changes=%s", [f"{change.kind.name} {change.member:x}" for change in changes])
         return index

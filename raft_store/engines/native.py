@@ -41,7 +41,8 @@ from raft_store.tls import TlsFiles
 log = logging.getLogger(__name__)
 
 CLOCK_DRIFT = 0.1  # lease reads are safe while no two members' clocks run apart faster than this
-HAND_OVER_S = 0.5  # a leader that stops spends at most so long on handing over
+HAND_OVER_S = 0.5  # a leader that stops spends at most so long on handing over to one ...
+HEIRS = 2  # ... of the best followers
 LINGER_S = 0.5  # a removed member stays for so long: what it has sent, a hand-over say, has to arrive
 
 
@@ -58,9 +59,9 @@ class NativeConfig(msgspec.Struct, frozen=True, kw_only=True):
     force_new_cluster: bool = False  # give up all other members for lost, for ever; our data is the group's
     tls: TlsFiles | None = None  # None: plain text
     disk_orders: Path | None = None  # for tests: a file that tells the disk to be slow or to fail (``disk.faults``)
-    tick_ms: int = 20
-    heartbeat_ticks: int = 3
-    election_ticks: int = 13  # a follower waits this long, and up to twice as long, before it campaigns
+    tick_ms: int = 30  # every tick wakes an idle member
+    heartbeat_ticks: int = 2
+    election_ticks: int = 9  # a follower waits this long, and up to twice as long, before it campaigns
     snapshot_entries: int = 20_000  # applied entries between two snapshots
     lease_reads: bool = False  # answer reads by the clock, without asking the others: see ``raft.reads`` for the danger
 
@@ -118,8 +119,17 @@ class NativeEngine:
     waiting calls have been refused with Stopped by then.
     """
 
-    def __init__(self, config: NativeConfig, *, on_fatal: Callable[[Exception], None] = end_process) -> None:
-        """Raises ValueError for a configuration that cannot work."""
+    def __init__(
+        self,
+        config: NativeConfig,
+        *,
+        on_fatal: Callable[[Exception], None] = end_process,
+        started: Callable[[], Collection[MemberId]] = tuple,
+    ) -> None:
+        """started: gives the members that ever took part, as the machine knows.
+
+        Raises ValueError for a configuration that cannot work.
+        """
         if config.member not in config.members:
             raise ValueError(f"member {config.member} is not among the members {sorted(config.members)}")
         if not 0 < config.heartbeat_ticks < config.election_ticks:
@@ -131,6 +141,7 @@ class NativeEngine:
             raise ValueError("tick_ms and snapshot_entries must be positive")
         self._config = config
         self._on_fatal = on_fatal
+        self._started = started
         self._directory: OsDirectory | None = None
         self._storage: Storage | None = None
         self._replica: Replica | None = None
@@ -177,7 +188,7 @@ class NativeEngine:
                 machine=machine,
                 on_fatal=self._on_fatal,
             )
-            self._regrouping = Regrouping(core, self._driver, on_removed=self._be_removed)
+            self._regrouping = Regrouping(core, self._driver, started=self._started, on_removed=self._be_removed)
             self._peers = Peers(
                 member=identity.member,
                 cluster=config.cluster,
@@ -211,8 +222,7 @@ class NativeEngine:
     async def step_aside(self) -> None:
         """See ``Engine.step_aside``."""
         if self._driver is not None:
-            with contextlib.suppress(EngineError):
-                await self._hand_over(self._driver)
+            await self._hand_over(self._driver)
 
     def propose(self, data: bytes, *, timeout_s: float) -> Coroutine[None, None, object]:
         """See ``Engine.propose``; raises EngineError too if too many proposals are waiting (surely not made)."""
@@ -270,13 +280,13 @@ class NativeEngine:
     async def _identify(self, directory: OsDirectory) -> Identity:
         config = self._config
         if not config.joins:
-            return await asyncio.to_thread(
-                founder,
+            return await founder(
                 directory,
                 cluster=config.cluster,
                 member=config.member,
                 name=config.name,
                 members=config.members,
+                tls=config.tls,
             )
         others = [url for member, url in config.members.items() if member != config.member]
         return await joiner(
@@ -320,9 +330,11 @@ class NativeEngine:
         if core.role is not Role.LEADER:
             return
         followers = {peer: view for peer, view in core.progress().items() if peer in core.configuration.voters}
-        if followers:
-            best = min(followers, key=lambda peer: (followers[peer].silent_ticks, -followers[peer].matched))
-            await driver.transfer_leadership(best, timeout_s=HAND_OVER_S)
+        best = sorted(followers, key=lambda peer: (followers[peer].silent_ticks, -followers[peer].matched))
+        for heir in best[:HEIRS]:
+            with contextlib.suppress(EngineError):
+                await driver.transfer_leadership(heir, timeout_s=HAND_OVER_S)
+                return
 
     async def _close(self) -> None:
         if self._removal is not None:

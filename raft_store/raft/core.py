@@ -138,9 +138,10 @@ class Core(Elections, Following, Changing):
     @property
     def may_append(self) -> bool:
         """Whether ``append`` would: we lead, are not about to hand over, and the group keeps up."""
+        if self.role is not Role.LEADER or self.transferee != NOBODY:
+            return False
         limits, backlog = self.config, self.log.last_index - self.log.committed
-        room = backlog < limits.max_uncommitted and self._backlog_bytes < limits.max_uncommitted_bytes
-        return room and self.role is Role.LEADER and self.transferee == NOBODY
+        return backlog < limits.max_uncommitted and self._backlog_bytes < limits.max_uncommitted_bytes
 
     def progress(self) -> Mapping[MemberId, Progress]:
         """Return what we know of those who follow us; empty unless we lead. For looking, not for changing."""

@@ -236,6 +236,9 @@ class History:
 
     def at(self, index: Index) -> Step:
         """Return the newest step at or before ``index``, which must not be before the base."""
+        newest = self._steps[-1]
+        if newest.index <= index:  # nearly always, and asked at every step of the core
+            return newest
         return next(step for step in reversed(self._steps) if step.index <= index)
 
     def before(self, index: Index) -> Configuration | None:

@@ -47,6 +47,8 @@ def tally(votes: Mapping[MemberId, bool], voters: frozenset[MemberId]) -> Verdic
 
 def joint_commit_index(matched: Mapping[MemberId, int], halves: Sequence[frozenset[MemberId]]) -> int:
     """Return the highest log index that a majority of each of ``halves`` has on disk; see ``commit_index``."""
+    if len(halves) == 1:
+        return commit_index(matched, halves[0])
     return min(commit_index(matched, voters) for voters in halves)
 
 

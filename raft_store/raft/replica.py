@@ -104,7 +104,7 @@ class Replica:
         self._ask()
         ready = self.core.ready()
         messages, self._outbox = self._outbox, []
-        changes = self._end_changes()
+        changes = self._end_changes() if self._changes else ()
         if ready is None:
             readers = self._readers.release(self.applied)
             idle = not (messages or readers or changes)
@@ -123,8 +123,6 @@ class Replica:
 
     def _end_changes(self) -> Sequence[tuple[object, bool | None]]:
         """Return whose change is over, one way or the other: sealed, or replaced by another leader."""
-        if not self._changes:
-            return ()
         ended: list[tuple[object, bool | None]] = []
         still_open: list[_OpenChange] = []
         log = self.core.log

@@ -118,7 +118,8 @@ class State:
     def _commit_to(self, index: Index) -> bool:
         """Raise the commit mark; return whether another configuration takes effect by it, or is sealed."""
         self.log.commit_to(index)
-        if (step := self.log.step) == self.agreed:
+        step = self.log.step
+        if step is self.agreed or step == self.agreed:
             return False
         before, self.agreed = self.agreed, step
         if (now := self.configuration) != before.configuration:

@@ -172,6 +172,20 @@ async def test_leadership_is_transferred(group):
     assert await group.leader() == other
 
 
+async def test_a_transfer_to_whom_cannot_take_over_ends_soon(group):
+    await group.start()
+    await group.engines[1].propose(b"x", timeout_s=20)
+    leader = await group.leader()
+    absent = group.other(leader)
+    await group.stop(absent)
+    await group.engines[leader].propose(b"y", timeout_s=20)
+    with pytest.raises(ProposalTimedOut, match="did not take over"):
+        await group.engines[leader].transfer_leadership(absent, timeout_s=3600)
+    with pytest.raises(EngineError, match="not in this group"):
+        await group.engines[leader].transfer_leadership(MemberId(9), timeout_s=3600)
+    await group.engines[leader].propose(b"z", timeout_s=20)
+
+
 async def test_a_stopping_leader_is_not_missed(group):
     """It hands over before it goes: no time-out has to pass, and one term is enough."""
     await group.start()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import shutil
 
 import pytest
 
@@ -261,6 +262,26 @@ async def test_who_was_not_added_cannot_join(lab, monkeypatch):
         await NativeEngine(lab.config(2)).start(Values())
     with pytest.raises(JoinFailed, match="this is cluster 'lab', the caller is of 'other'"):
         await NativeEngine(lab.config(2, cluster="other")).start(Values())
+
+
+async def test_a_founder_that_lost_its_data_does_not_begin_anew(tmp_path):
+    """It may have confirmed what nobody else has: as a new member it can do no harm."""
+    lab = Lab(tmp_path, founders=(1, 2))
+    seen = []
+    try:
+        for name in (1, 2):
+            lab.fatal[name] = asyncio.get_running_loop().create_future()
+            lab.machines[name] = Values()
+            started = lab.engines[name] = NativeEngine(lab.config(name), started=lambda: seen)
+            await started.start(lab.machines[name])
+        seen.extend([MemberId(1), MemberId(2)])
+        await lab.engines[1].propose(b"x", timeout_s=PATIENT_S)
+        await lab.stop(2)
+        shutil.rmtree(tmp_path / "2")
+        with pytest.raises(JoinFailed, match="its data is gone"):
+            await NativeEngine(lab.config(2)).start(Values())
+    finally:
+        await lab.stop()
 
 
 async def test_another_members_data_is_refused(lab, tmp_path):

@@ -1,0 +1,157 @@
+"""The way to one other member: a stream that is always there again, and calls beside it."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+from fastgrpc.calls import CallFailed, Status
+from fastgrpc.channel import Channel, ChannelConfig, ClientCall, client_tls
+from fastgrpc.events import Limits
+from raft_store.engine import Term
+from raft_store.tls import TlsFiles
+from trireme_pb.raft import raft_pb2
+
+log = logging.getLogger(__name__)
+
+SERVICE = "/trireme.raft.Raft/"
+MAX_QUEUED_BYTES = 64 << 20
+MAX_BATCH_BYTES = 8 << 20
+REDIAL_PAUSE_S = 0.05
+CONNECT_S = 0.5  # a peer that takes longer is dialled anew: the network may be back by then
+PING_S = 1.0
+
+# A log entry has no limit of its own here, so a batch may be larger than planned by one entry.
+MAX_MESSAGE_BYTES = 256 << 20
+LIMITS = Limits(window_bytes=16 << 20, connection_window_bytes=64 << 20, frame_bytes=1 << 20)
+_CHANNEL = ChannelConfig(
+    limits=LIMITS,
+    max_message_bytes=MAX_MESSAGE_BYTES,
+    connect_timeout_s=CONNECT_S,
+    keepalive_s=PING_S,
+    keepalive_timeout_s=PING_S,
+)
+
+
+def open_channel(address: str, tls: TlsFiles | None) -> Channel:
+    """Return a channel to a peer's listener."""
+    context = None if tls is None else client_tls(str(tls.ca), str(tls.cert), str(tls.key))
+    return Channel(address, tls=context, config=_CHANNEL)
+
+
+class Link:
+    """The way to one peer, which may have several addresses."""
+
+    def __init__(
+        self,
+        greeting: raft_pb2.Greeting,
+        addresses: Sequence[str],
+        tls: TlsFiles | None,
+        on_removed: Callable[[str], None],
+    ) -> None:
+        self.greeting = greeting
+        self.addresses = addresses
+        self._tls = tls
+        self._on_removed = on_removed
+        self._tried = 0
+        self._task: asyncio.Task[None] | None = None
+        self._channel = open_channel(self._address, tls)
+        self._call: ClientCall | None = None  # the stream, while it stands
+
+    @property
+    def _address(self) -> str:
+        return self.addresses[self._tried % len(self.addresses)]
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a stream now."""
+        return self._call is not None
+
+    def start(self) -> None:
+        """Begin to dial, and keep at it."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Hang up."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._channel.close()
+
+    async def reconfigure(self, request: raft_pb2.ReconfigureRequest, *, timeout_s: float) -> raft_pb2.ReconfigureReply:
+        """Ask the peer to change the group; raises CallFailed."""
+        reply = await self._channel.unary(SERVICE + "Reconfigure", request.SerializeToString(), timeout_s=timeout_s)
+        return raft_pb2.ReconfigureReply.FromString(reply)
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether ``send`` may be called: there is a stream, and not too much waits on it."""
+        return self._call is not None and self._call.waiting_bytes < MAX_QUEUED_BYTES
+
+    def send(self, messages: Sequence[raft_pb2.Message]) -> None:
+        """Send what one round brought, in one write."""
+        assert self._call is not None, "whoever sends looks at takes_more"
+        for batch in _batches(messages):
+            self._call.write(raft_pb2.Batch(messages=batch).SerializeToString())
+
+    async def send_snapshot(self, term: Term, data: AsyncIterator[bytes]) -> None:
+        """Stream a snapshot; returns when the peer has taken it in, raises CallFailed if it did not."""
+        call = await self._channel.start(SERVICE + "InstallSnapshot")
+        try:
+            head = raft_pb2.SnapshotChunk(greeting=self.greeting, term=term)
+            await call.send(head.SerializeToString())
+            async for portion in data:
+                await call.send(raft_pb2.SnapshotChunk(data=portion).SerializeToString())
+            call.end()
+            while await call.receive() is not None:
+                pass
+        finally:
+            call.cancel()
+
+    async def _run(self) -> None:
+        refusal = ""
+        while True:
+            try:
+                await self._deliver()
+            except CallFailed as exc:
+                refusal = self._report(exc, refusal)
+            finally:
+                self._call = None
+            await asyncio.sleep(REDIAL_PAUSE_S)
+            if len(self.addresses) > 1:
+                await self._channel.close()
+                self._tried += 1
+                self._channel = open_channel(self._address, self._tls)
+
+    def _report(self, exc: CallFailed, before: str) -> str:
+        """Log why a stream ended, once for each new reason; return the reason."""
+        reason = str(exc)
+        if reason != before:
+            level = logging.INFO if exc.status is Status.UNAVAILABLE else logging.WARNING
+            log.log(level, "lost stream to peer=%d address=%s cause=%s", self.greeting.recipient, self._address, reason)
+        if exc.status is Status.PERMISSION_DENIED:
+            self._on_removed(exc.message)
+        return reason
+
+    async def _deliver(self) -> None:
+        """Keep one stream; returns or raises when it ends."""
+        call = await self._channel.start(SERVICE + "Deliver")
+        try:
+            call.write(raft_pb2.Batch(greeting=self.greeting).SerializeToString())
+            self._call = call
+            log.info("connected to peer=%d address=%s", self.greeting.recipient, self._address)
+            while await call.receive() is not None:
+                pass
+        finally:
+            call.cancel()
+
+
+def _batches(messages: Sequence[raft_pb2.Message]) -> Iterator[Sequence[raft_pb2.Message]]:
+    """Split what is too much for one batch."""
+    size = begin = 0
+    for place, message in enumerate(messages):
+        message_bytes = message.ByteSize()
+        if size and size + message_bytes > MAX_BATCH_BYTES:
+            yield messages[begin:place]
+            size, begin = 0, place
+        size += message_bytes
+    yield messages[begin:]
