@@ -300,7 +300,8 @@ class _Wire(asyncio.Protocol):
     def flush(self) -> None:
         self._flush_due = False
         data = self.http.take_output()
-        if data and self._transport is not None:
+        # uvloop, unlike asyncio, refuses to write once a transport is closing.
+        if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def hang_up(self) -> None:

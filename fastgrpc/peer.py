@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from . import calls
@@ -275,11 +275,11 @@ class Peer(asyncio.Protocol):
         except CallFailed as exc:
             self._end(call, exc)
             return
-        coroutine = method.handler(request, call)
         if method.inline:
-            self._step(call, coroutine, None)
+            self._step(call, method.handler(request, call), None)
         else:
-            self._start(call, self._run_unary(call, coroutine))
+            # The handler is begun inside: a task may be cancelled before its first step.
+            self._start(call, self._run_unary(call, method, request))
 
     def _step(self, call: Call, coroutine: Coroutine[Any, Any, Any], waited_for: "asyncio.Future[Any] | None") -> None:
         """Drive an inline handler to its next wait, or to its end."""
@@ -351,9 +351,9 @@ class Peer(asyncio.Protocol):
     def _start(self, call: Call, coroutine: Coroutine[Any, Any, None]) -> None:
         call.task = self.loop.create_task(coroutine)
 
-    async def _run_unary(self, call: Call, coroutine: Awaitable[Any]) -> None:
+    async def _run_unary(self, call: Call, method: UnaryMethod, request: Any) -> None:
         try:
-            response = await coroutine
+            response = await method.handler(request, call)
         except CallFailed as exc:
             self._end(call, exc)
         except asyncio.CancelledError:
@@ -419,7 +419,8 @@ class Peer(asyncio.Protocol):
     def _flush(self) -> None:
         self._flush_due = False
         data = self.http.take_output()
-        if data and self._transport is not None:
+        # uvloop, unlike asyncio, refuses to write once a transport is closing.
+        if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
         if self.http.going_away and not self.http.open_streams:
             self.hang_up()
