@@ -304,8 +304,8 @@ def an_entry_of_an_old_term_is_committed_by_counting(patch):
 def vote_is_forgotten_on_restart(patch):
     original = storage.Storage.recover
 
-    def recover(self):
-        past = original(self)
+    def recover(self, *founders):
+        past = original(self, *founders)
         return msgspec.structs.replace(past, hard_state=m.HardState(past.hard_state.term, m.NOBODY))
 
     patch.setattr(storage.Storage, "recover", recover)
