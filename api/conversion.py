@@ -113,7 +113,7 @@ def _autoscaler_v2(document: Document) -> Document:
     spec, status = dict(document.get("spec") or {}), dict(document.get("status") or {})
     metadata = dict(document.get("metadata") or {})
     annotations = dict(metadata.get("annotations") or {})
-    told = {name: _told(annotations.pop(f"{_ALPHA}{name}", "")) for name in _TOLD}
+    told = {name: _told(annotations.pop(f"{_ALPHA}{name}", ""), shape) for name, shape in _TOLD.items()}
     if "annotations" in metadata:
         metadata["annotations"] = annotations
     percentage = spec.pop("targetCPUUtilizationPercentage", None)
@@ -132,12 +132,15 @@ def _autoscaler_v2(document: Document) -> Document:
 _TOLD = {"metrics": list, "behavior": dict, "current-metrics": list, "conditions": list}
 
 
-def _told(text: Any) -> Any:
+def _told(text: Any, shape: type) -> Any:
     """Return what an annotation says, or None if it is unreadable: anybody may write annotations."""
     try:
-        return json.loads(text) if isinstance(text, str) and text else None
+        value = json.loads(text) if isinstance(text, str) and text else None
     except ValueError:
         return None
+    if not isinstance(value, shape) or (isinstance(value, list) and not all(isinstance(each, dict) for each in value)):
+        return None
+    return value
 
 
 # -- v1beta1 -------------------------------------------------------------------------------------------------------

@@ -83,7 +83,23 @@ def check(kind: Kind, query: FieldQuery) -> None:
     """Raise BadRequest, in the real server's words, for a field that ``kind`` cannot be selected by."""
     for each in query.requirements:
         if each.path not in selectable(kind):
-            raise BadRequest(f'field label not supported: "{each.path}"')
+            raise BadRequest(_refusal(kind, each.path))
+
+
+# How the kinds that have fields of their own refuse others; all others name what they know.
+_REFUSALS = {
+    ("apps", "replicasets"): 'field label "{}" not supported for ReplicaSet',
+    ("batch", "jobs"): 'field label "{}" not supported for batchv1.Job',
+}
+
+
+def _refusal(kind: Kind, path: str) -> str:
+    if kind.place in _REFUSALS:
+        return _REFUSALS[kind.place].format(path)
+    if kind.custom is not None or (kind.group, kind.plural) in _OF_KIND:
+        return f"field label not supported: {path}"
+    known = ", ".join(f'"{each}"' for each in selectable(kind))
+    return f'"{path}" is not a known field selector: only {known}'
 
 
 def matches(kind: Kind, query: FieldQuery, obj: Resource) -> bool:

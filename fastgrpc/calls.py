@@ -308,10 +308,9 @@ class MessageReader:
 
     def _check(self, length: int) -> None:
         if length > self._max_bytes:
-            raise CallFailed(
-                Status.RESOURCE_EXHAUSTED,
-                f"grpc: received message larger than max ({length} vs. {self._max_bytes})",  # Go's words
-            )
+            # Go's words, which clients may know.
+            text = f"grpc: received message larger than max ({length} vs. {self._max_bytes})"
+            raise CallFailed(Status.RESOURCE_EXHAUSTED, text)
 
     def _message(self, compressed: int, data: bytes) -> bytes:
         self._check(len(data))

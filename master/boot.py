@@ -5,10 +5,13 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from api import codec
 from api.errors import AlreadyExists, ApiError, NotFound
+from api.kinds.scheduling import PriorityClass
 from api.kinds.table import Kind
 from master.access.bootstrap_roles import BootstrapRoles
 from master.access.user import SYSTEM_MASTERS, User
+from master.admission.priority import SYSTEM_CLASSES
 from master.config import MasterConfig
 from master.registry import Registry
 from master.rest.seam import WriteOptions
@@ -84,6 +87,7 @@ class BootObjects:
         host, _, port = config.api_address.rpartition(":")
         return [
             *({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in NAMESPACES),
+            *(_priority_class(each) for each in SYSTEM_CLASSES.values()),
             _service(
                 "default",
                 "kubernetes",
@@ -104,6 +108,10 @@ class BootObjects:
                 ],
             ),
         ]
+
+
+def _priority_class(system: PriorityClass) -> Mapping[str, Any]:
+    return {**codec.to_document(system), "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass"}
 
 
 def _service(

@@ -153,6 +153,7 @@ class PlaceCache:
         # field -> value -> watchers that want nothing else; "" -> "" has those that want anything. A thousand node
         # agents each watch their own pods: a change is offered to one of them.
         self._watchers: dict[str, dict[str, dict[Watcher, None]]] = {}
+        self.changes = 0  # how many there were: whoever derives something from all objects sees whether it still holds
         self.floor = 0  # the log has every change after this revision
         self._log: deque[Change] = deque()
         self._log_bytes = 0
@@ -166,6 +167,7 @@ class PlaceCache:
             del self.objects[name]
         else:
             return
+        self.changes += 1
         change = Change(revision, old, new)
         self._append(change)
         for watcher in self._concerned(change):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec.structs import replace
 
-from api.errors import BadRequest, Conflict
+from api.errors import BadRequest, conflict
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, ObjectMeta, Resource
 from master.strategy import Strategy, has_status, spec_of, strategy_of, with_status_of, without_status
@@ -138,20 +138,18 @@ class Gone(msgspec.Struct, frozen=True):
     last: Resource | None = None
 
 
-def check_preconditions(old: Resource, options: DeleteOptions, revision: int) -> None:
+def check_preconditions(kind: Kind, old: Resource, options: DeleteOptions, revision: int) -> None:
     """Raise Conflict if the object is not the one that the caller means to delete."""
     wanted = options.preconditions
     if wanted is None:
         return
+    why = ""
     if wanted.uid and wanted.uid != old.metadata.uid:
-        raise Conflict(
-            f"Precondition failed: UID in precondition: {wanted.uid}, UID in object meta: {old.metadata.uid}"
-        )
-    if wanted.resource_version and wanted.resource_version != str(revision):
-        raise Conflict(
-            f"Precondition failed: ResourceVersion in precondition: {wanted.resource_version}, "
-            f"ResourceVersion in object meta: {revision}"
-        )
+        why = f"UID in precondition: {wanted.uid}, UID in object meta: {old.metadata.uid}"
+    elif wanted.resource_version and wanted.resource_version != str(revision):
+        why = f"ResourceVersion in precondition: {wanted.resource_version}, ResourceVersion in object meta: {revision}"
+    if why:
+        raise conflict(kind.plural, old.metadata.name, f"Precondition failed: {why}", group=kind.group)
 
 
 def plan_delete(kind: Kind, old: Resource, options: DeleteOptions, now: float) -> Gone | Resource:

@@ -66,7 +66,7 @@ class Core:
         CustomKinds(table, self.cache)
         self.reader = Reader(self.cache, self.storage)
         world = Surroundings()
-        self.access = Access(config.access, table, self.reader)
+        self.access = Access(config.access, table, self.cache, self.reader)
         self.authorizer = self.access.authorizer
         modifier = Modifier(
             self.cache,
@@ -74,14 +74,14 @@ class Core:
             leases=Leases(client),
             claimants=_claimants(config, table, self.cache, world.rng),
         )
-        chain = make_chain(
+        self.chain = make_chain(
             self.access,
             modifier,
             find_namespace=_find_namespace(table, self.cache, self.reader),
             settings=Settings(toleration_s=max(0, round(config.pod_eviction_s))),
             rng=world.rng,
         )
-        writer = Writer(modifier, chain, world=world)
+        writer = Writer(modifier, self.chain, world=world)
         tokens = self.access.tokens
         self.registry = Registry(
             table,
@@ -89,7 +89,7 @@ class Core:
             self.reader,
             writer,
             modifier,
-            tokens=None if tokens is None else TokenRequests(table, tokens, self.access.lookup, chain),
+            tokens=None if tokens is None else TokenRequests(table, tokens, self.access.lookup, self.chain),
         )
 
     def measure(self, agents: NodeAgents) -> None:

@@ -54,6 +54,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
     held: Callable[[Resource], bool] = _not_held
     orphans_by_default: bool = False  # deletion without a policy leaves dependents alone
     unconditional_update: bool = True  # an update may leave resourceVersion out
+    create_on_update: bool = False  # an update of what is not there makes it
     on_delete: Callable[[Resource], Resource] = _unchanged  # of an object that has just been marked as being deleted
     ttl_s: int = 0  # the store forgets objects after so long; 0: never
 
@@ -172,7 +173,10 @@ STRATEGIES: Mapping[tuple[str, str], Strategy] = {
         on_create=_new_namespace, on_change=_changed_namespace, on_delete=_leaving_namespace, held=_namespace_held
     ),
     ("", "nodes"): Strategy(keeps_status=True),
-    ("", "events"): Strategy(ttl_s=3600),
+    ("", "events"): Strategy(ttl_s=3600, create_on_update=True),
+    ("", "endpoints"): Strategy(create_on_update=True),
+    ("", "limitranges"): Strategy(create_on_update=True),
+    ("", "services"): Strategy(create_on_update=True),
     ("", "replicationcontrollers"): Strategy(counts_generations=True, orphans_by_default=True),
     ("", "persistentvolumes"): Strategy(on_create=_new_volume),
     ("", "persistentvolumeclaims"): Strategy(on_create=_new_volume),
@@ -198,7 +202,7 @@ STRATEGIES: Mapping[tuple[str, str], Strategy] = {
         unconditional_update=False,
     ),
     ("certificates.k8s.io", "certificatesigningrequests"): Strategy(on_change=_changed_request),
-    ("coordination.k8s.io", "leases"): Strategy(unconditional_update=False),
+    ("coordination.k8s.io", "leases"): Strategy(unconditional_update=False, create_on_update=True),
 }
 
 

@@ -156,7 +156,13 @@ class Writer:
         async def alter(old: StoredObject) -> Outcome:
             return await self._altered(kind, old, new, subresource, options)
 
-        stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=options.dry_run, fence=fence)
+        try:
+            stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=options.dry_run, fence=fence)
+        except NotFound:
+            made_by_update = not subresource and strategy_of(self._modifier.owner(kind)).create_on_update
+            if not made_by_update or new.metadata.uid or new.metadata.resource_version:
+                raise
+            return await self.create(kind, document, namespace=namespace, options=options, fence=fence)
         return Written(_shown(stored, kind, subresource), warnings=warnings)
 
     async def apply(
@@ -318,7 +324,7 @@ class Writer:
         async def alter(stored: StoredObject) -> Outcome:
             nonlocal gone
             old = stored.obj
-            check_preconditions(old, options, stored.revision)
+            check_preconditions(owner, old, options, stored.revision)
             attributes = Attributes(
                 kind=owner,
                 operation="DELETE",

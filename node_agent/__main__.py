@@ -9,6 +9,7 @@ import uvloop
 
 from node_agent import program
 from node_agent.config import BadConfig, load_config
+from node_agent.joining import JoinRefused
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def main() -> int:
         return BAD_CONFIG
     try:
         uvloop.run(program.run(config))
-    except OSError as exc:
+    except (OSError, JoinRefused) as exc:
         log.error("cannot run reason=%s", exc)  # noqa: TRY400 - the address says it all
         return 1
     return 0

@@ -12,11 +12,35 @@ class BadConfig(NodeError):
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """PEM files; the certificate serves both as client towards the masters and as server for them."""
+    """PEM files. Without a pair of its own for serving, the client certificate serves the masters who dial in, too."""
 
     ca: Path
     cert: Path
     key: Path
+    serving_cert: Path | None = None
+    serving_key: Path | None = None
+
+    @property
+    def serving(self) -> tuple[Path, Path]:
+        """Return certificate and key that the agent's own server shows."""
+        if self.serving_cert is None or self.serving_key is None:
+            return self.cert, self.key
+        return self.serving_cert, self.serving_key
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Return every file that is needed to run."""
+        return tuple(dict.fromkeys((self.ca, self.cert, self.key, *self.serving)))
+
+
+class Bootstrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a node gets the certificates that ``[tls]`` names and that are not there yet.
+
+    api: "address:port" of the masters' HTTPS API. token: a bootstrap token, ``id.secret``.
+    """
+
+    api: str
+    token: str
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,6 +54,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     address: str
     masters: tuple[str, ...]
     tls: Tls | None = None
+    bootstrap: Bootstrap | None = None
     listen: str = "0.0.0.0:10250"
     http_listen: str = "0.0.0.0:10255"
     data_dir: Path = Path("/var/lib/trireme/node")
@@ -74,7 +99,21 @@ def _check(path: Path, config: NodeConfig) -> None:
         raise BadConfig(f"{path}: field heartbeat_s is {config.heartbeat_s}; use a positive number of seconds")
     for name in ("listen", "http_listen"):
         parse_address(path, name, getattr(config, name))
-    for file in (config.tls.ca, config.tls.cert, config.tls.key) if config.tls else ():
+    _check_tls(path, config)
+
+
+def _check_tls(path: Path, config: NodeConfig) -> None:
+    tls, bootstrap = config.tls, config.bootstrap
+    if bootstrap is not None:
+        parse_address(path, "bootstrap.api", bootstrap.api)
+        if tls is None or tls.serving_cert is None or tls.serving_key is None:
+            raise BadConfig(
+                f"{path}: table bootstrap needs a table tls that says where the certificates go: ca, cert, key, "
+                "serving_cert and serving_key"
+            )
+    if tls is None:
+        return
+    for file in (tls.ca,) if bootstrap is not None else tls.files:
         if not file.is_file():
             raise BadConfig(f"{path}: table tls names {file}, which is no file; put it there or correct the path")
 

@@ -19,6 +19,7 @@ from node_agent.config import NodeConfig, parse_address
 from node_agent.connectivity import HollowConnectivity, HostConnectivity
 from node_agent.dns.resolv_conf import ResolvConf, parse_resolv_conf
 from node_agent.http import TEXT, HttpServer, Page, render_metrics, render_pods
+from node_agent.joining import join
 from node_agent.pods.api_pods import ApiPods, MirrorPods
 from node_agent.pods.checks import always_well, asking
 from node_agent.pods.containers import NodeNames
@@ -215,6 +216,15 @@ async def run(config: NodeConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    joining = asyncio.create_task(join(config), name="joining")
+    stopped = asyncio.create_task(stopping.wait(), name="stop signal")
+    await asyncio.wait({joining, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not joining.done():
+        joining.cancel()
+        await asyncio.wait({joining})
+        return
+    joining.result()
     async with connected(config) as resources:
         agent = asyncio.create_task(Agent(config, resources).run(), name="agent")
         waiter = asyncio.create_task(stopping.wait(), name="stop signal")

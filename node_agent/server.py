@@ -311,8 +311,9 @@ async def _abort(context: Context, code: grpc.StatusCode, message: str) -> NoRet
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    certificate, key = tls.serving
     return grpc.ssl_server_credentials(
-        [(tls.key.read_bytes(), tls.cert.read_bytes())], root_certificates=tls.ca.read_bytes(), require_client_auth=True
+        [(key.read_bytes(), certificate.read_bytes())], root_certificates=tls.ca.read_bytes(), require_client_auth=True
     )
 
 

@@ -80,6 +80,9 @@ async def _serve(config: Config, *, force_new_cluster: bool) -> Exception | None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     async with running(config, force_new_cluster=force_new_cluster) as member:
+        # What was loaded stays: the collector need not walk over a million keys whenever it looks for garbage.
+        gc.collect()
+        gc.freeze()
         waiting = [asyncio.ensure_future(event.wait()) for event in (stopping, member.failed)]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for wait in waiting:

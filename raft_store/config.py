@@ -59,8 +59,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     client_tls: TlsTable | None = None
     peer_tls: TlsTable | None = None
     raft: RaftTable = RaftTable()
-    backup: BackupPlan | None = None
     testing: TestingTable = TestingTable()
+    backup: BackupPlan | None = None
     request_timeout_s: float = 5.0
     auth_token_ttl_s: float = 300.0  # a token that is not shown for so long is forgotten
     watch_progress_s: float = 600.0  # between notices to idle watches that wished for them

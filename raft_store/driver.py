@@ -95,7 +95,7 @@ class Driver:
         self._open_bytes = 0
         self._pump_scheduled = False
         self._tick_due = False
-        self._ticker: asyncio.Task[None] | None = None
+        self._ticker: asyncio.TimerHandle | None = None
         self._running = False
         self._snapshotting: asyncio.Task[None] | None = None
         self._behind: deque[Work] = deque()  # to be applied; empty unless a restore is under way
@@ -108,7 +108,7 @@ class Driver:
         self._send = send
         self._follow = follow
         self._running = True
-        self._ticker = asyncio.create_task(self._tick())
+        self._ticker = self._loop.call_later(self._config.tick_s, self._tick)
         self._schedule()
 
     def halt(self) -> None:
@@ -123,7 +123,9 @@ class Driver:
     async def stop(self) -> None:
         """End; a save under way is finished first."""
         self.halt()
-        tasks = [task for task in (self._ticker, self._snapshotting, self._catching_up) if task is not None]
+        if self._ticker is not None:
+            self._ticker.cancel()
+        tasks = [task for task in (self._snapshotting, self._catching_up) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -235,15 +237,16 @@ class Driver:
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
-    async def _tick(self) -> None:
-        while True:
-            # A stall of the process is one tick, however long it was: what arrived meanwhile has to be read before
-            # anybody is declared dead.
-            await asyncio.sleep(self._config.tick_s)
-            for future, too_late in self._deadlines.due(self._loop.time()):
-                _refuse(future, too_late())
-            self._tick_due = True
-            self._schedule()
+    def _tick(self) -> None:
+        if not self._running:
+            return
+        # A stall of the process is one tick, however long it was; and what arrived meanwhile has to be read before
+        # anybody is declared dead, so the pump comes after the sockets' turn.
+        self._ticker = self._loop.call_later(self._config.tick_s, self._tick)
+        for future, too_late in self._deadlines.due(self._loop.time()):
+            _refuse(future, too_late())
+        self._tick_due = True
+        self._schedule()
 
     def _schedule(self) -> None:
         if not self._pump_scheduled and self._running:
@@ -265,6 +268,8 @@ class Driver:
                 if (work := self._replica.ready()) is None:
                     break
                 self._do(work)
+                if not (work.committed or work.readers or work.restore or work.lost or work.changes):
+                    break  # only what ended just now can bring more to do at once
             else:
                 self._schedule()
             if (agreed := self._replica.core.agreed) is not self._followed:

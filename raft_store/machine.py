@@ -16,6 +16,7 @@ from .auth.model import NOBODY, AuthFailed, AuthNotEnabled, Caller
 from .auth.requests import AuthCommand, AuthDisable, Authenticate, Management, Token, UserChangePassword, UserDelete
 from .auth.store import AuthContents, AuthStore
 from .auth.tokens import TokenTable
+from .counts import Applied
 from .engine import Entry, Index, MemberId, Term
 from .mvcc.lease import Lease, LeaseClock, LeaseTable
 from .mvcc.model import NO_LEASE, Corrupt, Event, KeyValue, LeaseId, NoSpace, Revision, StoreError
@@ -127,6 +128,7 @@ class Machine:
         self.alarms: set[tuple[int, AlarmKind]] = set()
         self.members: dict[int, Publish] = {}
         self.auth = AuthStore()
+        self.applied = Applied()
         self.audit = AuditState()
         self.to_audit: View | None = None  # what the latest audit is about, until its checksum is taken
         self.tokens = TokenTable(lease_clock.now)
@@ -258,12 +260,14 @@ class Machine:
     def _lease_grant(self, grant: LeaseGrant) -> object:
         self._check_alarms(writes=True)
         self.leases.grant(grant.lease, grant.ttl_s)
+        self.applied.leases_granted += 1
         self.lease_clock.start(grant.lease, grant.ttl_s)
         return Granted(self.store.revision, grant.lease, grant.ttl_s)
 
     def _lease_revoke(self, revoke: LeaseRevoke) -> object:
         self._check_alarms(writes=False)
         self._end_lease(revoke.lease)
+        self.applied.leases_revoked += 1
         return Done(self.store.revision)
 
     def _lease_renew(self, renew: LeaseRenew) -> object:
@@ -271,6 +275,7 @@ class Machine:
         for lease, ttl_s in zip(renew.leases, ttls, strict=True):
             if ttl_s:
                 self.lease_clock.start(lease, ttl_s)
+                self.applied.leases_renewed += 1
         return Renewed(self.store.revision, ttls)
 
     def _lease_expire(self, expire: LeaseExpire, term: Term) -> object:
@@ -280,6 +285,7 @@ class Machine:
             held = self.leases.get(expiry.lease)
             if held is not None and held.renewals == expiry.renewals:
                 self._end_lease(expiry.lease)
+                self.applied.leases_expired += 1
         return Done(self.store.revision)
 
     def _set_alarm(self, change: SetAlarm) -> object:
@@ -342,7 +348,7 @@ class Machine:
 
     def _begin(self) -> tuple[Executor, Callable[[], None]]:
         change = self.store.begin()
-        return Executor(self.store, self.leases, change), change.commit
+        return Executor(self.store, self.leases, change, self.applied), change.commit
 
     def _check_alarms(self, *, writes: bool) -> None:
         """Raise Corrupt or NoSpace if an alarm forbids the command; without space only deleting goes on."""
@@ -382,7 +388,8 @@ class Restoration:
                     self._attach(kv)
             case _History():
                 for event in self._loader.add_history(part.kvs):
-                    self._move_lease(event)
+                    if event.kv.lease or event.prev is not None:
+                        self._move_lease(event)
 
     def finish(self) -> None:
         """All chunks were fed: replace the machine's state."""

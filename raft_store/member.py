@@ -23,7 +23,7 @@ from .http_door import HttpDoor
 from .lease_keeper import LeaseKeeper
 from .machine import Machine, encode
 from .mvcc.lease import LeaseClock
-from .mvcc.requests import Alarm, AlarmKind, Audit, Audited, Publish, SetAlarm
+from .mvcc.requests import Audit, Audited, Publish
 from .mvcc.store import checksum
 from .observe import Observer, serve
 from .pacing import result_of
@@ -121,6 +121,7 @@ class Member:
             member=config.member,
             request_timeout_s=config.request_timeout_s,
             min_lease_ttl_s=MIN_LEASE_TTL_S,
+            quota_bytes=config.quota_bytes,
         )
         self.guard = LeaderGuard(self.engine.status)
         self.calls: CallCounts = Counter()
@@ -140,6 +141,7 @@ class Member:
             self.calls,
             name=config.name,
             engine=config.engine,
+            quota_bytes=config.quota_bytes,
             leader_changes=lambda: self.leader_changes,
         )
 
@@ -256,7 +258,6 @@ class Member:
         while True:
             try:
                 await self._expire_leases()
-                await self._watch_quota()
                 await self._call_audit()
             except EngineError as exc:
                 log.warning("housekeeping waits for the group reason=%s", exc)
@@ -278,14 +279,6 @@ class Member:
 
     async def _expire_leases(self) -> None:
         if (command := self._leases.due()) is not None:
-            await self.engine.propose(encode(command), timeout_s=self.config.request_timeout_s)
-
-    async def _watch_quota(self) -> None:
-        alarm = Alarm(self.backend.member, AlarmKind.NOSPACE)
-        over = 0 < self.config.quota_bytes < self.machine.store.held_bytes
-        if over and (alarm.member, alarm.kind) not in self.machine.alarms:
-            log.warning("quota exceeded bytes=%d quota=%d", self.machine.store.held_bytes, self.config.quota_bytes)
-            command = SetAlarm(alarm, active=True)
             await self.engine.propose(encode(command), timeout_s=self.config.request_timeout_s)
 
     async def _call_audit(self) -> None:

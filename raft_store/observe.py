@@ -5,6 +5,7 @@ starts with ``trireme_``. The HTTP is just enough for that: a library would cost
 """
 
 import asyncio
+import os
 import resource
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from .counts import wal_syncs
 from .engine import EngineError
 from .etcd_api.backend import Backend
 from .etcd_api.front import CallCounts
@@ -50,7 +52,7 @@ class Sample(msgspec.Struct, frozen=True):
     """One metric as it is now; ``values`` maps labels, as text, to numbers."""
 
     name: str
-    kind: str  # "gauge" or "counter"
+    kind: str  # "gauge", "counter" or "histogram"
     help: str
     values: dict[str, float]
 
@@ -59,13 +61,22 @@ class Observer:
     """Answers about one member."""
 
     def __init__(
-        self, backend: Backend, calls: CallCounts, *, name: str, engine: str, leader_changes: Callable[[], int]
+        self,
+        backend: Backend,
+        calls: CallCounts,
+        *,
+        name: str,
+        engine: str,
+        quota_bytes: int,
+        leader_changes: Callable[[], int],
     ) -> None:
         self._backend = backend
         self._calls = calls
         self._name = name
         self._engine = engine
         self._leader_changes = leader_changes
+        self._quota_bytes = quota_bytes
+        self._healthy = self._unhealthy = 0
         self._started = time.time()
 
     def routes(self) -> dict[str, Handler]:
@@ -81,6 +92,10 @@ class Observer:
         if not reason and query.get("serializable") != ["true"]:
             reason = await self._disagreement()
         body = {"health": "false" if reason else "true", "reason": reason}
+        if reason:
+            self._unhealthy += 1
+        else:
+            self._healthy += 1
         return Answer(503 if reason else 200, JSON, msgspec.json.encode(body))
 
     def _alarm(self, excluded: Sequence[str]) -> str:
@@ -108,6 +123,7 @@ class Observer:
     def _samples(self) -> Iterator[Sample]:
         yield from self._group_samples()
         yield from self._store_samples()
+        yield from self._applied_samples()
         yield Sample(
             "grpc_server_handled_total",
             "counter",
@@ -117,12 +133,23 @@ class Observer:
                 for (service, method, code), count in sorted(self._calls.items())
             },
         )
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        yield _counter("process_cpu_seconds_total", "CPU used.", usage.ru_utime + usage.ru_stime)
-        yield _gauge("process_resident_memory_bytes", "Memory held.", _resident_bytes())
-        yield _gauge("process_start_time_seconds", "When the member started.", self._started)
+        yield from self._process_samples()
         labels = f'name="{self._name}",engine="{self._engine}",version="{version("trireme")}"'
         yield Sample("trireme_store_info", "gauge", "Which program this is.", {labels: 1})
+
+    def _process_samples(self) -> Iterator[Sample]:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        virtual, resident = _memory_bytes()
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        used = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - procfs, read at once
+        yield _counter("process_cpu_seconds_total", "CPU used.", usage.ru_utime + usage.ru_stime)
+        yield _gauge("process_resident_memory_bytes", "Memory held.", resident)
+        yield _gauge("process_virtual_memory_bytes", "Memory mapped.", virtual)
+        yield _gauge("process_start_time_seconds", "When the member started.", self._started)
+        for name in ("process_open_fds", "os_fd_used"):
+            yield _gauge(name, "File descriptors open.", used)
+        for name in ("process_max_fds", "os_fd_limit"):
+            yield _gauge(name, "File descriptors allowed.", limit)
 
     def _group_samples(self) -> Iterator[Sample]:
         status = self._backend.engine.status()
@@ -132,10 +159,45 @@ class Observer:
         yield _counter(
             "etcd_server_leader_changes_seen_total", "Leaders followed since the start.", self._leader_changes()
         )
+        yield _gauge("etcd_server_is_learner", "Whether this member only learns.", int(status.role == "learner"))
+        member = f'server_id="{self._backend.member:x}"'
+        yield Sample("etcd_server_id", "gauge", "The member's id.", {member: 1})
+        yield Sample("etcd_server_version", "gauge", "The API's version.", {f'server_version="{ETCD_VERSION}"': 1})
+        cluster = f'cluster_version="{CLUSTER_VERSION.rpartition(".")[0]}"'
+        yield Sample("etcd_cluster_version", "gauge", "What all members have in common.", {cluster: 1})
+        yield _counter("etcd_server_health_success", "Looks at /health that found all well.", self._healthy)
+        yield _counter("etcd_server_health_failures", "Looks at /health that did not.", self._unhealthy)
+        yield _gauge("etcd_server_proposals_pending", "Proposals waited for.", self._backend.proposals_pending)
+        yield _counter("etcd_server_proposals_failed_total", "Proposals given up.", self._backend.proposals_failed)
         yield _gauge("etcd_server_proposals_committed_total", "Highest committed index.", status.commit_index)
         yield _gauge("etcd_server_proposals_applied_total", "Highest applied index.", status.applied_index)
         yield _gauge("trireme_raft_term", "The current term.", status.term)
         yield _gauge("trireme_raft_log_bytes", "Log kept on disk.", status.log_bytes)
+
+        yield Sample(
+            "etcd_disk_wal_fsync_duration_seconds",
+            "histogram",
+            "How long the log's syncs took.",
+            {
+                **{f'_bucket{{le="{bound}"}}': count for bound, count in wal_syncs.cumulative()},
+                "_sum": wal_syncs.sum_s,
+                "_count": sum(wal_syncs.counts),
+            },
+        )
+
+    def _applied_samples(self) -> Iterator[Sample]:
+        applied = self._backend.machine.applied
+        yield _counter("etcd_mvcc_put_total", "Puts applied, those in transactions too.", applied.puts)
+        yield _counter("etcd_mvcc_delete_total", "Deletions applied.", applied.deletes)
+        yield _counter("etcd_mvcc_txn_total", "Transactions applied.", applied.txns)
+        ranges = self._calls["etcdserverpb.KV", "Range", "OK"]
+        yield _counter("etcd_mvcc_range_total", "Ranges that clients read from this member.", ranges)
+        yield _counter("etcd_debugging_lease_granted_total", "Leases granted.", applied.leases_granted)
+        yield _counter("etcd_debugging_lease_renewed_total", "Leases renewed.", applied.leases_renewed)
+        yield _counter("etcd_debugging_lease_revoked_total", "Leases revoked.", applied.leases_revoked)
+        yield _counter("etcd_debugging_server_lease_expired_total", "Leases that ran out.", applied.leases_expired)
+        yield _gauge("etcd_debugging_auth_revision", "Of users and roles.", self._backend.machine.auth.revision)
+        yield _gauge("etcd_server_quota_backend_bytes", "Size after which writes are refused.", self._quota_bytes)
 
     def _store_samples(self) -> Iterator[Sample]:
         machine = self._backend.machine
@@ -158,7 +220,9 @@ def render(samples: Iterator[Sample]) -> str:
         lines.append(f"# HELP {sample.name} {sample.help}")
         lines.append(f"# TYPE {sample.name} {sample.kind}")
         for labels, value in sample.values.items():
-            lines.append(f"{sample.name}{{{labels}}} {value}" if labels else f"{sample.name} {value}")
+            # A histogram's rows have names and labels of their own, and bring both.
+            ready = not labels or sample.kind == "histogram"
+            lines.append(f"{sample.name}{labels} {value}" if ready else f"{sample.name}{{{labels}}} {value}")
     return "\n".join(lines) + "\n"
 
 
@@ -170,9 +234,11 @@ def _counter(name: str, explanation: str, value: float) -> Sample:
     return Sample(name, "counter", explanation, {"": value})
 
 
-def _resident_bytes() -> int:
+def _memory_bytes() -> tuple[int, int]:
+    """Return what is mapped, and what of it is held."""
     with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123 - procfs, read at once
-        return int(statm.read().split()[1]) * PAGE_BYTES
+        mapped, resident = statm.read().split()[:2]
+    return int(mapped) * PAGE_BYTES, int(resident) * PAGE_BYTES
 
 
 async def serve(routes: Mapping[str, Handler], listen: str) -> asyncio.Server:

@@ -44,7 +44,7 @@ def fill(value: Any, schema: Schema) -> None:
     """Bring the defaults of ``schema`` into ``value``; a null where none may stand is as good as nothing."""
     if isinstance(value, dict):
         for name, below in schema.properties.items():
-            if below.default is not ABSENT and _is_open(value.get(name, ABSENT), below):
+            if below.default is not ABSENT and name not in value:
                 value[name] = copy.deepcopy(below.default)
         for name in list(value):
             each = schema.properties.get(name, schema.additional)
@@ -57,10 +57,6 @@ def fill(value: Any, schema: Schema) -> None:
             if item is None and not schema.items.nullable and schema.items.default is not ABSENT:
                 value[index] = copy.deepcopy(schema.items.default)
             fill(value[index], schema.items)
-
-
-def _is_open(value: Any, schema: Schema) -> bool:
-    return value is ABSENT or (value is None and not schema.nullable)
 
 
 def drop_nulls(value: Any, schema: Schema) -> None:

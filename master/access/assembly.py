@@ -13,9 +13,10 @@ from master.access.bootstrap_tokens import BootstrapTokens
 from master.access.certificates import Signer
 from master.access.encryption import Cipher
 from master.access.oidc import documents
-from master.access.policies import RegistryPolicies
+from master.access.policies import CachedPolicies
 from master.access.signing import KeyRing
 from master.access.tokens import ServiceAccountTokens
+from master.cache import WatchCache
 from master.lookup import Lookup, Reads
 
 DEFAULT_ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -53,9 +54,9 @@ def open_audit(config: AccessConfig) -> AuditLog | None:
 class Access:
     """Authentication and authorization of one master; raises OSError, ValueError for keys that cannot be used."""
 
-    def __init__(self, config: AccessConfig, table: Table, reads: Reads) -> None:
+    def __init__(self, config: AccessConfig, table: Table, cache: WatchCache, reads: Reads) -> None:
         self.lookup = Lookup(table, reads)
-        self.authorizer = Authorizer(RegistryPolicies(self.lookup))
+        self.authorizer = Authorizer(CachedPolicies(table, cache))
         self.audit = open_audit(config)
         self.tokens: ServiceAccountTokens | None = None
         audiences = config.audiences or (config.issuer,)

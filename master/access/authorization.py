@@ -42,11 +42,11 @@ class Policies(Protocol):
     async def role(self, namespace: str, name: str) -> Role | None:
         """Return a role."""
 
-    async def cluster_role_bindings(self) -> Iterable[ClusterRoleBinding]:
-        """Return all bindings for the whole cluster."""
+    async def cluster_role_bindings(self, user: User) -> Iterable[ClusterRoleBinding]:
+        """Return the bindings for the whole cluster that name ``user``, or more."""
 
-    async def role_bindings(self, namespace: str) -> Iterable[RoleBinding]:
-        """Return the bindings of one namespace."""
+    async def role_bindings(self, namespace: str, user: User) -> Iterable[RoleBinding]:
+        """Return the bindings of one namespace that name ``user``, or more."""
 
     async def pods_of_node(self, node: str) -> Iterable[Pod]:
         """Return the pods bound to a node."""
@@ -131,10 +131,10 @@ class Authorizer:
     async def _bindings(self, user: User, namespace: str) -> list[tuple[ClusterRoleBinding | RoleBinding, str]]:
         """Return the bindings that name ``user``, each with the namespace it holds in, or the empty string."""
         found: list[tuple[ClusterRoleBinding | RoleBinding, str]] = [
-            (each, "") for each in await self._policies.cluster_role_bindings() if binds(each.subjects, user, "")
+            (each, "") for each in await self._policies.cluster_role_bindings(user) if binds(each.subjects, user, "")
         ]
         if namespace:
-            bindings = await self._policies.role_bindings(namespace)
+            bindings = await self._policies.role_bindings(namespace, user)
             found += [(each, namespace) for each in bindings if binds(each.subjects, user, namespace)]
         return found
 

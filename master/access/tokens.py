@@ -19,12 +19,11 @@ from api.kinds.pods import Pod
 from api.meta import Resource
 from master.access.authentication import Reviewed
 from master.access.signing import InvalidToken, KeyRing, read_claims
-from master.access.user import User
+from master.access.user import ACCOUNT_PREFIX, User
 from master.lifecycle import seconds
 from master.lookup import Lookup
 
 LEGACY_ISSUER = "kubernetes/serviceaccount"
-ACCOUNT_PREFIX = "system:serviceaccount:"
 ACCOUNTS_GROUP = "system:serviceaccounts"
 # What a pod's own volume asks for; only these tokens are extended.
 POD_TOKEN_S = 3607

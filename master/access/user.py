@@ -9,6 +9,7 @@ SYSTEM_NODES = "system:nodes"
 AUTHENTICATED = "system:authenticated"
 UNAUTHENTICATED = "system:unauthenticated"
 NODE_PREFIX = "system:node:"
+ACCOUNT_PREFIX = "system:serviceaccount:"
 
 
 class User(msgspec.Struct, frozen=True):

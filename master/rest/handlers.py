@@ -39,6 +39,8 @@ DOCUMENT_KINDS = {
     "eviction": ("policy/v1", "Eviction"),
     "token": ("authentication.k8s.io/v1", "TokenRequest"),
 }
+# Versions of these in which older clients send the same fields.
+_OLDER_DOCUMENTS = {"eviction": ("policy/v1beta1",)}
 # Actions that are answered with a document; the others with a Status.
 ANSWERED = ("token",)
 # Kinds whose last state answers a delete; of others it is a Status. Strict clients decode one or the other.
@@ -290,6 +292,8 @@ def fit_to_url(document: Any, target: Target) -> dict[str, Any]:
         raise BadRequest("couldn't get version/kind; json parse error: the body must be an object")
     kind = target.kind
     api_version, name = DOCUMENT_KINDS.get(target.subresource, (kind.group_version, kind.kind))
+    if document.get("apiVersion") in _OLDER_DOCUMENTS.get(target.subresource, ()):
+        document = {**document, "apiVersion": api_version}
     _check_type(document, api_version, name)
     metadata = document.get("metadata")
     if metadata is None:

@@ -7,8 +7,8 @@ from multidict import CIMultiDictProxy
 from api.errors import BadRequest
 from master.access.authentication import with_authenticated
 from master.access.authorization import Authorizer
-from master.access.tokens import ACCOUNT_PREFIX, account_groups
-from master.access.user import ANONYMOUS, UNAUTHENTICATED, User
+from master.access.tokens import account_groups
+from master.access.user import ACCOUNT_PREFIX, ANONYMOUS, UNAUTHENTICATED, User
 
 _EXTRA = "impersonate-extra-"
 _GROUP = "authentication.k8s.io"

@@ -3,8 +3,11 @@
 import errno
 import fcntl
 import os
+import time
 from pathlib import Path
 from typing import Protocol
+
+from raft_store.counts import wal_syncs
 
 
 class DiskError(Exception):
@@ -120,7 +123,9 @@ class _OsFile:
 
     def sync(self) -> None:
         try:
+            began = time.perf_counter()
             os.fdatasync(self._descriptor)
+            wal_syncs.observe(time.perf_counter() - began)
         except OSError as exc:
             raise _failed(f"sync {self._path}", exc) from exc
 

@@ -5,7 +5,7 @@ for. What is written stays in this process until it is synced: SIGKILL then lose
 the kernel goes on. ``[testing] disk_orders`` names the file with the orders; without it none of this is loaded.
 """
 
-import time
+import select
 from pathlib import Path
 
 import msgspec
@@ -47,7 +47,9 @@ class _FaultyFile:
 
     def sync(self) -> None:
         orders = _read(self._orders)
-        time.sleep(orders.sync_ms / 1000)
+        if orders.sync_ms:
+            # Not time.sleep: it waits for a moment of the monotonic clock, which libfaketime takes for the wall clock.
+            select.select([], [], [], orders.sync_ms / 1000)
         if orders.fail_syncs:
             raise DiskError("cannot sync: the disk was ordered to fail")
         self._file.append(bytes(self._unsynced))

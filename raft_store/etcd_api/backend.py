@@ -1,5 +1,6 @@
 """What the services ask of the member behind them."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -8,14 +9,17 @@ from raft_store.auth.model import NOBODY, Access, Caller, InvalidToken
 from raft_store.auth.requests import AuthCommand
 from raft_store.engine import Engine, EngineError, MemberId
 from raft_store.machine import AnyCommand, Machine, OnBehalf, encode
-from raft_store.mvcc.model import KeyValue, Revision, StoreError
-from raft_store.mvcc.requests import Command
+from raft_store.mvcc.model import KeyValue, NoSpace, Revision, StoreError
+from raft_store.mvcc.requests import Alarm, AlarmKind, Command, SetAlarm
+from raft_store.quota import fits
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 from trireme_pb.mvccpb import kv_pb2
 
 from .call import NO_CONTEXT, CallContext
 from .encoding import Answers
 from .errors import Code, RpcError, rpc_error
+
+log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 1_572_864  # 1.5 MiB, etcd's default
 
@@ -34,13 +38,18 @@ class Backend:
         member: MemberId,
         request_timeout_s: float,
         min_lease_ttl_s: int,
+        quota_bytes: int = 0,
     ) -> None:
+        """quota_bytes: see ``quota``; 0: none."""
         self.engine = engine
         self.machine = machine
         self.cluster_id = cluster_id
         self.member = member
         self.request_timeout_s = request_timeout_s
         self.min_lease_ttl_s = min_lease_ttl_s
+        self.quota_bytes = quota_bytes
+        self.proposals_pending = 0
+        self.proposals_failed = 0
         self.answers = Answers(cluster_id=cluster_id, member=lambda: self.member, term=lambda: engine.term)
 
     def header(self, revision: Revision | None = None) -> pb.ResponseHeader:
@@ -59,6 +68,9 @@ class Backend:
 
         Raises RpcError.
         """
+        if not fits(command, held_bytes=self.machine.store.held_bytes, quota_bytes=self.quota_bytes):
+            await self.raise_no_space()
+            raise rpc_error(NoSpace())
         proposal: AnyCommand = command
         if self.machine.auth.enabled or call.token is not None:
             caller = await self.caller(call)
@@ -67,14 +79,29 @@ class Backend:
         data = encode(proposal)
         if len(data) > MAX_REQUEST_BYTES:
             raise RpcError(Code.INVALID_ARGUMENT, "etcdserver: request is too large")
+        self.proposals_pending += 1
         try:
             result = await self.engine.propose(data, timeout_s=self.request_timeout_s)
         except EngineError as exc:
+            self.proposals_failed += 1
             raise rpc_error(exc) from exc
+        finally:
+            self.proposals_pending -= 1
         if isinstance(result, StoreError):
             raise rpc_error(result)
         assert isinstance(result, kind), f"{type(command).__name__} answered {result!r}"
         return result
+
+    async def raise_no_space(self) -> None:
+        """Raise the alarm that this member has no room, for all members, unless it is on. Raises RpcError."""
+        alarm = Alarm(self.member, AlarmKind.NOSPACE)
+        if (alarm.member, alarm.kind) in self.machine.alarms:
+            return
+        log.warning("quota exceeded bytes=%d quota=%d", self.machine.store.held_bytes, self.quota_bytes)
+        try:
+            await self.engine.propose(encode(SetAlarm(alarm, active=True)), timeout_s=self.request_timeout_s)
+        except EngineError as exc:
+            raise rpc_error(exc) from exc
 
     async def caller(self, call: CallContext) -> Caller:
         """Return who calls, as the token says or, without one, the certificate. Raises RpcError."""

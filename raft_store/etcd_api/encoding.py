@@ -5,7 +5,7 @@ never change: each is encoded when somebody first reads it, and the same bytes s
 and previous values. They all hold it in a field of number 2, so its tag is kept with it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from raft_store.mvcc.model import Event, KeyValue, Revision
 from raft_store.mvcc.requests import DeleteResult, OperationResult, PutResult, RangeResult, TxnResult
@@ -93,7 +93,7 @@ class Answers:
         self._member = member
         self._term = term
         self._versions = Versions()
-        self._events: dict[int, tuple[Event, bytes]] = {}  # the newest events without a previous value, by identity
+        self._newest: tuple[Sequence[Event], bytes] = ((), b"")  # the changes encoded last
         self._ends = (-1, -1, b"", b"")  # member, term, and what they make of a header
 
     def header(self, revision: Revision) -> bytes:
@@ -123,26 +123,20 @@ class Answers:
         """Return a TxnResponse."""
         return self.header(result.revision) + self._txn(result)
 
-    def changes(self, watch_id: int, revision: Revision, events: Iterable[Event], prev: Prev | None = None) -> bytes:
-        """Return a WatchResponse with events; ``prev`` finds the value before each, if that is wished."""
-        parts = [self.header(revision)]
-        if watch_id:
-            parts += (b"\x10", varint(watch_id))
-        if prev is None:
-            known = self._events
-            for event in events:
-                entry = known.get(id(event))
-                parts.append(entry[1] if entry is not None and entry[0] is event else self._remember(event))
-        else:
-            parts += [self._event(event, prev(event)) for event in events]
-        return b"".join(parts)
+    def changes(self, watch_id: int, revision: Revision, events: Sequence[Event], prev: Prev | None = None) -> bytes:
+        """Return a WatchResponse with events; ``prev`` finds the value before each, if that is wished.
 
-    def _remember(self, event: Event) -> bytes:
-        if len(self._events) >= 1024:
-            self._events.clear()
-        encoded = self._event(event, None)
-        self._events[id(event)] = event, encoded
-        return encoded
+        All watchers of the same changes are given one list of them, so the newest list is remembered by identity.
+        """
+        if prev is not None:
+            encoded = b"".join([self._event(event, prev(event)) for event in events])
+        elif events is self._newest[0]:
+            encoded = self._newest[1]
+        else:
+            encoded = b"".join([self._event(event, None) for event in events])
+            self._newest = events, encoded
+        number = b"\x10" + varint(watch_id) if watch_id else b""
+        return b"".join((self.header(revision), number, encoded))
 
     def _event(self, event: Event, prev: KeyValue | None) -> bytes:
         parts = [b"\x08\x01" if event.is_delete else b"", self._versions.field(event.kv)]

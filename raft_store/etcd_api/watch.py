@@ -12,6 +12,7 @@ from .backend import MAX_REQUEST_BYTES, Backend, key_value
 from .call import NO_CONTEXT, CallContext
 from .errors import RpcError
 
+MAX_EVENTS_A_TURN = 200
 MAX_BACKLOG = 256  # notices that wait to be sent before further requests are read
 
 Send = Callable[[pb.WatchResponse | bytes], Awaitable[None]]
@@ -79,12 +80,16 @@ class _Session:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            events = 0
             while (notice := self._stream.next()) is not None:
                 for response in self._responses(notice):
                     await self._send(response)
                 self._room.set()
                 if isinstance(notice, Changes):
-                    await asyncio.sleep(0)  # a long history must not keep the member from its other work
+                    events += len(notice.events)
+                    if events > MAX_EVENTS_A_TURN:
+                        events = 0
+                        await asyncio.sleep(0)  # a long history must not keep the member from its other work
 
     async def tick(self, interval_s: float) -> None:
         while True:

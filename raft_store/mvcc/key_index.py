@@ -18,14 +18,27 @@ from .model import REST_OF_KEYS, SINGLE_KEY, KeyValue, Revision
 _by_mod_revision = attrgetter("mod_revision")
 
 
+class _Keys(SortedList):  # type: ignore[misc]  # the library has no types
+    """Sorted keys that may also be loaded in runs."""
+
+    def append_run(self, keys: list[bytes]) -> None:
+        """Add keys, in order, all of which come after those that are here: as one of the list's own parts.
+
+        ``update`` would compare each of them, or sort everything anew, which takes half a second for a million.
+        """
+        self._lists.append(keys)
+        self._maxes.append(keys[-1])
+        self._len += len(keys)
+        del self._index[:]
+
+
 class KeyIndex:
     """Key -> versions, oldest first; a deletion is a version too (``version == 0``)."""
 
-    def __init__(self, live: Sequence[KeyValue] = ()) -> None:
-        """live: the one version of each key that exists to begin with, in key order."""
-        self._versions: dict[bytes, KeyValue | list[KeyValue]] = {kv.key: kv for kv in live}
-        self._live: SortedList[bytes] = SortedList(self._versions)
-        self._dead: SortedList[bytes] = SortedList()  # deleted, but their past can still be read
+    def __init__(self) -> None:
+        self._versions: dict[bytes, KeyValue | list[KeyValue]] = {}
+        self._live = _Keys()
+        self._dead = _Keys()  # deleted, but their past can still be read
 
     def __len__(self) -> int:
         return len(self._live)
@@ -45,6 +58,13 @@ class KeyIndex:
         if at == 0 or versions[at - 1].version == 0:
             return None
         return versions[at - 1]
+
+    def append_run(self, kvs: Sequence[KeyValue]) -> None:
+        """Add the first versions of keys, in key order, all of which come after those that are here."""
+        if kvs:
+            keys = [kv.key for kv in kvs]
+            self._versions.update(zip(keys, kvs, strict=True))
+            self._live.append_run(keys)
 
     def put(self, kv: KeyValue) -> None:
         """Add the newest version of its key; ``kv.mod_revision`` is above every older one's."""
@@ -152,7 +172,7 @@ def first_readable(versions: Sequence[KeyValue], revision: Revision) -> int:
     return place
 
 
-def _within(keys: "SortedList[bytes]", first: bytes, end: bytes) -> Iterator[bytes]:
+def _within(keys: _Keys, first: bytes, end: bytes) -> Iterator[bytes]:
     if end == REST_OF_KEYS:
         return iter(keys.irange(minimum=first))
     if end <= first:  # irange would answer nothing as well, but only after comparing its way down

@@ -126,19 +126,18 @@ class Store:
         """Open a view of the store as it is now; it has to be closed."""
         return View(self)
 
-    def _replace(self, kv: KeyValue) -> KeyValue | None:
-        """Make ``kv``, a put or a deletion, its key's newest version; return the one before if the key existed."""
-        prev = self.index.get(kv.key)
+    def _replace(self, kv: KeyValue, prev: KeyValue | None) -> None:
+        """Make ``kv``, a put or a deletion, its key's newest version; ``prev`` is the present one, if there is one."""
         self.written = kv.mod_revision
+        size = size_of(kv)
+        self.held_bytes += size
         if prev is not None:
             self.live_bytes -= size_of(prev)
-        self.held_bytes += size_of(kv)
         if kv.version > 0:
-            self.live_bytes += size_of(kv)
+            self.live_bytes += size
             self.index.put(kv)
         else:
             self.index.delete(kv)
-        return prev
 
     def commit(self, events: list[Event]) -> None:
         """End a change: its events make one revision, unless there are none."""
@@ -236,47 +235,40 @@ class Loader:
         self._store.compact_revision = compact_revision
         self._store.history_start = history_start
         self._revision = revision
-        self._base: list[KeyValue] | None = []
         self._change: list[Event] = []
 
     def add_base(self, kvs: Sequence[KeyValue]) -> None:
         """Take versions of keys that all exist, one each, in key order."""
-        assert self._base is not None, "the history has begun"
-        self._base += kvs
+        store = self._store
+        assert not store.history, "the history has begun"
+        store.index.append_run(kvs)
+        store.held_bytes += sum(map(size_of, kvs))
+        store.live_bytes = store.held_bytes
 
     def add_history(self, kvs: Sequence[KeyValue]) -> list[Event]:
         """Take changes in order; return them with what they replaced."""
-        self._end_base()
-        index, events = self._store.index, []
+        store, index, change = self._store, self._store.index, self._change
+        events: list[Event] = []
         for kv in kvs:
-            if self._change and self._change[-1].kv.mod_revision != kv.mod_revision:
-                self._store.history.append(tuple(self._change))
-                self._change = []
+            if change and change[-1].kv.mod_revision != kv.mod_revision:
+                store.history.append(tuple(change))
+                change.clear()
             prev = index.get(kv.key)
             event = Event(kv, prev)
-            self._change.append(event)
+            change.append(event)
             events.append(event)
             if kv.version > 0 or prev is not None:  # else: deleted at the very revision of the compaction
-                self._store._replace(kv)
+                self._store._replace(kv, prev)
         return events
 
     def finish(self) -> Store:
         """Return the store."""
-        self._end_base()
         if self._change:
             self._store.history.append(tuple(self._change))
         self._store.revision = self._store.written = self._revision
         known = self._store.history_start + len(self._store.history) - 1
         assert known == self._revision, f"the history ends with {known}, the store with {self._revision}"
         return self._store
-
-    def _end_base(self) -> None:
-        if self._base is None:
-            return
-        store = self._store
-        store.index = KeyIndex(self._base)
-        store.held_bytes = store.live_bytes = sum(map(size_of, self._base))
-        self._base = None
 
 
 class Change:
@@ -295,7 +287,7 @@ class Change:
         prev = self._store.index.get(key)
         created, version = (prev.create_revision, prev.version + 1) if prev else (self.revision, 1)
         kv = KeyValue(key, value, created, self.revision, version, lease)
-        self._store._replace(kv)
+        self._store._replace(kv, prev)
         self.events.append(Event(kv, prev))
         return prev
 
@@ -304,7 +296,7 @@ class Change:
         deleted = list(self._store.index.range(first, end))
         for prev in deleted:
             tombstone = KeyValue(prev.key, b"", Revision(0), self.revision, 0, NO_LEASE)
-            self._store._replace(tombstone)
+            self._store._replace(tombstone, prev)
             self.events.append(Event(tombstone, prev))
         return deleted
 

@@ -10,6 +10,8 @@ from typing import Any, assert_never
 
 import msgspec
 
+from raft_store.counts import Applied
+
 from .lease import LeaseTable
 from .model import NO_LEASE, REST_OF_KEYS, SINGLE_KEY, KeyNotFound, KeyValue, Revision, StoreError, covers
 from .requests import (
@@ -150,10 +152,11 @@ def read_txn(store: Store, txn: Txn) -> TxnResult:
 class Executor:
     """Runs requests inside one change."""
 
-    def __init__(self, store: Store, leases: LeaseTable, change: Change) -> None:
+    def __init__(self, store: Store, leases: LeaseTable, change: Change, applied: Applied | None = None) -> None:
         self._store = store
         self._leases = leases
         self._change = change
+        self._applied = applied or Applied()
 
     def put(self, request: Put) -> PutResult:
         """Raises KeyNotFound, LeaseNotFound."""
@@ -163,6 +166,7 @@ class Executor:
 
     def delete_range(self, request: DeleteRange) -> DeleteResult:
         """Delete [key, end) and detach what was deleted from its leases."""
+        self._applied.deletes += 1
         deleted = self._change.delete_range(request.key, request.end)
         for kv in deleted:
             self._leases.detach(kv.key, kv.lease)
@@ -179,6 +183,7 @@ class Executor:
         for operation in operations:
             if isinstance(operation, Range):
                 self._store.check_readable(operation.revision)
+        self._applied.txns += 1
         return self._run(plan)
 
     def _check_puts(self, operations: "Sequence[Range | Put | DeleteRange]") -> None:
@@ -213,6 +218,7 @@ class Executor:
             raise KeyNotFound(request.key)
 
     def _put(self, request: Put) -> PutResult:
+        self._applied.puts += 1
         value, lease = request.value, request.lease
         if request.ignore_value or request.ignore_lease:
             present = self._store.index.get(request.key)

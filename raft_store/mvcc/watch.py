@@ -10,7 +10,7 @@ the edge that sends decides the pace. Created and canceled notices go first; a r
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -91,6 +91,13 @@ class Watcher:
         self.events: list[Event] = []  # to be sent; only while synced
         self.quiet = True  # nothing was sent since the last progress notice
 
+    def pick(self, events: list[Event]) -> list[Event]:
+        """Return those of ``events``, all of the watched range and in order, that this watcher wants."""
+        spec = self.spec
+        if spec.puts and spec.deletes and events[0].kv.mod_revision >= self.next_revision:
+            return events
+        return [event for event in events if self.wants(event)]
+
     def wants(self, event: Event) -> bool:
         """Return whether an event of the watched range passes the filters."""
         return (self.spec.deletes if event.is_delete else self.spec.puts) and (
@@ -137,17 +144,36 @@ class WatchHub:
         first, self._published = Revision(self._published + 1), store.revision
         if first > store.revision or not (self._by_key or self._by_range):
             return
-        told: dict[Watcher, None] = {}  # in the order of the events: a replay has to be one
-        for _, events in store.events(first, store.revision):
+        slow: list[Watcher] = []
+        for watchers, events in self._audiences(first):
+            for watcher in watchers:
+                wanted = watcher.pick(events)
+                if not wanted:
+                    continue
+                # Never changed in place: all who listen to the same share one list, which is encoded once for them.
+                watcher.events = [*watcher.events, *wanted] if watcher.events else wanted
+                watcher.stream.mark(watcher)
+                if len(watcher.events) > self.limits.pending_events:
+                    slow.append(watcher)
+        for watcher in slow:
+            self.fall_behind(watcher)
+
+    def _audiences(self, first: Revision) -> Iterator[tuple[Sequence[Watcher], list[Event]]]:
+        """Yield, for each key or range that is watched and changed since ``first``, its watchers and the changes."""
+        by_key: dict[bytes, list[Event]] = {}
+        by_range: dict[tuple[bytes, bytes], list[Event]] = {}
+        for _, events in self._store.events(first, self._store.revision):
             for event in events:
-                for watcher in self._listeners(event.kv.key):
-                    if watcher.wants(event):
-                        watcher.events.append(event)
-                        told[watcher] = None
-        for watcher in told:
-            if len(watcher.events) > self.limits.pending_events:
-                self.fall_behind(watcher)
-            watcher.stream.mark(watcher)
+                key = event.kv.key
+                if key in self._by_key:
+                    by_key.setdefault(key, []).append(event)
+                for span in self._by_range:
+                    if covers(*span, key):
+                        by_range.setdefault(span, []).append(event)
+        for key, found in by_key.items():
+            yield self._by_key[key], found
+        for span, found in by_range.items():
+            yield self._by_range[span], found
 
     def replace(self, store: Store) -> None:
         """Go on with another store, as a snapshot of the leader brings one; everybody reads its history."""
@@ -206,12 +232,6 @@ class WatchHub:
         watcher.next_revision = max(watcher.next_revision, Revision(store.revision + 1))
         self.sync(watcher)
         return missed
-
-    def _listeners(self, key: bytes) -> Iterable[Watcher]:
-        yield from self._by_key.get(key, ())
-        for (first, end), watchers in self._by_range.items():
-            if first <= key and (end == REST_OF_KEYS or key < end):
-                yield from watchers
 
 
 class WatchStream:
@@ -338,6 +358,8 @@ class WatchStream:
 
 def _split(events: list[Event], batch_bytes: int) -> tuple[list[Event], list[Event]]:
     """Cut off as many whole revisions as one response should carry."""
+    if len(events) == 1:
+        return events, []
     size = 0
     for at, event in enumerate(events):
         if size > batch_bytes and event.kv.mod_revision != events[at - 1].kv.mod_revision:

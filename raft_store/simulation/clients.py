@@ -155,7 +155,7 @@ class Client:
         self._world.tell(f"client {self.number} hears: {_brief(outcome, answer)}")
         if outcome is Outcome.ANSWERED:
             self._learn(answer)
-            self._promises.lease_answered(operation.request, answer, operation.sent_ms)
+            self._promises.lease_answered(operation.request, answer, position=position, sent_ms=operation.sent_ms)
             if not operation.local:
                 wrote = not isinstance(operation.request, Range)
                 self._promises.acknowledged(position, floor=operation.floor, wrote=wrote)

@@ -6,6 +6,7 @@
 - leases live as long as they were promised to, by true time less the clocks' drift; end in the end
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from raft_store.engine import Entry, Index
@@ -34,7 +35,7 @@ class Promises:
         self._written: set[bytes] = set()
         self._refused: set[bytes] = set()
         self._alive_until: dict[tuple[int, int], float] = {}  # (lease, how often it had been granted) -> ms
-        self._grants: dict[int, int] = {}
+        self._grants: dict[int, list[Index]] = {}  # lease -> where it was granted; an id may be granted again
         self._ended: dict[tuple[int, int], float] = {}
 
     # -- writes and reads --------------------------------------------------------------------------------------------
@@ -45,7 +46,7 @@ class Promises:
         leases = model.leases
         answer = model.apply(entry)
         if isinstance(answer, Granted):
-            self._grants[answer.lease] = self._grants.get(answer.lease, 0) + 1
+            self._grants.setdefault(answer.lease, []).append(entry.index)
         for event in model.events(before + 1, model.revision):
             if event.kv.version:
                 self._check_written(event.kv.value)
@@ -123,20 +124,20 @@ class Promises:
 
     # -- leases ------------------------------------------------------------------------------------------------------
 
-    def lease_answered(self, request: object, answer: object, sent_ms: float) -> None:
-        """A client was told that a lease, asked for at ``sent_ms``, lives for its whole time."""
+    def lease_answered(self, request: object, answer: object, *, position: Index, sent_ms: float) -> None:
+        """A client was told that a lease, asked for at ``sent_ms``, lives for its whole time from ``position`` on."""
         match answer:
             case Granted(lease=lease, ttl_s=ttl_s):
-                self._promise(lease, ttl_s, sent_ms)
+                self._promise(lease, ttl_s, position, sent_ms)
             case Renewed(ttls_s=ttls_s) if isinstance(request, LeaseRenew):
                 for lease, ttl_s in zip(request.leases, ttls_s, strict=True):
                     if ttl_s:
-                        self._promise(lease, ttl_s, sent_ms)
+                        self._promise(lease, ttl_s, position, sent_ms)
             case _:
                 pass
 
-    def _promise(self, lease: int, ttl_s: int, sent_ms: float) -> None:
-        key = (lease, self._grants.get(lease, 0))
+    def _promise(self, lease: int, ttl_s: int, position: Index, sent_ms: float) -> None:
+        key = (lease, bisect_right(self._grants.get(lease, []), position))
         until_ms = sent_ms + ttl_s * 1000 / (1 + self._drift)
         self._alive_until[key] = max(self._alive_until.get(key, 0.0), until_ms)
         self._check_promise(key)
@@ -151,7 +152,7 @@ class Promises:
         )
 
     def _check_expiry(self, lease: int, ttl_s: int, now_ms: float, elected_ms: float) -> None:
-        key = (lease, self._grants[lease])
+        key = (lease, len(self._grants[lease]))
         self._ended[key] = now_ms
         self._check_promise(key)
         anew_ms = elected_ms + ttl_s * 1000 / (1 + self._drift)

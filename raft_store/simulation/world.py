@@ -21,6 +21,7 @@ from raft_store.simulation.invariants import Judge, Violation
 from raft_store.simulation.network import Network
 from raft_store.simulation.timeline import Timeline
 
+GREET_MS = 500.0
 SETTLE_MS = 20_000.0  # long after the last fault everybody must be alike
 
 
@@ -104,7 +105,7 @@ class World:
         now = self.judge.configuration
         if not host.up or host.id not in now.removed:
             return False
-        return not host.replica.core.configuration.electorate.isdisjoint(now.members)
+        return not host.replica.core.configuration.members.isdisjoint(now.members)
 
     def failed(self, host: Host) -> None:
         """A member's disk failed: it ends, and is started again."""
@@ -120,6 +121,16 @@ class World:
     def _join(self, host: Host) -> None:
         host.joined = True
         host.start()
+        self.timeline.after(GREET_MS, lambda: self._dial(host))
+
+    def _dial(self, host: Host) -> None:
+        """A member keeps dialling its peers, also if it has nothing to say; that is how it hears of its removal."""
+        for peer in host.replica.core.peers if host.up else ():
+            other = self.hosts[peer]
+            cut = not self.network.cut.isdisjoint({(host.id, peer), (peer, host.id)})
+            if other.up and not cut and self._has_removed(other, host):
+                self.left(host)
+        self.timeline.after(GREET_MS, lambda: self._dial(host))
 
     def _make_peace(self) -> None:
         self.calm = True
@@ -141,13 +152,16 @@ class World:
         sender, receiver = self.hosts[message.sender], self.hosts[message.to]
         if not receiver.up:
             return
-        core = receiver.replica.core
-        if sender.id in core.gone_for_good and self._greeting_chance.random() < 0.3:
+        if self._has_removed(receiver, sender) and self._greeting_chance.random() < 0.3:
             # A stream that begins is refused, and whoever began it is told why (``peers``).
             life = sender.life
             self.timeline.after(2, lambda: self.left(sender) if sender.up and sender.life == life else None)
         else:
             receiver.receive(message)
+
+    def _has_removed(self, host: Host, other: Host) -> bool:
+        """What ``regrouping`` says to whoever dials."""
+        return other.id in host.replica.core.gone_for_good
 
     # -- faults ------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from raft_store.disk.directory import Directory, DiskError, OsDirectory
+from raft_store.disk.directory import Directory, DirectoryInUse, DiskError, OsDirectory
 from raft_store.disk.identity import load_identity
 from raft_store.disk.snapshot import newest_snapshot, read_chunks, read_head
 from raft_store.disk.wal import LogReader
@@ -31,7 +31,10 @@ def open_directory(path: Path) -> OsDirectory:
     """Return a data directory, locked against a member's start; raises DiskError if there is none or it is in use."""
     if not path.is_dir():
         raise DiskError(f"there is no data directory {path}")
-    return OsDirectory(path)
+    try:
+        return OsDirectory(path)
+    except DirectoryInUse as exc:
+        raise DirectoryInUse(f"{exc}; stop the member first, or look at a copy of it") from exc
 
 
 def check(directory: Directory) -> Iterator[Finding]:
@@ -120,7 +123,7 @@ def dump(directory: Directory) -> Iterator[str]:
         if record.segment != segment:
             segment = record.segment
             yield f"── {segment} " + "─" * 60
-        yield f"{record.offset:>10}  record {record.number}  {_describe_save(record.save, state)}"
+        yield f"{record.offset:>10}  record {record.number}  {_describe_save(record.save, state)}".rstrip()
         state = record.save.hard_state
         for entry in record.save.entries:
             yield f"{'':>10}    {entry.index:>8}/{entry.term:<4} {describe_entry(entry)}"

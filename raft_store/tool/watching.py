@@ -19,7 +19,7 @@ def watch(
     access: Access, *, seconds: float, now: Callable[[], float], sleep: Callable[[float], None]
 ) -> tuple[list[str], Iterator[Scene]]:
     """Return the members' names, and what happens to them for so long, as it happens. Raises StoreUnreachable."""
-    found = [(one.name or one.id, one.id, one.client_urls[0]) for one in live.members(access) if one.client_urls]
+    found = sorted((one.name or one.id, one.id, one.client_urls[0]) for one in live.members(access) if one.client_urls)
     names = {member: name for name, member, _ in found}
     return [name for name, _, _ in found], _scenes(
         access, [endpoint for _, _, endpoint in found], names, seconds=seconds, now=now, sleep=sleep

@@ -258,7 +258,7 @@ class MemoryResources:
             propagation_policy=propagation,
             preconditions=Preconditions(uid=uid, resource_version=resource_version),
         )
-        lifecycle.check_preconditions(old, options, int(old.metadata.resource_version))
+        lifecycle.check_preconditions(kind, old, options, int(old.metadata.resource_version))
         outcome = lifecycle.plan_delete(kind, old, options, self.clock.time())
         if isinstance(outcome, lifecycle.Gone):
             self._store(kind, None, old)

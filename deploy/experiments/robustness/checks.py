@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from deploy.experiments import linearizability
-from deploy.experiments.linearizability import Operation, Put, Verdict
+from deploy.experiments.linearizability import Get, Operation, Put, Verdict
 from deploy.experiments.robustness.clients import Batch, Change, Gap, Hold, Progress, Records
 
 EARLY_S = 0.05  # lateness of our own clock readings, not of the store
@@ -22,6 +22,7 @@ class Judgement(msgspec.Struct, frozen=True):
     decided: bool
     faults: tuple[str, ...]
     acknowledged: int
+    written: int  # of those
     unknown: int
     events: int
 
@@ -29,13 +30,13 @@ class Judgement(msgspec.Struct, frozen=True):
 def judge(
     records: Records,
     *,
-    final: Mapping[str, str],
+    final: Mapping[str, str] | None,
     final_revision: int,
     start_revision: int,
     now: Callable[[], float],
     limit_s: float,
 ) -> Judgement:
-    """Judge one round; final: what was read at its end, key -> value, at ``final_revision``."""
+    """Judge one round; final: what was read at its end, key -> value, at ``final_revision``; None: nothing could be."""
     faults: list[str] = []
     finding = linearizability.check(records.operations, now=now, limit_s=limit_s)
     if finding.verdict is Verdict.VIOLATED:
@@ -45,13 +46,15 @@ def judge(
     for number, log in enumerate(records.watches, 1):
         faults += [f"watcher {number}: {fault}" for fault in watch_faults(log, reference, start_revision)]
     faults += history_faults(reference)
-    faults += lost_writes(records.operations, reference, final, final_revision)
-    faults += lease_faults(records.holds, records.watches, final)
+    if final is not None:
+        faults += lost_writes(records.operations, reference, final, final_revision)
+        faults += lease_faults(records.holds, records.watches, final)
     acknowledged = sum(operation.response is not None for operation in records.operations)
     return Judgement(
         decided=finding.verdict is not Verdict.UNDECIDED,
         faults=tuple(faults),
         acknowledged=acknowledged,
+        written=sum(operation.response is not None and _writes(operation) for operation in records.operations),
         unknown=len(records.operations) - acknowledged,
         events=sum(map(len, reference.values())),
     )
@@ -185,6 +188,10 @@ def lease_faults(
         if hold.key in final:
             faults.append(f"{hold.key} is still there, long after its lease ran out")
     return faults
+
+
+def _writes(operation: Operation) -> bool:
+    return any(not isinstance(step, Get) for step in operation.request.success)
 
 
 def _by_revision(changes: Sequence[Change]) -> dict[int, list[Change]]:

@@ -93,7 +93,10 @@ class Records(msgspec.Struct):
 class KvClient:
     """One thing at a time, at one member until that fails."""
 
-    def __init__(self, name: str, channels: Channels, records: Records, random: Random, *, prefix: str) -> None:
+    def __init__(
+        self, name: str, channels: Channels, records: Records, random: Random, *, prefix: str, writes: bool = True
+    ) -> None:
+        self._writes = writes
         self._name = name
         self._channels = channels
         self._records = records
@@ -114,7 +117,7 @@ class KvClient:
     def _draw(self) -> Request:
         key = f"{self._prefix}k/{self._random.randrange(5)}"
         one, two = f"{self._prefix}t/0", f"{self._prefix}t/1"
-        kind = self._random.random()
+        kind = self._random.random() if self._writes else 0.5
         if kind < 0.35:
             return Request((Put(key, self._value()),))
         if kind < 0.65:

@@ -33,6 +33,10 @@ CHANNEL_OPTIONS = [
 ]
 
 
+# Debian's package libfaketime; without it no clock jumps.
+FAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
+
+
 class NotReady(Exception):
     """The store does not serve within the time allowed."""
 
@@ -45,6 +49,7 @@ class Member:
         self.config = folder / f"{name}.toml"
         self.log = folder / f"{name}.log"
         self.orders = folder / f"{name}.disk"
+        self.clock = folder / f"{name}.clock"
         self.endpoint = f"127.0.0.1:{client_port}"
         self.listen_port = listen_port
         self.peer_port = peer_port  # where the others reach it
@@ -139,8 +144,25 @@ class Members:
                 cwd=ROOT,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env=self._environment(member),
             )
         member.paused = False
+
+    def _environment(self, member: Member) -> dict[str, str]:
+        """Let a member see the wall clock that we set, where libfaketime is installed."""
+        if FAKETIME is None:
+            return dict(os.environ)
+        member.clock.touch()
+        return os.environ | {
+            "LD_PRELOAD": str(FAKETIME),
+            "FAKETIME_TIMESTAMP_FILE": str(member.clock),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # as an operator or NTP steps the time: only the wall clock jumps
+        }
+
+    def set_clock(self, name: str, offset_s: int) -> None:
+        """Let a member's wall clock jump to so far from the true time. Needs libfaketime."""
+        self.members[name].clock.write_text(f"{offset_s:+d}\n")
 
     def kill(self, name: str) -> None:
         """SIGKILL; what it had not synced is gone."""
@@ -173,6 +195,8 @@ class Members:
             if member.paused:
                 self.resume(name)
             self.order_disk(name)
+            if FAKETIME is not None:
+                self.set_clock(name, 0)
             self.start(name)
 
     async def replace(self, name: str) -> str:

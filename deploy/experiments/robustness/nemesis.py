@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import grpc.aio
 
-from deploy.experiments.robustness.members import Members
+from deploy.experiments.robustness.members import FAKETIME, Members
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 from trireme_pb.etcdserverpb import rpc_pb2_grpc as rpc
 
@@ -119,6 +119,14 @@ async def replace(members: Members, random: Random) -> str:
     return f"replace {victim} by {fresh}"
 
 
+async def jump_clocks(members: Members, random: Random) -> str:
+    """Let the wall clock of one jump, by up to a day, forth or back, and jump back when all is mended."""
+    victim = await _victim(members, random)
+    offset_s = random.choice((-86_400, -3_600, -5, 5, 3_600, 86_400))
+    members.set_clock(victim, offset_s)
+    return f"clock of {victim} jumps by {offset_s} s"
+
+
 FAULTS: tuple[Fault, ...] = (
     kill,
     pause,
@@ -131,8 +139,9 @@ FAULTS: tuple[Fault, ...] = (
     kill_all,
     ring,
     replace,
+    *((jump_clocks,) if FAKETIME is not None else ()),
 )
-WITHOUT_WIRES: tuple[Fault, ...] = (kill, pause, compact)  # for an engine with transport and disk of its own
+WITHOUT_WIRES: tuple[Fault, ...] = (kill, pause, kill_all, compact)  # for an engine with transport and disk of its own
 
 
 async def torment(

@@ -19,8 +19,9 @@ td:last-child, th:last-child { text-align: left; } .bad { color: #b00020; } code
 <p>Checked: linearizability of puts, reads, deletions and transactions; no acknowledged write lost; watches ordered,
 unique, atomic, without gap, resumed, with true bookmarks and previous values; leases neither early nor for ever;
 members alike in the end.</p>
-<table><tr><th>round<th>acknowledged<th>unknown<th>events<th>faults injected</tr>
-{% for each in rounds %}<tr><td>{{ each.number }}<td>{{ each.judgement.acknowledged }}<td>{{ each.judgement.unknown }}
+<table><tr><th>round<th>acknowledged<th>of them writes<th>unknown<th>events<th>faults injected</tr>
+{% for each in rounds %}<tr><td>{{ each.number }}<td>{{ each.judgement.acknowledged }}
+<td>{{ each.judgement.written }}<td>{{ each.judgement.unknown }}
 <td>{{ each.judgement.events }}
 <td>{{ each.marks | rejectattr("what", "equalto", "mended") | map(attribute="what") | join(", ") }}</tr>
 {% endfor %}</table>
@@ -35,7 +36,8 @@ def line_of(each: Round) -> str:
     """Return one round in one line, or as many as it has faults."""
     judgement = each.judgement
     head = (
-        f"round {each.number}: {judgement.acknowledged} acknowledged, {judgement.unknown} unknown, "
+        f"round {each.number}: {judgement.acknowledged} acknowledged ({judgement.written} writes), "
+        f"{judgement.unknown} unknown, "
         f"{judgement.events} events, {sum(mark.what != 'mended' for mark in each.marks)} faults"
     )
     if judgement.faults:

@@ -24,6 +24,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """How much happens in a round."""
 
     clients: int = 4
+    readers: int = 0  # who only read
     holders: int = 2
     watchers: int = 3
     faults: tuple[Fault, ...]
@@ -46,12 +47,16 @@ class Round(msgspec.Struct, frozen=True):
     marks: tuple[Mark, ...]
     judgement: Judgement
     records: Records
+    served: bool  # in the end
 
 
 async def run_round(members: Members, number: int, seed: int, shape: Shape) -> Round:
-    """Run one round on members that serve. Raises NotReady if they do not come back after it."""
+    """Run one round on members that serve; raises NotReady if they do not. Whether they do after it, is judged."""
     random, prefix = Random(f"{seed}/{number}"), f"r{number}/"  # noqa: S311 - has to be repeatable
     records, marks = Records(operations=[], watches=[], holds=[]), list[Mark]()
+    faults: list[str] = []
+    final: dict[str, str] | None = None
+    revision = 0
     began = time.monotonic()
     _, start = await read_all(members, prefix)
     stop = {"work": False, "watch": False}
@@ -68,13 +73,14 @@ async def run_round(members: Members, number: int, seed: int, shape: Shape) -> R
             watching.create_task(watcher.run(lambda: stop["watch"]))
         try:
             async with asyncio.TaskGroup() as working:
-                for n in range(shape.clients):
+                for n in range(shape.clients + shape.readers):
                     client = KvClient(
                         f"r{number}c{n}",
                         members.channels,
                         records,
                         Random(f"{seed}/{number}/c{n}"),  # noqa: S311
                         prefix=prefix,
+                        writes=n < shape.clients,
                     )
                     working.create_task(client.run(lambda: stop["work"]))
                 for n in range(shape.holders):
@@ -88,12 +94,16 @@ async def run_round(members: Members, number: int, seed: int, shape: Shape) -> R
                     await torment(members, random, faults=shape.faults, for_s=shape.for_s, mark=mark)
                     await members.ready()
                     mark("all members serve again")
+                except NotReady as exc:
+                    faults.append(str(exc))
                 finally:
                     stop["work"] = True
             await asyncio.sleep(TTL_S * 2)  # for the last leases to run out
             final, revision = await _settled(members, prefix)
             await _until_heard(watchers, revision)
-            faults = await _differing_members(members, revision)
+            faults += await _differing_members(members, revision)
+        except NotReady as exc:
+            faults.append(str(exc))
         finally:
             stop["watch"] = True
     judgement = judge(
@@ -108,7 +118,7 @@ async def run_round(members: Members, number: int, seed: int, shape: Shape) -> R
     if silent:
         faults.append(f"watchers {silent} did not hear of everything within {CATCH_UP_S:.0f} s")
     judgement = msgspec.structs.replace(judgement, faults=(*judgement.faults, *faults))
-    return Round(number, seed, began, tuple(marks), judgement, records)
+    return Round(number, seed, began, tuple(marks), judgement, records, served=final is not None)
 
 
 async def read_all(members: Members, prefix: str) -> tuple[dict[str, str], int]:

@@ -23,7 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tests.contract.kv.stores import ROOT, free_ports, ours
 
-READY_S = 30.0
+READY_S = 90.0
 
 
 class Authority:

@@ -201,6 +201,7 @@ class Pair:
     """etcd and ours."""
 
     def __init__(self, theirs: Store, ours_: Store) -> None:
+        self.endpoints = (theirs.endpoints[0], ours_.endpoints[0])
         self.theirs, self.ours = Peer(theirs.endpoints[0]), Peer(ours_.endpoints[0])
         self.agree = True  # until they differed: from then on revisions may be apart
         self.explained: set[str] = set()

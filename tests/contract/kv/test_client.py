@@ -142,7 +142,7 @@ def three(tmp_path: object) -> Iterator[Store]:
         yield running
 
 
-async def until(holds: Callable[[], bool], timeout_s: float = 15) -> None:
+async def until(holds: Callable[[], bool], timeout_s: float = 45) -> None:
     async with asyncio.timeout(timeout_s):
         while not holds():  # noqa: ASYNC110 - other processes are waited for
             await asyncio.sleep(0.02)
@@ -224,3 +224,55 @@ async def test_a_write_to_a_member_that_falls_silent_is_unknown(three: Store) ->
                 await client.put(b"k", b"2", timeout_s=10)
         finally:
             os.kill(process.pid, signal.SIGCONT)
+
+
+async def test_a_lease_is_kept_alive_through_a_change_of_leader(three: Store) -> None:
+    async with EtcdClient(three.endpoints) as client:
+        leading = await leader_of(client)
+        lease = await client.lease_grant(2)
+        await client.put(b"k", b"", lease=lease.lease)
+        three.processes[leading].kill()
+        ends = time.monotonic() + 3 * lease.ttl_s
+        while time.monotonic() < ends:
+            assert await client.lease_keep_alive(lease.lease, timeout_s=10) == lease.ttl_s
+            assert (await client.get(b"k", timeout_s=10))[0] is not None
+            await asyncio.sleep(0.2)
+        await until_gone(client, b"k")  # left alone it ends, by the new leader's clock
+
+
+async def until_gone(client: EtcdClient, key: bytes) -> None:
+    async with asyncio.timeout(15):
+        while (await client.get(key))[0] is not None:  # noqa: ASYNC110 - a store is waited for
+            await asyncio.sleep(0.1)
+
+
+async def test_a_watch_never_passes_over_what_was_compacted_while_it_was_cut_off(three: Store) -> None:
+    """Its member is paused, history goes on and is compacted: the watch has every revision, or says what is missing."""
+    async with EtcdClient(three.endpoints) as client, EtcdClient(three.endpoints[1:]) as others:
+        first = (await others.put(b"w", b"")).revision
+        heard: list[int] = []
+        compacted: list[int] = []
+
+        async def listen() -> None:
+            try:
+                async with client.watch(b"w", start_revision=first) as batches:
+                    async for batch in batches:
+                        heard.extend(batch.revision for _ in batch.events)
+            except Compacted as exc:
+                compacted.append(exc.compact_revision)
+
+        listening = asyncio.create_task(listen())
+        await until(lambda: heard == [first])
+        process = three.processes[three.endpoints[0]]
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            for _ in range(20):
+                last = (await others.put(b"w", b"", timeout_s=10)).revision
+            await others.compact(last)
+            await until(lambda: bool(compacted) or heard[-1] == last)
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+        assert heard == list(range(first, first + len(heard)))  # no gap, nothing twice
+        assert compacted in ([], [last])

@@ -167,6 +167,14 @@ def test_progress_of_a_stream_without_watches(pair: Pair) -> None:
     assert (theirs.created, ours.created) == (False, True)
 
 
+def test_requests_that_are_far_too_large_are_refused_alike(pair: Pair) -> None:
+    """Agreement that random operations leave out, because they are small."""
+    theirs, ours = both(pair, "KV", "Put", pb.PutRequest(key=b"k", value=bytes(3 << 20)))
+    assert isinstance(ours, Refusal)
+    assert ours.code == "RESOURCE_EXHAUSTED"
+    assert theirs == ours
+
+
 def test_the_version(pair: Pair) -> None:
     documented("the version")
     theirs, ours = both(pair, "Maintenance", "Status", pb.StatusRequest())

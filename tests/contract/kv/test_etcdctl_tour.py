@@ -87,6 +87,15 @@ lock held echo held
 CLUSTER = r"""
 member list
 member list -w table
+member list -w json
+member remove 1
+member remove x
+member promote 1
+member update 1 --peer-urls=http://127.0.0.1:1
+member update 1
+member add
+member add m9
+member add m9 --peer-urls=nonsense
 endpoint health
 endpoint health -w json
 endpoint status
@@ -99,6 +108,8 @@ move-leader 1
 move-leader
 snapshot save
 member frobnicate
+check datascale --load=s --prefix=/check/
+get --prefix /check/ --count-only -w fields
 version
 """.strip().splitlines()
 
@@ -208,6 +219,7 @@ _SIZES = re.compile(r"(\d+(\.\d+)? [kM]?B)|(\"(dbSize|dbSizeInUse|raft\w*|hash)\
 _TIMES = re.compile(r"\d+(\.\d+)?(µs|ms|s)\b(?!\))|\"took\":\"[^\"]*\"")
 _FIELDS = re.compile(r'"(Raft\w+|DBSize\w*|Hash)" : \d+')
 _IDS = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{12,16}\b|\b\d{12,20}\b|[0-9a-f]{15,16}")
+_BAR = re.compile(r"^ *\d+ / \d+.*[\r\n]+", re.MULTILINE)
 _REASONS = re.compile(r'^\{"level":.*\n', re.MULTILINE)  # the client's own log of its tries
 
 
@@ -232,7 +244,7 @@ class Teller:
         return f"$ etcdctl {line}\n{self._equal(done.stdout)}{self._equal(done.stderr)}= {done.returncode}\n"
 
     def _equal(self, text: str) -> str:
-        text = _REASONS.sub("", text).replace(self.store.endpoints[0], "ENDPOINT")
+        text = _REASONS.sub("", _BAR.sub("", text)).replace(self.store.endpoints[0], "ENDPOINT")
         text = _PEERS.sub("PEER", text)
         text = _IDS.sub(lambda match: self._ids.setdefault(match[0], f"<id {len(self._ids)}>"), text)
         text = _PROGRESS.sub(r"\1, \2, <term>, <index>, <index>", _VERSION.sub("<version>", text))

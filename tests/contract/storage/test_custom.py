@@ -184,6 +184,8 @@ class TestDefinitions:
         self, custom: Cluster, client: EtcdClient
     ) -> None:
         await custom.create(WIDGETS, widget("a", color="blue"))
+        # So that the object's key is older than its definition's.
+        await custom.patch(DEFINITIONS, WIDGETS, {"metadata": {"labels": {"a": "b"}}})
         async with running_core(client) as core:
             again = Cluster(core)
             assert (await again.get(WIDGETS, "a"))["spec"]["color"] == "blue"

@@ -152,8 +152,9 @@ async def test_the_quota_raises_its_alarm(engine: FickleEngine) -> None:
         grpc.aio.insecure_channel(f"127.0.0.1:{member.client_port}") as channel,
     ):
         kv = rpc_pb2_grpc.KVStub(channel)
-        await kv.Put(pb.PutRequest(key=b"k", value=bytes(2000)))
-        await until(lambda: member.machine.alarms)
+        with pytest.raises(grpc.aio.AioRpcError, match="database space exceeded"):
+            await kv.Put(pb.PutRequest(key=b"k", value=bytes(2000)))
+        assert member.machine.alarms
         with pytest.raises(grpc.aio.AioRpcError, match="database space exceeded"):
             await kv.Put(pb.PutRequest(key=b"k", value=b""))
 

@@ -138,6 +138,10 @@ SPEC = f"{ROOT}.properties[spec].properties"
             f"{SPEC}[a].default", "must not have unknown fields",
         ),
         (
+            more(oneOf=[{"properties": {"metadata": {"properties": {"name": {"pattern": "a"}}}}}]),
+            f"{ROOT}.oneOf[0].properties[metadata]", "must not be specified in a nested context",
+        ),
+        (
             field("a", {"type": "string", "anyOf": [{"type": "string"}]}),
             f"{SPEC}[a].anyOf[0].type", "must be empty to be structural",
         ),

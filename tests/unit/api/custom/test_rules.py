@@ -76,6 +76,8 @@ def test_rules_about_change_need_a_change():
     assert broken(schema, {"a": 1}, {"a": 1}) == []
     assert broken(schema, {"a": 2}, {"a": 1}) == [("a", 'Invalid value: "integer": immutable')]
     assert broken(schema, {"a": 2}, {}) == []
+    growing = an({"a": {**INTEGER, "x-kubernetes-validations": [rule("self > oldSelf")]}})
+    assert broken(growing, {"a": 1}) == []
     either = an({"a": INTEGER}, rule("!oldSelf.hasValue() || self.a > oldSelf.value().a", optionalOldSelf=True))
     assert broken(either, {"a": 1}) == []
     assert len(broken(either, {"a": 1}, {"a": 2})) == 1

@@ -6,7 +6,7 @@ import pytest
 
 from api.custom.checking import faults_of
 from api.custom.pruning import drop_nulls, fill, prune
-from api.custom.schema import parse
+from api.custom.schema import parse, same
 
 STRING, INTEGER = {"type": "string"}, {"type": "integer"}
 ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
@@ -106,6 +106,7 @@ def test_a_default_is_copied():
         (an({"a": {"type": "string", "minLength": 2}}), {"a": "a"}, "a", 'Invalid value: "a": a in body should be at least 2 chars long'),
         (an({"a": {"type": "integer", "minimum": 1}}), {"a": 0}, "a", "Invalid value: 0: a in body should be greater than or equal to 1"),
         (an({"a": {"type": "integer", "minimum": 1, "exclusiveMinimum": True}}), {"a": 1}, "a", "Invalid value: 1: a in body should be greater than 1"),
+        (an({"a": {"type": "integer", "maximum": 1, "exclusiveMaximum": True}}), {"a": 1}, "a", "Invalid value: 1: a in body should be less than 1"),
         (an({"a": {"type": "number", "maximum": 1.5}}), {"a": 2}, "a", "Invalid value: 2: a in body should be less than or equal to 1.5"),
         (an({"a": {"type": "number", "multipleOf": 0.1}}), {"a": 0.35}, "a", "Invalid value: 0.35: a in body should be a multiple of 0.1"),
         (an({"a": listed(INTEGER, maxItems=1)}), {"a": [1, 2]}, "a", "Too many: 2: must have at most 1 items"),
@@ -176,6 +177,14 @@ def test_formats(name):
     right, wrong = FORMATS[name]
     assert [text for text in right if faults_of(text, schema, path="a")] == []
     assert [text for text in wrong if not faults_of(text, schema, path="a")] == []
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "equal"),
+    [(1, 1.0, True), (1, True, False), (0, False, False), ([1], [1.0], True), ([1], [True], False), ({"a": 0}, {"a": False}, False)],
+)  # fmt: skip
+def test_values_are_equal_as_json(left, right, equal):
+    assert same(left, right) is equal
 
 
 def test_what_has_not_changed_is_not_held_against_an_update():

@@ -71,10 +71,10 @@ class Policies:
     async def role(self, namespace, name):
         return self.roles.get((namespace, name))
 
-    async def cluster_role_bindings(self):
+    async def cluster_role_bindings(self, user):
         return [each for each in self.bindings if not each.metadata.namespace]
 
-    async def role_bindings(self, namespace):
+    async def role_bindings(self, namespace, user):
         return [each for each in self.bindings if each.metadata.namespace == namespace]
 
     async def pods_of_node(self, node):

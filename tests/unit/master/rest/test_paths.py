@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 import yaml
 
@@ -192,6 +193,11 @@ async def test_a_custom_kind_is_described_at_once_and_changes_no_other_group():
     for accept in ("", PROTOBUF):
         grown = await documents.serve(Asked(accept), "v2", "")
         assert b"com.example.stable.v1.CronTab" in grown.body
+    second = msgspec.structs.replace(CRON_TABS, kind="CronTwo", plural="crontwos")
+    table.add(second)
+    for version, root in (("v2", ""), ("v3", "apis/stable.example.com/v1")):
+        assert b"stable.v1.CronTwo" in (await documents.serve(Asked(), version, root)).body
+    table.remove(second)
     table.remove(CRON_TABS)
     assert (await documents.serve(Asked(), "v2", "")).body == whole.body
 

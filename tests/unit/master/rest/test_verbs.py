@@ -407,3 +407,10 @@ async def test_many_requests_share_a_connection(api):
     await api.create(MAPS, config_map())
     answers = await asyncio.gather(*(api.json("GET", f"{MAPS}/m") for _ in range(50)))
     assert len({json.dumps(each) for each in answers}) == 1
+
+
+async def test_an_eviction_is_read_in_the_version_of_old_clients_too(api):
+    await api.create(PODS, {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
+    for version, code in (("policy/v1beta1", 201), ("policy/v1", 201), ("policy/v2", 400)):
+        eviction = {"apiVersion": version, "kind": "Eviction", "metadata": {"name": "p"}}
+        await api.json("POST", f"{PODS}/p/eviction", json=eviction, code=code)
