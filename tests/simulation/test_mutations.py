@@ -299,8 +299,8 @@ def a_joint_configuration_in_a_snapshot_counts_as_left(patch):
 def vote_is_forgotten_on_restart(patch):
     original = storage.Storage.recover
 
-    def recover(self):
-        past = original(self)
+    def recover(self, *founders):
+        past = original(self, *founders)
         return msgspec.structs.replace(past, hard_state=m.HardState(past.hard_state.term, m.NOBODY))
 
     patch.setattr(storage.Storage, "recover", recover)
