@@ -242,4 +242,4 @@ def immutable(old: object, new: object, field: str) -> list[Fault]:
 
 
 def _plain(value: object) -> object:
-    return msgspec.to_builtins(value)
+    return msgspec.json.decode(msgspec.json.encode(value))  # raw JSON inside is read, too

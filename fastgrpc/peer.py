@@ -21,7 +21,7 @@ from .events import (
     TrailersReceived,
 )
 from .frames import PREFACE
-from .serving import MAX_QUEUED_BYTES, Call, Method, ServerConfig, StreamMethod, UnaryMethod, decode
+from .serving import MAX_QUEUED_BYTES, Call, Method, Page, ServerConfig, StreamMethod, UnaryMethod, Web, decode
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +39,13 @@ class Hosting:
         config: ServerConfig,
         on_end: Callable[[str, Status], None] | None,
         other_protocol: Callable[[], asyncio.Protocol] | None,
+        web: Web | None,
     ) -> None:
         self.methods = methods
         self.config = config
         self.on_end = on_end
         self.other_protocol = other_protocol
+        self.web = web
         self.peers: set[Peer] = set()
         self.deserted = asyncio.Event()  # no connection is open
         self.deserted.set()
@@ -79,6 +81,7 @@ class Peer(asyncio.Protocol):
         self.memo: Any = None  # for whoever stands above
         self._transport: asyncio.Transport | None = None
         self._calls: dict[int, Call] = {}
+        self._pages: set[asyncio.Task[None]] = set()
         self._early: bytes | None = b""  # what came before it was clear that this is HTTP/2
         self._flush_due = False
         self._writable = True
@@ -119,6 +122,8 @@ class Peer(asyncio.Protocol):
         self._transport = None
         for call in tuple(self._calls.values()):
             self._abandon(call)
+        for page in self._pages:
+            page.cancel()
 
     def pause_writing(self) -> None:
         """Take nothing in while the client takes nothing."""
@@ -201,6 +206,9 @@ class Peer(asyncio.Protocol):
     def _begin(self, event: HeadersReceived) -> None:
         head = calls.read_call(event.headers)
         if head.refusal is not None:
+            if self._server.web is not None and event.headers.pseudo[b":method"] == b"GET":
+                self._begin_page(event.stream, self._server.web(head.path))
+                return
             self.http.respond_without_data(event.stream, head.refusal)
             return
         method = self._server.methods.get(head.path)
@@ -220,6 +228,25 @@ class Peer(asyncio.Protocol):
             self._start(call, self._run_stream(call, method))
         elif event.ended:
             self._start_unary(call, method)
+
+    def _begin_page(self, stream: int, page: Coroutine[Any, Any, Page]) -> None:
+        """Answer a browser, or what looks like one."""
+
+        async def answer() -> None:
+            try:
+                status, content_type, content = await page
+            except Exception:
+                log.exception("page failed")
+                status, content_type, content = 500, "text/plain", b"internal error\n"
+            fields = ((b":status", b"%d" % status), (b"content-type", content_type.encode()))
+            self.http.send_headers(stream, (*fields, (b"content-length", b"%d" % len(content))))
+            self.http.send_data(stream, content)
+            self.http.end_stream(stream)
+            self.flush_soon()
+
+        task = self.loop.create_task(answer())
+        self._pages.add(task)
+        task.add_done_callback(self._pages.discard)
 
     def _take(self, event: DataReceived) -> None:
         call = self._calls.get(event.stream)

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable
 
 from .calls import Status
 from .peer import Hosting, Peer
-from .serving import Call, Method, ServerConfig, StreamMethod, UnaryMethod
+from .serving import Call, Method, ServerConfig, StreamMethod, UnaryMethod, Web
 
-__all__ = ["Call", "Method", "Server", "ServerConfig", "StreamMethod", "UnaryMethod", "server_tls"]
+__all__ = ["Call", "Method", "Server", "ServerConfig", "StreamMethod", "UnaryMethod", "Web", "server_tls"]
 
 
 class Server:
@@ -27,6 +27,7 @@ class Server:
 
     on_end: called with path and status of each call that ends.
     other_protocol: makes the protocol for connections that do not speak HTTP/2; without it they are closed.
+    web: answers plain GET requests that come by HTTP/2; without it they are refused.
     """
 
     def __init__(
@@ -36,9 +37,10 @@ class Server:
         config: ServerConfig | None = None,
         on_end: Callable[[str, Status], None] | None = None,
         other_protocol: Callable[[], asyncio.Protocol] | None = None,
+        web: Web | None = None,
     ) -> None:
         self._hosting = Hosting(
-            {method.path: method for method in methods}, config or ServerConfig(), on_end, other_protocol
+            {method.path: method for method in methods}, config or ServerConfig(), on_end, other_protocol, web
         )
         self._listeners: list[asyncio.Server] = []
         self._keeper: asyncio.Task[None] | None = None

@@ -42,6 +42,9 @@ class StreamMethod(msgspec.Struct, frozen=True):
 
 Method = UnaryMethod | StreamMethod
 
+Page = tuple[int, str, bytes]  # HTTP status, content type, content
+Web = Callable[[str], Coroutine[Any, Any, Page]]  # what answers a plain GET for a path
+
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What a server grants its clients."""

@@ -7,8 +7,6 @@ travel as a gRPC status with the Kubernetes Status object in the trailing metada
 import functools
 import logging
 import re
-import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,13 +35,12 @@ from api.errors import (
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, Preconditions
 from client.resources import EventType
-from master import notes
-from master.access.audit import AuditLog, Told
+from master.access.audit import AuditLog
 from master.access.authentication import with_authenticated
 from master.access.authorization import Authorizer
-from master.access.rules import Request as Asked
 from master.access.user import ANONYMOUS, User
 from master.config import ServerTls
+from master.grpc_audit import Call
 from master.registry import Registry
 from master.rest.handlers import fit_to_url
 from master.rest.routes import Target
@@ -160,11 +157,11 @@ def refusing(method: Method[Request, Response]) -> Method[Request, Response]:
 
     @functools.wraps(method)
     async def wrapped(self: Any, request: Request, context: Context) -> Response:
-        notes.collect()
+        call = Call(method.__name__)
         try:
             response = await method(self, request, context)
         except ApiError as error:
-            _tell(self, method.__name__, request, context, error.code)
+            _tell(self, call, request, context, error.code)
             await refuse(context, error)
         except grpc.aio.AbortError:
             raise
@@ -172,14 +169,14 @@ def refusing(method: Method[Request, Response]) -> Method[Request, Response]:
             log.exception("gRPC call failed method=%s", method.__name__)
             await refuse(context, InternalError("an error on the server has prevented the request from succeeding"))
         else:
-            _tell(self, method.__name__, request, context, 200)
+            _tell(self, call, request, context, 200)
             return response
         raise AssertionError("refuse raises")
 
     return wrapped
 
 
-def _tell(service: Any, verb: str, request: Any, context: Context, code: int) -> None:
+def _tell(service: Any, call: Call, request: Any, context: Context, code: int) -> None:
     """Tell the audit log of a call, if the service has one."""
     audit: AuditLog | None = getattr(service, "audit", None)
     target = getattr(request, "target", None)
@@ -187,25 +184,9 @@ def _tell(service: Any, verb: str, request: Any, context: Context, code: int) ->
         return
     try:
         user = caller(context)
-    except ApiError:
+    except Unauthorized:
         user = ANONYMOUS
-    asked = Asked(user, verb.lower(), target.group, target.resource, target.subresource, target.namespace, target.name)
-    if audit.rule(asked).level == "None":
-        return
-    now = time.time()
-    told = Told(
-        request=asked,
-        real_user=user,
-        audit_id=str(uuid.uuid4()),
-        uri=f"/trireme.cluster.Resources/{verb}",
-        code=code,
-        received=now,
-        done=now,
-        version=target.version,
-        source=context.peer(),
-        request_body=getattr(request, "json", b""),
-    )
-    audit.tell(told)
+    call.tell(audit, target, user=user, peer=context.peer(), code=code, body=getattr(request, "json", b""))
 
 
 def _object(stored: Stored) -> pb.Object:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -24,6 +24,7 @@ from api.errors import (
     invalid,
 )
 from api.faults import strict_fault, strict_patch_fault
+from api.kinds.autoscaling import Scale
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, Resource
 from api.validation import faults_on_create, faults_on_update
@@ -404,11 +405,13 @@ def _check_same_life(kind: Kind, stored: StoredObject, intent: Document) -> None
 
 def _intent(owner: Kind, intent: Document, subresource: str) -> dict[str, Any]:
     """Return what an intent says of the part of an object that ``subresource`` shows, as the object has it."""
+    if not isinstance(intent.get("metadata", {}), Mapping):
+        raise BadRequest(f"{owner.kind} cannot be applied: metadata must be an object")
     head = {key: intent[key] for key in ("apiVersion", "kind", "metadata") if key in intent}
     if subresource == "status":
         return head | ({"status": intent["status"]} if "status" in intent else {})
     if subresource == "scale":
-        replicas = (intent.get("spec") or {}).get("replicas") or 0
+        replicas = cast("Scale", codec.decode(SCALE, intent)).spec.replicas or 0
         head |= {"apiVersion": owner.group_version, "kind": owner.kind}
         if owner.custom is not None and owner.custom.scale is not None:
             set_field(head, owner.custom.scale.replicas, replicas)

@@ -420,7 +420,9 @@ class Driver:
         if isinstance(exc, Removed):
             log.warning("ends for good reason=%s", exc)
         else:
-            log.critical("member cannot go on member=%d", self._replica.core.member, exc_info=exc)
+            # What the disk did, its message says; our own mistakes need their trace.
+            trace = None if isinstance(exc, DiskError) else exc
+            log.critical("member cannot go on member=%d reason=%s", self._replica.core.member, exc, exc_info=trace)
         self.halt()
         self._on_fatal(exc if isinstance(exc, Exception) else RuntimeError(repr(exc)))
 

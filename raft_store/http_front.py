@@ -105,7 +105,7 @@ def _names(method: Method, code: str) -> tuple[str, str, str]:
 
 def _about(request: web.BaseRequest) -> CallContext:
     """Return what the headers say; the certificate of a gateway's client does not count, as with etcd."""
-    metadata = {"grpcgateway-accept": request.headers.get("Accept", "")}
+    metadata: dict[str, str] = {}
     for name, value in request.headers.items():
         lower = name.lower()
         if lower == "authorization":

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import random
 import time
@@ -25,7 +26,7 @@ from .machine import Machine, encode
 from .mvcc.lease import LeaseClock
 from .mvcc.requests import Audit, Audited, Publish
 from .mvcc.store import checksum
-from .observe import Observer, serve
+from .observe import Observer, page, serve
 from .pacing import result_of
 from .tool import snapshots
 
@@ -188,7 +189,14 @@ class Member:
             return GrpcioFront(http.methods, self.guard, self.calls)
         # The raftos engine's waiting needs tasks.
         inline = self.config.engine != "raftos"
-        return FastFront(http.methods, self.guard, self.calls, other_protocol=http.protocol, inline=inline)
+        return FastFront(
+            http.methods,
+            self.guard,
+            self.calls,
+            other_protocol=http.protocol,
+            web=functools.partial(page, self._observer.routes()),
+            inline=inline,
+        )
 
     def _started(self) -> list[MemberId]:
         """Return the members that ever took part: each has told everyone where clients reach it."""

@@ -270,10 +270,21 @@ def _connected(
 
 async def _answer(routes: Mapping[str, Handler], head: bytes) -> Answer:
     method, _, rest = head.split(b"\r\n", 1)[0].decode("latin-1").partition(" ")
-    target = urlsplit(rest.partition(" ")[0])
     if method != "GET":
         return Answer(405, TEXT, b"only GET\n")
-    handler = routes.get(target.path)
+    return await answer_get(routes, rest.partition(" ")[0])
+
+
+async def answer_get(routes: Mapping[str, Handler], target: str) -> Answer:
+    """Answer a GET request for ``target``, a path with or without a query."""
+    parts = urlsplit(target)
+    handler = routes.get(parts.path)
     if handler is None:
         return Answer(404, TEXT, f"there is {', '.join(routes)}\n".encode())
-    return await handler(parse_qs(target.query))
+    return await handler(parse_qs(parts.query))
+
+
+async def page(routes: Mapping[str, Handler], target: str) -> tuple[int, str, bytes]:
+    """Return status, content type and content for a GET request that somebody else's server took."""
+    answer = await answer_get(routes, target)
+    return answer.status, answer.content_type, answer.body

@@ -107,7 +107,6 @@ _DIFFERENT = """
   measure no containers.
 - Admission webhooks, aggregated API servers and answers in protobuf are not served.
 - The proxy subresource passes on plain HTTP and websockets; `https:` names are refused.
-- A log is served as plain text only, not over a websocket.
 - Flow control has one level, which the `X-Kubernetes-PF-*` headers name.
 """
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from api.cel.functions import FUNCTIONS, as_key, invoke
-from api.cel.syntax import Call, ListOf, Literal, MapOf, Name, Node, Select, Uint, parse
-from api.cel.values import Budget, CelError, Optional, OverBudget, Type, equal, no_overload, type_of
+from api.cel.syntax import Call, ListOf, Literal, MapOf, Name, Node, Select, parse
+from api.cel.values import Budget, CelError, Optional, OverBudget, Type, no_overload, type_of
 
 
 class Scope:
@@ -302,6 +302,3 @@ def evaluate(function: Evaluate, variables: Mapping[str, Any], budget: Budget) -
         return function(Scope(dict(variables), budget))
     except RecursionError:
         raise CelError("expression is nested too deeply") from None
-
-
-__all__ = ["Uint", "build", "compiled", "equal", "evaluate", "field_name"]

@@ -1,6 +1,7 @@
 """``kubectl logs``: the node agent's chunks as one plain text answer."""
 
 import asyncio
+import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +12,12 @@ from api.durations import parse_time
 from api.errors import BadRequest, Fault, invalid
 from master.rest.node_agents import Stub, refusal
 from master.rest.parameters import read_bool, read_int
+from master.rest.upgrade import wants_websocket
 from master.rest.watch import OpenStreams, send_or_cut
 from trireme_pb.node import node_pb2
 
+BASE64_PROTOCOL = "base64.binary.k8s.io"
+WEBSOCKET_PROTOCOLS = ("binary.k8s.io", BASE64_PROTOCOL)
 # How long a followed log may stay silent before the client learns at least that it is open.
 HEADERS_WITHIN_S = 0.5
 
@@ -58,8 +62,10 @@ async def serve_logs(
     streams: OpenStreams,
 ) -> web.StreamResponse:
     """Answer with the log. What goes wrong before its first bytes is answered as a Status, later it ends the log."""
+    if wants_websocket(request):
+        return await _serve_websocket(request, stub, wanted, node=node, streams=streams)
     if request.headers.get("Upgrade"):
-        raise BadRequest("logs are served as plain text only")
+        raise BadRequest("logs are served as plain text, or over a websocket")
     call: Any = stub.Logs(wanted)
     response = web.StreamResponse(
         headers={"Content-Type": "text/plain", "Cache-Control": "no-cache, private", **headers}
@@ -85,3 +91,46 @@ async def serve_logs(
         reading.cancel()
         call.cancel()
     return response
+
+
+async def _serve_websocket(
+    request: web.BaseRequest, stub: Stub, wanted: node_pb2.LogsRequest, *, node: str, streams: OpenStreams
+) -> web.StreamResponse:
+    """Answer with the log, a message for each chunk; what goes wrong before the first is answered as a Status."""
+    call: Any = stub.Logs(wanted)
+    socket = web.WebSocketResponse(protocols=WEBSOCKET_PROTOCOLS, compress=False)
+    reading = asyncio.ensure_future(call.read())
+    leaving: asyncio.Task[None] | None = None
+    try:
+        await asyncio.wait({reading}, timeout=HEADERS_WITHIN_S)
+        if reading.done():
+            reading.result()
+        await socket.prepare(request)
+        leaving = asyncio.create_task(_until_closed(socket, call))
+        with streams.added(call.cancel):
+            while (chunk := await reading) is not grpc.aio.EOF:
+                if socket.ws_protocol == BASE64_PROTOCOL:
+                    await socket.send_str(base64.b64encode(chunk.data).decode())
+                elif chunk.data:
+                    await socket.send_bytes(chunk.data)
+                reading = asyncio.ensure_future(call.read())
+    except grpc.aio.AioRpcError as error:
+        if not socket.prepared:
+            raise refusal(error, node) from error
+    except (ConnectionError, asyncio.CancelledError):
+        if request.task.cancelling():
+            raise
+    finally:
+        reading.cancel()
+        call.cancel()
+        if leaving is not None:
+            leaving.cancel()
+    await socket.close()
+    return socket
+
+
+async def _until_closed(socket: web.WebSocketResponse, call: Any) -> None:
+    """End the call when the client goes away."""
+    async for _ in socket:
+        pass
+    call.cancel()

@@ -78,8 +78,9 @@ class Directory(Protocol):
 
 
 def _failed(what: str, exc: OSError) -> DiskError:
-    kind = DiskFull if exc.errno in (errno.ENOSPC, errno.EDQUOT) else DiskError
-    return kind(f"cannot {what}: {exc.strerror}")
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"cannot {what}: {exc.strerror}; make room, then start this member again")
+    return DiskError(f"cannot {what}: {exc.strerror}")
 
 
 class _OsSource:

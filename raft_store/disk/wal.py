@@ -227,7 +227,8 @@ def _check_end(directory: Directory, name: str, content: bytes, offset: int, num
     if not newest or _later_record(content, offset, number) or not _is_torn(content, offset, directory.sector_bytes):
         raise CorruptLog(
             f"{name}: record {number} at byte {offset} is damaged although it was synced; this member's disk "
-            "cannot be trusted. Remove its data directory and let it join again with the data of the others"
+            "cannot be trusted. Remove the member from the group, add it as a new one, and start that with an empty "
+            "data directory (docs/members.md)"
         )
     return len(rest)
 

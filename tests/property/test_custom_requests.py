@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from client.etcd import EtcdClient
@@ -93,6 +93,8 @@ async def test_any_definition(
     document=JSON,
     field=st.booleans(),
 )
+@example(method="PATCH", where="/a/scale", content=2, document=[0], field=True)
+@example(method="PATCH", where="/a", content=2, document={"metadata": [1]}, field=False)
 async def test_any_object(
     real: tuple[Cluster, Api],
     caplog: pytest.LogCaptureFixture,

@@ -17,7 +17,7 @@ from master.controllers.garbagecollector import GarbageCollector
 from master.controllers.manager import ControllerManager, Row
 from master.controllers.namespaces import NamespaceController
 from master.local import LocalResources
-from master.rest.seam import Query
+from master.rest.seam import Query, WriteOptions
 from tests.contract.storage.conftest import ADMIN, Cluster, running_core
 
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
@@ -337,6 +337,49 @@ class TestVersions:
         stored = await custom.core.storage.get("/registry/example.com/widgets/default/a")
         assert stored is not None
         assert msgspec.json.decode(stored.data)["apiVersion"] == "example.com/v1"
+
+    async def test_every_verb_in_the_version_that_is_not_stored(self, custom: Cluster) -> None:
+        """Goal: a client of the older version never sees the newer one. Method: patch, apply, lists in chunks, watch."""
+        changed = await custom.get(DEFINITIONS, WIDGETS)
+        newer = version("v2", deprecated=True)
+        newer["schema"]["openAPIV3Schema"]["properties"]["spec"] = {
+            **SPEC, "properties": {**SPEC["properties"], "extra": {"type": "string", "default": "x"}},
+        }  # fmt: skip
+        changed["spec"]["versions"] = [version("v1", storage=False), newer]
+        stored = await custom.update(DEFINITIONS, changed)
+        assert stored["status"]["storedVersions"] == ["v1", "v2"]
+        await until(lambda: custom.registry.table.resource("example.com", "v2", "widgets"))
+        old_kind = custom.registry.table.resource("example.com", "v1", "widgets")
+        new_kind = custom.registry.table.resource("example.com", "v2", "widgets")
+        assert old_kind is not None
+        assert new_kind is not None
+        assert new_kind.deprecated == "example.com/v2 Widget is deprecated"
+        for name in ("a", "b", "c"):
+            await custom.write_new(old_kind, widget(name), "default")
+        options = WriteOptions(user=ADMIN, field_manager="me")
+        for patch, how in (
+            ({"spec": {"color": "blue"}}, "merge"),
+            (
+                {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a"}, "spec": {"size": 1}},
+                "apply",
+            ),
+        ):
+            written = await custom.registry.patch(old_kind, patch, how, namespace="default", name="a", options=options)
+            shown = msgspec.json.decode(written.stored.json)
+            assert (shown["apiVersion"], "extra" in shown["spec"]) == ("example.com/v1", False)
+        newest = await custom.registry.get(new_kind, namespace="default", name="a")
+        assert msgspec.json.decode(newest.json)["spec"] == {"size": 1, "color": "blue", "extra": "x"}
+        names, token = [], ""
+        while True:
+            page = await custom.registry.list(old_kind, Query(limit=1, continue_token=token))
+            names += [(each.obj.metadata.name, each.obj.api_version) for each in page.items]
+            if not (token := page.continue_token):
+                break
+        assert names == [(name, "example.com/v1") for name in ("a", "b", "c")]
+        events = custom.registry.watch(old_kind, Query())
+        await anext(events)
+        assert {event.stored.obj.api_version for event in await anext(events)} == {"example.com/v1"}
+        await events.aclose()
 
     async def test_a_changed_schema_holds_for_older_objects(self, custom: Cluster) -> None:
         await custom.create(WIDGETS, widget("a", color="blue"))

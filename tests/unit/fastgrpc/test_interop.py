@@ -280,20 +280,17 @@ async def test_a_slow_reader_makes_its_sender_wait(running: Running, theirs: grp
 async def test_a_slow_handler_makes_its_client_wait(running: Running, ours: Channel) -> None:
     """The requests that nobody reads stay with the client, but for a window."""
     call = await ours.start("/t.T/PingPong")  # which stops reading when nobody reads its answers
-    sent = 0
-
-    async def send() -> None:
-        nonlocal sent
-        while True:
-            await call.send(bytes(50_000))
-            sent += 1
-
-    sending = asyncio.create_task(send())
+    for _ in range(200):
+        call.write(bytes(50_000))
+    for _ in range(20):
+        assert await ours.unary("/t.T/Echo", b"x") == b"x"  # others are not held up
+    assert call.waiting_bytes > 5_000_000  # the rest: two windows and two queues, as much as is under way each way
+    sending = asyncio.create_task(call.send(b"more"))
     await until(lambda: call._room)
-    assert 0 < sent < 100  # two windows and two queues
-    assert await ours.unary("/t.T/Echo", b"x") == b"x"
-    sending.cancel()
-    await asyncio.gather(sending, return_exceptions=True)
+    assert not sending.done()
+    for _ in range(201):  # whoever reads gets everything
+        assert await asyncio.wait_for(call.receive(), 5) is not None
+    await sending
     call.cancel()
 
 

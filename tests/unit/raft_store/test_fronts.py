@@ -1,5 +1,6 @@
 """What both fronts offer besides the services."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -75,3 +76,15 @@ async def test_plain_http_is_served_on_the_clients_port(member: Member) -> None:
             async with session.get(path) as answer:
                 assert answer.status == 200
                 assert text in await answer.text()
+
+
+@pytest.mark.parametrize("member", ["fast"], indirect=True)
+async def test_plain_http_2_is_served_too(member: Member) -> None:
+    """As curl sends it by itself once TLS has negotiated HTTP/2."""
+    command = ["curl", "-sS", "-m", "5", "--http2-prior-knowledge", "-w", "%{http_version} %{http_code}"]
+    for path, expected in (("health", '{"health":"true","reason":""}2 200'), ("nothing", "2 404")):
+        curl = await asyncio.create_subprocess_exec(
+            *command, f"http://127.0.0.1:{member.client_port}/{path}", stdout=asyncio.subprocess.PIPE
+        )
+        output, _ = await curl.communicate()
+        assert output.decode().endswith(expected)

@@ -193,3 +193,36 @@ async def test_a_disk_that_stalls_costs_lines_and_no_memory(tmp_path, monkeypatc
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert len((tmp_path / "audit.log").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"), [("ipv4:10.0.0.1:40000", "10.0.0.1"), ("ipv6:%5Bfd00::1%5D:4", "fd00::1"), ("unix:", "")]
+)
+def test_where_a_grpc_call_comes_from(peer, address):
+    from master.grpc_audit import source_of
+
+    assert source_of(peer) == address
+
+
+async def test_what_is_told_of_a_grpc_call(tmp_path):
+    from types import SimpleNamespace
+
+    from master.grpc_audit import Call
+    from master.notes import annotate
+
+    path = tmp_path / "audit.log"
+    audit = AuditLog(AuditFile(path))
+    target = SimpleNamespace(group="", resource="pods", subresource="", namespace="shop", name="p", version="v1")
+    call = Call("Delete")
+    annotate("authorization.k8s.io/decision", "allow")
+    call.tell(audit, target, user=ALICE, peer="ipv4:10.0.0.1:4", code=200, body=b"")
+    Call("Update").tell(
+        audit, SimpleNamespace(**vars(target) | {"subresource": "status"}), user=NODE, peer="", code=200, body=b""
+    )
+    task = asyncio.create_task(audit.run())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    (event,) = (json.loads(line) for line in path.read_text().splitlines())
+    assert (event["verb"], event["sourceIPs"], event["user"]["username"]) == ("delete", ["10.0.0.1"], "alice")
+    assert event["annotations"] == {"authorization.k8s.io/decision": "allow"}

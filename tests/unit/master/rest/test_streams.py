@@ -40,6 +40,25 @@ async def test_a_followed_log_flows_and_ends_with_its_reader(api, agent, pod):
     await asyncio.wait_for(agent.cancelled.wait(), 5)
 
 
+@pytest.mark.parametrize("protocol", ["", "binary.k8s.io", "base64.binary.k8s.io"])
+async def test_logs_over_a_websocket(api, pod, protocol):
+    headers = {"Authorization": "Bearer admin"}
+    offered = (protocol,) if protocol else ()
+    url = f"{api.url}{POD}/log?tailLines=2"
+    async with api.session.ws_connect(url, headers=headers, protocols=offered) as socket:
+        found = b""
+        async for message in socket:
+            found += base64.b64decode(message.data) if protocol.startswith("base64") else message.data
+    assert found == b"line 3\nline 4\n"
+
+
+async def test_a_followed_log_over_a_websocket_ends_with_its_reader(api, agent, pod):
+    headers = {"Authorization": "Bearer admin"}
+    async with api.session.ws_connect(f"{api.url}{POD}/log?follow=true&tailLines=0", headers=headers) as socket:
+        assert (await asyncio.wait_for(socket.receive(), 5)).data == b"line 5\n"
+    await asyncio.wait_for(agent.cancelled.wait(), 5)
+
+
 async def test_a_log_that_cannot_be_had_is_a_status(api, agent, pod):
     sleepy = {"metadata": {"name": "sleepy"}, "spec": {"nodeName": "n1", "containers": [{"name": "a", "image": "i"}]}}
     await api.create("/api/v1/namespaces/default/pods", sleepy)

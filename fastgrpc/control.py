@@ -1,0 +1,120 @@
+"""What a connection makes of frames that carry no content (RFC 9113, sections 6.3 to 6.9)."""
+
+from . import frames
+from .events import GoAwayReceived, PingAcknowledged, StreamEnded
+from .frames import ErrorCode, Setting
+from .sending import Sending
+from .streams import ConnectionFault, StreamFault
+
+
+class Control(Sending):
+    """A connection as its peer steers it."""
+
+    def _on_priority(self, flags: int, number: int, payload: bytes) -> None:
+        del flags
+        self._pay()
+        if number == 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY belongs to a stream")
+        if len(payload) != 5:
+            raise StreamFault(number, ErrorCode.FRAME_SIZE_ERROR, "PRIORITY has five bytes")
+
+    def _on_reset(self, flags: int, number: int, payload: bytes) -> None:
+        del flags
+        self._pay()
+        if len(payload) != 4:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM has four bytes")
+        if number == 0 or self._is_idle(number):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on an idle stream")
+        stream = self._streams.pop(number, None)
+        if stream is not None:
+            self._outbox.forget(stream.out)
+            self._events.append(StreamEnded(number, int.from_bytes(payload, "big"), "reset by the peer"))
+
+    def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
+        self._pay()
+        if number != 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS belong to no stream")
+        if len(payload) % 6 or (flags & frames.ACK and payload):
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")
+        self._greeted = True
+        if flags & frames.ACK:
+            return
+        # Acknowledged first: a larger window lets data go at once, and the peer counts it by what was acknowledged.
+        self._outbox.put(frames.SETTINGS_ACK)
+        for setting, value in frames.read_settings(payload):
+            self._apply_setting(setting, value)
+
+    def _apply_setting(self, setting: int, value: int) -> None:
+        match setting:
+            case Setting.HEADER_TABLE_SIZE:
+                self._outbox.encoder.allow(value)
+            case Setting.ENABLE_PUSH:
+                if value > (0 if self._client else 1):
+                    raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH {value}")
+            case Setting.MAX_CONCURRENT_STREAMS:
+                self.peer_streams = value
+            case Setting.INITIAL_WINDOW_SIZE:
+                self._move_windows(value)
+            case Setting.MAX_FRAME_SIZE:
+                if not frames.MIN_MAX_FRAME_BYTES <= value <= frames.MAX_MAX_FRAME_BYTES:
+                    raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"MAX_FRAME_SIZE {value}")
+                self._outbox.max_frame_bytes = value
+
+    def _move_windows(self, value: int) -> None:
+        if value > frames.MAX_WINDOW:
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE {value}")
+        change, self._peer_window = value - self._peer_window, value
+        for stream in self._streams.values():
+            if not self._outbox.grant(stream.out, change):
+                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window is moved beyond its bounds")
+
+    def _on_push_promise(self, flags: int, number: int, payload: bytes) -> None:
+        del flags, number, payload
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "nobody asked for pushes")
+
+    def _on_ping(self, flags: int, number: int, payload: bytes) -> None:
+        if number != 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PING belongs to no stream")
+        if len(payload) != 8:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING has eight bytes")
+        self._pay()
+        if flags & frames.ACK:
+            self._events.append(PingAcknowledged(payload))
+        else:
+            self._outbox.put(frames.ping(payload, ack=True))
+
+    def _on_goaway(self, flags: int, number: int, payload: bytes) -> None:
+        del flags
+        self._pay()
+        if number != 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "GOAWAY belongs to no stream")
+        if len(payload) < 8:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY has eight bytes at least")
+        last_stream, code, reason = frames.read_goaway(payload)
+        self._events.append(GoAwayReceived(last_stream, code, reason))
+        if self._client:
+            self.going_away = True
+            for unseen in [stream for stream in self._streams if stream > last_stream]:
+                self._outbox.forget(self._streams.pop(unseen).out)
+                self._events.append(StreamEnded(unseen, ErrorCode.REFUSED_STREAM, "the peer goes away"))
+
+    def _on_window_update(self, flags: int, number: int, payload: bytes) -> None:
+        del flags
+        if len(payload) != 4:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE has four bytes")
+        increment = int.from_bytes(payload, "big") & frames.MAX_WINDOW
+        if number == 0:
+            if increment == 0:
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a window grows by nothing")
+            if not self._outbox.grant(None, increment):
+                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window is too large")
+            return
+        stream = self._streams.get(number)
+        if stream is None:
+            self._pay()
+            if self._is_idle(number):
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream")
+        elif increment == 0:
+            raise StreamFault(number, ErrorCode.PROTOCOL_ERROR, "a window grows by nothing")
+        elif not self._outbox.grant(stream.out, increment):
+            raise StreamFault(number, ErrorCode.FLOW_CONTROL_ERROR, "the stream's window is too large")
