@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from random import Random
 from typing import Self
@@ -206,14 +206,16 @@ class Members:
         known = (await cluster.MemberList(pb.MemberListRequest(), timeout=5)).members
         member_id = next(each.ID for each in known if each.name == name)
         cluster = rpc.ClusterStub(self.channels[helper])
-        await cluster.MemberRemove(pb.MemberRemoveRequest(ID=member_id), timeout=10)
+        remove = pb.MemberRemoveRequest(ID=member_id)
+        await _insist(lambda: cluster.MemberRemove(remove, timeout=10), done=grpc.StatusCode.NOT_FOUND)
         self.kill(name)
         # Closed only in the end: calls under way shall fail as for any client, not be canceled.
         self._retired.append(self.channels.pop(name))
         del self.members[name]
         fresh = await self._make()
         url = f"http://127.0.0.1:{fresh.peer_port}"
-        await cluster.MemberAdd(pb.MemberAddRequest(peerURLs=[url]), timeout=10)
+        add = pb.MemberAddRequest(peerURLs=[url])
+        await _insist(lambda: cluster.MemberAdd(add, timeout=10), done=grpc.StatusCode.FAILED_PRECONDITION)
         self._configure(fresh, list(self.members.values()), state="existing")
         self.start(fresh.name)
         return fresh.name
@@ -261,6 +263,22 @@ class Members:
         member = self.members[name]
         if member.process is not None and member.running:
             os.kill(member.process.pid, number)
+
+
+async def _insist(ask: Callable[[], Awaitable[object]], *, done: grpc.StatusCode) -> None:
+    """Ask until it is done: an answer that got lost may have been a yes, and then the next one is ``done``."""
+    for attempt in range(10):
+        try:
+            await ask()
+        except grpc.aio.AioRpcError as exc:
+            if attempt and exc.code() is done:
+                return
+            if exc.code() is not grpc.StatusCode.UNAVAILABLE and exc.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise
+            await asyncio.sleep(0.5)
+        else:
+            return
+    raise NotReady("the group could not be changed for a long time")
 
 
 def _free_ports(count: int) -> list[int]:

@@ -114,7 +114,7 @@ async def replace(members: Members, random: Random) -> str:
     victim = random.choice(list(members.members))
     try:
         fresh = await members.replace(victim)
-    except grpc.aio.AioRpcError as exc:
+    except grpc.aio.AioRpcError as exc:  # before anything was changed: too few answer, say
         return f"replacing {victim} was refused: {exc.details()}"
     return f"replace {victim} by {fresh}"
 
