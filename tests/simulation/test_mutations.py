@@ -327,13 +327,12 @@ def torn_tail_is_taken_for_whole(patch):
     original = wal._read_record
 
     def read(content, offset, number):
-        if offset + wal._FRAME.size > len(content):
-            return None
-        magic, _, length, found = wal._FRAME.unpack_from(content, offset)
-        end = offset + wal._FRAME.size + length
-        if magic != wal.MAGIC or end > len(content) or (number is not None and found != number):
+        header = wal._read_header(content, offset)
+        if header is None or (number is not None and header.number != number):
             return original(content, offset, number)
-        return wal._Record(found, content[offset + wal._FRAME.size : end], end)
+        begin = offset + wal._HEADER.size
+        end = begin + header.length + len(wal._END)
+        return wal._Record(header.number, content[begin : begin + header.length], end) if end <= len(content) else None
 
     patch.setattr(wal, "_read_record", read)
 
@@ -341,6 +340,7 @@ def torn_tail_is_taken_for_whole(patch):
 @mutation("raft")
 def damage_in_the_middle_of_the_log_is_taken_for_its_end(patch):
     patch.setattr(wal, "_later_record", lambda content, offset, number: False)
+    patch.setattr(wal, "_is_torn", lambda content, offset, sector_bytes: True)
 
 
 @mutation("raft")
@@ -507,7 +507,7 @@ def leases_end_at_half_their_time(patch):
     """Caught by true time alone: every member does the same."""
 
     def start(self, lease, ttl_s):
-        self._ends[lease] = self._now() + ttl_s / 2
+        self._ends[lease] = self.now() + ttl_s / 2
 
     patch.setattr(LeaseClock, "start", start)
 
