@@ -98,7 +98,8 @@ class Driver:
         self._ticker: asyncio.TimerHandle | None = None
         self._running = False
         self._snapshotting: asyncio.Task[None] | None = None
-        self._behind: deque[Work] = deque()  # to be applied; empty unless a restore is under way
+        # To be applied, each with the snapshot to be restored before; empty unless a restore is under way.
+        self._behind: deque[tuple[Work, asyncio.Future[Iterator[bytes]] | None]] = deque()
         self._catching_up: asyncio.Task[None] | None = None
         self._snapshot_index: Index = replica.applied
         self._snapshot_bytes = 0  # of our last one
@@ -289,10 +290,14 @@ class Driver:
             self._send(work.messages)
         if work.save is not None:
             self._begin_save(work.save)
-        if work.restore is not None and self._catching_up is None:
-            self._catching_up = asyncio.create_task(self._catch_up())
+        opened = None
+        if work.restore is not None:
+            # In line with the saves: a later one may bring a newer snapshot, and remove this one's file.
+            opened = self._disk.run(functools.partial(self._storage.read_snapshot, work.restore.mark))
+            if self._catching_up is None:
+                self._catching_up = asyncio.create_task(self._catch_up())
         if self._catching_up is not None:
-            self._behind.append(work)
+            self._behind.append((work, opened))
         else:
             self._apply(work)
 
@@ -312,9 +317,9 @@ class Driver:
         """Restore, then apply what came meanwhile, until nothing is left."""
         try:
             while self._behind:
-                work = self._behind.popleft()
-                if work.restore is not None:
-                    await self._restore(work.restore.mark)
+                work, opened = self._behind.popleft()
+                if work.restore is not None and opened is not None:
+                    await self._restore(work.restore.mark, await opened)
                 self._apply(work)
                 await asyncio.sleep(0)
         except Exception as exc:  # noqa: BLE001 - as in ``_pump``
@@ -322,9 +327,7 @@ class Driver:
         finally:
             self._catching_up = None
 
-    async def _restore(self, mark: SnapshotMark) -> None:
-        # Opened by the log's thread: the next save may bring a newer snapshot, and remove this one.
-        chunks = await self._disk.run(functools.partial(self._storage.read_snapshot, mark))
+    async def _restore(self, mark: SnapshotMark, chunks: Iterator[bytes]) -> None:
         restoration = self._machine.begin_restore()
         while (chunk := await self._beside(next, chunks, None)) is not None:
             restoration.feed(chunk)

@@ -352,3 +352,29 @@ def test_a_proposal_that_a_snapshot_hides_is_called_lost():
         group.heartbeat(1)
     assert group[3].values == [b"mine"]
     assert (group[3].settled, group[3].lost) == ([], [b"mine"])
+
+
+def test_a_snapshot_that_a_newer_one_replaces_on_the_disk_is_not_restored():
+    """Its file is gone by the time anybody would read it."""
+    group = Group(3)
+    group.elect(1)
+    group.cut(3)
+    group.propose(1, b"a")
+    group.deliver()
+    group.take_snapshot(1)
+    group[3].slow = True
+    group.heal()
+    group.heartbeat(1)
+    group.cut(3)
+    group.propose(1, b"b")
+    group.deliver()
+    older, saving = group[1].disk.snapshot, group[3].saving
+    assert saving.snapshot.mark == older.mark
+    group.take_snapshot(1)
+    newer, replica = group[1].disk.snapshot, group[3].replica
+    replica.step(m.InstallSnapshot(1, 3, group[1].core.term, mark=newer.mark, data=newer.data))
+    replica.saved(saving)
+    work = replica.ready()
+    assert (work.save.snapshot, work.restore) == (newer, None)
+    replica.saved(work.save)
+    assert replica.ready().restore == newer
