@@ -228,8 +228,8 @@ class Driver:
             await self._beside(incoming.discard)
             raise
         except BaseException:
-            # The sender hung up, or we are stopping.
-            incoming.discard()
+            # The sender hung up, or we are stopping; the loop does not wait for a write that is still under way.
+            self._snapshot_disk.submit(incoming.discard)
             raise
 
     def snapshot_failed(self, to: MemberId) -> None:
