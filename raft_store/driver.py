@@ -95,6 +95,7 @@ class Driver:
         self._open_bytes = 0
         self._pump_scheduled = False
         self._tick_due = False
+        self._readers_left = False  # some wait no more, and may still stand in the replica's line
         self._ticker: asyncio.TimerHandle | None = None
         self._running = False
         self._snapshotting: asyncio.Task[None] | None = None
@@ -162,7 +163,11 @@ class Driver:
         self._check_running()
         future: asyncio.Future[object] = self._loop.create_future()
         self._replica.read(future)
-        index = await self._wait(future, timeout_s, self._read_too_late)
+        try:
+            index = await self._wait(future, timeout_s, self._read_too_late)
+        except BaseException:
+            self._readers_left = True
+            raise
         assert isinstance(index, int)
         return Index(index)
 
@@ -246,6 +251,9 @@ class Driver:
         self._ticker = self._loop.call_later(self._config.tick_s, self._tick)
         for future, too_late in self._deadlines.due(self._loop.time()):
             _refuse(future, too_late())
+        if self._readers_left:
+            self._readers_left = False
+            self._replica.forget_readers(_is_done)
         self._tick_due = True
         self._schedule()
 
@@ -428,6 +436,11 @@ class Driver:
             log.critical("member cannot go on member=%d reason=%s", self._replica.core.member, exc, exc_info=trace)
         self.halt()
         self._on_fatal(exc if isinstance(exc, Exception) else RuntimeError(repr(exc)))
+
+
+def _is_done(owner: object) -> bool:
+    assert isinstance(owner, asyncio.Future)
+    return owner.done()
 
 
 def _too_late(proposal: Proposal) -> Exception:
