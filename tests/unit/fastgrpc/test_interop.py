@@ -680,3 +680,9 @@ async def test_requests_that_waited_to_be_handed_out_open_the_window_again() -> 
         assert await call.receive() == b"%d" % (30 * len(message))
     await channel.close()
     await server.stop(0)
+
+
+async def test_a_name_that_can_be_none_is_as_good_as_unreachable() -> None:
+    with pytest.raises(CallFailed, match="cannot be reached") as failed:
+        await Channel("a..b:1").connect()
+    assert failed.value.status is Status.UNAVAILABLE
