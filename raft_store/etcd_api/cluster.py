@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
+from raft_store.config import peer_address
 from raft_store.engine import Change, ChangeKind, EngineError, MemberId, MemberRecord
 from raft_store.mvcc.model import Revision
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
@@ -96,4 +97,7 @@ def _is_peer_url(url: str) -> bool:
         port = parts.port
     except ValueError:
         return False
-    return parts.scheme in _SCHEMES and bool(parts.hostname) and port is not None and not parts.path
+    if parts.scheme not in _SCHEMES or not parts.hostname or port is None or parts.path:
+        return False
+    # Nothing may follow: what stands in the log, every member dials, now and after every start.
+    return peer_address(url).rpartition(":")[2].isdecimal()
