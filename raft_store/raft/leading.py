@@ -115,7 +115,7 @@ class Leading(State):
                 progress.behind = reply.index <= self.log.base.index
             return
         assert reply.index <= self.log.last_index, (reply, self.log.last_index)
-        if progress.accepted(reply.index):
+        if progress.accepted(reply.index, base=self.log.base.index):
             self._advance_commit()
             self._hand_over_if_caught_up(reply.sender)
 

@@ -84,8 +84,12 @@ class Progress:
             self._in_flight_bytes += size_bytes
             self.next = Index(last + 1)
 
-    def accepted(self, index: Index) -> bool:
-        """Record that the follower has everything up to ``index``; return whether that is news."""
+    def accepted(self, index: Index, *, base: Index) -> bool:
+        """Record that the follower has everything up to ``index``; return whether that is news.
+
+        base: where our log begins. Any snapshot that brings the follower so far will do, also an older one than we
+        meant to send.
+        """
         news = index > self.matched
         if news:
             self.matched = index
@@ -93,7 +97,7 @@ class Progress:
         self.next = Index(max(self.next, index + 1))
         while self._in_flight and self._in_flight[0][0] <= index:
             self._land()
-        if self.state is State.PROBE or (self.state is State.SNAPSHOT and self.matched >= self.snapshot):
+        if self.state is State.PROBE or (self.state is State.SNAPSHOT and self.matched >= base):
             self._become(State.REPLICATE)
             self.next = Index(self.matched + 1)
         return news

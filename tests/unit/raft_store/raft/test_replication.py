@@ -428,3 +428,32 @@ def test_large_proposals_are_forwarded_in_portions_and_only_the_first_is_repeate
         group.tick(3, RESEND_TICKS)
     assert group[1].values == values
     assert group[3].settled == values
+
+
+def test_an_older_snapshot_than_meant_does_as_well_if_the_log_goes_on_from_there():
+    """The one that was given up for lost arrived, and its successor waits behind it."""
+    group = Group(3)
+    group.elect(1)
+    group.cut(3)
+    group.propose(1, b"a")
+    group.deliver()
+    group.take_snapshot(1)
+    older, term = group[1].disk.snapshot, group[1].core.term
+
+    def is_other(message):
+        return not isinstance(message, m.InstallSnapshot)
+
+    group.heal()
+    group.tick(1, 3)
+    group.deliver(is_other)
+    group.propose(1, b"b")
+    group.deliver(is_other)
+    group.take_snapshot(1, keep=100)
+    group[1].core.snapshot_failed(3)
+    group.tick(1, 3)
+    group.deliver(is_other)
+    assert group[1].core.progress()[3].snapshot > older.mark.index
+    group[3].replica.step(m.InstallSnapshot(1, 3, term, mark=older.mark, data=older.data))
+    group.serve(3)
+    group.deliver(is_other)
+    assert group[3].values == [b"a", b"b"]
