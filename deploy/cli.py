@@ -75,8 +75,8 @@ def driver_of(lab: Lab) -> "HostDriver":
 def up(
     *,
     name: Name = "lab",
-    masters: Annotated[int | None, typer.Option(help="How many masters (3); fixed for the lab's life.")] = None,
-    nodes: Annotated[int | None, typer.Option(help="How many nodes (2); a lab can get more later.")] = None,
+    masters: Annotated[int | None, typer.Option(help="How many masters, 1 to 7 (3); fixed for the lab's life.")] = None,
+    nodes: Annotated[int | None, typer.Option(help="How many nodes, up to 200 (2); a lab can get more later.")] = None,
     engine: Annotated[Literal["native", "raftos"] | None, typer.Option(help="Engine of the store (native).")] = None,
     api_port: Annotated[
         str, typer.Option(metavar="[ADDRESS:]PORT", help="Publish the API on this machine too; 127.0.0.1 by default.")
