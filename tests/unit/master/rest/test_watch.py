@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from unittest.mock import AsyncMock, Mock
+from unittest.mock import Mock
 
 import pytest
 
@@ -155,7 +155,11 @@ async def test_one_large_event_to_an_idle_client_that_does_not_read_ends_in_time
     monkeypatch.setattr(watch, "SLOW_CLIENT_S", 0.05)
     transport = Mock(spec=asyncio.Transport)
     transport.get_write_buffer_size.return_value = 0
-    response = Mock(write=AsyncMock(side_effect=lambda _: asyncio.Event().wait()))
+
+    async def never_taken(data):
+        await asyncio.Event().wait()
+
+    response = Mock(write=never_taken)
     async with asyncio.timeout(10):
         assert not await watch.send_or_cut(Mock(transport=transport), response, bytes(200_000))
     transport.abort.assert_called_once()
