@@ -214,4 +214,6 @@ def _asked(exchange: Exchange, user: User, found: routes.Target | routes.Unserve
     else:
         group, resource = found.kind.group, found.kind.plural
     name = found.name or _name_selected(request, verb)
-    return Asked(user, verb, group, resource, found.subresource, found.namespace, name)
+    # A namespace lies in itself: whom a binding in it makes its administrator may read it.
+    namespace = found.name if (group, resource) == ("", "namespaces") else found.namespace
+    return Asked(user, verb, group, resource, found.subresource, namespace, name)

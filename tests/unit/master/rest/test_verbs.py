@@ -414,3 +414,11 @@ async def test_an_eviction_is_read_in_the_version_of_old_clients_too(api):
     for version, code in (("policy/v1beta1", 201), ("policy/v1", 201), ("policy/v2", 400)):
         eviction = {"apiVersion": version, "kind": "Eviction", "metadata": {"name": "p"}}
         await api.json("POST", f"{PODS}/p/eviction", json=eviction, code=code)
+
+
+async def test_a_namespace_is_asked_for_in_itself(api):
+    """A role that is bound in a namespace counts for the namespace, as its administrators' tools expect."""
+    status = await api.json("GET", "/api/v1/namespaces/a", user="alice", code=403)
+    assert status["message"] == (
+        'namespaces "a" is forbidden: User "alice" cannot get resource "namespaces" in API group "" in the namespace "a"'
+    )
