@@ -6,6 +6,7 @@ route into the pod network. Source: kubernetes.io, "Access Services Running on C
 
 import asyncio
 import contextlib
+import ipaddress
 import random
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -214,7 +215,7 @@ class Proxy:
         address, number = random.choice(addresses)  # noqa: S311 - spreads load, hides nothing
         reference = address.target_ref
         if reference is None or reference.kind != "Pod":
-            return await SocketPipe.open(address.ip, number)
+            return await SocketPipe.open(_checked(address.ip), number)
         kind = self._registry.table.of(Pod)
         pod = (await self._registry.get(kind, namespace=meta.namespace, name=reference.name)).obj
         assert isinstance(pod, Pod)
@@ -236,6 +237,15 @@ class Proxy:
             if each.name == port
             for address in subset.addresses
         ]
+
+
+def _checked(address: str) -> str:
+    """Return an address that somebody wrote into an object; raises BadRequest for those that lead to ourselves."""
+    found: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address)
+    found = getattr(found, "ipv4_mapped", None) or found
+    if found.is_loopback or found.is_unspecified or found.is_link_local or found.is_multicast:
+        raise BadRequest("address not allowed")
+    return address
 
 
 def _way(call: Call) -> str:

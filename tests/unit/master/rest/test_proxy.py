@@ -95,6 +95,14 @@ async def test_a_service_leads_to_a_pod_that_is_ready(api, pod, behind):
     assert refused["message"] == 'no service port "" found for service "web"'
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1", "169.254.169.254"])
+async def test_no_service_leads_to_the_master_itself(api, behind, address):
+    await api.create(SERVICE, {"metadata": {"name": "me"}, "spec": {"ports": [{"port": 80}]}})
+    subset = {"addresses": [{"ip": address}], "ports": [{"port": behind}]}
+    await api.create("/api/v1/namespaces/default/endpoints", {"metadata": {"name": "me"}, "subsets": [subset]})
+    assert (await api.json("GET", f"{SERVICE}/me/proxy/", code=400))["message"] == "address not allowed"
+
+
 async def test_a_node_is_asked_itself(api, pod, behind):
     assert (await api.json("GET", f"/api/v1/nodes/n1:{behind}/proxy/metrics"))["path"] == "/metrics"
 
