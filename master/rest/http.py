@@ -15,11 +15,13 @@ from api.errors import (
     ApiError,
     BadRequest,
     RequestTooLarge,
+    Timeout,
     UnsupportedMediaType,
 )
 from master.rest.negotiation import JSON, YAML
 
 MAX_BODY_BYTES = 3 * 1024 * 1024
+BODY_S = 60.0  # a client has to send it
 MAX_DEPTH = 100  # of nested lists and maps in a body; deeper ones only exhaust the stack
 GZIP_FROM_BYTES = 128 * 1024
 _BODY = web.RequestKey("body", bytes)  # under which a request keeps what was read of it
@@ -38,14 +40,21 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_body(request: web.BaseRequest) -> bytes:
-    """Return the body; raises RequestTooLarge beyond what any object may have, before reading it all."""
+    """Return the body; raises RequestTooLarge beyond what any object may have, before reading it all.
+
+    Raises Timeout for a client that does not send it: meanwhile it keeps a seat from others.
+    """
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise _too_large()
     body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise _too_large()
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise _too_large()
+    except TimeoutError:
+        raise Timeout("Timeout: request did not complete within the allotted duration") from None
     whole = bytes(body)
     request[_BODY] = whole
     return whole

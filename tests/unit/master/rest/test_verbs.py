@@ -422,3 +422,14 @@ async def test_a_namespace_is_asked_for_in_itself(api):
     assert status["message"] == (
         'namespaces "a" is forbidden: User "alice" cannot get resource "namespaces" in API group "" in the namespace "a"'
     )
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(api, monkeypatch):
+    monkeypatch.setattr(http, "BODY_S", 0.05)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(api.url.rpartition(":")[2]))
+    writer.write(
+        f"POST {MAPS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin\r\nContent-Length: 9\r\n\r\n{{".encode()
+    )
+    async with asyncio.timeout(5):
+        assert b" 504 " in await reader.readline()
+    writer.close()
