@@ -53,9 +53,9 @@ def events(audit):
 )
 async def test_who_is_refused_is_told_of(port_and_log, headers, code, user):
     port, audit = port_and_log
-    async with aiohttp.ClientSession() as session:
-        async with session.get(f"http://127.0.0.1:{port}{PODS}", headers=headers) as answer:
-            assert answer.status == code
+    url = f"http://127.0.0.1:{port}{PODS}"
+    async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
+        assert answer.status == code
     (event,) = events(audit)
     assert (event["responseStatus"]["code"], event["verb"], event["objectRef"]["resource"]) == (code, "list", "pods")
     assert "impersonatedUser" not in event
