@@ -24,6 +24,7 @@ MAX_BODY_BYTES = 3 * 1024 * 1024
 BODY_S = 60.0  # a client has to send it
 MAX_DEPTH = 100  # of nested lists and maps in a body; deeper ones only exhaust the stack
 GZIP_FROM_BYTES = 128 * 1024
+LARGE_BYTES = 64 * 1024
 _BODY = web.RequestKey("body", bytes)  # under which a request keeps what was read of it
 
 encode_json = msgspec.json.Encoder().encode
@@ -73,6 +74,13 @@ def _too_large() -> RequestTooLarge:
 def media_type(request: web.BaseRequest) -> str:
     """Return the body's media type without its parameters, in lower case; JSON if the client names none."""
     return request.headers.get("Content-Type", "").partition(";")[0].strip().lower() or JSON
+
+
+async def parse_body(body: bytes, content_type: str, duplicates: list[str] | None = None) -> Any:
+    """Return what ``parse_document`` does; of a large body, which may take seconds, without holding up others."""
+    if len(body) < LARGE_BYTES:
+        return parse_document(body, content_type, duplicates)
+    return await asyncio.to_thread(parse_document, body, content_type, duplicates)
 
 
 def parse_document(body: bytes, content_type: str, duplicates: list[str] | None = None) -> Any:

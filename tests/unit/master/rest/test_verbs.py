@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import io
 import json
+import threading
 
 import pytest
 import yaml
@@ -433,3 +434,16 @@ async def test_a_body_that_does_not_come_is_not_waited_for(api, monkeypatch):
     async with asyncio.timeout(5):
         assert b" 504 " in await reader.readline()
     writer.close()
+
+
+async def test_a_large_body_is_read_beside_the_event_loop(api, monkeypatch):
+    threads, parse = [], http.parse_document
+
+    def noting(*args):
+        threads.append(threading.current_thread())
+        return parse(*args)
+
+    monkeypatch.setattr(http, "parse_document", noting)
+    await api.create(MAPS, config_map("small"))
+    await api.create(MAPS, config_map("large", data={"a": "x" * http.LARGE_BYTES}))
+    assert [each is threading.main_thread() for each in threads] == [True, False]
