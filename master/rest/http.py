@@ -1,6 +1,7 @@
 """HTTP requests and answers as the handlers see them: bodies in, bytes out, nothing about verbs."""
 
 import asyncio
+import contextlib
 import json
 import zlib
 from collections.abc import Iterable, Mapping
@@ -208,6 +209,13 @@ class _Keys:
 
 
 def _parse_yaml(body: bytes, duplicates: list[str] | None) -> Any:
+    if body.lstrip().startswith(b"{"):
+        # What kubectl applies is called YAML and is JSON, which reads forty times as fast.
+        repeated: list[str] | None = None if duplicates is None else []
+        with contextlib.suppress(BadRequest):
+            value = _parse_json(body, repeated)
+            if not repeated:
+                return value
     try:
         _check_events(body, duplicates)
         value = yaml.load(body, _PlainLoader)  # noqa: S506 - a safe loader, only plainer

@@ -447,3 +447,13 @@ async def test_a_large_body_is_read_beside_the_event_loop(api, monkeypatch):
     await api.create(MAPS, config_map("small"))
     await api.create(MAPS, config_map("large", data={"a": "x" * http.LARGE_BYTES}))
     assert [each is threading.main_thread() for each in threads] == [True, False]
+
+
+def test_json_that_is_called_yaml_is_read_as_json(monkeypatch):
+    apply = "application/apply-patch+yaml"
+    told: list[str] = []
+    assert http.parse_document(b"{a: 1}", apply, told) == {"a": 1}
+    assert http.parse_document(b'{"a": 1,\n"a": 2}', apply, told) == {"a": 2}
+    assert told == ['line 2: key "a" already set in map'], "what YAML's reader says is said"
+    monkeypatch.setattr(http, "_check_events", None)
+    assert http.parse_document(b' {"a": [1, "1", 1.5, null]}', apply, told) == {"a": [1, "1", 1.5, None]}
