@@ -451,7 +451,7 @@ class Channel:
                     ssl=self._tls,
                     server_hostname=name,
                 )
-        except (OSError, TimeoutError, ssl.SSLError) as exc:
+        except (OSError, TimeoutError, ssl.SSLError, UnicodeError) as exc:  # the last of a name that can be none
             raise CallFailed(Status.UNAVAILABLE, f"{self.target} cannot be reached: {exc or 'timed out'}") from exc
         return wire
 

@@ -174,6 +174,9 @@ class Call:
         while self._queued:
             take(decode(self.method, self._queued.popleft()))
         self._queued_bytes = 0
+        if self._owed:
+            self._peer.consumed(self.stream, self._owed)
+            self._owed = 0
         self._sink = take
         while not self._ended and self._failure is None:
             self._wake = self._peer.loop.create_future()

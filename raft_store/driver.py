@@ -95,10 +95,12 @@ class Driver:
         self._open_bytes = 0
         self._pump_scheduled = False
         self._tick_due = False
+        self._readers_left = False  # some wait no more, and may still stand in the replica's line
         self._ticker: asyncio.TimerHandle | None = None
         self._running = False
         self._snapshotting: asyncio.Task[None] | None = None
-        self._behind: deque[Work] = deque()  # to be applied; empty unless a restore is under way
+        # To be applied, each with the snapshot to be restored before; empty unless a restore is under way.
+        self._behind: deque[tuple[Work, asyncio.Future[Iterator[bytes]] | None]] = deque()
         self._catching_up: asyncio.Task[None] | None = None
         self._snapshot_index: Index = replica.applied
         self._snapshot_bytes = 0  # of our last one
@@ -161,7 +163,11 @@ class Driver:
         self._check_running()
         future: asyncio.Future[object] = self._loop.create_future()
         self._replica.read(future)
-        index = await self._wait(future, timeout_s, self._read_too_late)
+        try:
+            index = await self._wait(future, timeout_s, self._read_too_late)
+        except BaseException:
+            self._readers_left = True
+            raise
         assert isinstance(index, int)
         return Index(index)
 
@@ -227,8 +233,8 @@ class Driver:
             await self._beside(incoming.discard)
             raise
         except BaseException:
-            # The sender hung up, or we are stopping.
-            incoming.discard()
+            # The sender hung up, or we are stopping; the loop does not wait for a write that is still under way.
+            self._snapshot_disk.submit(incoming.discard)
             raise
 
     def snapshot_failed(self, to: MemberId) -> None:
@@ -245,6 +251,9 @@ class Driver:
         self._ticker = self._loop.call_later(self._config.tick_s, self._tick)
         for future, too_late in self._deadlines.due(self._loop.time()):
             _refuse(future, too_late())
+        if self._readers_left:
+            self._readers_left = False
+            self._replica.forget_readers(_is_done)
         self._tick_due = True
         self._schedule()
 
@@ -289,10 +298,14 @@ class Driver:
             self._send(work.messages)
         if work.save is not None:
             self._begin_save(work.save)
-        if work.restore is not None and self._catching_up is None:
-            self._catching_up = asyncio.create_task(self._catch_up())
+        opened = None
+        if work.restore is not None:
+            # In line with the saves: a later one may bring a newer snapshot, and remove this one's file.
+            opened = self._disk.run(functools.partial(self._storage.read_snapshot, work.restore.mark))
+            if self._catching_up is None:
+                self._catching_up = asyncio.create_task(self._catch_up())
         if self._catching_up is not None:
-            self._behind.append(work)
+            self._behind.append((work, opened))
         else:
             self._apply(work)
 
@@ -312,9 +325,9 @@ class Driver:
         """Restore, then apply what came meanwhile, until nothing is left."""
         try:
             while self._behind:
-                work = self._behind.popleft()
-                if work.restore is not None:
-                    await self._restore(work.restore.mark)
+                work, opened = self._behind.popleft()
+                if work.restore is not None and opened is not None:
+                    await self._restore(work.restore.mark, await opened)
                 self._apply(work)
                 await asyncio.sleep(0)
         except Exception as exc:  # noqa: BLE001 - as in ``_pump``
@@ -322,9 +335,7 @@ class Driver:
         finally:
             self._catching_up = None
 
-    async def _restore(self, mark: SnapshotMark) -> None:
-        # Opened by the log's thread: the next save may bring a newer snapshot, and remove this one.
-        chunks = await self._disk.run(functools.partial(self._storage.read_snapshot, mark))
+    async def _restore(self, mark: SnapshotMark, chunks: Iterator[bytes]) -> None:
         restoration = self._machine.begin_restore()
         while (chunk := await self._beside(next, chunks, None)) is not None:
             restoration.feed(chunk)
@@ -425,6 +436,11 @@ class Driver:
             log.critical("member cannot go on member=%d reason=%s", self._replica.core.member, exc, exc_info=trace)
         self.halt()
         self._on_fatal(exc if isinstance(exc, Exception) else RuntimeError(repr(exc)))
+
+
+def _is_done(owner: object) -> bool:
+    assert isinstance(owner, asyncio.Future)
+    return owner.done()
 
 
 def _too_late(proposal: Proposal) -> Exception:

@@ -14,6 +14,7 @@ seconds), and takes its place in the directory by being renamed. So there is the
 
 import struct
 from collections.abc import Iterable, Iterator
+from threading import Lock
 
 import google_crc32c
 import msgspec
@@ -136,36 +137,44 @@ class Framer:
 
 
 class GrowingSnapshot:
-    """A snapshot file being written, from one thread at a time, never the log's. Any method may raise DiskError."""
+    """A snapshot file being written, from one thread at a time, never the log's. Any method may raise DiskError.
+
+    Only ``discard`` may come while another thread still writes, and lets that end first: the system gives a closed
+    file's descriptor to the next file that is opened, the log's maybe.
+    """
 
     def __init__(self, directory: Directory, name: str) -> None:
         self._directory = directory
         self._name = name
         self._file: File | None = directory.create(name, expected_bytes=0)
         self._unsynced = 0
+        self._busy = Lock()
         self.size_bytes = 0
 
     def write(self, data: bytes) -> None:
         """Add bytes of the file."""
-        assert self._file is not None
-        self._file.append(data)
-        self.size_bytes += len(data)
-        self._unsynced += len(data)
-        if self._unsynced >= SYNC_BYTES:
-            self._file.sync()
-            self._unsynced = 0
+        with self._busy:
+            assert self._file is not None
+            self._file.append(data)
+            self.size_bytes += len(data)
+            self._unsynced += len(data)
+            if self._unsynced >= SYNC_BYTES:
+                self._file.sync()
+                self._unsynced = 0
 
     def finish(self, name: str) -> None:
         """Make the file durable under its final name."""
-        assert self._file is not None
-        self._file.sync()
-        self._close()
-        self._directory.rename(self._name, name)
+        with self._busy:
+            assert self._file is not None
+            self._file.sync()
+            self._close()
+            self._directory.rename(self._name, name)
 
     def discard(self) -> None:
         """Remove the file."""
-        self._close()
-        self._directory.remove(self._name)
+        with self._busy:
+            self._close()
+            self._directory.remove(self._name)
 
     def _close(self) -> None:
         if self._file is not None:

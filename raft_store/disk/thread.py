@@ -29,8 +29,8 @@ class DiskThread:
         """Run ``call`` in the thread, then ``done`` in the event loop; it must not raise."""
         self._calls.put((call, done))
 
-    async def run(self, call: Callable[[], T]) -> T:
-        """Run ``call`` in the thread; return, or raise, what it does."""
+    def run(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Run ``call`` in the thread, after what was begun before; await what it returns, or raises."""
         future: asyncio.Future[T] = self._loop.create_future()
 
         def done(result: object, exc: BaseException | None) -> None:
@@ -42,7 +42,7 @@ class DiskThread:
                 future.set_result(cast("T", result))
 
         self.begin(call, done)
-        return await future
+        return future
 
     def close(self) -> None:
         """Let the thread end after the calls that were begun; returns when it has. Blocks."""

@@ -70,7 +70,8 @@ def _give_up_others(storage: Storage, past: Past, member: MemberId) -> Past:
     """Write into the log that ``member`` is the whole group: as any change, twice (see ``membership``)."""
     log_, state = past.log, past.hard_state
     configuration = log_.newest_configuration
-    if configuration.members == {member}:
+    # Written last is not enough: a change that nobody agreed to leaves the group as it was, and us without a majority.
+    if configuration.members == log_.step.configuration.members == {member}:
         return past
     term = Term(state.term + 1)
     alone_now = encode(alone(configuration, member))

@@ -8,9 +8,10 @@ from typing import TypeVar
 from raft_store.auth.model import NOBODY, Access, Caller, InvalidToken
 from raft_store.auth.requests import AuthCommand
 from raft_store.engine import Engine, EngineError, MemberId
-from raft_store.machine import AnyCommand, Machine, OnBehalf, encode
+from raft_store.machine import TRIM_STEP, AnyCommand, Machine, OnBehalf, encode
 from raft_store.mvcc.model import KeyValue, NoSpace, Revision, StoreError
 from raft_store.mvcc.requests import Alarm, AlarmKind, Command, SetAlarm
+from raft_store.pacing import paced
 from raft_store.quota import fits
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 from trireme_pb.mvccpb import kv_pb2
@@ -133,6 +134,17 @@ class Backend:
         caller = await self.caller(call)
         with refusals():
             self.machine.auth.check(caller, Access.READ, key, end)
+
+    async def trim(self) -> None:
+        """Give back the memory of everything compacted, beside the member's other work; its heartbeats above all."""
+        store = self.machine.store
+
+        def steps() -> Iterator[None]:
+            while store.trim(TRIM_STEP):
+                yield
+
+        async for _ in paced(steps()):
+            pass
 
     async def linearize(self) -> None:
         """Return once reads of the machine see all that was acknowledged before. Raises RpcError."""

@@ -112,7 +112,7 @@ class KvService:
         """Forget history."""
         done = await self._backend.propose(Compact(Revision(request.revision)), Done, call)
         if request.physical:
-            self._backend.machine.store.trim_all()
+            await self._backend.trim()
         return pb.CompactionResponse(header=self._backend.header(done.revision))
 
     def _range_response(self, result: RangeResult) -> pb.RangeResponse:

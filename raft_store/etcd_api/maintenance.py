@@ -81,7 +81,7 @@ class MaintenanceService:
 
     async def defragment(self, request: pb.DefragmentRequest) -> pb.DefragmentResponse:  # noqa: ARG002
         """Give back the memory of everything compacted; there is no file with holes."""
-        self._backend.machine.store.trim_all()
+        await self._backend.trim()
         return pb.DefragmentResponse(header=self._backend.header())
 
     async def hash(self, request: pb.HashRequest) -> pb.HashResponse:  # noqa: ARG002

@@ -36,10 +36,9 @@ class WatchService:
         await self._serve(requests, _Session(self._backend, send, call, encode=True))
 
     async def _serve(self, requests: AsyncIterator[pb.WatchRequest], session: "_Session") -> None:
-        tasks = [
-            asyncio.create_task(session.read(requests)),
-            asyncio.create_task(session.tick(self._progress_interval_s)),
-        ]
+        reading = asyncio.create_task(session.read(requests))
+        reading.add_done_callback(session.note_end)
+        tasks = [reading, asyncio.create_task(session.tick(self._progress_interval_s))]
         try:
             await session.write()
         finally:
@@ -60,6 +59,7 @@ class _Session:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._stream: WatchStream = backend.machine.hub.open(self._wake.set)
+        self._failure: BaseException | None = None  # of the requests: the stream ends with it
         self._with_prev: set[int] = set()
         self._fragmented: set[int] = set()
 
@@ -76,10 +76,18 @@ class _Session:
                 self._room.clear()
                 await self._room.wait()
 
+    def note_end(self, reading: "asyncio.Task[None]") -> None:
+        """The client has no more requests, or sent one that is none."""
+        self._failure = None if reading.cancelled() else reading.exception()
+        if self._failure is not None:
+            self._wake.set()
+
     async def write(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if self._failure is not None:
+                raise self._failure
             events = 0
             while (notice := self._stream.next()) is not None:
                 for response in self._responses(notice):

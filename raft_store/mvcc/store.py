@@ -118,7 +118,7 @@ class Store:
         return bool(self._untrimmed)
 
     def trim_all(self) -> None:
-        """Give back the memory of every compacted version."""
+        """Give back the memory of every compacted version in one go: for who has nothing else to do meanwhile."""
         while self.trim(10_000):
             pass
 

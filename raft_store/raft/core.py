@@ -124,6 +124,8 @@ class Core(Elections, Following, Changing):
             self._replicate()
         save = self._begin_save()
         restore, self._restore = self._restore, None
+        if self._saving is not None and self._saving.snapshot is not None:
+            restore = None  # a newer one is about to take its place, and its file's
         committed: Sequence[Entry] = ()
         if self._incoming is None and (self._saving is None or self._saving.snapshot is None):
             # A snapshot on its way to the disk stands between the machine and every later entry.

@@ -135,7 +135,8 @@ class Elections(State):
 
     def _on_vote_request(self, request: m.VoteRequest) -> None:
         """Vote, or not. Whether we have a vote is the candidate's business: it may know more of the group (4.2.1)."""
-        if request.pre and self._hears_leader():
+        # In a term that we already know of, too, we keep what we promised to the leader of the one before.
+        if self._hears_leader() if request.pre else self._deaf_ticks > 0 and not request.forced:
             return
         free = self.vote == request.sender or (self.vote == NOBODY and self.leader == NOBODY)
         free = free or (request.pre and request.term > self.term)

@@ -131,9 +131,10 @@ class Progress:
         self.snapshot = index
 
     def give_up_snapshot(self) -> None:
-        """The snapshot got lost, or its sender failed: find out anew where the follower stands."""
+        """The snapshot got lost, or its sender failed: find out anew where the follower stands, once it is heard of."""
         if self.state is State.SNAPSHOT:
             self._become(State.PROBE)
+            self._paused = True  # sent at once, the next one would fail like this one, for as long as nobody is there
             self.next = Index(self.matched + 1)
 
     def tick(self, *, snapshot_patience: int) -> None:

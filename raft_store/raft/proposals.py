@@ -24,13 +24,14 @@ surely not made.
 
 import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from raft_store.engine import Entry, Term
 
 _NAME = struct.Struct("<QQ")  # session, number: before the caller's bytes in every entry but no-ops
 RESEND_TICKS = 8  # an unconfirmed forward is repeated after so long
 WINDOW = 2048  # forwards under way without confirmation
+MAX_FORWARD_BYTES = 8 << 20  # of proposals in one forward; a larger proposal travels alone
 
 
 class Proposal:
@@ -111,12 +112,12 @@ class Origin:
             flight.quiet_ticks = 0
             resend_from = max(flight.confirmed + 1, flight.first)
             unconfirmed = list(flight.proposals)[resend_from - flight.first :]
-            yield resend_from, [self._entry(number, p) for number, p in enumerate(unconfirmed, resend_from)]
+            again = (self._entry(number, proposal) for number, proposal in enumerate(unconfirmed, resend_from))
+            # Not all of them: a leader that takes nothing just now would be flooded, again and again.
+            yield next(_portions(resend_from, again))
         room = WINDOW - (flight.last - flight.confirmed)
         if self._waiting and room > 0:
-            first, entries = self._board(flight, room)
-            if entries:
-                yield first, entries
+            yield from _portions(*self._board(flight, room))
 
     def confirmed(self, term: Term, accepted: int) -> None:
         """The leader of ``term`` has our proposals up to ``accepted`` in its log."""
@@ -193,6 +194,20 @@ class Origin:
         for proposal in dead:
             proposal.in_flight = False
         self._waiting.extendleft(reversed(dead))
+
+
+def _portions(first: int, entries: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """Cut entries, numbered from ``first`` on, into what one forward may carry each."""
+    portion: list[bytes] = []
+    size = 0
+    for entry in entries:
+        if portion and size + len(entry) > MAX_FORWARD_BYTES:
+            yield first, portion
+            first, portion, size = first + len(portion), [], 0
+        portion.append(entry)
+        size += len(entry)
+    if portion:
+        yield first, portion
 
 
 def named(data: bytes) -> tuple[int, int, bytes]:

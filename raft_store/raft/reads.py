@@ -12,6 +12,7 @@ time goes on (a suspended machine), a deposed leader may answer with old data. O
 """
 
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
@@ -159,6 +160,11 @@ class Readers:
         self._asked_term, self._quiet_ticks = term, 0
         self._number += 1
         return self._number
+
+    def forget(self, gone: Callable[[object], bool]) -> None:
+        """Let go of whoever waits no more; without a leader nobody else would."""
+        self._waiting = [owner for owner in self._waiting if not gone(owner)]
+        self._asked = [owner for owner in self._asked if not gone(owner)]
 
     def answered(self, number: int, index: Index) -> None:
         """The answer to question ``number`` came."""

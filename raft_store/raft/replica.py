@@ -3,7 +3,7 @@
 Real drivers and the simulation run exactly this; see ``core`` for the driver's duties.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 
 import msgspec
@@ -81,6 +81,10 @@ class Replica:
     def read(self, owner: object) -> None:
         """Take a reader; it comes back in ``Work.readers``."""
         self._readers.add(owner)
+
+    def forget_readers(self, gone: Callable[[object], bool]) -> None:
+        """Let go of readers that wait no more."""
+        self._readers.forget(gone)
 
     def step(self, message: m.AnyMessage) -> None:
         """Take a message from another member."""

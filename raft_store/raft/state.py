@@ -159,6 +159,9 @@ class State:
         if term != self.term:
             assert term > self.term, (term, self.term)
             self.term, self.vote = term, NOBODY
+        if self.config.lease_ms and self.role is Role.FOLLOWER and self.leader not in (NOBODY, leader):
+            # Its lease may rest on our silence, whatever term anybody else has come to.
+            self._deaf_ticks = max(self._deaf_ticks, self.config.election_ticks - self._since_leader)
         self.role, self.leader = role, leader
         self.transferee = NOBODY
         self._since_leader = self._since_heartbeat = 0

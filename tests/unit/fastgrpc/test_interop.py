@@ -14,6 +14,7 @@ import pytest
 from fastgrpc import frames
 from fastgrpc.calls import CallFailed, Status, frame_message
 from fastgrpc.channel import Channel, ChannelConfig, client_tls
+from fastgrpc.events import Limits
 from fastgrpc.hpack import Encoder
 from fastgrpc.server import Call, Server, ServerConfig, StreamMethod, UnaryMethod, server_tls
 
@@ -681,3 +682,35 @@ async def test_requests_handed_out_in_the_turn_they_arrive() -> None:
         await refused.receive()
     await channel.close()
     await server.stop(0)
+
+
+async def test_requests_that_waited_to_be_handed_out_open_the_window_again() -> None:
+    taken: list[int] = []
+    ready = asyncio.Event()
+
+    async def listen(call: Call) -> None:
+        await ready.wait()
+        await call.hand_to(lambda message: taken.append(len(message)))
+        await call.send(b"%d" % sum(taken))
+
+    server = Server([StreamMethod("/t.T/Listen", listen)])
+    channel = Channel(f"127.0.0.1:{await server.listen('127.0.0.1', 0)}")
+    call = await channel.start("/t.T/Listen")
+    message = bytes(100_000)
+    for _ in range(30):  # three windows
+        call.write(message)
+    async with asyncio.timeout(10):
+        # All that the window takes is on its way before the handler begins.
+        while call.waiting_bytes > 30 * len(frame_message(message)) - Limits().window_bytes:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        ready.set()
+        call.end()
+        assert await call.receive() == b"%d" % (30 * len(message))
+    await channel.close()
+    await server.stop(0)
+
+
+async def test_a_name_that_can_be_none_is_as_good_as_unreachable() -> None:
+    with pytest.raises(CallFailed, match="cannot be reached") as failed:
+        await Channel("a..b:1").connect()
+    assert failed.value.status is Status.UNAVAILABLE

@@ -88,3 +88,17 @@ async def test_plain_http_2_is_served_too(member: Member) -> None:
         )
         output, _ = await curl.communicate()
         assert output.decode().endswith(expected)
+
+
+async def test_a_watch_that_sends_garbage_is_told_so(channel: grpc.aio.Channel) -> None:
+    """It would wait for an answer for ever."""
+    watch = channel.stream_stream(
+        "/etcdserverpb.Watch/Watch",
+        request_serializer=lambda request: request,
+        response_deserializer=pb.WatchResponse.FromString,
+    )
+    call = watch(timeout=10)
+    await call.write(b"\xff")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    assert caught.value.code() is not grpc.StatusCode.DEADLINE_EXCEEDED

@@ -1,11 +1,15 @@
 """The quota: what does not fit is refused and raises the alarm, room can be made, and nothing ends by itself."""
 
+import asyncio
+import time
+
 import pytest
 
 from raft_store.config import Config
 from raft_store.engines.memory import MemoryEngine
 from raft_store.etcd_api.errors import RpcError
-from raft_store.member import running
+from raft_store.etcd_api.maintenance import MaintenanceService
+from raft_store.member import IDLE_TRIM, running
 from raft_store.mvcc.model import LeaseId, Revision
 from raft_store.mvcc.requests import (
     Alarm,
@@ -23,7 +27,9 @@ from raft_store.mvcc.requests import (
     Txn,
     TxnResult,
 )
+from raft_store.pacing import WORTH_A_REST_S
 from raft_store.quota import cost_of, fits
+from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
 KILO = bytes(1000)
 
@@ -89,3 +95,36 @@ async def test_a_full_store_can_be_emptied_and_used_again(backend):
     await backend.propose(SetAlarm(Alarm(backend.member, AlarmKind.NOSPACE), active=False), list)
     await backend.propose(Put(b"k", KILO), PutResult)
     assert not alarms
+
+
+async def test_giving_memory_back_lets_the_member_do_its_other_work(backend, monkeypatch):
+    monkeypatch.setattr("raft_store.etcd_api.backend.TRIM_STEP", 1)
+    store, trim, turns = backend.machine.store, backend.machine.store.trim, []
+    trims = []
+
+    def slow_trim(limit):
+        if limit == IDLE_TRIM:
+            return False  # the member's own pulse
+        trims.append(len(turns))
+        spent_s = time.perf_counter() + WORTH_A_REST_S
+        while time.perf_counter() < spent_s:
+            pass
+        return trim(limit)
+
+    async def other_work():
+        while True:
+            turns.append(None)
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(store, "trim", lambda limit: False)
+    for _ in range(5):
+        await backend.propose(Put(b"k", b""), PutResult)
+    await backend.propose(Compact(store.revision), Done)
+    monkeypatch.setattr(store, "trim", slow_trim)
+    beside = asyncio.create_task(other_work())
+    await asyncio.sleep(0)
+    await MaintenanceService(backend).defragment(pb.DefragmentRequest())
+    beside.cancel()
+    assert not trim(1)
+    assert len(trims) >= 5
+    assert trims == sorted(set(trims)), "the loop had no turn between two steps"

@@ -1,6 +1,9 @@
 """Snapshot files: whole or refused, whatever happened to them on disk or on their way."""
 
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -206,3 +209,28 @@ def test_any_change_of_a_saved_snapshot_is_refused(chunks, data):
         del content[data.draw(st.integers(0, len(content) - 1)) :]
     with pytest.raises(NotASnapshot, match="saved"):
         list(SavedSnapshot(source(bytes(content)), "saved").chunks())
+
+
+def test_a_file_is_not_closed_under_a_write():
+    """Its descriptor may be another file's a moment later."""
+    begun, gate, told = threading.Event(), threading.Event(), []
+
+    def append(data):
+        begun.set()
+        assert gate.wait(10)
+        told.append(data)
+
+    file = SimpleNamespace(append=append, sync=lambda: None, close=lambda: told.append("closed"))
+    directory = SimpleNamespace(create=lambda name, expected_bytes: file, remove=told.append)
+    growing = GrowingSnapshot(directory, "file")
+    with ThreadPoolExecutor(2) as threads:
+        writing = threads.submit(growing.write, b"data")
+        assert begun.wait(10)
+        discarding = threads.submit(growing.discard)
+        wait([discarding], timeout=0.05)  # one that does not wait for the write would be done by then
+        gate.set()
+        writing.result(10)
+        discarding.result(10)
+    assert told == [b"data", "closed", "file"]
+    with pytest.raises(AssertionError):
+        growing.write(b"more")

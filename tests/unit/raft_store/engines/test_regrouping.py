@@ -5,13 +5,29 @@ import contextlib
 import itertools
 import shutil
 
+import msgspec
 import pytest
 
-from raft_store.disk.directory import DiskError
-from raft_store.engine import Change, ChangeKind, ChangeRefused, EngineError, MemberId, Refusal, Removed
+from raft_store.disk.directory import DiskError, OsDirectory
+from raft_store.disk.storage import Storage
+from raft_store.engine import (
+    Change,
+    ChangeKind,
+    ChangeRefused,
+    EngineError,
+    Entry,
+    Index,
+    MemberId,
+    Refusal,
+    Removed,
+    Term,
+)
 from raft_store.engines import native
 from raft_store.engines.native import NativeConfig, NativeEngine
 from raft_store.joining import JoinFailed
+from raft_store.raft.log import Log
+from raft_store.raft.membership import changed, encode, founded
+from raft_store.raft.messages import HardState, Save
 
 from .test_native import Values, free_ports
 
@@ -252,6 +268,27 @@ async def test_the_last_one_goes_on_alone_and_a_new_group_grows_from_it(lab):
     # Whoever was given up is not let in again, and ends itself.
     await lab.start(1)
     assert isinstance(await asyncio.wait_for(lab.fatal[1], PATIENT_S), Removed)
+
+
+def test_the_others_are_given_up_although_their_removal_was_under_way(tmp_path):
+    """The second of two died before it had agreed to go, and the first one cannot agree alone."""
+    first, second = MemberId(1), MemberId(2)
+    founders = founded({first: ("a:1",), second: ("b:1",)})
+    without = encode(changed(founders, [Change(ChangeKind.REMOVE, second)]))
+    term = Term(1)
+    entries = [Entry(Index(1), term, b""), Entry(Index(2), term, without, reconfigures=True)]
+    with contextlib.closing(OsDirectory(tmp_path)) as directory:
+        for force in (False, True, False):
+            with contextlib.closing(Storage(directory)) as storage:
+                past = storage.recover(founders)
+                if not past.log.last_index:
+                    storage.save(Save(HardState(term, first), entries, None))
+                    past = msgspec.structs.replace(past, log=Log(past.log.base, entries))
+                    assert past.log.step.configuration.voters == {first, second}
+                if force:
+                    past = native._give_up_others(storage, past, first)
+        assert past.log.step.configuration.voters == {first}
+        assert past.log.step.sealed
 
 
 async def test_who_was_not_added_cannot_join(lab, monkeypatch):

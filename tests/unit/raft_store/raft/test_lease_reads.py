@@ -2,7 +2,8 @@
 
 import pytest
 
-from raft_store.engine import MemberId
+from raft_store.engine import MemberId, Term
+from raft_store.raft import messages as m
 
 from .group import ELECTION_TICKS, Group
 
@@ -96,6 +97,22 @@ def test_a_restarted_member_keeps_its_word(group):
     group.tick(3, 3)
     group.deliver()
     assert group[3].core.role.value == "leader"
+
+
+def test_a_higher_term_does_not_end_what_was_promised_to_a_leader(group):
+    """Member 3 was elected to campaign, and then nobody heard of it until the leader was back."""
+    term, log = Term(group[1].core.term + 1), group[3].core.log
+    ask = m.VoteRequest(3, 2, term, last_index=log.last_index, last_term=log.last_term, pre=False, forced=False)
+    # The late answer to a question that member 2 asked before it heard from its leader again.
+    group[2].replica.step(m.VoteReply(3, 2, term, granted=False, pre=True))
+    assert group[2].core.term == term
+    group[2].replica.step(ask)
+    group.serve(2)
+    assert group[2].core.vote != 3
+    group.tick(2, ELECTION_TICKS)
+    group[2].replica.step(ask)
+    group.serve(2)
+    assert group[2].core.vote == 3
 
 
 def test_without_the_wish_there_is_no_lease():

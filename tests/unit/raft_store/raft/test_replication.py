@@ -5,6 +5,7 @@ import pytest
 from raft_store.engine import Index
 from raft_store.raft import messages as m
 from raft_store.raft.progress import MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES
+from raft_store.raft.proposals import MAX_FORWARD_BYTES, RESEND_TICKS
 from raft_store.raft.quorum import Verdict, commit_index, tally
 
 from .group import Group
@@ -352,3 +353,78 @@ def test_a_proposal_that_a_snapshot_hides_is_called_lost():
         group.heartbeat(1)
     assert group[3].values == [b"mine"]
     assert (group[3].settled, group[3].lost) == ([], [b"mine"])
+
+
+def test_a_snapshot_that_a_newer_one_replaces_on_the_disk_is_not_restored():
+    """Its file is gone by the time anybody would read it."""
+    group = Group(3)
+    group.elect(1)
+    group.cut(3)
+    group.propose(1, b"a")
+    group.deliver()
+    group.take_snapshot(1)
+    group[3].slow = True
+    group.heal()
+    group.heartbeat(1)
+    group.cut(3)
+    group.propose(1, b"b")
+    group.deliver()
+    older, saving = group[1].disk.snapshot, group[3].saving
+    assert saving.snapshot.mark == older.mark
+    group.take_snapshot(1)
+    newer, replica = group[1].disk.snapshot, group[3].replica
+    replica.step(m.InstallSnapshot(1, 3, group[1].core.term, mark=newer.mark, data=newer.data))
+    replica.saved(saving)
+    work = replica.ready()
+    assert (work.save.snapshot, work.restore) == (newer, None)
+    replica.saved(work.save)
+    assert replica.ready().restore == newer
+
+
+def test_a_snapshot_that_failed_is_sent_again_when_the_follower_is_heard_of():
+    group = Group(3)
+    group.elect(1)
+    group.cut(3)
+    group.propose(1, b"a")
+    group.deliver()
+    group.take_snapshot(1)
+    group.heal()
+    group.heartbeat(1)
+    assert group[3].values == [b"a"]
+    group.cut(3)
+    group.propose(1, b"b")
+    group.deliver()
+    group.take_snapshot(1)
+    group.heal()
+    group.deliver(lambda message: not isinstance(message, m.InstallSnapshot))
+    group.tick(1, 3)
+    group.deliver(lambda message: not isinstance(message, m.InstallSnapshot))
+    assert group[1].core.progress()[3].snapshot == group[1].core.snapshot.index
+    group.cut(3)
+    group[1].core.snapshot_failed(3)
+    group.serve(1)
+    assert not [message for message in group.under_way if isinstance(message, m.InstallSnapshot)]
+    group.heal()
+    group.heartbeat(1)
+    group.heartbeat(1)
+    assert group[3].values == [b"a", b"b"]
+
+
+def test_large_proposals_are_forwarded_in_portions_and_only_the_first_is_repeated():
+    """A message may be as large as its receiver takes, and a leader that takes nothing must not be flooded."""
+    group = Group(3)
+    group.elect(1)
+    values = [bytes([value]) * (MAX_FORWARD_BYTES // 3) for value in range(5)]
+    group.propose(3, *values)
+    forwards = [message for message in group.under_way if isinstance(message, m.Forward)]
+    assert [(forward.first, len(forward.proposals)) for forward in forwards] == [(1, 2), (3, 2), (5, 1)]
+    group.under_way.clear()
+    group.tick(3, RESEND_TICKS)
+    (again,) = [message for message in group.under_way if isinstance(message, m.Forward)]
+    assert (again.first, again.proposals) == (1, forwards[0].proposals)
+    for _ in range(4):
+        group.deliver()
+        group.heartbeat(1)
+        group.tick(3, RESEND_TICKS)
+    assert group[1].values == values
+    assert group[3].settled == values
