@@ -1,7 +1,7 @@
 # Short names for what `./trireme` and pytest do; `make check` is what a change must pass before it is pushed.
 PYTHON := .venv/bin/python
 
-.PHONY: help setup proto check test contract sim sim-many robustness docker-test e2e bench clean
+.PHONY: help setup proto check test contract sim sim-many robustness docker-test e2e clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z0-9-]*\): *[a-z-]* *## /\1\t/p' Makefile | expand -t 14
@@ -24,10 +24,10 @@ contract:        ## the store beside a real etcd, and both under their real clie
 sim: setup       ## simulate one seed, and shrink it if it breaks: make sim SEED=7 [WORLD=raft|storm|store] [VERBOSE=1]
 	$(PYTHON) -m raft_store.simulation --seed $(or $(SEED),1) --world $(or $(WORLD),all) $(if $(VERBOSE),--verbose)
 
-sim-many: setup  ## simulate seeds until one breaks: make sim-many SEED=1 COUNT=2000
+sim-many: setup  ## simulate seeds until one breaks: make sim-many SEED=1 COUNT=2000 [WORLD=raft|storm|store]
 	$(PYTHON) -m raft_store.simulation --seed $(or $(SEED),1) --count $(or $(COUNT),2000) --jobs 2 --world $(or $(WORLD),all)
 
-robustness: setup  ## torment real members of the store: make robustness MINUTES=60 [MEMBERS=5] [ENGINE=raftos]
+robustness: setup  ## torment real members of the store: make robustness MINUTES=60 [MEMBERS=5] [SEED=3] [ENGINE=raftos]
 	$(PYTHON) -m deploy.experiments.robustness --minutes $(or $(MINUTES),1) --members $(or $(MEMBERS),3) --engine $(or $(ENGINE),native) --seed $(or $(SEED),1)
 
 docker-test:     ## only the tests that need a Docker engine

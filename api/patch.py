@@ -6,16 +6,20 @@ merged, others added. Directives inside a patch say the rest: ``$patch: replace|
 Source: "Strategic Merge Patch" in sig-api-machinery's contributor documentation.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import jsonpatch
+import msgspec
 
-from api.errors import BadRequest, Fault, Invalid
+from api.errors import BadRequest, Fault, Invalid, RequestTooLarge
 from api.merge_keys import ListRule, list_rule
 from api.shapes import AnyJson, ListOf, MapOf, Shape, StructOf, fields_of
 from api.struct import ApiStruct
 
+MAX_OPERATIONS = 10_000
+MAX_COPIED_BYTES = 3 * 1024 * 1024  # as much as a request may bring
 _DELETE_ITEMS = "$deleteFromPrimitiveList/"
 _ORDER = "$setElementOrder/"
 _RETAIN = "$retainKeys"
@@ -23,17 +27,45 @@ _PATCH = "$patch"
 
 
 def apply_json_patch(document: Mapping[str, Any], operations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return ``document`` after RFC 6902 ``operations``; raises BadRequest (unreadable) or Invalid (a test failed)."""
+    """Return ``document`` after RFC 6902 ``operations``.
+
+    Raises BadRequest (unreadable), Invalid (a test failed), or RequestTooLarge.
+    """
     if not isinstance(operations, list):
         raise BadRequest("a JSON patch is an array of operations")
+    if len(operations) > MAX_OPERATIONS:
+        why = f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(operations)}"
+        raise RequestTooLarge(why)
     try:
-        return cast("dict[str, Any]", jsonpatch.apply_patch(document, operations))
+        if not any(isinstance(each, Mapping) and each.get("op") == "copy" for each in operations):
+            return cast("dict[str, Any]", jsonpatch.apply_patch(document, operations))
+        return _apply_with_copies(document, operations)
     except jsonpatch.JsonPatchTestFailed as error:
         raise Invalid(
             "the server rejected our request due to an error in our request", causes=[Fault("", str(error))]
         ) from error
-    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, KeyError, ValueError) as error:
+    except (
+        jsonpatch.JsonPatchException,
+        jsonpatch.JsonPointerException,
+        TypeError,
+        KeyError,
+        ValueError,
+        RecursionError,
+    ) as error:
         raise Invalid(f"the JSON patch does not apply: {error}") from error
+
+
+def _apply_with_copies(document: Mapping[str, Any], operations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Apply one operation after the other: a few copies of copies would else make gigabytes of a small document."""
+    patched, copied = copy.deepcopy(dict(document)), 0
+    for each in operations:
+        if isinstance(each, Mapping) and each.get("op") == "copy":
+            source = jsonpatch.JsonPointer(each["from"]).resolve(patched)
+            copied += len(msgspec.json.encode(source))
+            if copied > MAX_COPIED_BYTES:
+                raise RequestTooLarge(f"a JSON patch may copy at most {MAX_COPIED_BYTES} bytes")
+        patched = jsonpatch.apply_patch(patched, [each], in_place=True)
+    return patched
 
 
 def apply_merge_patch(document: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,8 +49,8 @@ def _host_names(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 Name = Annotated[str, typer.Option("--name", help="Which lab.", autocompletion=_lab_names)]
-Hosts = Annotated[list[str], typer.Argument(metavar="HOST...", autocompletion=_host_names)]
-AnyHosts = Annotated[list[str] | None, typer.Argument(metavar="[HOST...]", autocompletion=_host_names)]
+Hosts = Annotated[list[str], typer.Argument(metavar="HOST", autocompletion=_host_names)]
+AnyHosts = Annotated[list[str] | None, typer.Argument(metavar="HOST", autocompletion=_host_names)]
 OneHost = Annotated[str, typer.Argument(metavar="HOST", autocompletion=_host_names)]
 Output = Annotated[Literal["text", "json"], typer.Option("--output", "-o", help="How to print.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer yes to every question.")]
@@ -75,9 +75,9 @@ def driver_of(lab: Lab) -> "HostDriver":
 def up(
     *,
     name: Name = "lab",
-    masters: Annotated[int | None, typer.Option(help="How many masters (3); fixed once the lab is made.")] = None,
-    nodes: Annotated[int | None, typer.Option(help="How many nodes (2); a lab can get more later.")] = None,
-    engine: Annotated[Literal["native", "raftos"] | None, typer.Option(help="Of the store (native).")] = None,
+    masters: Annotated[int | None, typer.Option(help="How many masters, 1 to 7 (3); fixed for the lab's life.")] = None,
+    nodes: Annotated[int | None, typer.Option(help="How many nodes, up to 200 (2); a lab can get more later.")] = None,
+    engine: Annotated[Literal["native", "raftos"] | None, typer.Option(help="Engine of the store (native).")] = None,
     api_port: Annotated[
         str, typer.Option(metavar="[ADDRESS:]PORT", help="Publish the API on this machine too; 127.0.0.1 by default.")
     ] = "",
@@ -88,7 +88,7 @@ def up(
     store_cert: Annotated[str, typer.Option(help="Client certificate for it.")] = "",
     store_key: Annotated[str, typer.Option(help="Key of that certificate.")] = "",
     from_snapshot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A new lab begins with this backup's state.")
+        Path | None, typer.Option(metavar="FILE", help="Begin a new lab with this backup (or bare snapshot).")
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave a failed lab as it is, to look into it.")] = False,
     renew: Annotated[bool, typer.Option("--renew", help="Replace hosts made from older code; data stays.")] = False,
@@ -295,7 +295,7 @@ def env(*, name: Name = "lab", output: Output = "text") -> None:
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def ssh(
     host: OneHost,
-    command: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND...]", help="Without: a shell.")] = None,
+    command: Annotated[list[str] | None, typer.Argument(metavar="COMMAND", help="Without: a shell.")] = None,
     *,
     name: Name = "lab",
 ) -> None:
@@ -316,7 +316,7 @@ def ssh(
 @app.command()
 def logs(
     host: OneHost,
-    program: Annotated[str, typer.Argument(help="Without: all programs of the host.")] = "",
+    program: Annotated[str, typer.Argument(metavar="PROGRAM", help="Without: all programs of the host.")] = "",
     *,
     name: Name = "lab",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines.")] = False,
@@ -337,14 +337,14 @@ def logs(
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": ["-h"]}
 )
 def store(
-    arguments: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="--help lists them.")],
+    arguments: Annotated[list[str], typer.Argument(metavar="COMMAND", help="--help lists them.")],
     *,
     name: Name = "lab",
-    on: Annotated[str, typer.Option(metavar="HOST", help="Run there; for check and dump.")] = "",
+    on: Annotated[str, typer.Option(metavar="HOST", help="Run on this host; for check and dump.")] = "",
 ) -> None:
     """Look into the lab's store: members, status, snapshot save|status|restore, check, dump, raft (draws how it works).
 
-    On a host, a member's data lies in /var/lib/trireme/store. Options of trireme's own come before COMMAND.
+    These options come before COMMAND; trireme store COMMAND --help lists those of COMMAND.
     """
     from deploy.store import TOOL, environment, on_host  # noqa: PLC0415
 
@@ -389,7 +389,7 @@ def backup_list(*, name: Name = "lab", output: Output = "text") -> None:
 
 @backup.command("fetch")
 def backup_fetch(
-    backup_name: Annotated[str, typer.Argument(metavar="[BACKUP]", help="As listed; without: the newest.")] = "",
+    backup_name: Annotated[str, typer.Argument(metavar="BACKUP", help="As listed; without: the newest.")] = "",
     *,
     name: Name = "lab",
     to: Target = None,
@@ -407,7 +407,7 @@ def _say_kept(path: Path) -> None:
 
 @app.command()
 def load(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE")],
     *,
     name: Name = "lab",
 ) -> None:

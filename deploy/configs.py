@@ -11,6 +11,7 @@ from pathlib import Path
 
 from deploy import lab as lab_facts
 from deploy.lab import API_PORT, GRPC_PORT, PEER_PORT, STORE_METRICS_PORT, STORE_PORT, Host, Lab
+from deploy.pki import ADMIN_GROUP
 
 ETC = "/etc/trireme"
 DATA = "/var/lib/trireme"
@@ -53,7 +54,8 @@ def render_store(lab: Lab, host: Host) -> str:
         },
         {
             "members": {master.name: f"https://{master.address}:{PEER_PORT}" for master in lab.masters},
-            "client_tls": _tls("server"),
+            # Nodes and users bear certificates of the same authority; the store is for masters and administrators.
+            "client_tls": {**_tls("server"), "groups": [ADMIN_GROUP]},
             "peer_tls": _tls("peer"),
             **({} if lab.engine == "raftos" else {"backup": {"dir": BACKUPS, "every_s": BACKUP_EVERY_S, "keep": 24}}),
         },

@@ -11,7 +11,7 @@ TOOL = ("-P", "-m", "raft_store.tool")
 
 def needs_a_lab(arguments: Sequence[str]) -> bool:
     """Return whether a command of the tool asks a running store, and is not told which."""
-    if any(argument.startswith("--endpoints") for argument in arguments):
+    if any(argument in ("-h", "--help") or argument.startswith("--endpoints") for argument in arguments):
         return False
     return arguments[0] in ("members", "status") or list(arguments[:2]) == ["snapshot", "save"] or "--live" in arguments
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, cast
 
 from . import calls
@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 MAX_WAITING_BYTES = 64 << 20  # of one connection; beyond it new calls are refused
 DRAIN_PING = b"draining"
 KEEPALIVE_PING = b"are you?"
+
+
+Admits = Callable[[Mapping[str, Any]], bool]  # whether a client with that verified certificate is served
 
 
 class Hosting:
@@ -74,8 +77,9 @@ class Hosting:
 class Peer(asyncio.Protocol):
     """One connection of a server."""
 
-    def __init__(self, server: Hosting) -> None:
+    def __init__(self, server: Hosting, admits: Admits | None = None) -> None:
         self._server = server
+        self._admits = admits
         self.loop = asyncio.get_running_loop()
         self.http = Connection(client=False, limits=server.config.limits)
         self.memo: Any = None  # for whoever stands above
@@ -108,6 +112,10 @@ class Peer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's does not derive from it
+        if self._admits is not None and not self._admits(self.certificate):
+            self._transport.set_protocol(asyncio.Protocol())  # what it has sent already is for nobody
+            self._transport.abort()
+            return
         self._server.arrived(self)
         made = transport.get_extra_info("socket")
         if made is not None and made.family in (socket.AF_INET, socket.AF_INET6):

@@ -16,7 +16,7 @@ import ssl
 from collections.abc import Callable, Iterable
 
 from .calls import Status
-from .peer import Hosting, Peer
+from .peer import Admits, Hosting, Peer
 from .serving import Call, Method, ServerConfig, StreamMethod, UnaryMethod, Web
 
 __all__ = ["Call", "Method", "Server", "ServerConfig", "StreamMethod", "UnaryMethod", "Web", "server_tls"]
@@ -45,12 +45,17 @@ class Server:
         self._listeners: list[asyncio.Server] = []
         self._keeper: asyncio.Task[None] | None = None
 
-    async def listen(self, host: str | None, port: int, *, tls: ssl.SSLContext | None = None) -> int:
-        """Begin to serve; return the port. Raises OSError if the address cannot be had."""
+    async def listen(
+        self, host: str | None, port: int, *, tls: ssl.SSLContext | None = None, admits: Admits | None = None
+    ) -> int:
+        """Begin to serve; return the port. Raises OSError if the address cannot be had.
+
+        admits: says of a client's certificate whether its connection is kept; None: whom ``tls`` trusts is served.
+        """
         loop = asyncio.get_running_loop()
         if tls is not None:
             tls.set_alpn_protocols(["h2", "http/1.1"] if self._hosting.other_protocol else ["h2"])
-        listener = await loop.create_server(lambda: Peer(self._hosting), host, port, ssl=tls, backlog=1024)
+        listener = await loop.create_server(lambda: Peer(self._hosting, admits), host, port, ssl=tls, backlog=1024)
         self._listeners.append(listener)
         if self._keeper is None:
             self._keeper = asyncio.create_task(self._keep_alive())

@@ -88,7 +88,9 @@ class PodActions:
         found = await self._reader.get(self._pods, namespace=namespace, name=name)
         pod = cast("Pod", found.obj)
         if not pod.metadata.deletion_timestamp and pod.status.phase not in ("Pending", "Succeeded", "Failed"):
-            await self._spend(pod, dry_run=options.dry_run, fence=fence)
+            # kubectl says in the body that it only tries.
+            dry_run = options.dry_run or bool(eviction.delete_options.dry_run)
+            await self._spend(pod, dry_run=dry_run, fence=fence)
         wanted = eviction.delete_options
         if options.dry_run:
             wanted = replace(wanted, dry_run=("All",))

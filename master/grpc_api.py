@@ -241,6 +241,9 @@ class ResourcesService(rpc.ResourcesServicer):
             kind = self._find(target)
         if kind is None or (target.subresource and target.subresource not in kind.subresources):
             raise NotFound("the server could not find the requested resource", group=target.group, kind=target.resource)
+        # Reviews are asked over REST: here they would be stored, and with them the tokens that they are about.
+        if not target.subresource and (verb not in kind.verbs or "get" not in kind.verbs):
+            raise MethodNotAllowed("the server does not allow this method on the requested resource")
         if target.namespace and not kind.namespaced:
             raise BadRequest(f"{kind.plural} have no namespace")
         named = bool(target.name) or verb in ("list", "watch", "create")

@@ -81,7 +81,7 @@ class Core:
             settings=Settings(toleration_s=max(0, round(config.pod_eviction_s))),
             rng=world.rng,
         )
-        writer = Writer(modifier, self.chain, world=world)
+        writer = Writer(modifier, self.chain, world=world, authorizer=self.authorizer)
         tokens = self.access.tokens
         self.registry = Registry(
             table,

@@ -28,6 +28,7 @@ from api.kinds.autoscaling import Scale
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, Resource
 from api.validation import faults_on_create, faults_on_update
+from master.access.authorization import Authorizer
 from master.access.user import User
 from master.admission.chain import Attributes, Chain
 from master.faces import as_kind, to_owner
@@ -55,11 +56,22 @@ Document = Mapping[str, Any]
 
 
 class Writer:
-    """Does the writes of every kind."""
+    """Does the writes of every kind.
 
-    def __init__(self, modifier: Modifier, chain: Chain, *, world: Surroundings | None = None) -> None:
+    authorizer: asked when an update or an apply turns out to create its object; None: whoever may do those may create.
+    """
+
+    def __init__(
+        self,
+        modifier: Modifier,
+        chain: Chain,
+        *,
+        world: Surroundings | None = None,
+        authorizer: Authorizer | None = None,
+    ) -> None:
         self._modifier = modifier
         self._chain = chain
+        self._authorizer = authorizer
         self._world = world or Surroundings()
 
     def timestamp(self) -> str:
@@ -163,6 +175,7 @@ class Writer:
             made_by_update = not subresource and strategy_of(self._modifier.owner(kind)).create_on_update
             if not made_by_update or new.metadata.uid or new.metadata.resource_version:
                 raise
+            await self._check_may_create(kind, namespace, name, options.user)
             return await self.create(kind, document, namespace=namespace, options=options, fence=fence)
         return Written(_shown(stored, kind, subresource), warnings=warnings)
 
@@ -197,6 +210,7 @@ class Writer:
                     raise
             else:
                 return Written(_shown(stored, kind, subresource))
+            await self._check_may_create(kind, namespace, name, options.user)
             new = self._decode_applied(owner, self._applied(owner, None, intent, "", options))
             new = msgspec.structs.replace(new, metadata=msgspec.structs.replace(new.metadata, name=name))
             try:
@@ -205,6 +219,11 @@ class Writer:
                 continue
             return Written(as_kind(made, kind), created=True)
         raise conflict(kind.plural, name, MODIFIED, group=kind.group)
+
+    async def _check_may_create(self, kind: Kind, namespace: str, name: str, user: User) -> None:
+        """Raise Forbidden: the server has asked only whether ``user`` may update or patch."""
+        if self._authorizer is not None:
+            await self._authorizer.authorize(user, "create", kind.group, kind.plural, "", namespace, name)
 
     def _applied(
         self, kind: Kind, live: Document | None, intent: Document, subresource: str, options: WriteOptions

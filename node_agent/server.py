@@ -48,11 +48,11 @@ _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
 @lru_cache(maxsize=256)
 def identity_of(certificate: bytes) -> tuple[str, frozenset[str]]:
-    """Return (user, groups) that a PEM certificate stands for."""
+    """Return (user, groups) that a PEM certificate stands for: of several common names the last, as masters read it."""
     subject = x509.load_pem_x509_certificate(certificate).subject
     names = [str(each.value) for each in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     groups = frozenset(str(each.value) for each in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME))
-    return names[0] if names else "", groups
+    return names[-1] if names else "", groups
 
 
 def is_admitted(user: str, groups: frozenset[str]) -> bool:

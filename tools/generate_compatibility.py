@@ -107,7 +107,8 @@ _DIFFERENT = """
   measure no containers.
 - Admission webhooks, aggregated API servers and answers in protobuf are not served.
 - The proxy subresource passes on plain HTTP and websockets; `https:` names are refused.
-- Flow control has one level, which the `X-Kubernetes-PF-*` headers name.
+- Requests take turns by flows and priority levels, but the objects that configure them are not served
+  ([access.md](access.md)); the `X-Kubernetes-PF-*` headers name a request's schema and level.
 """
 
 

@@ -23,7 +23,10 @@ from deploy.experiments.workload import Tls
 from deploy.lab import STORE_PORT, Lab, check_name
 
 app = typer.Typer(
-    name="experiment", help="Break a lab while clients work, and report what it cost.", no_args_is_help=True
+    name="experiment",
+    help="Break a lab while clients work, and report what it cost.\n\n"
+    "Exit status: 0; 3 if an acknowledged write was lost; 4 if that cannot be told.",
+    no_args_is_help=True,
 )
 progress = Console(stderr=True, highlight=False)
 # Where nobody looks at a terminal, the table is not squeezed.

@@ -7,6 +7,7 @@ Source: kubernetes.io, "Auditing".
 """
 
 import asyncio
+import json
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -217,6 +218,14 @@ def _object(body: bytes, *, omit: bool) -> Any:
     return value
 
 
+def _line(event: Mapping[str, Any]) -> bytes:
+    """Return an event as a line: also one with bytes of a client that are no UTF-8, by which none goes untold."""
+    try:
+        return msgspec.json.encode(event) + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(event, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
 class AuditFile:
     """The file that the lines go to: ``path`` is the newest, ``path``.1 the one before it. Blocks; call in a thread."""
 
@@ -268,7 +277,7 @@ class AuditLog:
         if len(self._lines) >= QUEUED:
             self._lost += 1
             return
-        self._lines.append(msgspec.json.encode(event) + b"\n")
+        self._lines.append(_line(event))
 
     async def run(self) -> None:
         """Write until cancelled; the rest is written then."""

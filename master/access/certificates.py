@@ -83,6 +83,9 @@ def read_request(encoded: str) -> Wanted:
     subject = request.subject
     organizations = tuple(str(each.value) for each in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME))
     commons = [str(each.value) for each in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if len(commons) > 1:
+        # The whole subject is signed, and who reads another of them than we judged would take its bearer for another.
+        raise ValueError("the subject has more than one common name")
     return Wanted(request, commons[-1] if commons else "", organizations, *_alternatives(request))
 
 

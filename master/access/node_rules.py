@@ -30,6 +30,7 @@ NODES = (
     make_rule("create", "tokenreviews", groups=("authentication.k8s.io",)),
 )
 LEASES = "kube-node-lease"
+MIRROR = "kubernetes.io/config.mirror"
 _OWN_VERBS = ("get", "create", "update", "patch", "delete")
 
 
@@ -46,7 +47,11 @@ def owns(node: str, request: Request) -> bool:
 
 
 def pods_reach(pods: Iterable[Pod], request: Request) -> bool:
-    """Return whether one of ``pods``, all bound to the node, refers to the namespaced object of a request."""
+    """Return whether one of ``pods``, all bound to the node, refers to the namespaced object of a request.
+
+    Mirror pods are made by the agent itself: what they refer to opens nothing.
+    """
+    pods = [each for each in pods if MIRROR not in each.metadata.annotations]
     wanted = (request.resource, request.subresource)
     if request.group or not request.name:
         return False

@@ -172,7 +172,7 @@ class KeyRing:
 def _decoded(part: str) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(from_base64url(part))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise InvalidToken("not JSON") from None
     if not isinstance(value, dict):
         raise InvalidToken("not a JSON object")

@@ -9,6 +9,7 @@ SYSTEM_NODES = "system:nodes"
 AUTHENTICATED = "system:authenticated"
 UNAUTHENTICATED = "system:unauthenticated"
 NODE_PREFIX = "system:node:"
+MASTER_PREFIX = "system:master:"
 ACCOUNT_PREFIX = "system:serviceaccount:"
 
 

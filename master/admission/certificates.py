@@ -12,7 +12,7 @@ from api.meta import Resource
 from master.access.authorization import Authorizer
 from master.access.certificates import KUBE_APISERVER_CLIENT, read_request, request_faults
 from master.access.rules import Request
-from master.access.user import SYSTEM_MASTERS
+from master.access.user import MASTER_PREFIX, SYSTEM_MASTERS
 from master.admission.chain import Attributes, Rule, refusal
 from master.subresources import DECISIONS
 
@@ -32,7 +32,7 @@ class CertificateRequests(Rule):
         return replace(obj, spec=spec)
 
     async def judge(self, attributes: Attributes) -> None:
-        """Raise Invalid for a request that no signer could read, Forbidden for a certificate of system:masters."""
+        """Raise Invalid for a request that no signer could read, Forbidden for what system:masters or a master may."""
         if attributes.kind.place != PLACE or not attributes.creates:
             return
         obj = attributes.obj
@@ -42,9 +42,15 @@ class CertificateRequests(Rule):
         if wrong:
             faults = [Fault(field, why) for field, why in wrong.items()]
             raise invalid(obj.kind, attributes.name, faults, group=PLACE[0])
-        if spec.signer_name == KUBE_APISERVER_CLIENT and SYSTEM_MASTERS in read_request(spec.request).organizations:
+        if spec.signer_name != KUBE_APISERVER_CLIENT:
+            return
+        wanted = read_request(spec.request)
+        if SYSTEM_MASTERS in wanted.organizations:
             why = f"use of {KUBE_APISERVER_CLIENT} signer with {SYSTEM_MASTERS} group is not allowed"
             raise refusal(attributes, why)
+        if wanted.common_name.startswith(MASTER_PREFIX):
+            # Node agents take its bearer for a master, which is as much.
+            raise refusal(attributes, f"use of {KUBE_APISERVER_CLIENT} signer for a master's name is not allowed")
 
 
 async def may_for_signer(authorizer: Authorizer, attributes: Attributes, verb: str, signer: str) -> bool:

@@ -5,16 +5,16 @@ Admission Controllers", NodeRestriction.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, cast
+from typing import cast
 
 from api.kinds.authentication import TokenRequest
 from api.kinds.core import Node
 from api.kinds.pods import Pod
 from api.meta import Resource
+from master.access.node_rules import MIRROR, claims_of, config_maps_of, secrets_of
 from master.admission.chain import Attributes, Rule, refusal
 
 LEASES = "kube-node-lease"
-MIRROR = "kubernetes.io/config.mirror"
 _RESERVED_LABELS = "node-restriction.kubernetes.io/"
 # Labels of Kubernetes' own domains that an agent may put on its node.
 _OWN_LABELS = frozenset(
@@ -138,13 +138,5 @@ def _mirror_fault(pod: Pod, node: str) -> str:
 
 
 def _reads_objects(pod: Pod) -> bool:
-    volumes: list[Any] = [*pod.spec.volumes]
-    if any(each.secret or each.config_map or each.persistent_volume_claim for each in volumes):
-        return True
-    for container in (*pod.spec.containers, *pod.spec.init_containers):
-        if container.env_from or any(
-            each.value_from and (each.value_from.secret_key_ref or each.value_from.config_map_key_ref)
-            for each in container.env
-        ):
-            return True
-    return False
+    """Return whether a pod would let its node read anything: exactly what authorization takes from pods."""
+    return bool(secrets_of(pod) or config_maps_of(pod) or claims_of(pod))

@@ -9,10 +9,11 @@ from master import notes
 from master.access.audit import Told
 from master.access.flows import Flow
 from master.access.rules import Request
-from master.access.user import ANONYMOUS, User
+from master.access.user import User
 from master.rest import http, routes
 from master.rest.http import Answer
 
+NOBODY = User("")  # who sent it is not known yet, or could not be proved
 Found = routes.Target | routes.Unserved | None
 
 
@@ -26,7 +27,7 @@ class Exchange:
         self.audit_id = request.headers.get("Audit-Id", "")[:128] or str(uuid.uuid4())
         self.headers = {"Audit-Id": self.audit_id}  # that every answer carries
         self.notes = notes.collect()
-        self.real_user: User = ANONYMOUS
+        self.real_user: User = NOBODY
         self.found: Found = None
         self.asked: Request | None = None  # what authorization decides upon
         self.verb = request.method.lower()

@@ -36,6 +36,7 @@ WEBSOCKET_PROTOCOLS = (
 # Those whose error stream carries a Status; older ones carry plain text.
 _STATUS_PROTOCOLS = ("v4.", "v5.")
 STREAMS_WITHIN_S = 30.0
+SIZE_BYTES = 256  # of what tells a terminal's size
 
 
 class Sink(Protocol):
@@ -155,6 +156,8 @@ class SpdyPeer:
         while data := await stream.read():
             # One JSON object after the other; a frame need not hold a whole one.
             *lines, buffered = (buffered + data).replace(b"}", b"}\n").split(b"\n")
+            if len(buffered) > SIZE_BYTES:
+                buffered = b""  # no size, and no end of it to wait for
             for line in lines:
                 if (size := _parse_size(line)) is not None:
                     await sink.resize(*size)

@@ -200,7 +200,7 @@ class Handlers:
             raise invalid("PatchOptions", "", [fault], group="meta.k8s.io")
         body = await http.read_body(call.request)
         duplicates: list[str] | None = None if options.field_validation == "Ignore" else []
-        patch = http.parse_document(body, content_type if patch_type == "apply" else JSON, duplicates)
+        patch = await http.parse_body(body, content_type if patch_type == "apply" else JSON, duplicates)
         if duplicates and options.field_validation == "Strict":
             raise strict_patch_fault(patch, duplicates)
         http.check_depth(patch)
@@ -246,7 +246,7 @@ class Handlers:
         """Return the body's object, made to agree with the URL, and warnings about how it is written."""
         body = await http.read_body(call.request)
         duplicates: list[str] | None = None if options.field_validation == "Ignore" else []
-        document = http.parse_document(body, http.media_type(call.request), duplicates)
+        document = await http.parse_body(body, http.media_type(call.request), duplicates)
         http.check_depth(document)
         if duplicates and options.field_validation == "Strict":
             raise strict_fault(call.target.kind.kind, call.target.kind.version, duplicates)
@@ -256,7 +256,7 @@ class Handlers:
         body = await http.read_body(call.request)
         if not body.strip():
             return parameters.read_delete_options(call.query, None)
-        document = http.parse_document(body, http.media_type(call.request))
+        document = await http.parse_body(body, http.media_type(call.request))
         http.check_depth(document)
         if isinstance(document, dict) and document.get("kind", "DeleteOptions") != "DeleteOptions":
             raise BadRequest(f"{document['kind']!r} cannot be handled as a DeleteOptions")

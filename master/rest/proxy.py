@@ -6,7 +6,9 @@ route into the pod network. Source: kubernetes.io, "Access Services Running on C
 
 import asyncio
 import contextlib
+import ipaddress
 import random
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -25,6 +27,7 @@ from trireme_pb.node import node_pb2
 NODE_PORT = 10255  # where agents serve their own HTTP
 HEAD_BYTES = 64 * 1024
 DIAL_S = 10.0
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
 # What is about one connection, and credentials, which are for us alone.
 _NOT_PASSED_ON = frozenset({
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
@@ -212,7 +215,7 @@ class Proxy:
         address, number = random.choice(addresses)  # noqa: S311 - spreads load, hides nothing
         reference = address.target_ref
         if reference is None or reference.kind != "Pod":
-            return await SocketPipe.open(address.ip, number)
+            return await SocketPipe.open(_checked(address.ip), number)
         kind = self._registry.table.of(Pod)
         pod = (await self._registry.get(kind, namespace=meta.namespace, name=reference.name)).obj
         assert isinstance(pod, Pod)
@@ -234,6 +237,15 @@ class Proxy:
             if each.name == port
             for address in subset.addresses
         ]
+
+
+def _checked(address: str) -> str:
+    """Return an address that somebody wrote into an object; raises BadRequest for those that lead to ourselves."""
+    found: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address)
+    found = getattr(found, "ipv4_mapped", None) or found
+    if found.is_loopback or found.is_unspecified or found.is_link_local or found.is_multicast:
+        raise BadRequest("address not allowed")
+    return address
 
 
 def _way(call: Call) -> str:
@@ -268,7 +280,7 @@ def _request_head(call: Call, way: str) -> bytes:
         f"Host: {parse_name(call.target.name).name}",
     ]
     upgrade = request.headers.get("Upgrade", "")
-    lines += [f"{key}: {value}" for key, value in request.headers.items() if key.lower() not in _NOT_PASSED_ON]
+    lines += [f"{key}: {value}" for key, value in request.headers.items() if _is_passed_on(key.lower())]
     lines.append(f"Connection: {'Upgrade' if upgrade else 'close'}")
     if request.remote:
         lines.append(f"X-Forwarded-For: {request.remote}")
@@ -277,6 +289,11 @@ def _request_head(call: Call, way: str) -> bytes:
     elif request.can_read_body:
         lines.append("Transfer-Encoding: chunked")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
+
+
+def _is_passed_on(header: str) -> bool:
+    # Whom the client acts as is for us: an API behind us must not believe that we had asked for it.
+    return header not in _NOT_PASSED_ON and not header.startswith("impersonate-")
 
 
 async def _send_body(request: web.BaseRequest, pipe: Pipe) -> None:
@@ -354,21 +371,32 @@ async def _read_or_end(pipe: Pipe) -> bytes:
 
 
 async def _chunks(pipe: Pipe, data: bytes) -> AsyncIterator[bytes]:
+    """Yield the bytes of chunks as they come: whoever answers says how long one is, and may say anything."""
     while True:
         while (end := data.find(b"\r\n")) < 0:
-            if not (more := await _read_or_end(pipe)):
+            if len(data) > HEAD_BYTES or not (more := await _read_or_end(pipe)):
                 return
             data += more
-        size = int(data[:end].partition(b";")[0] or b"0", 16)
-        data = data[end + 2 :]
-        if size == 0:
+        if (left := _chunk_size(data[:end])) == 0:
             return
-        while len(data) < size + 2:
+        data = data[end + 2 :]
+        while left > 0:
+            if not data and not (data := await _read_or_end(pipe)):
+                return
+            piece, data = data[:left], data[left:]
+            left -= len(piece)
+            yield piece
+        while len(data) < 2:
             if not (more := await _read_or_end(pipe)):
                 return
             data += more
-        yield data[:size]
-        data = data[size + 2 :]
+        data = data[2:]
+
+
+def _chunk_size(line: bytes) -> int:
+    """Return the size that a chunk's first line tells; 0, the end, for what is none."""
+    size = line.partition(b";")[0].strip()
+    return int(size, 16) if _CHUNK_SIZE.fullmatch(size) else 0
 
 
 async def _pass_both_ways(request: web.BaseRequest, pipe: Pipe, head: bytes, rest: bytes) -> web.StreamResponse:

@@ -137,14 +137,16 @@ class RestServer:
 
     async def _answer(self, exchange: Exchange) -> Answer | web.StreamResponse:
         request = exchange.request
-        user = await self._user(exchange)
         path = unquote(request.rel_url.raw_path)
         exchange.found = found = routes.parse_path(self._registry.table, path)
+        # Known before who asks is: the audit log is told of those, too, whom nobody vouches for.
         if found is None:
-            exchange.asked = Asked(user, exchange.verb, path=path)
+            exchange.asked = Asked(exchange.real_user, exchange.verb, path=path)
         else:
-            exchange.asked = _asked(exchange, user, found)
+            exchange.asked = _asked(exchange, exchange.real_user, found)
             exchange.verb = exchange.asked.verb
+        user = await self._user(exchange)
+        exchange.asked = exchange.asked._replace(user=user)
         connected = isinstance(found, routes.Target) and found.subresource in routes.CONNECTED
         exchange.lasting = exchange.verb == "watch" or connected
         flow = classify(exchange.asked)
@@ -169,6 +171,8 @@ class RestServer:
             authorization=request.headers.get("Authorization", ""),
             encoded=tls.getpeercert(binary_form=True) if tls is not None else None,
         )
+        if exchange.asked is not None:
+            exchange.asked = exchange.asked._replace(user=exchange.real_user)
         return await impersonation.effective_user(exchange.real_user, request.headers, self._authorizer)
 
     async def _resource(
@@ -214,4 +218,6 @@ def _asked(exchange: Exchange, user: User, found: routes.Target | routes.Unserve
     else:
         group, resource = found.kind.group, found.kind.plural
     name = found.name or _name_selected(request, verb)
-    return Asked(user, verb, group, resource, found.subresource, found.namespace, name)
+    # A namespace lies in itself: whom a binding in it makes its administrator may read it.
+    namespace = found.name if (group, resource) == ("", "namespaces") else found.namespace
+    return Asked(user, verb, group, resource, found.subresource, namespace, name)

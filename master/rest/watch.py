@@ -23,7 +23,7 @@ SLOW_CLIENT_S = 30.0
 # About twice what one write costs, so that watches alone take no more than half of the processor.
 _PAUSE_PER_STREAM_S = 80e-6
 _SHORTEST_PAUSE_S = 0.005
-_SMALL_BACKLOG = 16 * 1024  # bytes; well below where a connection makes its writers wait
+_SMALL_BACKLOG = 32 * 1024  # bytes; well below where a connection makes its writers wait
 
 
 class _Lines:
@@ -136,7 +136,8 @@ async def stream_events(
 
 async def send_or_cut(request: web.BaseRequest, response: web.StreamResponse, data: bytes) -> bool:
     """Write ``data``; return False if the client did not take it in time, and has been cut off."""
-    if request.transport is not None and request.transport.get_write_buffer_size() < _SMALL_BACKLOG:
+    transport = request.transport
+    if transport is not None and transport.get_write_buffer_size() + len(data) < _SMALL_BACKLOG:
         await response.write(data)  # waits for nobody: a timer would cost more than the write
         return True
     try:
@@ -144,7 +145,7 @@ async def send_or_cut(request: web.BaseRequest, response: web.StreamResponse, da
             await response.write(data)
     except TimeoutError:
         log.warning("client cut: too slow path=%s peer=%s", request.path, request.remote)
-        if request.transport is not None:
-            request.transport.abort()
+        if transport is not None:
+            transport.abort()
         return False
     return True

@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m raft_store.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="which history")
     parser.add_argument("--count", type=int, default=1, help="so many seeds, from --seed on")
-    parser.add_argument("--world", choices=(*KINDS, "all"), default="all", help="raft alone (fast), or the whole store")
+    parser.add_argument("--world", choices=(*KINDS, "all"), default="all", help="docs/proving.md has them")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--tries", type=int, default=400, help="runs to spend on shrinking a broken history")
     parser.add_argument("--verbose", action="store_true", help="print every event")

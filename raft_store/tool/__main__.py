@@ -42,7 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="trireme store", description=(__doc__ or "").split("\n", 1)[0])
+    parser = argparse.ArgumentParser(
+        prog="trireme store",
+        description="Look at a store, save and restore it. Without a lab: python -m raft_store.tool COMMAND.",
+        epilog="In a lab, --name LAB and --on HOST come before COMMAND: trireme store -h.",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(group: _Group, name: str, command: Command, text: str) -> argparse.ArgumentParser:
@@ -50,42 +54,51 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(command=command)
         return added
 
-    _access(add(commands, "members", _members, "who belongs to the group"))
-    _access(add(commands, "status", _status, "role, term, log, revision, size and hash of every member"))
+    for asking in (
+        add(commands, "members", _members, "who belongs to the group"),
+        add(commands, "status", _status, "role, term, log, revision, size and hash of every member"),
+    ):
+        _access(asking)
+        _output(asking)
     snapshot = commands.add_parser("snapshot", help="save, inspect and restore the whole state")
-    kinds = snapshot.add_subparsers(required=True, metavar="KIND")
+    kinds = snapshot.add_subparsers(required=True, metavar="COMMAND")
     saving = add(kinds, "save", _save, "save a running store's state into a file")
-    saving.add_argument("file", type=Path)
+    saving.add_argument("file", type=Path, metavar="FILE", help="where it goes")
     _access(saving)
+    _output(saving)
     looking = add(kinds, "status", _snapshot_status, "what a saved snapshot holds; every byte of it is checked")
-    looking.add_argument("file", type=Path)
-    looking.add_argument("--json", action="store_true")
+    looking.add_argument("file", type=Path, metavar="FILE", help="as saved")
+    _output(looking)
     restoring = add(kinds, "restore", _restore, "make the data directory of a member of a new cluster from a snapshot")
-    restoring.add_argument("file", type=Path)
+    restoring.add_argument("file", type=Path, metavar="FILE", help="as saved")
     restoring.add_argument("--data-dir", type=Path, required=True, help="made anew; must not hold anything")
     restoring.add_argument("--name", required=True, help="of the member whose directory it is")
     restoring.add_argument("--initial-cluster", required=True, metavar="NAME=URL,...", help="every member's peer URL")
     restoring.add_argument("--cluster", required=True, help="name of the new cluster: as in the members' configuration")
     checking = add(commands, "check", _check, "look for damage in the data directory of a member that does not run")
-    checking.add_argument("dir", type=Path)
+    checking.add_argument("dir", type=Path, metavar="DIR", help="/var/lib/trireme/store on a lab's masters")
     dumping = add(commands, "dump", _dump, "print the log of a member that does not run in readable form")
-    dumping.add_argument("dir", type=Path)
+    dumping.add_argument("dir", type=Path, metavar="DIR", help="/var/lib/trireme/store on a lab's masters")
     raft = add(commands, "raft", _raft, "draw an election, a write and a fail-over as a sequence diagram")
-    raft.add_argument("--seed", type=int, default=1, help="another seed tells another story (1)")
+    raft.add_argument("--seed", type=int, default=1, metavar="NUMBER", help="another seed tells another story (1)")
     raft.add_argument("--live", action="store_true", help="watch a running store instead")
-    raft.add_argument("--seconds", type=float, default=30.0, help="how long to watch (30)")
-    raft.add_argument("--no-colour", action="store_true")
+    raft.add_argument("--seconds", type=float, default=30.0, metavar="NUMBER", help="how long to watch live (30)")
+    raft.add_argument("--no-colour", action="store_true", help="plain text on a terminal, too")
     _access(raft)
     return parser
 
 
 def _access(parser: argparse.ArgumentParser) -> None:
     known = live.from_environment()
-    parser.add_argument("--endpoints", default=",".join(known.endpoints), metavar="HOST:PORT,...")
-    parser.add_argument("--cacert", default=known.ca, metavar="FILE")
-    parser.add_argument("--cert", default=known.cert, metavar="FILE")
-    parser.add_argument("--key", default=known.key, metavar="FILE")
-    parser.add_argument("--json", action="store_true")
+    endpoints = ",".join(known.endpoints)
+    parser.add_argument("--endpoints", default=endpoints, metavar="HOST:PORT,...", help="instead of the lab's store")
+    parser.add_argument("--cacert", default=known.ca, metavar="FILE", help="authority of its certificates")
+    parser.add_argument("--cert", default=known.cert, metavar="FILE", help="client certificate for it")
+    parser.add_argument("--key", default=known.key, metavar="FILE", help="key of that certificate")
+
+
+def _output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", default="text", choices=("text", "json"), help="how to print (text)")
 
 
 def _reach(arguments: argparse.Namespace) -> Access:
@@ -98,7 +111,7 @@ def _reach(arguments: argparse.Namespace) -> Access:
 
 def _members(arguments: argparse.Namespace) -> int:
     found = live.members(_reach(arguments))
-    if arguments.json:
+    if arguments.output == "json":
         return _print_json(found)
     rows = [
         (
@@ -118,7 +131,7 @@ def _status(arguments: argparse.Namespace) -> int:
     access = _reach(arguments)
     endpoints = [url for one in live.members(access) for url in one.client_urls] or list(access.endpoints)
     found = live.states(access, endpoints)
-    if arguments.json:
+    if arguments.output == "json":
         _print_json(found)
     else:
         rows = [
@@ -147,7 +160,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _save(arguments: argparse.Namespace) -> int:
     facts = live.save(_reach(arguments), arguments.file)
-    if arguments.json:
+    if arguments.output == "json":
         return _print_json(facts)
     _print(f"{arguments.file}: revision {facts.revision}, {facts.total_key} keys, {facts.total_size} bytes, checked")
     return SOUND
@@ -158,7 +171,7 @@ def _save(arguments: argparse.Namespace) -> int:
 
 def _snapshot_status(arguments: argparse.Namespace) -> int:
     facts = snapshots.status(arguments.file)
-    if arguments.json:
+    if arguments.output == "json":
         return _print_json(facts)
     for name, value in _facts(facts):
         _print(f"{name:<18} {value}")

@@ -38,7 +38,7 @@ def test_a_new_lab_begins_with_a_backup(labs: tuple[LabUnderTest, LabUnderTest],
     before = lost.get("secret", "kept")
     token = lost.kubectl("create", "token", "default").strip()
     run("./trireme", "backup", "now", "--name", lost.name, "--to", str(file))
-    assert json.loads(lost.trireme("store", "status", "--json"))[0]["role"] == "leader"
+    assert json.loads(lost.trireme("store", "status", "-o", "json"))[0]["role"] == "leader"
     lost.trireme("down")
 
     again.trireme("up", "--yes", *SIZE, "--from-snapshot", str(file), timeout_s=300)

@@ -519,14 +519,14 @@ def leases_never_end(patch):
 
 @mutation("store")
 def a_snapshot_forgets_renewals(patch):
-    original = Machine.restore
+    original = Machine.replace
 
-    def restore(self, snapshot):
-        original(self, snapshot)
-        for lease in self.leases.all():
+    def replace(self, store, leases, state):
+        for lease in leases.all():
             lease.renewals = 0
+        original(self, store, leases, state)
 
-    patch.setattr(Machine, "restore", restore)
+    patch.setattr(Machine, "replace", replace)
 
 
 def first_seed_that_notices(world: str, limit: int) -> int | None:

@@ -62,8 +62,8 @@ async def torment_for(folder: Path, arguments: argparse.Namespace) -> list[Round
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deploy.experiments.robustness", description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0, help="for so long")
-    parser.add_argument("--members", type=int, default=3, choices=(1, 3, 5))
-    parser.add_argument("--engine", default="native", choices=("native", "raftos"))
+    parser.add_argument("--members", type=int, default=3, choices=(1, 3, 5), help="how many (3)")
+    parser.add_argument("--engine", default="native", choices=("native", "raftos"), help="of the store (native)")
     parser.add_argument("--seed", type=int, default=1, help="which faults, and which requests; not when they meet")
     parser.add_argument("--folder", type=Path, help="where report, histories and the members' files go (results/...)")
     return parser

@@ -329,6 +329,8 @@ class TestPods:
             await cluster.create("pods", {}, name="one", subresource="eviction")
         status = {"status": {"observedGeneration": 1, "disruptionsAllowed": 1}}
         await cluster.patch("poddisruptionbudgets.policy", "b", status, subresource="status")
+        tried = {"deleteOptions": {"dryRun": ["All"]}}  # as kubectl drain --dry-run=server says it
+        await cluster.create("pods", tried, name="one", subresource="eviction")
         await cluster.create("pods", {}, name="one", subresource="eviction")
         assert (await cluster.get("pods", "one"))["metadata"]["deletionTimestamp"]
         with pytest.raises(TooManyRequests, match="violate the pod's disruption budget"):

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.errors import BadRequest, Invalid
+from api.errors import BadRequest, Invalid, RequestTooLarge
 from api.kinds.apps import Deployment
 from api.kinds.pods import Pod
 from api.patch import apply_json_patch, apply_merge_patch, apply_strategic_merge
@@ -86,3 +86,19 @@ def test_json_patch_says_what_does_not_apply():
         apply_json_patch({}, [{"op": "remove", "path": "/a/b"}])
     with pytest.raises(BadRequest):
         apply_json_patch({}, {"op": "remove"})
+
+
+def test_a_json_patch_of_copies_does_not_grow_without_end():
+    copy_itself = {"op": "copy", "from": "/data", "path": "/data/again"}
+    document = {"data": {"a": "x" * 1000}}
+    assert apply_json_patch(document, [copy_itself]) == {"data": {"a": "x" * 1000, "again": document["data"]}}
+    doubling = [{"op": "copy", "from": "/data", "path": f"/data/{number}"} for number in range(24)]
+    with pytest.raises(RequestTooLarge):
+        apply_json_patch(document, doubling)
+    with pytest.raises(RequestTooLarge):
+        apply_json_patch(document, [{"op": "test", "path": "/data/a", "value": "x"}] * 10_001)
+    with pytest.raises(Invalid):
+        apply_json_patch(document, [{"op": "copy", "path": "/data/b"}])
+    with pytest.raises(Invalid):
+        apply_json_patch(document, [{"op": "copy", "from": "/none", "path": "/data/b"}])
+    assert document == {"data": {"a": "x" * 1000}}

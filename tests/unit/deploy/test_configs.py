@@ -23,6 +23,7 @@ def test_a_store_member_knows_all_members_and_itself(lab: Lab) -> None:
     assert store["client_url"] == "https://10.89.7.12:2379"
     assert store["members"] == {f"master{i}": f"https://10.89.7.1{i}:2380" for i in (1, 2, 3)}
     assert store["peer_tls"]["cert"] == "/etc/trireme/pki/peer.crt"
+    assert store["client_tls"]["groups"] == ["system:masters"], "a node's certificate opens no store"
 
 
 def test_a_master_asks_its_own_member_first(lab: Lab) -> None:

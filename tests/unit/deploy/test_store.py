@@ -10,7 +10,7 @@ from deploy.errors import DeployError
     ("arguments", "needed"),
     [
         (["members"], True),
-        (["status", "--json"], True),
+        (["status", "-o", "json"], True),
         (["snapshot", "save", "file"], True),
         (["raft", "--live"], True),
         (["raft", "--seed", "3"], False),
@@ -18,6 +18,8 @@ from deploy.errors import DeployError
         (["snapshot", "restore", "file"], False),
         (["check", "dir"], False),
         (["status", "--endpoints=a:1"], False),
+        (["status", "--help"], False),
+        (["snapshot", "save", "-h"], False),
     ],
 )
 def test_who_needs_a_lab(arguments, needed, tmp_path, monkeypatch):

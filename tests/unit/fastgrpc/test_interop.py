@@ -562,6 +562,34 @@ async def test_mutual_tls_with_grpcio(secured: int, pki: Path) -> None:
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+@pytest.mark.parametrize("admitted", [True, False])
+async def test_not_everyone_whom_an_authority_knows_is_served(pki: Path, *, admitted: bool) -> None:
+    served = []
+
+    async def serve(request: bytes, call: Call) -> bytes:
+        served.append(request)
+        return request
+
+    server = Server([UnaryMethod("/t.T/Echo", serve)])
+    context = server_tls(str(pki / "server.pem"), str(pki / "server.key"), str(pki / "ca.pem"))
+    wanted = "client" if admitted else "master"
+    port = await server.listen(
+        "127.0.0.1", 0, tls=context, admits=lambda shown: ((("commonName", wanted),),) == shown["subject"]
+    )
+    channel = Channel(
+        f"127.0.0.1:{port}", tls=client_tls(str(pki / "ca.pem"), str(pki / "client.pem"), str(pki / "client.key"))
+    )
+    if admitted:
+        assert await channel.unary("/t.T/Echo", b"x") == b"x"
+    else:
+        with pytest.raises(CallFailed) as caught:
+            await channel.unary("/t.T/Echo", b"x", timeout_s=2)
+        assert caught.value.status in (Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED)
+    assert served == ([b"x"] if admitted else [])
+    await channel.close()
+    await server.stop(0)
+
+
 async def test_mutual_tls_between_ours(secured: int, pki: Path) -> None:
     tls = client_tls(str(pki / "ca.pem"), str(pki / "client.pem"), str(pki / "client.key"))
     channel = Channel(f"127.0.0.1:{secured}", tls=tls)

@@ -1,6 +1,7 @@
 """Who may do what: fixed rules, node agents, RBAC objects."""
 
 import pytest
+from msgspec.structs import replace
 
 from api import codec
 from api.errors import Forbidden
@@ -8,6 +9,7 @@ from api.kinds.rbac import ClusterRole, Role
 from api.kinds.table import TABLE
 from master.access.authorization import Authorizer, Request, allows
 from master.access.default_roles import default_objects
+from master.access.node_rules import MIRROR
 from master.access.user import ANONYMOUS, AUTHENTICATED, User
 
 RBAC = "rbac.authorization.k8s.io"
@@ -206,6 +208,8 @@ async def test_a_node_reads_the_secrets_of_its_own_pods_alone(spec):
     assert not await may(NODE, "get", "secrets", policies=Policies(pods=[here]), namespace="a", name="other")
     assert not await may(NODE, "list", "secrets", policies=Policies(pods=[here]), namespace="a")
     assert not await may(NODE, "delete", "secrets", policies=Policies(pods=[here]), **wanted)
+    own = replace(here, metadata=replace(here.metadata, annotations={MIRROR: "x"}))
+    assert not await may(NODE, "get", "secrets", policies=Policies(pods=[own]), **wanted), "it made that pod itself"
 
 
 async def test_a_node_does_its_work():

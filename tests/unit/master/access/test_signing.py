@@ -102,6 +102,7 @@ def test_forgeries():
         "..",
         "a.b.c",
         token.replace(".", "!", 1),
+        f"{to_base64url(b'[' * 6000)}.{body}.x",
     ):
         with pytest.raises(InvalidToken):
             ring.verify(bad)

@@ -358,6 +358,10 @@ async def test_whoever_says_whose_an_object_is_may_delete_it():
 MIRROR = {"annotations": {"kubernetes.io/config.mirror": "x"}}
 
 
+def projected(kind):
+    return {"name": "v", "projected": {"sources": [{kind: {"name": "s"}}]}}
+
+
 def node(**metadata):
     return made("v1", "Node", metadata={"name": "n1", **metadata})
 
@@ -389,6 +393,9 @@ def asked_token(request):
         (attributes(pod(nodeName="n2", metadata=MIRROR), user=NODE), "can only create pods bound to itself"),
         (attributes(pod(nodeName="n1", metadata=MIRROR, serviceAccountName="x"), user=NODE), "reference a service account"),
         (attributes(pod({"envFrom": [{"secretRef": {"name": "s"}}]}, nodeName="n1", metadata=MIRROR), user=NODE), "reference secrets"),
+        (attributes(pod(nodeName="n1", metadata=MIRROR, imagePullSecrets=[{"name": "s"}]), user=NODE), "reference secrets"),
+        (attributes(pod(nodeName="n1", metadata=MIRROR, volumes=[projected("secret")]), user=NODE), "reference secrets"),
+        (attributes(pod(nodeName="n1", metadata=MIRROR, volumes=[projected("configMap")]), user=NODE), "reference secrets"),
         (attributes(None, old=pod(nodeName="n2"), user=NODE), 'not "n2"'),
         (attributes(None, old=pod(nodeName="n1"), user=NODE), ""),
         (attributes(node(), user=NODE), ""),

@@ -6,6 +6,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from master.rest.proxy import _chunks
+
 POD = "/api/v1/namespaces/default/pods/web:8888/proxy"
 SERVICE = "/api/v1/namespaces/default/services"
 
@@ -42,10 +44,12 @@ async def behind(agent):
 
 
 async def test_method_path_query_and_body_reach_the_pod(api, pod, behind):
-    told = await api.json("POST", f"{POD}/a%2Fb/c?x=1&y=a%20b", data=b"hello", headers={"X-Mine": "1"})
+    headers = {"X-Mine": "1", "Impersonate-User": "boss", "Impersonate-Group": "system:masters"}
+    told = await api.json("POST", f"{POD}/a%2Fb/c?x=1&y=a%20b", data=b"hello", headers=headers)
     assert (told["method"], told["path"], told["body"]) == ("POST", "/a%2Fb/c?x=1&y=a%20b", "hello")
     assert told["headers"]["x-mine"] == "1"
     assert "authorization" not in told["headers"], "our credentials are not for the pod"
+    assert not [each for each in told["headers"] if each.startswith("impersonate-")]
 
 
 async def test_the_answers_code_headers_and_length_come_back(api, pod, behind):
@@ -91,6 +95,14 @@ async def test_a_service_leads_to_a_pod_that_is_ready(api, pod, behind):
     assert refused["message"] == 'no service port "" found for service "web"'
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1", "169.254.169.254"])
+async def test_no_service_leads_to_the_master_itself(api, behind, address):
+    await api.create(SERVICE, {"metadata": {"name": "me"}, "spec": {"ports": [{"port": 80}]}})
+    subset = {"addresses": [{"ip": address}], "ports": [{"port": behind}]}
+    await api.create("/api/v1/namespaces/default/endpoints", {"metadata": {"name": "me"}, "subsets": [subset]})
+    assert (await api.json("GET", f"{SERVICE}/me/proxy/", code=400))["message"] == "address not allowed"
+
+
 async def test_a_node_is_asked_itself(api, pod, behind):
     assert (await api.json("GET", f"/api/v1/nodes/n1:{behind}/proxy/metrics"))["path"] == "/metrics"
 
@@ -119,3 +131,47 @@ async def test_a_client_that_leaves_ends_the_request(api, pod, behind):
         async with session.get(f"{api.url}{POD}/stream", headers=headers) as answer:
             assert await answer.content.readexactly(4) == b"one "
     assert (await api.json("GET", f"{POD}/after"))["path"] == "/after"
+
+
+class Parts:
+    """What somebody answers, read after read; how much has been read is noted."""
+
+    def __init__(self, *parts):
+        self.parts = list(parts)
+        self.taken = 0
+
+    async def read(self):
+        self.taken += 1
+        return self.parts.pop(0) if self.parts else b""
+
+
+async def chunks(*parts):
+    return [each async for each in _chunks(Parts(*parts), b"")]
+
+
+@pytest.mark.parametrize(
+    ("parts", "found"),
+    [
+        ([b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n"], b"abcde"),
+        ([b"3", b"\r", b"\na", b"bc", b"\r", b"\n0\r\n"], b"abc"),
+        ([b"-5\r\nabc"], b""),
+        ([b"x\r\nabc"], b""),
+        ([b"\r\nabc"], b""),
+    ],
+)
+async def test_chunks(parts, found):
+    assert b"".join(await chunks(*parts)) == found
+
+
+async def test_a_chunk_without_end_is_not_gathered():
+    pipe = Parts(b"FFFFFFFFFF\r\n", *[b"x" * 1000] * 50)
+    async for each in _chunks(pipe, b""):
+        assert each == b"x" * 1000
+        assert pipe.taken == 2, "it is passed on before more is read"
+        return
+
+
+async def test_a_chunk_without_size_ends_the_answer():
+    pipe = Parts(*[b"x" * 65536] * 50)
+    assert [each async for each in _chunks(pipe, b"")] == []
+    assert pipe.taken < 5

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from master.rest import spdy
+from master.rest.exec import SpdyPeer
 from tests.unit.master.conftest import until
 from tests.unit.master.rest.test_spdy import Client
 
@@ -363,3 +364,26 @@ async def test_junk_after_the_upgrade_harms_nobody(api, pod, junk):
     async with raw_spdy(api, f"{POD}/portforward", "portforward.k8s.io") as connection:
         await connection._write(junk)
     await api.json("GET", POD)
+
+
+class Frames:
+    def __init__(self, *frames):
+        self.frames = list(frames)
+
+    async def read(self):
+        return self.frames.pop(0) if self.frames else b""
+
+
+class Sizes:
+    def __init__(self):
+        self.seen = []
+
+    async def resize(self, width, height):
+        self.seen.append((width, height))
+
+
+async def test_sizes_come_in_pieces_and_what_is_none_is_not_gathered():
+    sink, size = Sizes(), b'{"Width":80,"Height":24}'
+    frames = Frames(size[:9], size[9:] + size, *[b"x" * 4096] * 3, size)
+    await SpdyPeer(None, {}, "")._pump_sizes(frames, sink)
+    assert sink.seen == [(80, 24)] * 3

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import io
 import json
+import threading
 
 import pytest
 import yaml
@@ -414,3 +415,45 @@ async def test_an_eviction_is_read_in_the_version_of_old_clients_too(api):
     for version, code in (("policy/v1beta1", 201), ("policy/v1", 201), ("policy/v2", 400)):
         eviction = {"apiVersion": version, "kind": "Eviction", "metadata": {"name": "p"}}
         await api.json("POST", f"{PODS}/p/eviction", json=eviction, code=code)
+
+
+async def test_a_namespace_is_asked_for_in_itself(api):
+    """A role that is bound in a namespace counts for the namespace, as its administrators' tools expect."""
+    status = await api.json("GET", "/api/v1/namespaces/a", user="alice", code=403)
+    assert status["message"] == (
+        'namespaces "a" is forbidden: User "alice" cannot get resource "namespaces" in API group "" in the namespace "a"'
+    )
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(api, monkeypatch):
+    monkeypatch.setattr(http, "BODY_S", 0.05)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(api.url.rpartition(":")[2]))
+    writer.write(
+        f"POST {MAPS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin\r\nContent-Length: 9\r\n\r\n{{".encode()
+    )
+    async with asyncio.timeout(5):
+        assert b" 504 " in await reader.readline()
+    writer.close()
+
+
+async def test_a_large_body_is_read_beside_the_event_loop(api, monkeypatch):
+    threads, parse = [], http.parse_document
+
+    def noting(*args):
+        threads.append(threading.current_thread())
+        return parse(*args)
+
+    monkeypatch.setattr(http, "parse_document", noting)
+    await api.create(MAPS, config_map("small"))
+    await api.create(MAPS, config_map("large", data={"a": "x" * http.LARGE_BYTES}))
+    assert [each is threading.main_thread() for each in threads] == [True, False]
+
+
+def test_json_that_is_called_yaml_is_read_as_json(monkeypatch):
+    apply = "application/apply-patch+yaml"
+    told: list[str] = []
+    assert http.parse_document(b"{a: 1}", apply, told) == {"a": 1}
+    assert http.parse_document(b'{"a": 1,\n"a": 2}', apply, told) == {"a": 2}
+    assert told == ['line 2: key "a" already set in map'], "what YAML's reader says is said"
+    monkeypatch.setattr(http, "_check_events", None)
+    assert http.parse_document(b' {"a": [1, "1", 1.5, null]}', apply, told) == {"a": [1, "1", 1.5, None]}

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from unittest.mock import Mock
 
 import pytest
 
@@ -147,3 +148,18 @@ def test_a_watch_pauses_only_where_many_watch():
             stack.enter_context(streams.added(lambda number=number: None))
         assert streams.pause_s == pytest.approx(0.08)
     assert streams.pause_s == 0
+
+
+async def test_one_large_event_to_an_idle_client_that_does_not_read_ends_in_time_too(monkeypatch):
+    """Nothing waits in the connection yet, but what is to be written is more than it takes without waiting."""
+    monkeypatch.setattr(watch, "SLOW_CLIENT_S", 0.05)
+    transport = Mock(spec=asyncio.Transport)
+    transport.get_write_buffer_size.return_value = 0
+
+    async def never_taken(data):
+        await asyncio.Event().wait()
+
+    response = Mock(write=never_taken)
+    async with asyncio.timeout(10):
+        assert not await watch.send_or_cut(Mock(transport=transport), response, bytes(200_000))
+    transport.abort.assert_called_once()
