@@ -201,12 +201,11 @@ class Members:
 
     async def replace(self, name: str) -> str:
         """Remove a member for good and let a new one join; return the new one's name."""
-        cluster = rpc.ClusterStub(self.channels[name])
+        # Itself, not the member list: there a member that has just joined has no name yet.
+        status = await rpc.MaintenanceStub(self.channels[name]).Status(pb.StatusRequest(), timeout=5)
         helper = next(other for other in self.members if other != name)
-        known = (await cluster.MemberList(pb.MemberListRequest(), timeout=5)).members
-        member_id = next(each.ID for each in known if each.name == name)
         cluster = rpc.ClusterStub(self.channels[helper])
-        remove = pb.MemberRemoveRequest(ID=member_id)
+        remove = pb.MemberRemoveRequest(ID=status.header.member_id)
         await _insist(lambda: cluster.MemberRemove(remove, timeout=10), done=grpc.StatusCode.NOT_FOUND)
         self.kill(name)
         # Closed only in the end: calls under way shall fail as for any client, not be canceled.
