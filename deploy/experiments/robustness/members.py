@@ -22,6 +22,7 @@ from trireme_pb.etcdserverpb import rpc_pb2 as pb
 from trireme_pb.etcdserverpb import rpc_pb2_grpc as rpc
 
 ROOT = Path(__file__).resolve().parents[3]
+CHANGE_S = 60.0  # for a change of the group: two members that are left may be slow to agree
 READY_S = 60.0
 SNAPSHOT_ENTRIES = 300  # so small that snapshots are taken and sent all the time
 CHANNEL_OPTIONS = [
@@ -266,18 +267,20 @@ class Members:
 
 async def _insist(ask: Callable[[], Awaitable[object]], *, done: grpc.StatusCode) -> None:
     """Ask until it is done: an answer that got lost may have been a yes, and then the next one is ``done``."""
-    for attempt in range(10):
+    deadline, attempt = time.monotonic() + CHANGE_S, 0
+    while time.monotonic() < deadline:
+        attempt += 1
         try:
             await ask()
         except grpc.aio.AioRpcError as exc:
-            if attempt and exc.code() is done:
+            if attempt > 1 and exc.code() is done:
                 return
             if exc.code() is not grpc.StatusCode.UNAVAILABLE and exc.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise
             await asyncio.sleep(0.5)
         else:
             return
-    raise NotReady("the group could not be changed for a long time")
+    raise NotReady(f"the group could not be changed within {CHANGE_S:.0f} s")
 
 
 def _free_ports(count: int) -> list[int]:
