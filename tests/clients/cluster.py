@@ -4,7 +4,6 @@ import base64
 import contextlib
 import os
 import re
-import shutil
 import signal
 import ssl
 import subprocess
@@ -16,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.console import Console
 
+from deploy.checks import debian_kubectl
 from deploy.pki import Authority, Subject
 from tests.contract.kv.stores import ROOT, free_ports, ours
 
@@ -225,13 +226,4 @@ def version_of(binary: str) -> str:
 
 def old_kubectl() -> str:
     """Return Debian's kubectl 1.20, which speaks SPDY and validates on the client."""
-    unpacked = Path(os.environ.get("TRIREME_HOME", str(Path.home() / ".trireme"))) / "cache" / "kubectl-1.20"
-    binary = unpacked / "usr" / "bin" / "kubectl"
-    if not binary.exists():
-        unpacked.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["apt-get", "download", "kubernetes-client"], cwd=unpacked, check=True, capture_output=True)
-        package = next(unpacked.glob("kubernetes-client_*.deb"))
-        subprocess.run(["dpkg", "-x", str(package), str(unpacked)], check=True)
-        package.unlink()
-    assert shutil.which(str(binary))
-    return str(binary)
+    return os.environ.get("TRIREME_DEBIAN_KUBECTL") or str(debian_kubectl(Console(stderr=True)))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+
+from deploy.checks import debian_kubectl
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -113,13 +115,4 @@ def lab() -> Iterator[LabUnderTest]:
 @pytest.fixture(scope="session")
 def old_kubectl() -> str:
     """Debian's kubectl 1.20, which speaks SPDY and validates on the client."""
-    unpacked = Path(os.environ.get("TRIREME_HOME", str(Path.home() / ".trireme"))) / "cache" / "kubectl-1.20"
-    binary = unpacked / "usr" / "bin" / "kubectl"
-    if not binary.exists():
-        unpacked.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["apt-get", "download", "kubernetes-client"], cwd=unpacked, check=True, capture_output=True)
-        package = next(unpacked.glob("kubernetes-client_*.deb"))
-        subprocess.run(["dpkg", "-x", str(package), str(unpacked)], check=True)
-        package.unlink()
-    assert shutil.which(str(binary))
-    return str(binary)
+    return os.environ.get("TRIREME_DEBIAN_KUBECTL") or str(debian_kubectl(Console(stderr=True)))
