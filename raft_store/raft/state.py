@@ -104,8 +104,8 @@ class State:
 
     @property
     def gone_for_good(self) -> frozenset[MemberId]:
-        """Whoever was removed and is needed no more: their removal is sealed, or so old that a snapshot has it."""
-        if self.agreed.sealed or self.agreed.index <= self.log.base.index:
+        """Whoever was removed and is needed no more: their removal is sealed."""
+        if self.agreed.sealed:
             return self.configuration.removed
         before = self.log.configuration_before
         return frozenset() if before is None else before.removed
