@@ -197,3 +197,6 @@ class Peers:
         except (CallFailed, DiskError) as exc:
             log.warning("snapshot not delivered to=%d index=%d cause=%r", message.to, message.mark.index, exc)
             self._snapshot_failed(message.to)
+        except Exception:
+            log.exception("snapshot not delivered to=%d index=%d", message.to, message.mark.index)
+            self._snapshot_failed(message.to)

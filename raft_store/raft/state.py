@@ -74,6 +74,7 @@ class State:
         self._outbox: list[m.AnyMessage] = []
         self._held: list[m.AnyMessage] = []  # leave after the next save
         self._released: list[m.AnyMessage] = []  # leave after the save under way
+        self.holds_back = False  # the driver's: the machine is being restored, and takes no entries meanwhile
         self._answers: list[m.ReadState] = []
         self._votes: dict[MemberId, bool] = {}
         self._progress: dict[MemberId, Progress] = {}
