@@ -2,8 +2,8 @@
 
 Documents are filled in place before they are decoded, so that what is stored, shown and patched is complete. A rule is
 a path and a value; ``[]`` in a path means each item of a list. A rule applies where the parent exists and the field
-says nothing: it is absent, null, or as empty as Go's zero value of its kind, which clients in Go cannot tell from nothing.
-Source: the defaulting functions documented with each field of the published API.
+says nothing: it is absent, null, or as empty as Go's zero value of its kind, which clients in Go cannot tell from
+nothing. Source: the defaulting functions documented with each field of the published API.
 """
 
 import base64

@@ -2,15 +2,18 @@
 
 import pytest
 
+from api.validation.objects import faults_on_status
 from tests.unit.api.validation.objects import (
     CONTAINER,
     LABELLED,
     POD,
     SELECTOR,
+    an_object,
     changed,
     faults_of,
     faults_of_change,
     said,
+    texts,
 )
 
 OWNER = {"spec": {"selector": SELECTOR, "template": LABELLED | POD}}
@@ -177,3 +180,36 @@ TARGET = "spec.metrics[0].resource.target"
 )  # fmt: skip
 def test_scaling(kind, document, path, value, expected):
     said(faults_of(kind, document, path, value), expected)
+
+
+STATUS = OWNER | {"status": {"replicas": 3, "readyReplicas": 2, "availableReplicas": 1}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "document", "path", "value", "expected"),
+    [
+        ("Deployment", STATUS, "status.replicas", 5, []),
+        ("Deployment", STATUS, "status.readyReplicas", 4,
+         ["status.readyReplicas: Invalid value: 4: cannot be greater than status.replicas"]),
+        ("ReplicaSet", STATUS, "status.availableReplicas", 3,
+         ["status.availableReplicas: Invalid value: 3: cannot be greater than readyReplicas"]),
+        ("Deployment", changed(STATUS, "status.collisionCount", 2), "status.collisionCount", 1,
+         ["status.collisionCount: Invalid value: 1: cannot be decremented"]),
+        ("DaemonSet", OWNER | {"status": {}}, "status.numberReady", -1,
+         ["status.numberReady: Invalid value: -1: must be greater than or equal to 0"]),
+        ("Namespace", {}, "status", {"phase": "Terminating"},
+         ["status.Phase: Invalid value: \"Terminating\": may only be 'Active' if `deletionTimestamp` is empty"]),
+        ("Service", {"spec": {}}, "status", {"loadBalancer": {"ingress": [{"ip": "1.1.1.1"}]}},
+         ["status.loadBalancer.ingress: Forbidden: may only be used when `spec.type` is 'LoadBalancer'"]),
+        ("Service", {"spec": {"type": "LoadBalancer"}}, "status", {"loadBalancer": {"ingress": [{"ip": "1.1"}]}},
+         ['status.loadBalancer.ingress[0].ip: Invalid value: "1.1": must be a valid IP address']),
+        ("Ingress", {"spec": {}}, "status", {"loadBalancer": {"ingress": [{"hostname": "1.1.1.1"}]}},
+         ['status.loadBalancer.ingress[0].hostname: Invalid value: "1.1.1.1": must be a DNS name, not an IP address']),
+        # What a write to the status changes of the metadata is judged, too.
+        ("Deployment", STATUS, "metadata.annotations", {"a b": ""}, ['metadata.annotations: Invalid value: "a b": name part']),
+    ],
+)  # fmt: skip
+def test_statuses(kind, document, path, value, expected):
+    row, old = an_object(kind, document)
+    _, new = an_object(kind, changed(document, path, value))
+    said(texts(faults_on_status(row, old, new)), expected)
