@@ -1,7 +1,7 @@
 """Create, update, patch, apply and delete: what a client asks, as changes of one object each."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -344,8 +344,12 @@ class Writer:
         options: DeleteOptions,
         user: User,
         fence: Fence | None = None,
+        mark: Callable[[Resource], Resource] = lambda obj: obj,
     ) -> Deleted:
-        """Delete an object, or begin to."""
+        """Delete an object, or begin to.
+
+        mark: makes of the object what is left of it while it is being deleted.
+        """
         owner, dry_run = self._modifier.owner(kind), bool(options.dry_run)
         gone = False
 
@@ -363,7 +367,7 @@ class Writer:
                 old=old,
             )
             await self._chain.judge(attributes)
-            outcome = plan_delete(owner, old, options, self._world.now())
+            outcome = plan_delete(owner, mark(old), options, self._world.now())
             gone = isinstance(outcome, Gone)
             return outcome
 

@@ -231,7 +231,8 @@ async def test_refusals_of_the_registry_become_statuses(api):
     [
         (errors.Unavailable("the store has no quorum", retry_after_s=3), 503, "3"),
         (errors.Timeout("nobody knows"), 504, "1"),
-        (errors.TooManyRequests("later"), 429, "1"),
+        (errors.TooManyRequests("later"), 429, None),
+        (errors.TooManyRequests("later", retry_after_s=10), 429, "10"),
         (errors.InternalError("our fault"), 500, None),
     ],
 )
