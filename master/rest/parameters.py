@@ -114,7 +114,8 @@ def _dry_run_text(values: Sequence[str]) -> str:
     return f'Unsupported value: [{shown}]: supported values: "All"'
 
 
-def _manager_faults(manager: str) -> list[Fault]:
+def manager_faults(manager: str) -> list[Fault]:
+    """Return what is wrong with the name that a client gives itself as a manager of fields."""
     if len(manager.encode()) > MANAGER_BYTES:
         return [too_long("fieldManager", MANAGER_BYTES)]
     if not manager.isprintable():
@@ -130,7 +131,7 @@ def read_write_options(parameters: Mapping[str, str], user: User, *, agent: str,
     validation = parameters.get("fieldValidation", "")
     manager = parameters.get("fieldManager", "")
     dry_run = [parameters["dryRun"]] if parameters.get("dryRun") else []
-    faults = _manager_faults(manager) + _dry_run_faults(dry_run)
+    faults = manager_faults(manager) + _dry_run_faults(dry_run)
     if validation not in ("", "Strict", "Warn", "Ignore"):
         faults.append(unsupported("fieldValidation", validation, ("", "Ignore", "Strict", "Warn")))
     _refuse(options, faults)

@@ -30,8 +30,8 @@ from tests.unit.master.conftest import Tokens
 
 PATH = "/api/v1/namespaces/default/configmaps"
 SELECTORS = ("", "odd=1", "odd=0", "", "odd=1")
-ROUNDS = 12
-LONGEST_S = 60.0
+ROUNDS = 8
+LONGEST_S = 100.0
 
 
 class Master:
@@ -207,6 +207,8 @@ async def _disturb(masters: list[Master], client: EtcdClient, rng: random.Random
             await victim.wake()
 
 
+# A connection that is accepted while aiohttp closes is forgotten by it, and closed by the collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("seed", range(2))
 async def test_readers_end_with_what_the_store_has(masters: list[Master], client: EtcdClient, seed: int) -> None:
     rng = random.Random(seed)
