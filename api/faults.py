@@ -217,6 +217,22 @@ def is_address(text: str) -> bool:
     return True
 
 
+def special_address_faults(text: str, field: str) -> list[Fault]:
+    """Return the fault of an address that no endpoint may have: it would lead every client of a service to itself."""
+    address = ipaddress.ip_address(text)
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address.is_unspecified:
+        return [wrong(field, text, f"may not be unspecified ({text})")]
+    if address.is_loopback:
+        return [wrong(field, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)")]
+    if address.is_link_local:
+        return [wrong(field, text, "may not be in the link-local range (169.254.0.0/16, fe80::/10)")]
+    if any(address.version == each.version and address in each for each in _LINK_LOCAL_MULTICAST):
+        return [wrong(field, text, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")]
+    return []
+
+
+_LINK_LOCAL_MULTICAST = (ipaddress.ip_network("224.0.0.0/24"), ipaddress.ip_network("ff02::/16"))
 _PORT_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9]|-(?!-))*(?<!-)")
 _PORT_RULE = "must be between 1 and 65535, inclusive"
 

@@ -24,6 +24,7 @@ from api.faults import (
     required,
     selector_faults,
     share,
+    special_address_faults,
     subdomain_faults,
     too_long,
     unsupported,
@@ -183,8 +184,11 @@ def _endpoints(obj: Endpoints) -> list[Fault]:
             faults.append(required(at, "must specify `addresses` or `notReadyAddresses`"))
         for name, addresses in (("addresses", subset.addresses), ("notReadyAddresses", subset.not_ready_addresses)):
             for number, address in enumerate(addresses):
+                where = f"{at}.{name}[{number}].ip"
                 if not is_address(address.ip):
-                    faults.append(wrong(f"{at}.{name}[{number}].ip", address.ip, ADDRESS_RULE))
+                    faults.append(wrong(where, address.ip, ADDRESS_RULE))
+                else:
+                    faults += special_address_faults(address.ip, where)
         for number, port in enumerate(subset.ports):
             if not port.name and len(subset.ports) > 1:
                 faults.append(required(f"{at}.ports[{number}].name"))

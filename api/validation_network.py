@@ -18,6 +18,7 @@ from api.faults import (
     positive,
     required,
     selector_faults,
+    special_address_faults,
     subdomain_faults,
     unsupported,
     wrong,
@@ -222,7 +223,7 @@ def _slice_address(address: str, kind: str, field: str) -> list[Fault]:
         return [wrong(field, address, ADDRESS_RULE)]
     if kind in versions and ipaddress.ip_address(address).version != versions[kind]:
         return [wrong(field, address, f"must be an {kind} address")]
-    return []
+    return special_address_faults(address, field)
 
 
 def _slice_change(old: EndpointSlice, new: EndpointSlice) -> list[Fault]:

@@ -35,6 +35,7 @@ REACH_TIMEOUT_S = 3.0  # how long a reader waits for the cache to reach a revisi
 PROGRESS_AFTER_S = 0.003  # an event on its way usually arrives before that
 PROGRESS_PERIOD_S = 0.1
 BOOKMARK_PERIOD_S = 10.0
+LAST_BOOKMARK_S = 2.0  # before a watch ends by its time, so that its client resumes from here
 RETRY_S = 0.2
 PROBE_EVERY_S = 0.4
 PROBE_S = 1.0  # a store that has not confirmed its revision for so long has no quorum that we can reach
@@ -357,8 +358,17 @@ class WatchCache:
             await asyncio.sleep(BOOKMARK_PERIOD_S)
             for place in tuple(self._places.values()):
                 for watcher in place.watchers():
-                    if watcher.bookmarks and watcher.told < self.revision:
-                        watcher.put(Event(EventType.BOOKMARK, None, self.revision))
+                    self._bookmark(watcher)
+
+    def _bookmark(self, watcher: Watcher) -> None:
+        if watcher.bookmarks and watcher.told < self.revision:
+            watcher.put(Event(EventType.BOOKMARK, None, self.revision))
+
+    def last_bookmark(self, watcher: Watcher, *, end_s: float) -> asyncio.TimerHandle | None:
+        """Send a bookmark shortly before a watch ends, ``end_s`` from now; return the timer, to cancel with it."""
+        if not watcher.bookmarks or end_s <= LAST_BOOKMARK_S:
+            return None
+        return asyncio.get_running_loop().call_later(end_s - LAST_BOOKMARK_S, self._bookmark, watcher)
 
 
 def _narrow(kind: Kind, selection: Selection) -> tuple[str, str] | None:

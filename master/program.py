@@ -78,7 +78,7 @@ class Core:
             self.access,
             modifier,
             find_namespace=_find_namespace(table, self.cache, self.reader),
-            settings=Settings(toleration_s=max(0, round(config.pod_eviction_s))),
+            settings=Settings(toleration_s=max(0, round(config.pod_eviction_s)), masters=frozenset(config.masters)),
             rng=world.rng,
         )
         writer = Writer(modifier, self.chain, world=world, authorizer=self.authorizer)

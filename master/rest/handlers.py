@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp import web
+from msgspec.structs import replace
 
 from api import apply as managed_fields
 from api import codec, fields, selectors
@@ -134,17 +135,18 @@ class Handlers:
         form = call.form(WATCH_FORMS)
         kind = call.target.kind
         query = _query(call)
+        if not query.timeout_s:
+            query = replace(query, timeout_s=random.uniform(*WATCH_S))  # noqa: S311 - spreads load, hides nothing
         include = call.query.get("includeObject", "")
         if form.transform == "Table":
             Printer(kind, version=form.version, include=include)
-        timeout_s = parameters.read_int(call.query, "timeoutSeconds") or 0
         return await stream_events(
             call.request,
             self._registry.watch(kind, query),
             kind=kind,
             form=form,
             include=include,
-            timeout_s=timeout_s if timeout_s > 0 else random.uniform(*WATCH_S),  # noqa: S311 - spreads load, hides nothing
+            timeout_s=query.timeout_s,
             headers=call.headers,
             streams=self._streams,
         )

@@ -60,6 +60,7 @@ def read_query(parameters: Mapping[str, str], *, namespace: str, name: str = "")
         continue_token=parameters.get("continue", ""),
         bookmarks=read_bool(parameters, "allowWatchBookmarks"),
         initial_events=read_bool(parameters, "sendInitialEvents") if "sendInitialEvents" in parameters else None,
+        timeout_s=float(max(0, read_int(parameters, "timeoutSeconds") or 0)),
     )
     watch = read_bool(parameters, "watch")
     _refuse("ListOptions", _watch_faults(query) if watch else _list_faults(query))

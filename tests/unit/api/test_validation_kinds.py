@@ -97,6 +97,19 @@ def test_good_objects_have_no_faults(kind, document):
          [('spec.ingress[0].from[0].ipBlock.cidr: Invalid value: "10.0.0.0/33": must be a valid CIDR value, '
           "(e.g. 10.9.8.0/24 or 2001:db8::/64)")]),
         ("EndpointSlice", SLICE, "endpoints.0.addresses", [], ["endpoints[0].addresses: Required value: must contain at least 1 address"]),
+        ("EndpointSlice", SLICE, "endpoints.0.addresses", ["127.0.0.9"],
+         ['endpoints[0].addresses[0]: Invalid value: "127.0.0.9": may not be in the loopback range (127.0.0.0/8, ::1/128)']),
+        ("EndpointSlice", SLICE, "endpoints.0.addresses", ["169.254.169.254"],
+         [('endpoints[0].addresses[0]: Invalid value: "169.254.169.254": may not be in the link-local range '
+           "(169.254.0.0/16, fe80::/10)")]),
+        ("Endpoints", {"subsets": [{"addresses": [{"ip": "10.0.0.1"}]}]}, "subsets.0.addresses.0.ip", "::ffff:127.0.0.1",
+         [('subsets[0].addresses[0].ip: Invalid value: "::ffff:127.0.0.1": may not be in the loopback range '
+           "(127.0.0.0/8, ::1/128)")]),
+        ("Endpoints", {"subsets": [{"notReadyAddresses": [{"ip": "10.0.0.1"}]}]}, "subsets.0.notReadyAddresses.0.ip", "0.0.0.0",
+         ['subsets[0].notReadyAddresses[0].ip: Invalid value: "0.0.0.0": may not be unspecified (0.0.0.0)']),
+        ("Endpoints", {"subsets": [{"addresses": [{"ip": "10.0.0.1"}]}]}, "subsets.0.addresses.0.ip", "224.0.0.5",
+         [('subsets[0].addresses[0].ip: Invalid value: "224.0.0.5": may not be in the link-local multicast range '
+           "(224.0.0.0/24, ff02::/10)")]),
         ("EndpointSlice", SLICE, "addressType", "IPv5",
          ['addressType: Unsupported value: "IPv5": supported values: "FQDN", "IPv4", "IPv6"']),
         ("Lease", {"spec": {}}, "spec.leaseDurationSeconds", 0, ["spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0"]),

@@ -195,6 +195,19 @@ async def test_a_disk_that_stalls_costs_lines_and_no_memory(tmp_path, monkeypatc
     assert len((tmp_path / "audit.log").read_text().splitlines()) == 3
 
 
+async def test_large_lines_count_by_their_size(tmp_path, monkeypatch):
+    from master.access import audit as module
+
+    monkeypatch.setattr(module, "QUEUED_BYTES", 1500)
+    audit = AuditLog(AuditFile(tmp_path / "audit.log"), Policy(rules=(PolicyRule(level="Request"),)))
+    for size in (100, 5000, 100):
+        audit.tell(told(GET_POD, request_body=b'{"x":"%b"}' % (b"x" * size)))
+    lines = audit._take()
+    assert [len(line) > 5000 for line in lines] == [False, False]
+    audit.tell(told(GET_POD, request_body=b'{"x":"%b"}' % (b"x" * 800)))
+    assert len(audit._take()) == 1, "what was taken counts no more"
+
+
 @pytest.mark.parametrize(
     ("peer", "address"), [("ipv4:10.0.0.1:40000", "10.0.0.1"), ("ipv6:%5Bfd00::1%5D:4", "fd00::1"), ("unix:", "")]
 )
