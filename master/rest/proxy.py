@@ -65,6 +65,7 @@ class AgentPipe:
         pipe = cls(call, pod.spec.node_name)
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await call.write(node_pb2.PortForwardData(start=start))
+            await call.initial_metadata()
         return pipe
 
     async def read(self) -> bytes:
