@@ -44,9 +44,6 @@ class Restored:
     def finish(self):
         pass
 
-    def apply(self, entries):
-        return [None for _ in entries]
-
 
 @pytest.fixture
 def storage(tmp_path):
