@@ -27,7 +27,7 @@ from api.faults import strict_fault, strict_patch_fault
 from api.kinds.autoscaling import Scale
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, Resource
-from api.validation import faults_on_create, faults_on_update
+from api.validation.objects import faults_on_create, faults_on_update
 from master.access.authorization import Authorizer
 from master.access.user import User
 from master.admission.chain import Attributes, Chain, Ledger

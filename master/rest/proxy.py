@@ -19,9 +19,9 @@ from api.errors import ApiError, BadRequest, InternalError, NotFound, Unavailabl
 from api.kinds.core import Endpoints, Node, Service
 from api.kinds.pods import Pod
 from master.rest.duplex import TakenOver, take_over
-from master.rest.handlers import Call
 from master.rest.node_agents import NodeAgents, Stub, refusal
 from master.rest.seam import Registry
+from master.rest.upgradable import Call
 from trireme_pb.node import node_pb2
 
 NODE_PORT = 10255  # where agents serve their own HTTP
@@ -65,6 +65,7 @@ class AgentPipe:
         pipe = cls(call, pod.spec.node_name)
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await call.write(node_pb2.PortForwardData(start=start))
+            await call.initial_metadata()
         return pipe
 
     async def read(self) -> bytes:
