@@ -15,16 +15,15 @@ from typing import Any, NamedTuple, Protocol
 import grpc
 from aiohttp import web
 
-from api.errors import ApiError, BadRequest, InternalError, NotFound, Unavailable
+from api.errors import ApiError, BadRequest, InternalError, MethodNotAllowed, NotFound, Unavailable
 from api.kinds.core import Endpoints, Node, Service
 from api.kinds.pods import Pod
 from master.rest.duplex import TakenOver, take_over
 from master.rest.handlers import Call
-from master.rest.node_agents import NodeAgents, Stub, refusal
+from master.rest.node_agents import NodeAgents, Stub, address_of, refusal
 from master.rest.seam import Registry
 from trireme_pb.node import node_pb2
 
-NODE_PORT = 10255  # where agents serve their own HTTP
 HEAD_BYTES = 64 * 1024
 DIAL_S = 10.0
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
@@ -172,11 +171,23 @@ class Proxy:
             query = f"?{call.request.rel_url.raw_query_string}" if call.request.rel_url.raw_query_string else ""
             location = f"{call.request.rel_url.raw_path}/{query}"
             return web.Response(status=301, headers={"Location": location, **call.headers})
+        if (node := await self._own_pages(call)) is not None:
+            return await _show_page(call, await self._agents.stub(node), node.metadata.name, way or "/")
         pipe = await self._pipe(call)
         try:
             return await _pass_on(call, pipe, way or "/")
         finally:
             pipe.close()
+
+    async def _own_pages(self, call: Call) -> Node | None:
+        """Return the node if the agent itself is asked: its pages are read over the connection that masters have."""
+        target = call.target
+        if target.kind.plural != "nodes":
+            return None
+        wanted = parse_name(target.name)
+        node = (await self._registry.get(target.kind, namespace="", name=wanted.name)).obj
+        assert isinstance(node, Node), target.kind
+        return node if not wanted.port or wanted.port == address_of(node).rpartition(":")[2] else None
 
     async def _pipe(self, call: Call) -> Pipe:
         target = call.target
@@ -192,7 +203,7 @@ class Proxy:
                 address = next((each.address for each in node.status.addresses if each.type == "InternalIP"), "")
                 if not address:
                     raise BadRequest(f"node {wanted.name} has no InternalIP yet")
-                return await SocketPipe.open(_checked(address), _number(wanted.port, default=NODE_PORT))
+                return await SocketPipe.open(_checked(address), _number(wanted.port, default=0))
         raise InternalError(f"{target.kind.plural} cannot be proxied")
 
     async def _to_pod(self, pod: Pod, port: int) -> Pipe:
@@ -258,6 +269,29 @@ def _way(call: Call) -> str:
     segments = call.request.rel_url.raw_path.split("/")
     rest = segments[above + 2 :]
     return "/" + "/".join(rest) if rest else ""
+
+
+async def _show_page(call: Call, stub: Stub, node: str, path: str) -> web.StreamResponse:
+    """Answer with one of a node agent's own pages; raises ApiError."""
+    if call.request.method not in ("GET", "HEAD"):
+        raise MethodNotAllowed("the server does not allow this method on the requested resource")
+    parts: Any = stub.Page(node_pb2.PageRequest(path=path))
+    try:
+        first = await parts.read()
+        well = bool(first.content_type)
+        headers = {"Content-Type": first.content_type or "text/plain; charset=utf-8", **call.headers}
+        response = web.StreamResponse(status=200 if well else 503, headers=headers)
+        await response.prepare(call.request)
+        part = first
+        while part is not grpc.aio.EOF and call.request.method != "HEAD":
+            await response.write(part.data)
+            part = await parts.read()
+    except grpc.aio.AioRpcError as error:
+        raise refusal(error, node) from error
+    finally:
+        parts.cancel()
+    await response.write_eof()
+    return response
 
 
 async def _pass_on(call: Call, pipe: Pipe, way: str) -> web.StreamResponse:

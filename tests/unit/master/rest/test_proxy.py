@@ -117,6 +117,21 @@ async def test_a_node_is_asked_itself(api, pod, behind, monkeypatch):
     assert dialled == [("192.0.2.7", behind)]
 
 
+async def test_the_agent_of_a_node_shows_its_own_pages(api, agent, pod):
+    for name in ("n1", f"n1:{agent.port}"):
+        async with api.ask("GET", f"/api/v1/nodes/{name}/proxy/metrics") as answer:
+            assert answer.headers["Content-Type"] == "text/plain; version=0.0.4"
+            assert await answer.read() == b"one 1\ntwo 2\n"
+    async with api.ask("GET", "/api/v1/nodes/n1/proxy/healthz") as answer:
+        assert (answer.status, await answer.read()) == (503, b"the engine is down\n")
+    status = await api.json("GET", "/api/v1/nodes/n1/proxy/secret", code=404)
+    assert status["message"] == "the agent has no page /secret"
+    await api.json("POST", "/api/v1/nodes/n1/proxy/metrics", code=405)
+    await agent.stop()
+    status = await api.json("GET", "/api/v1/nodes/n1/proxy/metrics", code=500)
+    assert "error dialing the agent of node n1" in status["message"]
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "169.254.169.254", "0.0.0.0", "somewhere.example"])
 async def test_no_node_leads_to_the_master_itself(api, behind, address):
     told = [{"type": "InternalIP", "address": address}]
