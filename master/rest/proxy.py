@@ -5,12 +5,11 @@ route into the pod network. Source: kubernetes.io, "Access Services Running on C
 """
 
 import asyncio
-import contextlib
 import ipaddress
 import random
 import re
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import grpc
 from aiohttp import web
@@ -21,11 +20,11 @@ from api.kinds.pods import Pod
 from master.rest.duplex import TakenOver, take_over
 from master.rest.handlers import Call
 from master.rest.node_agents import NodeAgents, Stub, address_of, refusal
+from master.rest.pipes import AgentPipe, Pipe, SocketPipe, TlsPipe
 from master.rest.seam import Registry
 from trireme_pb.node import node_pb2
 
 HEAD_BYTES = 64 * 1024
-DIAL_S = 10.0
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
 # What is about one connection, and credentials, which are for us alone.
 _NOT_PASSED_ON = frozenset({
@@ -33,94 +32,6 @@ _NOT_PASSED_ON = frozenset({
     "authorization", "host", "content-length", "expect",
 })  # fmt: skip
 _NOT_PASSED_BACK = _NOT_PASSED_ON - {"content-length"} | {"upgrade"}
-
-
-class Pipe(Protocol):
-    """Bytes to and from whoever answers."""
-
-    async def read(self) -> bytes:
-        """Return the next bytes; empty at the end."""
-
-    async def write(self, data: bytes) -> None:
-        """Send."""
-
-    def close(self) -> None:
-        """Hang up."""
-
-
-class AgentPipe:
-    """A port of a pod, through its node's agent."""
-
-    def __init__(self, call: Any, node: str) -> None:
-        self._call = call
-        self._node = node
-
-    @classmethod
-    async def open(cls, stub: Stub, pod: Pod, port: int) -> "AgentPipe":
-        """Connect; what goes wrong is told by the first read."""
-        call: Any = stub.PortForward()
-        meta = pod.metadata
-        start = node_pb2.PortForwardStart(namespace=meta.namespace, pod=meta.name, port=port)
-        pipe = cls(call, pod.spec.node_name)
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            await call.write(node_pb2.PortForwardData(start=start))
-            await call.initial_metadata()
-        return pipe
-
-    async def read(self) -> bytes:
-        """Return the next bytes; raises ApiError if the agent could not connect."""
-        try:
-            while (message := await self._call.read()) is not grpc.aio.EOF:
-                if message.WhichOneof("content") == "closed":
-                    return b""
-                if message.data:
-                    return bytes(message.data)
-        except grpc.aio.AioRpcError as error:
-            raise Unavailable(f"error trying to reach service: {refusal(error, self._node).message}") from error
-        return b""
-
-    async def write(self, data: bytes) -> None:
-        """Send; a call that has ended says so when it is read."""
-        if not self._call.done():
-            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                await self._call.write(node_pb2.PortForwardData(data=data))
-
-    def close(self) -> None:
-        """Hang up."""
-        self._call.cancel()
-
-
-class SocketPipe:
-    """A connection of our own."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    @classmethod
-    async def open(cls, host: str, port: int) -> "SocketPipe":
-        """Connect; raises Unavailable."""
-        try:
-            async with asyncio.timeout(DIAL_S):
-                return cls(*await asyncio.open_connection(host, port))
-        except (OSError, TimeoutError) as error:
-            raise Unavailable(f"error trying to reach service: dial tcp {host}:{port}: {error or 'timeout'}") from error
-
-    async def read(self) -> bytes:
-        """Return the next bytes."""
-        try:
-            return await self._reader.read(65536)
-        except OSError:
-            return b""
-
-    async def write(self, data: bytes) -> None:
-        """Send."""
-        self._writer.write(data)
-        await self._writer.drain()
-
-    def close(self) -> None:
-        """Hang up."""
-        self._writer.close()
 
 
 class _Name(NamedTuple):
@@ -143,8 +54,8 @@ def parse_name(text: str) -> _Name:
             found = _Name(scheme or "http", name, port)
         case _:
             raise BadRequest(f"invalid proxy name {text!r}: use name, name:port or scheme:name:port")
-    if found.scheme != "http":
-        raise BadRequest(f"invalid proxy name {text!r}: only http is passed on")
+    if found.scheme not in ("http", "https"):
+        raise BadRequest(f"invalid proxy name {text!r}: the scheme is http or https")
     return found
 
 
@@ -173,8 +84,11 @@ class Proxy:
             return web.Response(status=301, headers={"Location": location, **call.headers})
         if (node := await self._own_pages(call)) is not None:
             return await _show_page(call, await self._agents.stub(node), node.metadata.name, way or "/")
+        wanted = parse_name(call.target.name)
         pipe = await self._pipe(call)
         try:
+            if wanted.scheme == "https":
+                pipe = await TlsPipe.open(pipe, wanted.name)
             return await _pass_on(call, pipe, way or "/")
         finally:
             pipe.close()
