@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import msgspec
 
 from . import calls
-from .calls import PREFIX_BYTES, CallFailed, CallHead, MessageReader, Metadata, Status, frame_message
+from .asks import BatchMethod
+from .calls import CallFailed, CallHead, MessageReader, Metadata, Status, frame_message
 from .connection import Connection
 from .events import Limits
 from .hpack import Fields
@@ -40,7 +41,7 @@ class StreamMethod(msgspec.Struct, frozen=True):
     many_requests: bool = True
 
 
-Method = UnaryMethod | StreamMethod
+Method = UnaryMethod | StreamMethod | BatchMethod
 
 Page = tuple[int, str, bytes]  # HTTP status, content type, content
 Web = Callable[[str], Coroutine[Any, Any, Page]]  # what answers a plain GET for a path
@@ -207,10 +208,7 @@ class Call:
 
     def whole_request(self, data: bytes) -> bytes | None:
         """Return the one message of a call if ``data``, its first and last, is just that."""
-        size = len(data) - PREFIX_BYTES
-        if self._reader is None and 0 <= size <= self._max_bytes and data[:1] == b"\0":
-            return data[PREFIX_BYTES:] if size == int.from_bytes(data[1:PREFIX_BYTES], "big") else None
-        return None
+        return None if self._reader is not None else calls.only_message(data, self._max_bytes)
 
     def feed(self, data: bytes, *, ended: bool) -> None:
         """Take data of a stream of requests."""

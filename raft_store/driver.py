@@ -56,6 +56,7 @@ MOST_PERIODS = 8  # ... or has so many times the entries that make the next one 
 SNAPSHOT_THREADS = 3  # one for our own, the others for what comes and goes
 
 _T = TypeVar("_T")
+_Waiting = tuple["asyncio.Future[object]", Callable[[], Exception]]  # who waits, and what they are told too late
 
 
 class DriverConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,10 +93,11 @@ class Driver:
         self._snapshot_disk = ThreadPoolExecutor(SNAPSHOT_THREADS, thread_name_prefix="snapshots")
         self._inbox: list[AnyMessage] = []
         self._open: set[asyncio.Future[object]] = set()
-        self._deadlines: Deadlines[tuple[asyncio.Future[object], Callable[[], Exception]]] = Deadlines()
+        self._deadlines: Deadlines[_Waiting] = Deadlines()
         self._open_bytes = 0
         self._pump_scheduled = False
         self._tick_due = False
+        self._reading: asyncio.Future[object] | None = None  # who asks to read in this turn shares it
         self._readers_left = False  # some wait no more, and may still stand in the replica's line
         self._ticker: asyncio.TimerHandle | None = None
         self._running = False
@@ -172,6 +174,27 @@ class Driver:
             raise
         assert isinstance(index, int)
         return Index(index)
+
+    def when_readable(self, tell: Callable[[EngineError | None], None], *, timeout_s: float) -> None:
+        """See ``Engine.when_readable``."""
+        self._check_running()
+        reading = self._reading
+        if reading is None:
+            # Until the next pass no question has left, so whoever comes meanwhile can share it.
+            reading = self._reading = self._loop.create_future()
+            self._replica.read(reading)
+            self._schedule()
+            self._open.add(reading)
+            waiting = (reading, self._read_too_late)
+            place = self._deadlines.add(waiting, self._loop.time() + timeout_s)
+            reading.add_done_callback(functools.partial(self._end_reading, waiting, place))
+        reading.add_done_callback(lambda ended: tell(_failure(ended)))
+
+    def _end_reading(self, waiting: _Waiting, place: int, ended: "asyncio.Future[object]") -> None:
+        self._deadlines.discard(waiting, place)
+        self._open.discard(ended)
+        if ended.exception() is not None:
+            self._readers_left = True
 
     async def change_members(
         self, changes: Sequence[Change], *, timeout_s: float, joint: bool, started: Collection[MemberId] | None
@@ -266,6 +289,7 @@ class Driver:
 
     def _pump(self) -> None:
         self._pump_scheduled = False
+        self._reading = None
         if not self._running:
             return
         try:
@@ -442,6 +466,12 @@ class Driver:
             log.critical("member cannot go on member=%d reason=%s", self._replica.core.member, exc, exc_info=trace)
         self.halt()
         self._on_fatal(exc if isinstance(exc, Exception) else RuntimeError(repr(exc)))
+
+
+def _failure(ended: "asyncio.Future[object]") -> EngineError | None:
+    exc = ended.exception()
+    assert exc is None or isinstance(exc, EngineError), f"a reader was told {exc!r}"
+    return exc
 
 
 def _is_done(owner: object) -> bool:

@@ -5,7 +5,7 @@ order, to this member's state machine. The native engine does so by Raft with a 
 library of that name, which keeps fewer promises (``docs/raftos.md``). Nothing above this seam knows which one runs.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from enum import Enum, IntEnum
 from typing import NewType, Protocol
 
@@ -162,6 +162,12 @@ class Engine(Protocol):
         """Return once this member has applied all that was committed anywhere when the call was made.
 
         A read of the machine afterwards is linearizable. Raises NoLeader, ProposalTimedOut, Stopped.
+        """
+
+    def when_readable(self, tell: Callable[[EngineError | None], None], *, timeout_s: float) -> None:
+        """Call ``tell`` once, now or later, as soon as ``read_barrier`` would return (None) or raise.
+
+        All who ask in the same turn of the loop share one barrier. Raises Stopped; ``tell`` is not called then.
         """
 
     @property

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
-from aiohttp import web
 from msgspec.structs import replace
 
 from api import apply as managed_fields
@@ -19,6 +18,7 @@ from master.access.user import User
 from master.rest import http, parameters
 from master.rest.http import Answer
 from master.rest.negotiation import JSON, Form, pick_form
+from master.rest.request import Request, Stream
 from master.rest.routes import ACTIONS, Target
 from master.rest.seam import Page, Query, Registry, Stored, WriteOptions, Written
 from master.rest.tables import Printer, partial_metadata
@@ -56,7 +56,7 @@ WATCH_S = (1800.0, 3600.0)
 class Call(NamedTuple):
     """One request for a resource, authenticated and authorized."""
 
-    request: web.BaseRequest
+    request: Request
     user: User
     target: Target
     query: Mapping[str, str]
@@ -83,7 +83,7 @@ class Handlers:
         self._reviews = reviews
         self._streams = streams
 
-    async def serve(self, verb: str, call: Call) -> Answer | web.StreamResponse:
+    async def serve(self, verb: str, call: Call) -> Answer | Stream:
         """Do ``verb``, one of those that ``routes.pick_verb`` returns except "connect"."""
         match verb:
             case "get":
@@ -131,7 +131,7 @@ class Handlers:
             body = _list_body(kind, page)
         return _answer(call, form, body)
 
-    async def _watch(self, call: Call) -> web.StreamResponse:
+    async def _watch(self, call: Call) -> Stream:
         form = call.form(WATCH_FORMS)
         kind = call.target.kind
         query = _query(call)

@@ -18,10 +18,10 @@ from api.errors import ApiError, BadRequest, InternalError, MethodNotAllowed, No
 from api.kinds.core import Endpoints, Node, Service
 from api.kinds.pods import Pod
 from master.rest.duplex import TakenOver, take_over
-from master.rest.handlers import Call
 from master.rest.node_agents import NodeAgents, Stub, address_of, refusal
 from master.rest.pipes import AgentPipe, Pipe, SocketPipe, TlsPipe
 from master.rest.seam import Registry
+from master.rest.upgradable import Call
 from trireme_pb.node import node_pb2
 
 HEAD_BYTES = 64 * 1024

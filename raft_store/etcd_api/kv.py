@@ -76,7 +76,7 @@ class KvService:
         return self._backend.answers.txn(await self._txn(request, call))
 
     async def _range(self, request: pb.RangeRequest, call: CallContext) -> RangeResult:
-        wanted = _range(request)
+        wanted = to_range(request)
         _check(wanted)
         if not request.serializable:
             await self._backend.linearize()
@@ -166,7 +166,8 @@ def _check(request: Operation) -> None:
         raise rpc_error(exc) from exc
 
 
-def _range(request: pb.RangeRequest) -> Range:
+def to_range(request: pb.RangeRequest) -> Range:
+    """Return a range in the store's terms. Raises RpcError."""
     try:
         order, target = SortOrder(request.sort_order), SortTarget(request.sort_target)
     except ValueError as exc:
@@ -213,7 +214,7 @@ def _txn(request: pb.TxnRequest) -> Txn:
 def _operation(op: pb.RequestOp) -> Operation:
     match op.WhichOneof("request"):
         case "request_range":
-            return _range(op.request_range)
+            return to_range(op.request_range)
         case "request_put":
             return _put(op.request_put)
         case "request_delete_range":

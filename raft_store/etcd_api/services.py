@@ -13,7 +13,7 @@ from trireme_pb.v3lockpb import v3lock_pb2 as lock_pb
 
 from .auth import AuthService
 from .backend import Backend
-from .call import NO_CONTEXT, CallContext
+from .call import NO_CONTEXT, Batch, CallContext
 from .cluster import ClusterService
 from .election import ElectionService
 from .errors import Code, RpcError
@@ -21,6 +21,7 @@ from .kv import KvService
 from .lease import LeaseService
 from .lock import LockService
 from .maintenance import MaintenanceService
+from .reading import Reading
 from .turns import Turns
 from .watch import WatchService
 
@@ -43,6 +44,7 @@ class UnaryMethod(msgspec.Struct, frozen=True):
     encoded: Callable[[Any, CallContext], Awaitable[bytes]] | None = (
         None  # ``handler``, but its answer is bytes already
     )
+    batch: Batch | None = None  # ``handler`` for many calls at once, for fronts that have them
 
 
 class StreamMethod(msgspec.Struct, frozen=True):
@@ -65,6 +67,7 @@ class Services(msgspec.Struct, frozen=True):
 
     backend: Backend
     kv: KvService
+    reading: Reading
     watch: WatchService
     lease: LeaseService
     cluster: ClusterService
@@ -76,7 +79,14 @@ class Services(msgspec.Struct, frozen=True):
     def methods(self) -> tuple[Method, ...]:
         """Return one row for every method."""
         return (
-            UnaryMethod("KV", "Range", pb.RangeRequest, self.kv.range, encoded=self.kv.encoded_range),
+            UnaryMethod(
+                "KV",
+                "Range",
+                pb.RangeRequest,
+                self.kv.range,
+                encoded=self.kv.encoded_range,
+                batch=self.reading.take,
+            ),
             UnaryMethod("KV", "Put", pb.PutRequest, self.kv.put, encoded=self.kv.encoded_put),
             UnaryMethod(
                 "KV", "DeleteRange", pb.DeleteRangeRequest, self.kv.delete_range, encoded=self.kv.encoded_delete_range
@@ -193,6 +203,7 @@ def make_services(
     return Services(
         backend=backend,
         kv=kv,
+        reading=Reading(backend, kv.encoded_range),
         watch=WatchService(backend, progress_interval_s=watch_progress_s),
         lease=lease,
         cluster=ClusterService(backend, lambda: ids.getrandbits(64), strict=strict_reconfig_check),
