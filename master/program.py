@@ -268,7 +268,7 @@ async def run(config: MasterConfig) -> None:
     tls = server_context(config)
     async with AsyncExitStack() as stack:
         try:
-            client = EtcdClient(config.store_endpoints, config.store_tls)
+            client = EtcdClient(config.store_endpoints, config.store_tls, transport=config.store_transport)
         except OSError as error:
             raise CannotStart(f"[store_tls] {error}: make the files readable, or correct their paths") from error
         stack.push_async_callback(client.close)
