@@ -7,6 +7,7 @@ from typing import Any
 
 from api import codec
 from api.errors import AlreadyExists, ApiError, NotFound
+from api.faults import special_address_faults
 from api.kinds.scheduling import PriorityClass
 from api.kinds.table import Kind
 from master.access.bootstrap_roles import BootstrapRoles
@@ -95,8 +96,7 @@ class BootObjects:
                 {"component": "apiserver", "provider": "kubernetes"},
                 [{"name": "https", "port": _API_PORT, "protocol": "TCP", "targetPort": int(port)}],
             ),
-            _endpoints(host, int(port)),
-            _endpoint_slice(host, int(port)),
+            *self._ways_to_us(host, int(port)),
             _service(
                 "kube-system",
                 "kube-dns",
@@ -108,6 +108,14 @@ class BootObjects:
                 ],
             ),
         ]
+
+    @staticmethod
+    def _ways_to_us(host: str, port: int) -> list[Mapping[str, Any]]:
+        """Return the endpoints of the service ``kubernetes``; none of a master that only its own host reaches."""
+        if special_address_faults(host, "ip"):
+            log.info("service without endpoints: the API's address leads each client to itself address=%s", host)
+            return []
+        return [_endpoints(host, port), _endpoint_slice(host, port)]
 
 
 def _priority_class(system: PriorityClass) -> Mapping[str, Any]:

@@ -10,9 +10,10 @@ from api.kinds.table import Kind, Table
 from api.meta import DeleteOptions
 from master.access.token_requests import TokenRequests, refuse_unconfigured
 from master.access.user import User
-from master.actions import PodActions
+from master.bindings import Bindings
 from master.cache import WatchCache
 from master.computed import Components, Computer
+from master.evictions import Evictions
 from master.modify import Modifier
 from master.objects import StoredObject
 from master.reads import Reader, select
@@ -44,7 +45,8 @@ class Registry:
         self._cache = cache
         self._reader = reader
         self._writer = writer
-        self._actions = PodActions(table, reader, writer, modifier)
+        self._bindings = Bindings(table, writer, modifier)
+        self._evictions = Evictions(table, reader, writer, modifier)
         self.computer = Computer()
         self.computer.add(("", "componentstatuses"), Components(self.problems))
 
@@ -93,9 +95,11 @@ class Registry:
             case "":
                 return await self._writer.create(kind, document, namespace=namespace, options=options, fence=fence)
             case "binding":
-                return await self._actions.bind(document, namespace=namespace, name=name, options=options, fence=fence)
+                return await self._bindings.bind(document, namespace=namespace, name=name, options=options, fence=fence)
             case "eviction":
-                return await self._actions.evict(document, namespace=namespace, name=name, options=options, fence=fence)
+                return await self._evictions.evict(
+                    document, namespace=namespace, name=name, options=options, fence=fence
+                )
             case "token":
                 if self._tokens is None:
                     raise refuse_unconfigured()

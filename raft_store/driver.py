@@ -5,8 +5,8 @@ thread syncs, messages and proposals go on being taken in; whatever came meanwhi
 (``_pump``) serves all events that came in the same turn of the loop.
 
 Snapshots hold nothing up. Taking one draws the machine's chunks a few at a time, and other threads write them to files
-of their own. While one is being restored, the replica goes on following its leader; what it would apply waits in line
-(``_behind``).
+of their own. While one is being restored, the replica goes on following its leader; what is to be applied then waits in
+its log.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ from raft_store.engine import (
     Index,
     MemberId,
     NoLeader,
+    Overloaded,
     ProposalTimedOut,
     Refusal,
     Removed,
@@ -101,7 +102,8 @@ class Driver:
         self._ticker: asyncio.TimerHandle | None = None
         self._running = False
         self._snapshotting: asyncio.Task[None] | None = None
-        # To be applied, each with the snapshot to be restored before; empty unless a restore is under way.
+        self.applied: Index = replica.applied  # by the machine; the replica's is ahead of it during a restore
+        # Restores in line, each with what else its work asked for; few, for meanwhile the replica hands out no entries.
         self._behind: deque[tuple[Work, asyncio.Future[Iterator[bytes]] | None]] = deque()
         self._catching_up: asyncio.Task[None] | None = None
         self._snapshot_index: Index = replica.applied
@@ -150,7 +152,7 @@ class Driver:
             raise ValueError("an empty proposal means a leader's first entry")
         self._check_running()
         if len(self._open) >= MAX_OPEN_PROPOSALS or self._open_bytes + len(data) > MAX_OPEN_BYTES:
-            raise EngineError(f"too many requests: {len(self._open)} of {self._open_bytes} bytes are waiting")
+            raise Overloaded(f"{len(self._open)} requests of {self._open_bytes} bytes are waiting")
         future: asyncio.Future[object] = self._loop.create_future()
         proposal = self._replica.propose(data, future)
         self._open_bytes += len(data)
@@ -326,16 +328,18 @@ class Driver:
         if work.restore is not None:
             # In line with the saves: a later one may bring a newer snapshot, and remove this one's file.
             opened = self._disk.run(functools.partial(self._storage.read_snapshot, work.restore.mark))
+            self._replica.core.holds_back = True
             if self._catching_up is None:
                 self._catching_up = asyncio.create_task(self._catch_up())
-        if self._catching_up is not None:
-            self._behind.append((work, opened))
-        else:
+        if self._catching_up is None:
             self._apply(work)
+        elif opened is not None or work.lost or work.changes:
+            self._behind.append((work, opened))
 
     def _apply(self, work: Work) -> None:
         if work.committed:
             results = self._machine.apply(work.committed)
+            self.applied = work.committed[-1].index
             for place, proposal in work.settled:
                 _resolve(proposal.owner, results[place])
         for proposal in work.lost:
@@ -346,7 +350,7 @@ class Driver:
             _end_change(owner, made=made)
 
     async def _catch_up(self) -> None:
-        """Restore, then apply what came meanwhile, until nothing is left."""
+        """Restore what there is; then the replica hands out what came meanwhile."""
         try:
             while self._behind:
                 work, opened = self._behind.popleft()
@@ -358,13 +362,15 @@ class Driver:
             self.fail(exc)
         finally:
             self._catching_up = None
+            self._replica.core.holds_back = False
+            self._schedule()
 
     async def _restore(self, mark: SnapshotMark, chunks: Iterator[bytes]) -> None:
         restoration = self._machine.begin_restore()
         while (chunk := await self._beside(next, chunks, None)) is not None:
             restoration.feed(chunk)
         restoration.finish()
-        self._snapshot_index = mark.index
+        self._snapshot_index = self.applied = mark.index
         log.info("restored a snapshot member=%d index=%d", self._replica.core.member, mark.index)
 
     async def _beside(self, call: Callable[..., _T], *arguments: object) -> _T:

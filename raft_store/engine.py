@@ -24,6 +24,10 @@ class NoLeader(EngineError):
     """No leader was known within the time allowed; the proposal was not made."""
 
 
+class Overloaded(EngineError):
+    """More proposals wait at this member than it keeps; this one was not made."""
+
+
 class ProposalTimedOut(EngineError):
     """Nobody knows whether the proposal took effect, now or later."""
 
@@ -151,7 +155,7 @@ class Engine(Protocol):
         """Return ``machine.apply``'s result for ``data`` once it is committed and applied on this member.
 
         Any member may be asked; a follower forwards to the leader. Waits for a leader within ``timeout_s``.
-        Raises NoLeader (surely not made), ProposalTimedOut (unknown), Stopped.
+        Raises NoLeader or Overloaded (surely not made), ProposalTimedOut (unknown), Stopped.
         """
 
     async def read_barrier(self, *, timeout_s: float) -> Index:

@@ -34,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What an operator may set."""
 
     toleration_s: int = 300  # how long pods stay on a node that has fallen silent, unless they say otherwise
+    masters: frozenset[str] = frozenset()  # the hosts' names: the store's members know each other by them
 
 
 def make_chain(
@@ -61,7 +62,7 @@ def make_chain(
         DefaultTolerationSeconds(settings.toleration_s),
         ExtendedResourceToleration(),
         RuntimeClasses(lambda name: lookup.find(RuntimeClass, name)),
-        CertificateRequests(),
+        CertificateRequests(settings.masters),
         CertificateApproval(authorizer),
         CertificateSigning(authorizer),
         DefaultIngressClass(lambda: lookup.all(IngressClass)),

@@ -27,6 +27,7 @@ from master.controllers.certificates import CertificateController
 from master.controllers.context import Context, ControllerConfig
 from master.controllers.definitions import DefinitionController
 from master.controllers.deployment import DeploymentController
+from master.controllers.disruption import DisruptionController
 from master.controllers.endpoints import EndpointsController
 from master.controllers.endpointslices import EndpointSliceController
 from master.controllers.garbagecollector import GarbageCollector
@@ -59,6 +60,7 @@ ROWS: Sequence[Row] = (
     Row("replicaset", replicaset_controller),
     Row("replication", replication_controller),
     Row("deployment", DeploymentController),
+    Row("disruption", DisruptionController),
     Row("endpoints", EndpointsController),
     Row("endpointslice", EndpointSliceController),
     Row("nodelifecycle", NodeLifecycleController),

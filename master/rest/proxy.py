@@ -19,9 +19,9 @@ from api.errors import ApiError, BadRequest, InternalError, NotFound, Unavailabl
 from api.kinds.core import Endpoints, Node, Service
 from api.kinds.pods import Pod
 from master.rest.duplex import TakenOver, take_over
-from master.rest.handlers import Call
 from master.rest.node_agents import NodeAgents, Stub, refusal
 from master.rest.seam import Registry
+from master.rest.upgradable import Call
 from trireme_pb.node import node_pb2
 
 NODE_PORT = 10255  # where agents serve their own HTTP
@@ -65,6 +65,7 @@ class AgentPipe:
         pipe = cls(call, pod.spec.node_name)
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await call.write(node_pb2.PortForwardData(start=start))
+            await call.initial_metadata()
         return pipe
 
     async def read(self) -> bytes:
@@ -191,7 +192,7 @@ class Proxy:
                 address = next((each.address for each in node.status.addresses if each.type == "InternalIP"), "")
                 if not address:
                     raise BadRequest(f"node {wanted.name} has no InternalIP yet")
-                return await SocketPipe.open(address, _number(wanted.port, default=NODE_PORT))
+                return await SocketPipe.open(_checked(address), _number(wanted.port, default=NODE_PORT))
         raise InternalError(f"{target.kind.plural} cannot be proxied")
 
     async def _to_pod(self, pod: Pod, port: int) -> Pipe:
@@ -241,7 +242,10 @@ class Proxy:
 
 def _checked(address: str) -> str:
     """Return an address that somebody wrote into an object; raises BadRequest for those that lead to ourselves."""
-    found: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address)
+    try:
+        found: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address)
+    except ValueError:
+        raise BadRequest("address not allowed") from None
     found = getattr(found, "ipv4_mapped", None) or found
     if found.is_loopback or found.is_unspecified or found.is_link_local or found.is_multicast:
         raise BadRequest("address not allowed")

@@ -66,7 +66,8 @@ class FastFront:
         host, _, port = listen.rpartition(":")
         try:
             context = None if tls is None else fast.server_tls(str(tls.cert), str(tls.key), str(tls.ca))
-            return await self._server.listen(host.strip("[]"), int(port), tls=context, admits=admission(tls))
+            admits = admission(tls, listener="client_tls")
+            return await self._server.listen(host.strip("[]"), int(port), tls=context, admits=admits)
         except OSError as exc:
             raise OSError(f"client_listen {listen}: {exc}") from exc
 
