@@ -48,8 +48,10 @@ log = logging.getLogger(__name__)
 
 MAX_OPEN_PROPOSALS = 50_000
 MAX_OPEN_BYTES = 128 << 20
-MAX_WORKS_A_TURN = 16  # then the loop's other tasks have their turn, also while a long log is replayed
+TURN_S = 0.01  # of work; then the loop's other tasks have their turn, also while a long log is replayed
 MAX_INBOX = 20_000  # messages; more is dropped, which Raft tolerates
+LOG_BYTES = 32 << 20  # a log as large as this is long enough to be shortened, whatever few entries it has ...
+KEEP_BYTES = 16 << 20  # ... and no more of it stays in memory behind a snapshot
 LOG_SHARE = 4  # a snapshot is due when the log is as large as this part of the last one ...
 MOST_PERIODS = 8  # ... or has so many times the entries that make the next one due
 SNAPSHOT_THREADS = 3  # one for our own, the others for what comes and goes
@@ -271,7 +273,8 @@ class Driver:
             if self._tick_due:
                 self._tick_due = False
                 self._replica.tick()
-            for _ in range(MAX_WORKS_A_TURN):
+            turn_ends_s = self._loop.time() + TURN_S
+            while True:
                 if self._config.tells_time:
                     self._replica.core.now_ms = time.clock_gettime(time.CLOCK_BOOTTIME) * 1000
                 if (work := self._replica.ready()) is None:
@@ -279,8 +282,9 @@ class Driver:
                 self._do(work)
                 if not (work.committed or work.readers or work.restore or work.lost or work.changes):
                     break  # only what ended just now can bring more to do at once
-            else:
-                self._schedule()
+                if self._loop.time() > turn_ends_s:
+                    self._schedule()
+                    break
             if (agreed := self._replica.core.agreed) is not self._followed:
                 self._followed = agreed
                 self._follow(agreed)
@@ -363,10 +367,13 @@ class Driver:
         """Shorten the log: what a snapshot holds need not be replayed nor kept."""
         replica = self._replica
         entries, enough = replica.applied - self._snapshot_index, self._config.snapshot_entries
-        if self._snapshotting or self._catching_up or entries < enough:
+        if self._snapshotting or self._catching_up or not entries:
+            return
+        log_bytes = self._storage.log_bytes
+        if entries < enough and log_bytes < LOG_BYTES:
             return
         # A large state is not written anew for every little log, as long as that stays quick to replay.
-        if self._storage.log_bytes < self._snapshot_bytes // LOG_SHARE and entries < MOST_PERIODS * enough:
+        if log_bytes < self._snapshot_bytes // LOG_SHARE and entries < MOST_PERIODS * enough:
             return
         if (mark := replica.core.log.mark(replica.applied)) is None:
             return
@@ -390,7 +397,7 @@ class Driver:
             self._snapshotting = None
         self._snapshot_index = Index(max(self._snapshot_index, mark.index))
         self._snapshot_bytes = growing.size_bytes
-        self._replica.core.compact(mark, keep=self._config.keep_entries)
+        self._replica.core.compact(mark, keep=self._config.keep_entries, keep_bytes=KEEP_BYTES)
         log.info(
             "took a snapshot member=%d index=%d bytes=%d seconds=%.1f",
             self._replica.core.member,
