@@ -283,11 +283,22 @@ class Peer(asyncio.Protocol):
         except CallFailed as exc:
             self._end(call, exc)
             return
+        if method.direct is not None and self._take_directly(call, method.direct, request):
+            return
         if method.inline:
             self._step(call, method.handler(request, call), None)
         else:
             # The handler is begun inside: a task may be cancelled before its first step.
             self._start(call, self._run_unary(call, method, request))
+
+    def _take_directly(self, call: Call, direct: Callable[[Any, Call], bool], request: Any) -> bool:
+        try:
+            return direct(request, call)
+        except CallFailed as exc:
+            self.fail(call, exc)
+        except Exception as exc:  # noqa: BLE001 - a handler's own error ends its call, not the server
+            self.fail(call, _unexpected(call, exc))
+        return True
 
     def _step(self, call: Call, coroutine: Coroutine[Any, Any, Any], waited_for: "asyncio.Future[Any] | None") -> None:
         """Drive an inline handler to its next wait, or to its end."""
@@ -295,7 +306,7 @@ class Peer(asyncio.Protocol):
         try:
             future = coroutine.send(None)
         except StopIteration as stop:
-            self._answer(call, stop.value)
+            self.answer(call, stop.value)
         except CallFailed as exc:
             self._end(call, exc)
         except Exception as exc:  # noqa: BLE001 - a handler's own error ends its call, not the server
@@ -307,7 +318,8 @@ class Peer(asyncio.Protocol):
                 future._asyncio_future_blocking = False  # noqa: SLF001 - what a task does too when it takes a future
                 future.add_done_callback(lambda done: self._step(call, coroutine, done))
 
-    def _answer(self, call: Call, response: Any) -> None:
+    def answer(self, call: Call, response: Any) -> None:
+        """See ``Call.answer``."""
         if call.gone:
             return
         data = response if isinstance(response, bytes) else call.method.encode(response)
@@ -320,6 +332,10 @@ class Peer(asyncio.Protocol):
             self.http.respond(call.stream, calls.RESPONSE_HEAD, frame_message(data), calls.OK_TRAILERS)
         self._drop(call, Status.OK)
         self.flush_soon()
+
+    def fail(self, call: Call, exc: CallFailed) -> None:
+        """See ``Call.fail``."""
+        self._end(call, exc)
 
     def _end(self, call: Call, exc: CallFailed | None) -> None:
         """End a call; with its failure, if there is one."""
@@ -369,7 +385,7 @@ class Peer(asyncio.Protocol):
         except Exception as exc:  # noqa: BLE001 - a handler's own error ends its call, not the server
             self._end(call, _unexpected(call, exc))
         else:
-            self._answer(call, response)
+            self.answer(call, response)
 
     async def _run_stream(self, call: Call, method: StreamMethod) -> None:
         failure: CallFailed | None = None

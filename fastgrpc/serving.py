@@ -21,13 +21,18 @@ def _same(data: bytes) -> bytes:
 
 
 class UnaryMethod(msgspec.Struct, frozen=True):
-    """One message in, one out. Whatever ``encode`` is, a handler may also return bytes that are encoded already."""
+    """One message in, one out. Whatever ``encode`` is, a handler may also return bytes that are encoded already.
+
+    direct: is asked before the handler is, and takes the call by returning True: then ``Call.answer`` or ``Call.fail``
+    ends it, now or later. It must not wait, and may raise CallFailed.
+    """
 
     path: str  # "/package.Service/Method"
     handler: Callable[[Any, "Call"], Coroutine[Any, Any, Any]]
     decode: Callable[[bytes], Any] = _same
     encode: Callable[[Any], bytes] = _same
     inline: bool = False
+    direct: Callable[[Any, "Call"], bool] | None = None
 
 
 class StreamMethod(msgspec.Struct, frozen=True):
@@ -73,6 +78,12 @@ class Link(Protocol):
 
     def consumed(self, stream: int, size: int) -> None:
         """See ``Connection.consumed``."""
+
+    def answer(self, call: "Call", response: Any) -> None:
+        """See ``Call.answer``."""
+
+    def fail(self, call: "Call", exc: CallFailed) -> None:
+        """See ``Call.fail``."""
 
     async def send(self, call: "Call", data: bytes) -> None:
         """Send data of a call; wait if too much is on its way already."""
@@ -197,6 +208,14 @@ class Call:
             self._begin(())
         data = message if isinstance(message, bytes) else self.method.encode(message)
         await self._peer.send(self, frame_message(data))
+
+    def answer(self, response: Any) -> None:
+        """End a call that was taken directly; what comes too late is dropped."""
+        self._peer.answer(self, response)
+
+    def fail(self, exc: CallFailed) -> None:
+        """End a call that was taken directly by a failure."""
+        self._peer.fail(self, exc)
 
     def _begin(self, metadata: Fields) -> None:
         assert not self._head_sent, "a response begins once"

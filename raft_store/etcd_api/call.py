@@ -1,9 +1,11 @@
 """What a call brings besides its messages, whichever front took it in."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import msgspec
+
+from .errors import RpcError
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -24,5 +26,7 @@ class CallContext(msgspec.Struct, frozen=True):
         """Return whether the call must fail while there is no leader."""
         return self.metadata.get("hasleader") == "true"
 
+
+Finish = Callable[[bytes | None, RpcError | None], None]  # takes the encoded answer, or what the call fails with
 
 NO_CONTEXT = CallContext()

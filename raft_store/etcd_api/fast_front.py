@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import Message
@@ -17,7 +18,7 @@ from .backend import MAX_REQUEST_BYTES
 from .call import CallContext
 from .errors import RpcError
 from .front import CallCounts, LeaderGuard
-from .services import Method, StreamMethod, UnaryMethod
+from .services import Method, StreamMethod, Submit, UnaryMethod
 
 CONFIG = fast.ServerConfig(
     limits=Limits(streams=100_000), max_message_bytes=MAX_REQUEST_BYTES + (512 << 10), keepalive_s=10.0
@@ -83,7 +84,8 @@ class FastFront:
         match method:
             case UnaryMethod():
                 inline = self._inline and method.method in HOT
-                return fast.UnaryMethod(path, self._unary(method), decode, serialize, inline=inline)
+                direct = None if method.submit is None else self._direct(method.submit)
+                return fast.UnaryMethod(path, self._unary(method), decode, serialize, inline=inline, direct=direct)
             case StreamMethod():
                 return fast.StreamMethod(path, self._stream(method), decode, serialize)
 
@@ -100,6 +102,20 @@ class FastFront:
                 raise CallFailed(Status(exc.code), exc.text) from exc
 
         return handle
+
+    def _direct(self, submit: Submit) -> Callable[[Any, fast.Call], bool]:
+        guard, about = self._guard, self._about
+
+        def take(request: Any, call: fast.Call) -> bool:
+            try:
+                context = about(call)
+                if context.wants_leader:
+                    guard.check(context)
+                return submit(request, context, partial(_finish, call))
+            except RpcError as exc:
+                raise CallFailed(Status(exc.code), exc.text) from exc
+
+        return take
 
     def _stream(self, method: StreamMethod) -> Callable[[fast.Call], Coroutine[Any, Any, None]]:
         handler = method.encoded or method.handler
@@ -135,6 +151,13 @@ class FastFront:
         key = self._counted.get((path, status))
         if key is not None:
             self._calls[key] += 1
+
+
+def _finish(call: fast.Call, answer: bytes | None, exc: RpcError | None) -> None:
+    if exc is None:
+        call.answer(answer)
+    else:
+        call.fail(CallFailed(Status(exc.code), exc.text))
 
 
 def common_name(certificate: Mapping[str, Any]) -> str:

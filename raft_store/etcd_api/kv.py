@@ -29,7 +29,7 @@ from raft_store.mvcc.txn import check_request, is_read_only, read, read_txn
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
 from .backend import Backend, key_value, refusals
-from .call import NO_CONTEXT, CallContext
+from .call import NO_CONTEXT, CallContext, Finish
 from .errors import Code, RpcError, rpc_error
 
 
@@ -74,6 +74,28 @@ class KvService:
     async def encoded_txn(self, request: pb.TxnRequest, call: CallContext = NO_CONTEXT) -> bytes:
         """See ``txn``."""
         return self._backend.answers.txn(await self._txn(request, call))
+
+    # The same writes for fronts that are called back; False: the call has to wait for more than the log.
+
+    def submit_put(self, request: pb.PutRequest, call: CallContext, finish: Finish) -> bool:
+        """See ``put``."""
+        wanted = _put(request)
+        _check(wanted)
+        return self._backend.submit(wanted, self._backend.answers.put, call, finish)
+
+    def submit_delete_range(self, request: pb.DeleteRangeRequest, call: CallContext, finish: Finish) -> bool:
+        """See ``delete_range``."""
+        wanted = _delete_range(request)
+        _check(wanted)
+        return self._backend.submit(wanted, self._backend.answers.delete, call, finish)
+
+    def submit_txn(self, request: pb.TxnRequest, call: CallContext, finish: Finish) -> bool:
+        """See ``txn``."""
+        wanted = _txn(request)
+        _check(wanted)
+        if is_read_only(wanted):
+            return False
+        return self._backend.submit(wanted, self._backend.answers.txn, call, finish)
 
     async def _range(self, request: pb.RangeRequest, call: CallContext) -> RangeResult:
         wanted = _range(request)

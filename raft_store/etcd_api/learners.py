@@ -1,6 +1,6 @@
 """A learner answers little: what it knows may be old, and it must not slow down the members that vote."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -23,15 +23,16 @@ def _guarded(method: Method, learns: Callable[[], bool]) -> Method:
     if method.method == "Snapshot":
         return method
     guard = _guard_unary if isinstance(method, UnaryMethod) else _guard_stream
-    encoded = None if method.encoded is None else guard(method.encoded, learns)
-    return msgspec.structs.replace(method, handler=guard(method.handler, learns), encoded=encoded)
+    forms = ("handler", "encoded", "submit") if isinstance(method, UnaryMethod) else ("handler", "encoded")
+    guarded = {form: guard(getattr(method, form), learns) for form in forms if getattr(method, form) is not None}
+    return msgspec.structs.replace(method, **guarded)
 
 
-_Handler = Callable[..., Awaitable[Any]]
+_Handler = Callable[..., Any]  # in any of its forms
 
 
 def _guard_unary(handler: _Handler, learns: Callable[[], bool]) -> _Handler:
-    def unary(request: Message, *context: Any) -> Awaitable[Any]:
+    def unary(request: Message, *context: Any) -> Any:
         if learns() and not _answers(request):
             raise RpcError(*_REFUSED)
         return handler(request, *context)
@@ -40,7 +41,7 @@ def _guard_unary(handler: _Handler, learns: Callable[[], bool]) -> _Handler:
 
 
 def _guard_stream(handler: _Handler, learns: Callable[[], bool]) -> _Handler:
-    def stream(*arguments: Any) -> Awaitable[Any]:
+    def stream(*arguments: Any) -> Any:
         if learns():
             raise RpcError(*_REFUSED)
         return handler(*arguments)

@@ -13,7 +13,7 @@ from trireme_pb.v3lockpb import v3lock_pb2 as lock_pb
 
 from .auth import AuthService
 from .backend import Backend
-from .call import NO_CONTEXT, CallContext
+from .call import NO_CONTEXT, CallContext, Finish
 from .cluster import ClusterService
 from .election import ElectionService
 from .errors import Code, RpcError
@@ -28,6 +28,7 @@ PACKAGE = "etcdserverpb"
 
 Unary = Callable[[Any, CallContext], Awaitable[Message]]
 Encoded = Callable[[Any, CallContext], Awaitable[bytes]]
+Submit = Callable[[Any, CallContext, Finish], bool]
 Send = Callable[[Any], Awaitable[None]]
 Stream = Callable[[AsyncIterator[Any], Send, CallContext], Awaitable[None]]
 
@@ -40,9 +41,8 @@ class UnaryMethod(msgspec.Struct, frozen=True):
     request: type[Message]
     handler: Unary
     package: str = PACKAGE
-    encoded: Callable[[Any, CallContext], Awaitable[bytes]] | None = (
-        None  # ``handler``, but its answer is bytes already
-    )
+    encoded: Encoded | None = None  # ``handler``, but its answer is bytes already
+    submit: Submit | None = None  # the same by a call back, unless it returns False
 
 
 class StreamMethod(msgspec.Struct, frozen=True):
@@ -77,11 +77,20 @@ class Services(msgspec.Struct, frozen=True):
         """Return one row for every method."""
         return (
             UnaryMethod("KV", "Range", pb.RangeRequest, self.kv.range, encoded=self.kv.encoded_range),
-            UnaryMethod("KV", "Put", pb.PutRequest, self.kv.put, encoded=self.kv.encoded_put),
             UnaryMethod(
-                "KV", "DeleteRange", pb.DeleteRangeRequest, self.kv.delete_range, encoded=self.kv.encoded_delete_range
+                "KV", "Put", pb.PutRequest, self.kv.put, encoded=self.kv.encoded_put, submit=self.kv.submit_put
             ),
-            UnaryMethod("KV", "Txn", pb.TxnRequest, self.kv.txn, encoded=self.kv.encoded_txn),
+            UnaryMethod(
+                "KV",
+                "DeleteRange",
+                pb.DeleteRangeRequest,
+                self.kv.delete_range,
+                encoded=self.kv.encoded_delete_range,
+                submit=self.kv.submit_delete_range,
+            ),
+            UnaryMethod(
+                "KV", "Txn", pb.TxnRequest, self.kv.txn, encoded=self.kv.encoded_txn, submit=self.kv.submit_txn
+            ),
             UnaryMethod("KV", "Compact", pb.CompactionRequest, self.kv.compact),
             StreamMethod("Watch", "Watch", pb.WatchRequest, self.watch.watch, encoded=self.watch.encoded_watch),
             UnaryMethod("Lease", "LeaseGrant", pb.LeaseGrantRequest, self.lease.grant),

@@ -56,7 +56,9 @@ async def test_a_snapshot_can_be_restored_although_newer_ones_came_meanwhile(sto
     machine, fatal = Restored(), []
     driver = Driver(
         DriverConfig(tick_s=1, snapshot_entries=100, keep_entries=10),
-        replica=SimpleNamespace(applied=Index(0), core=SimpleNamespace(member=MemberId(1)), saved=lambda save: None),
+        replica=SimpleNamespace(
+            applied=Index(0), core=SimpleNamespace(member=MemberId(1)), saved=lambda save: None, propose=None
+        ),
         storage=storage,
         machine=machine,
         on_fatal=fatal.append,
