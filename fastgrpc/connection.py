@@ -19,7 +19,7 @@ with time. Honest peers never notice it; floods end the connection with ENHANCE_
 
 from . import frames
 from .control import Control
-from .events import DataReceived, Event, HeadersReceived, Limits, TrailersReceived
+from .events import DataReceived, Event, HeadersReceived, Limits, RequestReceived, TrailersReceived
 from .frames import ErrorCode
 from .headers import Headers, Kind
 from .hpack import Decoder, HeadersTooLarge, HpackError
@@ -68,11 +68,7 @@ class Connection(Control):
                 data = self._rest + data
             received, end = frames.split(data, limits.frame_bytes)
             self._rest = data[end:]
-            for frame in received:
-                try:
-                    self._take(*frame)
-                except StreamFault as fault:
-                    self._fault(fault)
+            self._take_all(received)
         except frames.FrameTooLarge as exc:
             self._end(ErrorCode.FRAME_SIZE_ERROR, str(exc))
         except HpackError as exc:
@@ -89,6 +85,49 @@ class Connection(Control):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "this is not HTTP/2")
         self._preface = wanted[len(data) :]
         return data[len(wanted) :]
+
+    def _take_all(self, received: list[frames.Frame]) -> None:
+        """Take frames in their order; where two of them are a whole request, as nearly always, both at once."""
+        place, last = 0, len(received) - 1
+        while place <= last:
+            frame = received[place]
+            kind, flags, number, payload = frame
+            if kind == frames.HEADERS and flags == frames.END_HEADERS and place < last:
+                kind, flags, other, data = received[place + 1]
+                if kind == frames.DATA and flags == frames.END_STREAM and other == number:
+                    headers = self._decoder.known(payload)
+                    if headers is not None and self._take_request(number, headers, data):
+                        place += 2
+                        continue
+            place += 1
+            try:
+                self._take(*frame)
+            except StreamFault as fault:
+                self._fault(fault)
+
+    def _take_request(self, number: int, headers: Headers, data: bytes) -> bool:
+        """Take a whole request if nothing is wrong with it; otherwise, change nothing and return False."""
+        size, limits = len(data), self.limits
+        if (
+            not headers.is_request
+            or headers.content_length not in (None, size)
+            or self._client
+            or self._block is not None
+            or not self._greeted
+            or self.going_away
+            or number <= self.last_stream
+            or not number & 1
+            or len(self._streams) >= limits.streams
+            or size > self._window
+            or size > limits.window_bytes
+        ):
+            return False
+        self._window -= size
+        self.last_stream = number
+        stream = self._streams[number] = Stream(limits.window_bytes, Outgoing(number, self._peer_window))
+        stream.got_headers = stream.remote_closed = True
+        self._events.append(RequestReceived(number, headers, data))
+        return True
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if self._block is not None:
@@ -118,7 +157,7 @@ class Connection(Control):
         stream = self._streams.get(number)
         if stream is None or stream.remote_closed or not stream.got_headers:
             self.consumed(0, size)
-            self._on_stray_data(number, stream)
+            self._on_stray_data(number, stream, size)
             return
         stream.window -= size
         if stream.window < 0:
@@ -139,12 +178,18 @@ class Connection(Control):
         if ended:
             self._close_remote(number, stream)
 
-    def _on_stray_data(self, number: int, stream: Stream | None) -> None:
+    def _on_stray_data(self, number: int, stream: Stream | None, size: int) -> None:
+        window = self._resets.get(number, 0)
+        if 0 < size <= window:
+            # Sent before the peer knew that we want none of it, and paid for: by the window that it had.
+            self._resets[number] = window - size
+            return
         self._pay()
+        if number in self._resets:
+            return
         if stream is None and self._is_idle(number):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "DATA on an idle stream")
-        if number not in self._resets:
-            raise StreamFault(number, ErrorCode.STREAM_CLOSED, "DATA where none can stand")
+        raise StreamFault(number, ErrorCode.STREAM_CLOSED, "DATA where none can stand")
 
     def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
         if number == 0:
@@ -239,6 +284,7 @@ class Connection(Control):
             raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"stream {number} is over")
         if self.going_away:
             self._pay()
+            self._remember_reset(number, self.limits.window_bytes)
         return self.going_away
 
     def _open_remote(self, number: int) -> Stream:

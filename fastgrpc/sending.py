@@ -105,7 +105,7 @@ class Sending(Streams):
         if stream is not None:
             self._outbox.forget(stream.out)
             self._outbox.put(frames.rst_stream(number, code))
-            self._remember_reset(number)
+            self._remember_reset(number, stream.window)
 
     def ping(self, payload: bytes) -> None:
         """Ask for a sign of life; ``payload`` has eight bytes."""

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import msgspec
 
 from . import calls
-from .calls import PREFIX_BYTES, CallFailed, CallHead, MessageReader, Metadata, Status, frame_message
+from .asks import BatchMethod
+from .calls import CallFailed, CallHead, MessageReader, Metadata, Status, frame_message
 from .connection import Connection
 from .events import Limits
 from .hpack import Fields
@@ -21,18 +22,13 @@ def _same(data: bytes) -> bytes:
 
 
 class UnaryMethod(msgspec.Struct, frozen=True):
-    """One message in, one out. Whatever ``encode`` is, a handler may also return bytes that are encoded already.
-
-    direct: is asked before the handler is, and takes the call by returning True: then ``Call.answer`` or ``Call.fail``
-    ends it, now or later. It must not wait, and may raise CallFailed.
-    """
+    """One message in, one out. Whatever ``encode`` is, a handler may also return bytes that are encoded already."""
 
     path: str  # "/package.Service/Method"
     handler: Callable[[Any, "Call"], Coroutine[Any, Any, Any]]
     decode: Callable[[bytes], Any] = _same
     encode: Callable[[Any], bytes] = _same
     inline: bool = False
-    direct: Callable[[Any, "Call"], bool] | None = None
 
 
 class StreamMethod(msgspec.Struct, frozen=True):
@@ -45,7 +41,7 @@ class StreamMethod(msgspec.Struct, frozen=True):
     many_requests: bool = True
 
 
-Method = UnaryMethod | StreamMethod
+Method = UnaryMethod | StreamMethod | BatchMethod
 
 Page = tuple[int, str, bytes]  # HTTP status, content type, content
 Web = Callable[[str], Coroutine[Any, Any, Page]]  # what answers a plain GET for a path
@@ -78,12 +74,6 @@ class Link(Protocol):
 
     def consumed(self, stream: int, size: int) -> None:
         """See ``Connection.consumed``."""
-
-    def answer(self, call: "Call", response: Any) -> None:
-        """See ``Call.answer``."""
-
-    def fail(self, call: "Call", exc: CallFailed) -> None:
-        """See ``Call.fail``."""
 
     async def send(self, call: "Call", data: bytes) -> None:
         """Send data of a call; wait if too much is on its way already."""
@@ -209,14 +199,6 @@ class Call:
         data = message if isinstance(message, bytes) else self.method.encode(message)
         await self._peer.send(self, frame_message(data))
 
-    def answer(self, response: Any) -> None:
-        """End a call that was taken directly; what comes too late is dropped."""
-        self._peer.answer(self, response)
-
-    def fail(self, exc: CallFailed) -> None:
-        """End a call that was taken directly by a failure."""
-        self._peer.fail(self, exc)
-
     def _begin(self, metadata: Fields) -> None:
         assert not self._head_sent, "a response begins once"
         self._head_sent = True
@@ -226,10 +208,7 @@ class Call:
 
     def whole_request(self, data: bytes) -> bytes | None:
         """Return the one message of a call if ``data``, its first and last, is just that."""
-        size = len(data) - PREFIX_BYTES
-        if self._reader is None and 0 <= size <= self._max_bytes and data[:1] == b"\0":
-            return data[PREFIX_BYTES:] if size == int.from_bytes(data[1:PREFIX_BYTES], "big") else None
-        return None
+        return None if self._reader is not None else calls.only_message(data, self._max_bytes)
 
     def feed(self, data: bytes, *, ended: bool) -> None:
         """Take data of a stream of requests."""

@@ -95,6 +95,7 @@ class Driver:
         self._waits = Waits(self._loop.time)
         self._pump_scheduled = False
         self._tick_due = False
+        self._reading: asyncio.Future[object] | None = None  # who asks to read in this turn shares it
         self._readers_left = False  # some wait no more, and may still stand in the replica's line
         self._ticker: asyncio.TimerHandle | None = None
         self._running = False
@@ -173,12 +174,29 @@ class Driver:
         self._replica.read(future)
         try:
             self._schedule()
-            index = await self._waits.wait(future, timeout_s, self._read_too_late)
+            index = await self._waits.note(future, timeout_s, self._read_too_late)
         except BaseException:
             self._readers_left = True
             raise
         assert isinstance(index, int)
         return Index(index)
+
+    def when_readable(self, tell: Callable[[EngineError | None], None], *, timeout_s: float) -> None:
+        """See ``Engine.when_readable``."""
+        self._check_running()
+        reading = self._reading
+        if reading is None:
+            # Until the next pass no question has left, so whoever comes meanwhile can share it.
+            reading = self._reading = self._loop.create_future()
+            self._replica.read(reading)
+            self._schedule()
+            self._waits.note(reading, timeout_s, self._read_too_late)
+            reading.add_done_callback(self._end_reading)
+        reading.add_done_callback(lambda ended: tell(_failure(ended)))
+
+    def _end_reading(self, ended: "asyncio.Future[object]") -> None:
+        if ended.exception() is not None:
+            self._readers_left = True
 
     async def change_members(
         self, changes: Sequence[Change], *, timeout_s: float, joint: bool, started: Collection[MemberId] | None
@@ -193,7 +211,7 @@ class Driver:
             changes, future, joint=joint, started=None if started is None else frozenset(started)
         )
         self._schedule()
-        await self._waits.wait(future, timeout_s, lambda: ProposalTimedOut("the change may still be made"))
+        await self._waits.note(future, timeout_s, lambda: ProposalTimedOut("the change may still be made"))
         return index
 
     async def transfer_leadership(self, to: MemberId, *, timeout_s: float) -> None:
@@ -275,6 +293,7 @@ class Driver:
 
     def _pump(self) -> None:
         self._pump_scheduled = False
+        self._reading = None
         if not self._running:
             return
         try:
@@ -439,6 +458,12 @@ class Driver:
             log.critical("member cannot go on member=%d reason=%s", self._replica.core.member, exc, exc_info=trace)
         self.halt()
         self._on_fatal(exc if isinstance(exc, Exception) else RuntimeError(repr(exc)))
+
+
+def _failure(ended: "asyncio.Future[object]") -> EngineError | None:
+    exc = ended.exception()
+    assert exc is None or isinstance(exc, EngineError), f"a reader was told {exc!r}"
+    return exc
 
 
 def _end_change(owner: object, *, made: bool | None) -> None:

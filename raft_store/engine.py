@@ -170,6 +170,12 @@ class Engine(Protocol):
         A read of the machine afterwards is linearizable. Raises NoLeader, ProposalTimedOut, Stopped.
         """
 
+    def when_readable(self, tell: Callable[[EngineError | None], None], *, timeout_s: float) -> None:
+        """Call ``tell`` once, now or later, as soon as ``read_barrier`` would return (None) or raise.
+
+        All who ask in the same turn of the loop share one barrier. Raises Stopped; ``tell`` is not called then.
+        """
+
     @property
     def term(self) -> Term:
         """Return ``status().term``, at the price of a look: every answer carries it."""

@@ -106,16 +106,14 @@ class Waits:
         # A timer for each would cost as much as the rest of a wait; the tick looks at all of them.
         self._deadlines: Deadlines[tuple[asyncio.Future[object], Callable[[], Exception]]] = Deadlines()
 
-    async def wait(
+    def note(
         self, future: "asyncio.Future[object]", timeout_s: float, too_late: Callable[[], Exception]
-    ) -> object:
-        """Return what ``future`` brings; raises ``too_late`` after ``timeout_s``."""
+    ) -> "asyncio.Future[object]":
+        """Let ``future`` fail with ``too_late`` after ``timeout_s``, unless it is done by then; return it."""
         waiting = (future, too_late)
         place = self._deadlines.add(waiting, self._now_s() + timeout_s)
-        try:
-            return await future
-        finally:
-            self._deadlines.discard(waiting, place)
+        future.add_done_callback(lambda _: self._deadlines.discard(waiting, place))
+        return future
 
     def look_at_clock(self, now_s: float) -> None:
         """Refuse those whose time is over."""

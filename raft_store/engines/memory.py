@@ -1,11 +1,12 @@
 """A group of one without a disk: applies at once, forgets on stop. For tests of what stands on an engine."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from raft_store.engine import (
     Change,
     ChangeRefused,
     Done,
+    EngineError,
     Entry,
     Index,
     MemberId,
@@ -54,6 +55,12 @@ class MemoryEngine:
         del timeout_s
         self._running()
         return self._index
+
+    def when_readable(self, tell: Callable[[EngineError | None], None], *, timeout_s: float) -> None:
+        """Tell at once."""
+        del timeout_s
+        self._running()
+        tell(None)
 
     @property
     def term(self) -> Term:

@@ -238,6 +238,10 @@ class NativeEngine:
         """See ``Engine.read_barrier``."""
         return self._running().read_barrier(timeout_s=timeout_s)
 
+    def when_readable(self, tell: Callable[[EngineError | None], None], *, timeout_s: float) -> None:
+        """See ``Engine.when_readable``."""
+        self._running().when_readable(tell, timeout_s=timeout_s)
+
     def members(self) -> Sequence[MemberRecord]:
         """See ``Engine.members``."""
         if self._replica is None:

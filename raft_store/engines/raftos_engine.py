@@ -13,7 +13,7 @@ import base64
 import itertools
 import logging
 import socket
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +213,20 @@ class RaftosEngine:
                 return Index(upto)
         except TimeoutError as exc:
             raise ProposalTimedOut("raftos did not tell or apply its commits in time") from exc
+
+    def when_readable(self, tell: Callable[[EngineError | None], None], *, timeout_s: float) -> None:
+        """See ``Engine.when_readable``; everybody waits alone."""
+        self._running()
+
+        async def wait() -> None:
+            try:
+                await self.read_barrier(timeout_s=timeout_s)
+            except EngineError as exc:
+                tell(exc)
+            else:
+                tell(None)
+
+        self._spawn(wait())
 
     @property
     def term(self) -> Term:

@@ -1,10 +1,9 @@
 """What the services ask of the member behind them."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from raft_store.auth.model import NOBODY, Access, Caller, InvalidToken
 from raft_store.auth.requests import AuthCommand
@@ -17,7 +16,7 @@ from raft_store.quota import fits
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 from trireme_pb.mvccpb import kv_pb2
 
-from .call import NO_CONTEXT, CallContext, Finish
+from .call import NO_CONTEXT, CallContext
 from .encoding import Answers
 from .errors import Code, RpcError, rpc_error
 
@@ -79,7 +78,7 @@ class Backend:
             if caller is not NOBODY:
                 proposal = OnBehalf(caller.user, caller.auth_revision, command)
         data = encode(proposal)
-        _check_size(data)
+        check_size(data)
         self.proposals_pending += 1
         try:
             result = await self.engine.propose(data, timeout_s=self.request_timeout_s)
@@ -92,41 +91,6 @@ class Backend:
             raise rpc_error(result)
         assert isinstance(result, kind), f"{type(command).__name__} answered {result!r}"
         return result
-
-    def submit(
-        self, command: Command, encode_answer: Callable[[Any], bytes], call: CallContext, finish: Finish
-    ) -> bool:
-        """As ``propose``, but call ``finish`` with the encoded answer; return False, and do nothing, if that must wait.
-
-        Raises RpcError.
-        """
-        machine = self.machine
-        if machine.auth.enabled or call.token is not None:
-            return False
-        if not fits(command, held_bytes=machine.store.held_bytes, quota_bytes=self.quota_bytes):
-            return False
-        data = encode(command)
-        _check_size(data)
-        done = partial(self._submitted, encode_answer, finish)
-        try:
-            self.engine.submit(data, done, timeout_s=self.request_timeout_s)
-        except EngineError as exc:
-            self.proposals_failed += 1
-            raise rpc_error(exc) from exc
-        self.proposals_pending += 1
-        return True
-
-    def _submitted(
-        self, encode_answer: Callable[[Any], bytes], finish: Finish, result: object, exc: EngineError | None
-    ) -> None:
-        self.proposals_pending -= 1
-        if exc is not None:
-            self.proposals_failed += 1
-            finish(None, rpc_error(exc))
-        elif isinstance(result, StoreError):
-            finish(None, rpc_error(result))
-        else:
-            finish(encode_answer(result), None)
 
     async def raise_no_space(self) -> None:
         """Raise the alarm that this member has no room, for all members, unless it is on. Raises RpcError."""
@@ -189,7 +153,8 @@ class Backend:
             raise rpc_error(exc) from exc
 
 
-def _check_size(data: bytes) -> None:
+def check_size(data: bytes) -> None:
+    """Raise RpcError if an encoded command is larger than anybody may propose."""
     if len(data) > MAX_REQUEST_BYTES:
         raise RpcError(Code.INVALID_ARGUMENT, "etcdserver: request is too large")
 

@@ -1,11 +1,10 @@
 """What a call brings besides its messages, whichever front took it in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Protocol
 
 import msgspec
-
-from .errors import RpcError
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -27,6 +26,19 @@ class CallContext(msgspec.Struct, frozen=True):
         return self.metadata.get("hasleader") == "true"
 
 
-Finish = Callable[[bytes | None, RpcError | None], None]  # takes the encoded answer, or what the call fails with
-
 NO_CONTEXT = CallContext()
+
+
+class Asked(Protocol):
+    """A call that was taken in with others, and waits for its answer."""
+
+    message: bytes  # the request as it came; it may be none
+
+    def answer(self, message: bytes) -> None:
+        """Answer with a response that is encoded already; nothing happens if nobody waits any more."""
+
+    def fail(self, status: int, text: str) -> None:
+        """Answer with a failure; nothing happens if nobody waits any more."""
+
+
+Batch = Callable[[Sequence[Asked], CallContext], None]  # takes calls of one client that say the same of themselves

@@ -111,6 +111,10 @@ class Answers:
         """Return a RangeResponse."""
         return self.header(result.revision) + self._range(result)
 
+    def newest(self, kv: KeyValue | None) -> bytes:
+        """Return a RangeResponse about one key, behind its header."""
+        return self._versions.field(kv) + b"\x20\x01" if kv is not None else b""
+
     def put(self, result: PutResult) -> bytes:
         """Return a PutResponse."""
         return self.header(result.revision) + self._put(result)

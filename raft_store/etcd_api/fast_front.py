@@ -1,8 +1,8 @@
 """Our own server (``fastgrpc``) as the front of the services, much cheaper than grpcio's."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from google.protobuf.message import Message
@@ -15,16 +15,16 @@ from fastgrpc.events import Limits
 from raft_store.tls import TlsFiles, admission
 
 from .backend import MAX_REQUEST_BYTES
-from .call import CallContext
+from .call import Batch, CallContext
 from .errors import RpcError
 from .front import CallCounts, LeaderGuard
-from .services import Method, StreamMethod, Submit, UnaryMethod
+from .services import Method, StreamMethod, UnaryMethod
 
 CONFIG = fast.ServerConfig(
     limits=Limits(streams=100_000), max_message_bytes=MAX_REQUEST_BYTES + (512 << 10), keepalive_s=10.0
 )
 # Called so often that a task each would cost more than the call; their handlers wait for the engine and nothing else.
-HOT = frozenset({"Range", "Put", "DeleteRange", "Txn", "LeaseGrant", "LeaseRevoke", "LeaseTimeToLive"})
+HOT = frozenset({"Put", "DeleteRange", "Txn", "LeaseGrant", "LeaseRevoke", "LeaseTimeToLive"})
 MAX_REMEMBERED = 256
 HEALTH = "grpc.health.v1.Health"
 
@@ -82,10 +82,11 @@ class FastFront:
         path = f"/{method.package}.{method.service}/{method.method}"
         decode = method.request.FromString
         match method:
+            case UnaryMethod(batch=batch) if batch is not None:
+                return fast.BatchMethod(path, self._batch(batch))
             case UnaryMethod():
                 inline = self._inline and method.method in HOT
-                direct = None if method.submit is None else self._direct(method.submit)
-                return fast.UnaryMethod(path, self._unary(method), decode, serialize, inline=inline, direct=direct)
+                return fast.UnaryMethod(path, self._unary(method), decode, serialize, inline=inline)
             case StreamMethod():
                 return fast.StreamMethod(path, self._stream(method), decode, serialize)
 
@@ -103,19 +104,28 @@ class FastFront:
 
         return handle
 
-    def _direct(self, submit: Submit) -> Callable[[Any, fast.Call], bool]:
-        guard, about = self._guard, self._about
+    def _batch(self, batch: Batch) -> Callable[[Sequence[fast.Ask]], None]:
+        guard = self._guard
 
-        def take(request: Any, call: fast.Call) -> bool:
+        def take(asks: Sequence[fast.Ask], context: CallContext) -> None:
             try:
-                context = about(call)
                 if context.wants_leader:
                     guard.check(context)
-                return submit(request, context, partial(_finish, call))
+                batch(asks, context)
             except RpcError as exc:
-                raise CallFailed(Status(exc.code), exc.text) from exc
+                for ask in asks:
+                    ask.fail(exc.code, exc.text)
 
-        return take
+        def handle(lot: Sequence[fast.Ask]) -> None:
+            head = lot[0].head
+            if all(ask.head is head for ask in lot):  # nearly always: a client says the same again and again
+                take(lot, self._about(lot[0]))
+                return
+            for _, asks in itertools.groupby(lot, key=lambda ask: ask.head):
+                same = list(asks)
+                take(same, self._about(same[0]))
+
+        return handle
 
     def _stream(self, method: StreamMethod) -> Callable[[fast.Call], Coroutine[Any, Any, None]]:
         handler = method.encoded or method.handler
@@ -131,7 +141,7 @@ class FastFront:
 
         return handle
 
-    def _about(self, call: fast.Call) -> CallContext:
+    def _about(self, call: fast.Call | fast.Ask) -> CallContext:
         """Return what the services know of a call; the same for all calls of a client that says the same."""
         peer = call.peer
         if peer.memo is None:
@@ -151,13 +161,6 @@ class FastFront:
         key = self._counted.get((path, status))
         if key is not None:
             self._calls[key] += 1
-
-
-def _finish(call: fast.Call, answer: bytes | None, exc: RpcError | None) -> None:
-    if exc is None:
-        call.answer(answer)
-    else:
-        call.fail(CallFailed(Status(exc.code), exc.text))
 
 
 def common_name(certificate: Mapping[str, Any]) -> str:
