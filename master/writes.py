@@ -10,7 +10,7 @@ from api import apply as managed_fields
 from api import codec
 from api import patch as patches
 from api.custom.jsonpath import set_field
-from api.defaults import apply_defaults
+from api.defaults import completed
 from api.errors import (
     MODIFIED,
     AlreadyExists,
@@ -248,9 +248,7 @@ class Writer:
     def _decode_applied(self, owner: Kind, document: Document) -> Resource:
         """Return the object that an apply came to; raises BadRequest for a field that the kind has not."""
         unknown: list[str] = []
-        complete = msgspec.json.decode(msgspec.json.encode(document))
-        apply_defaults(owner, complete)
-        obj = codec.decode(owner, complete, unknown=unknown)
+        obj = codec.decode(owner, completed(owner, document), unknown=unknown)
         if unknown:
             meta = obj.metadata
             what = f"{meta.namespace}/{meta.name}; {owner.group_version}, Kind={owner.kind}"
@@ -389,12 +387,8 @@ class Writer:
             codec.decode(kind, document, unknown=unknown)
             owner = self._modifier.owner(kind)
             kind, document = owner, to_owner(kind, owner, document)
-            complete = dict(document)
-            apply_defaults(kind, complete)
-            return codec.decode(kind, complete), _warnings(kind, unknown, options, patch)
-        complete = msgspec.json.decode(msgspec.json.encode(document))
-        apply_defaults(kind, complete)
-        obj = codec.decode(kind, complete, unknown=unknown)
+            return codec.decode(kind, completed(kind, document)), _warnings(kind, unknown, options, patch)
+        obj = codec.decode(kind, completed(kind, document), unknown=unknown)
         return obj, _warnings(kind, unknown, options, patch)
 
 

@@ -109,7 +109,8 @@ def _dry_run_faults(values: Sequence[str]) -> list[Fault]:
     return [] if not set(values) - {"All"} else [unsupported("dryRun", values, ("All",))]
 
 
-def _manager_faults(manager: str) -> list[Fault]:
+def manager_faults(manager: str) -> list[Fault]:
+    """Return what is wrong with the name that a client gives itself as a manager of fields."""
     faults = [too_long("fieldManager", MANAGER_BYTES)] if len(manager.encode()) > MANAGER_BYTES else []
     offset = 0
     for letter in manager:
@@ -128,7 +129,7 @@ def read_write_options(parameters: Mapping[str, str], user: User, *, agent: str,
     validation = parameters.get("fieldValidation", "")
     manager = parameters.get("fieldManager", "")
     dry_run = [parameters["dryRun"]] if parameters.get("dryRun") else []
-    faults = _manager_faults(manager) + _dry_run_faults(dry_run)
+    faults = manager_faults(manager) + _dry_run_faults(dry_run)
     if validation not in ("", "Strict", "Warn", "Ignore"):
         faults.append(unsupported("fieldValidation", validation, ("", "Ignore", "Strict", "Warn")))
     _refuse(options, faults)

@@ -299,7 +299,7 @@ async def test_list_and_watch_give_the_stores_own_state(cluster: Cluster, client
             asyncio.create_task(_mirror(rng.choice(masters), stop, selector, delay_s=rng.random()))
             for selector in ("", "odd=1", "odd=0", "")
         ]
-        await asyncio.gather(*(_churn(rng.choice(masters), random.Random(rng.random()), 60) for _ in range(4)))
+        await asyncio.gather(*(churn(rng.choice(masters), random.Random(rng.random()), 60) for _ in range(4)))
         final = (await cluster.create("configmaps", {"metadata": {"name": "zz", "labels": {"odd": "1"}}}))["metadata"]
         stop.set()
         mirrors = await asyncio.gather(*readers)
@@ -312,7 +312,7 @@ async def test_list_and_watch_give_the_stores_own_state(cluster: Cluster, client
     assert mirrors[2] == {name: revision for name, revision in stored.items() if name not in odd}
 
 
-async def _churn(cluster: Cluster, rng: random.Random, count: int) -> None:
+async def churn(cluster: Cluster, rng: random.Random, count: int) -> None:
     for _ in range(count):
         number = rng.randrange(5)
         name = f"c{number}"

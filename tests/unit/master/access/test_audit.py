@@ -218,20 +218,17 @@ def test_where_a_grpc_call_comes_from(peer, address):
 
 
 async def test_what_is_told_of_a_grpc_call(tmp_path):
-    from types import SimpleNamespace
-
     from master.grpc_audit import Call
     from master.notes import annotate
 
     path = tmp_path / "audit.log"
     audit = AuditLog(AuditFile(path))
-    target = SimpleNamespace(group="", resource="pods", subresource="", namespace="shop", name="p", version="v1")
+    asked = Request(ALICE, "delete", "", "pods", "", "shop", "p")
+    more = {"version": "v1", "code": 200, "stage": "ResponseComplete", "body": b""}
     call = Call("Delete")
     annotate("authorization.k8s.io/decision", "allow")
-    call.tell(audit, target, user=ALICE, peer="ipv4:10.0.0.1:4", code=200, body=b"")
-    Call("Update").tell(
-        audit, SimpleNamespace(**vars(target) | {"subresource": "status"}), user=NODE, peer="", code=200, body=b""
-    )
+    call.tell(audit, asked, peer="ipv4:10.0.0.1:4", **more)
+    Call("Update").tell(audit, asked._replace(user=NODE, verb="update", subresource="status"), peer="", **more)
     task = asyncio.create_task(audit.run())
     await asyncio.sleep(0)
     task.cancel()
