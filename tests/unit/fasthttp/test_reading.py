@@ -163,6 +163,13 @@ def test_compressed_bodies(coding: str, pack) -> None:
     assert found == body
 
 
+def test_a_small_body_that_stands_for_a_large_one_comes_in_pieces() -> None:
+    inflater = pick_inflater("gzip")
+    assert inflater is not None
+    inflater.feed(gzip.compress(bytes(10 << 20)))
+    assert len(inflater.take()) == PIECE_BYTES
+
+
 def test_compressed_bodies_that_are_none() -> None:
     assert pick_inflater("identity") is None
     for data in (b"no gzip at all", gzip.compress(b"whole")[:-3]):

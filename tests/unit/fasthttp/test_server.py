@@ -65,8 +65,8 @@ class Front:
         self.owned.append(Owner())
         return self.owned[-1]
 
-    async def open(self, data: bytes = b""):
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 27)
+    async def open(self, data: bytes = b"", *, limit: int = 1 << 27):
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=limit)
         writer.write(data)
         return reader, writer
 
@@ -256,11 +256,13 @@ async def test_a_slow_head_has_no_more_time_for_coming_in_pieces(front):
 
 
 async def test_a_client_that_does_not_take_its_answer_gets_no_other_and_is_cut(front):
-    _, writer = await front.open(get("/big") + get("/next"))
+    _, writer = await front.open(get("/big") + get("/next"), limit=1 << 16)  # its client reads no more than that
     await front.until(lambda: front.seen == ["/big"])
     (peer,) = front.hosting.peers
     await front.until(lambda: peer._serving is None)
     assert front.seen == ["/big"]
+    front.later(29.0)
+    assert front.hosting.peers == {peer}
     front.later(31.0)
     await front.until(lambda: not front.hosting.peers)
     writer.close()
@@ -367,3 +369,16 @@ async def test_targets(front, target, path, query):
     front.hosting.handler = handle
     await front.ask(get(target, LAST))
     assert found == [(path, query)]
+
+
+async def test_the_time_between_requests_does_not_count_for_a_head_that_has_begun(front):
+    reader, writer = await front.open(get("/x"))
+    await reader.readuntil(b"/x")
+    (peer,) = front.hosting.peers
+    front.later(21.0)
+    assert not peer._closing  # idle, it may stay
+    writer.write(b"GET /")
+    await front.until(lambda: peer._reader._buffer)
+    front.later(21.0)
+    assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 408 ")
+    writer.close()
