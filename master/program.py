@@ -32,7 +32,8 @@ from master.cache import WatchCache
 from master.computed import NodeUsage, PodUsage, Usage
 from master.config import MasterConfig
 from master.custom import CustomKinds
-from master.grpc_api import SERVER_OPTIONS, ResourcesService, server_credentials
+from master.grpc_api import ResourcesService
+from master.grpc_calls import SERVER_OPTIONS, server_credentials
 from master.lab_api import LabService
 from master.leadership import Leadership
 from master.lifecycle import Surroundings
@@ -81,7 +82,7 @@ class Core:
             self.access,
             modifier,
             find_namespace=_find_namespace(table, self.cache, self.reader),
-            settings=Settings(toleration_s=max(0, round(config.pod_eviction_s))),
+            settings=Settings(toleration_s=max(0, round(config.pod_eviction_s)), masters=frozenset(config.masters)),
             rng=world.rng,
         )
         writer = Writer(modifier, self.chain, world=world, authorizer=self.authorizer)

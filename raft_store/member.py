@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 
 from .backups import BackupPlan, keep_backups
+from .chores import Chores
 from .config import Config, cluster_id, member_id, peer_address
 from .engine import Engine, EngineError, MemberId
 from .engines.memory import MemoryEngine
@@ -133,7 +134,7 @@ class Member:
         self._learns = False
         self._leader_seen = time.monotonic()
         self._audit_called = time.monotonic()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._chores = Chores(self._fail)
         self._front: Front | None = None
         self._metrics: asyncio.Server | None = None
         self._http: HttpDoor | None = None
@@ -165,10 +166,10 @@ class Member:
                 await self._front.stop(0)
             await self.engine.stop()
             raise
-        chores = [self._pulse(), self._keep_house(), self._publish(), self._take_audits()]
+        for chore in (self._pulse, self._keep_house, self._publish, self._take_audits):
+            self._chores.begin(chore.__name__.lstrip("_"), chore)
         if self.config.backup is not None:
-            chores.append(self._keep_backups(self.config.backup))
-        self._tasks = [asyncio.create_task(chore) for chore in chores]
+            self._chores.begin("keep_backups", functools.partial(self._keep_backups, self.config.backup))
         log.info(
             "serving clients name=%s member=%x listen=%s engine=%s revision=%d",
             self.config.name,
@@ -217,7 +218,7 @@ class Member:
         log.info("begins with a snapshot file=%s revision=%d", config.initial_snapshot, facts.revision)
 
     def _fail(self, exc: Exception) -> None:
-        self.failure = exc
+        self.failure = self.failure or exc
         self.failed.set()
 
     async def _observe(self, http: HttpDoor) -> None:
@@ -229,9 +230,7 @@ class Member:
     async def stop(self) -> None:
         """Let another member lead, let clients go, then stop taking part."""
         await self.engine.step_aside()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._chores.stop()
         if self._metrics is not None:
             self._metrics.close()
         if self._http is not None:

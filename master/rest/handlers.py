@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from api import apply as managed_fields
 from api import codec, fields, selectors
 from api.errors import BadRequest, UnsupportedMediaType, invalid
 from api.faults import forbidden, strict_fault, strict_patch_fault
+from api.kinds.pods import Binding
 from api.kinds.table import Kind
 from api.meta import DeleteOptions
 from master.access.reviews import Reviews
@@ -134,17 +136,18 @@ class Handlers:
         form = call.form(WATCH_FORMS)
         kind = call.target.kind
         query = _query(call)
+        if not query.timeout_s:
+            query = replace(query, timeout_s=random.uniform(*WATCH_S))  # noqa: S311 - spreads load, hides nothing
         include = call.query.get("includeObject", "")
         if form.transform == "Table":
             Printer(kind, version=form.version, include=include)
-        timeout_s = parameters.read_int(call.query, "timeoutSeconds") or 0
         return await stream_events(
             call.request,
             self._registry.watch(kind, query),
             kind=kind,
             form=form,
             include=include,
-            timeout_s=timeout_s if timeout_s > 0 else random.uniform(*WATCH_S),  # noqa: S311 - spreads load, hides nothing
+            timeout_s=query.timeout_s,
             headers=call.headers,
             streams=self._streams,
         )
@@ -165,7 +168,7 @@ class Handlers:
             subresource=target.subresource,
             options=options,
         )
-        if target.subresource in ACTIONS and target.subresource not in ANSWERED:
+        if target.kind.model is Binding or (target.subresource in ACTIONS and target.subresource not in ANSWERED):
             return _answer(call, Form(form.media_type), http.encode_json(http.success_status()), code=201)
         return _written_answer(call, form, written, warnings, code=201)
 

@@ -256,7 +256,8 @@ _Dumper = yaml.CSafeDumper if hasattr(yaml, "CSafeDumper") else yaml.SafeDumper
 def failure(error: ApiError) -> Answer:
     """Return the Status that tells a client what it did wrong, or what went wrong here."""
     headers = {}
-    if error.retry_after_s or error.code in (429, 503, 504):
+    # Not with every 429: a client's library waits and repeats by itself when it is told how long, and says nothing.
+    if error.retry_after_s or error.code in (503, 504):
         headers["Retry-After"] = str(error.retry_after_s or 1)
     return Answer(code=error.code, body=encode_json(error.status()), headers=headers)
 

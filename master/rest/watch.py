@@ -124,8 +124,8 @@ async def stream_events(
                         return response
                     if data and (pause_s := streams.pause_s):
                         await asyncio.sleep(pause_s)
-    except TimeoutError:
-        pass
+    except (TimeoutError, ConnectionError):
+        pass  # its time is up, or the client has left
     except ApiError as error:
         await send_or_cut(request, response, _line("ERROR", encode_json(error.status())))
     return response

@@ -30,7 +30,7 @@ class Log:
         self.applied: Index = self.base.index
         self.saved: Index = self.last_index
         self._saving: Index = self.saved  # handed to the disk so far; falls back when entries are replaced
-        self._history = History(self.base.index, self.base.configuration)
+        self._history = History(self.base.index, self.base.configuration, sealed=self.base.sealed)
         self._note_configurations(self._entries)
 
     @property
@@ -53,14 +53,7 @@ class Log:
         return None
 
     def slice(self, first: Index, *, max_bytes: int, last: Index | None = None) -> list[Entry]:
-        """Return the entries of ``portion``."""
-        return self.portion(first, max_bytes=max_bytes, last=last)[0]
-
-    def portion(self, first: Index, *, max_bytes: int, last: Index | None = None) -> tuple[list[Entry], int]:
-        """Return entries from ``first`` on, and their bytes.
-
-        Up to ``last`` and at most ``max_bytes``, but at least one if any is there.
-        """
+        """Return entries from ``first`` up to ``last``, at most ``max_bytes`` but at least one, if any is there."""
         start = first - self.base.index - 1
         assert start >= 0, f"entry {first} is compacted away, the log begins at {self.base.index + 1}"
         end = len(self._entries) if last is None else last - self.base.index
@@ -70,7 +63,7 @@ class Log:
             if grown > max_bytes and place > start:
                 break
             taken, size = place + 1, grown
-        return self._entries[start:taken], size
+        return self._entries[start:taken]
 
     @property
     def step(self) -> Step:
@@ -95,7 +88,10 @@ class Log:
     def mark(self, index: Index) -> SnapshotMark | None:
         """Return the mark of a snapshot taken after the entry at ``index``; None if that is not here (any more)."""
         term = self.term(index)
-        return None if term is None else SnapshotMark(index, term, self._history.at(index).configuration)
+        if term is None:
+            return None
+        step = self._history.at(index)
+        return SnapshotMark(index, term, step.configuration, step.sealed)
 
     def up_to_date(self, *, last_term: Term, last_index: Index) -> bool:
         """Return whether a log that ends so holds at least what ours does (thesis 3.6.1)."""
@@ -185,6 +181,13 @@ class Log:
         """Whether ``take_committed`` would return entries."""
         return self.applied < min(self.committed, self.saved)
 
+    def behind(self, index: Index, *, count: int, size_bytes: int) -> Index:
+        """Return the lowest index from which on up to ``index`` lie at most so many entries with so many bytes."""
+        place, lowest = index - self.base.index, max(0, index - count - self.base.index)
+        while place > lowest and (size_bytes := size_bytes - len(self._entries[place - 1].data)) >= 0:
+            place -= 1
+        return Index(self.base.index + place)
+
     def compact(self, to: Index) -> None:
         """Forget entries up to ``to``, all of them applied; ``to`` becomes ``base``."""
         if to <= self.base.index:
@@ -200,6 +203,6 @@ class Log:
         """Replace everything by a snapshot that another member took; ``mark`` is ahead of our commit mark."""
         assert mark.index > self.committed, (mark, self.committed)
         self._entries.clear()
-        self._history = History(mark.index, mark.configuration)
+        self._history = History(mark.index, mark.configuration, sealed=mark.sealed)
         self.base = mark
         self.committed = self.saved = self._saving = self.applied = mark.index

@@ -22,7 +22,7 @@ class Work(msgspec.Struct, frozen=True):
     messages: Sequence[m.AnyMessage]  # send
     save: m.Save | None  # begin; call ``Replica.saved`` when it is synced
     restore: m.Snapshot | None  # replace the machine's state by this one
-    committed: Sequence[Entry]  # apply; they carry the proposers' bytes
+    committed: Sequence[Entry]  # apply; one a proposal, with the proposer's bytes; a batch's have the same index
     settled: Sequence[tuple[int, Proposal]]  # (place in ``committed``, whose result that is)
     lost: Sequence[Proposal]  # nobody will ever know
     readers: Sequence[tuple[object, Index]]  # after that may read: (owner, the index it waited for)
@@ -110,7 +110,7 @@ class Replica:
         messages, self._outbox = self._outbox, []
         changes = self._end_changes() if self._changes else ()
         if ready is None:
-            readers = self._readers.release(self.applied)
+            readers = self._release_readers()
             idle = not (messages or readers or changes)
             return None if idle else Work(messages, None, None, (), (), (), readers, changes)
         lost: list[Proposal] = []
@@ -121,9 +121,13 @@ class Replica:
         for answer in ready.reads:
             if answer.session == self._session:
                 self._readers.answered(answer.number, answer.index)
-        readers = self._readers.release(self.applied)
+        readers = self._release_readers()
         messages.extend(ready.messages)
         return Work(messages, ready.save, ready.restore, committed, settled, lost, readers, changes)
+
+    def _release_readers(self) -> Sequence[tuple[object, Index]]:
+        # While the machine is being restored it has not got as far as ``applied`` yet.
+        return () if self.core.holds_back else self._readers.release(self.applied)
 
     def _end_changes(self) -> Sequence[tuple[object, bool | None]]:
         """Return whose change is over, one way or the other: sealed, or replaced by another leader."""
@@ -149,10 +153,10 @@ class Replica:
         settled: list[tuple[int, Proposal]] = []
         applied = self._origin.applied
         for entry in entries:
-            data, proposal = applied(entry)
-            if proposal is not None:
-                settled.append((len(committed), proposal))
-            committed.append(Entry(entry.index, entry.term, data))
+            proposed, ours = applied(entry)
+            settled.extend(enumerate(ours, len(committed)))
+            index, term = entry.index, entry.term
+            committed.extend([Entry(index, term, data) for data in proposed])
         if committed:
             self.applied = committed[-1].index
         return committed, settled

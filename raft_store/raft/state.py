@@ -42,8 +42,8 @@ class CoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_append_bytes: int = 1 << 20  # of entries in one append; a larger entry travels alone
     max_uncommitted: int = 100_000  # entries; beyond, a leader takes no proposals until the group has caught up
     max_uncommitted_bytes: int = 128 << 20  # the same of what it has put into its log in its term
-    max_apply_entries: int = 256  # handed to the machine at once
-    max_apply_bytes: int = 4 << 20
+    max_apply_entries: int = 64  # handed to the machine at once; each may hold many proposals
+    max_apply_bytes: int = 1 << 20
     snapshot_patience_ticks: int = 500  # a snapshot that did not arrive in this time is sent again
     lease_ms: float = 0  # reads rest on clocks for so long (see ``reads``); 0: they never do
 
@@ -74,6 +74,7 @@ class State:
         self._outbox: list[m.AnyMessage] = []
         self._held: list[m.AnyMessage] = []  # leave after the next save
         self._released: list[m.AnyMessage] = []  # leave after the save under way
+        self.holds_back = False  # the driver's: the machine is being restored, and takes no entries meanwhile
         self._answers: list[m.ReadState] = []
         self._votes: dict[MemberId, bool] = {}
         self._progress: dict[MemberId, Progress] = {}
@@ -104,8 +105,8 @@ class State:
 
     @property
     def gone_for_good(self) -> frozenset[MemberId]:
-        """Whoever was removed and is needed no more: their removal is sealed, or so old that a snapshot has it."""
-        if self.agreed.sealed or self.agreed.index <= self.log.base.index:
+        """Whoever was removed and is needed no more: their removal is sealed."""
+        if self.agreed.sealed:
             return self.configuration.removed
         before = self.log.configuration_before
         return frozenset() if before is None else before.removed
