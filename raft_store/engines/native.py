@@ -34,6 +34,7 @@ from raft_store.peers import Peers
 from raft_store.raft.core import Core, CoreConfig, Role
 from raft_store.raft.membership import Step, alone, encode, founded
 from raft_store.raft.messages import HardState, Save, SnapshotMark
+from raft_store.raft.reads import lease_ms
 from raft_store.raft.replica import Replica
 from raft_store.regrouping import Regrouping
 from raft_store.tls import TlsFiles
@@ -85,8 +86,9 @@ def _give_up_others(storage: Storage, past: Past, member: MemberId) -> Past:
 
 
 def _lease_ms(config: NativeConfig) -> float:
-    """Return how long a majority is sure to ignore candidates: the last tick of a time-out may be short."""
-    return (config.election_ticks - 1) * config.tick_ms / (1 + CLOCK_DRIFT)
+    if not config.lease_reads:
+        return 0
+    return lease_ms(election_ticks=config.election_ticks, tick_ms=config.tick_ms, drift=CLOCK_DRIFT)
 
 
 def end_process(exc: Exception) -> None:
@@ -169,7 +171,7 @@ class NativeEngine:
                     member=identity.member,
                     heartbeat_ticks=config.heartbeat_ticks,
                     election_ticks=config.election_ticks,
-                    lease_ms=_lease_ms(config) if config.lease_reads else 0,
+                    lease_ms=_lease_ms(config),
                 ),
                 hard_state=past.hard_state,
                 log=past.log,
