@@ -121,5 +121,5 @@ async def test_the_tools_fetch_pages_with_a_certificate(certificates: Certificat
         assert json.loads(health)["health"] == "true"
         # A group of one tells no messages.
         assert await asyncio.to_thread(access.get, endpoint, "/trace?after=0", timeout_s=5) is None
-        with pytest.raises(OSError, match="(?i)certificate|ssl|tls|reset|closed"):
+        with pytest.raises(OSError, match=r"(?i)certificate|ssl|tls|reset|closed"):
             await asyncio.to_thread(Access((endpoint,), ca=str(ann.ca)).get, endpoint, "/health", timeout_s=5)
