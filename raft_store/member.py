@@ -155,7 +155,7 @@ class Member:
         self.backend.member = status.member  # one that joins is told its id
         self._learns = status.role == "learner"
         try:
-            self._http = HttpDoor(self._methods(), self._observer.routes(), self.guard, self.calls)
+            self._http = HttpDoor(self._methods(), self._observer.client_routes(), self.guard, self.calls)
             self._front = self._make_front(self._http)
             self.client_port = await self._front.start(self.config.client_listen, self.config.client_tls)
             await self._observe(self._http)
@@ -195,7 +195,7 @@ class Member:
             self.guard,
             self.calls,
             other_protocol=http.protocol,
-            web=functools.partial(page, self._observer.routes()),
+            web=functools.partial(page, self._observer.client_routes()),
             inline=inline,
         )
 
