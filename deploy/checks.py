@@ -94,7 +94,7 @@ def prepare(ask: engine.Ask, console: Console) -> Mapping[str, str]:
         _install(missing, ask, console)
     engine.ensure(ask, lambda note: console.print(note, markup=False)).close()
     kubectl = debian_kubectl(console)
-    debian_prometheus(console)
+    debian_victoria_metrics(console)
     paths = [os.environ["PATH"]] if shutil.which("kubectl") else [os.environ["PATH"], str(kubectl.parent)]
     return {"TRIREME_DEBIAN_KUBECTL": str(kubectl), "PATH": ":".join(paths)}
 
@@ -130,9 +130,12 @@ def debian_kubectl(console: Console) -> Path:
     return _unpacked(KUBERNETES_CLIENT, "kubectl", console)
 
 
-def debian_prometheus(console: Console) -> Path:
-    """Return Debian's prometheus: installed its package would start a service."""
-    return _unpacked("prometheus", "prometheus", console)
+def debian_victoria_metrics(console: Console) -> Path:
+    """Return Debian's victoria-metrics: installed its package would start a service.
+
+    It scrapes by prometheus's configuration. Debian builds prometheus itself without Kubernetes discovery.
+    """
+    return _unpacked("victoria-metrics", "victoria-metrics", console)
 
 
 def _unpacked(package: str, program: str, console: Console) -> Path:

@@ -49,6 +49,11 @@ class Channel:
         await self._connected(None)
 
     @property
+    def connected(self) -> bool:
+        """Return whether a connection stands, as far as is known."""
+        return self._wire is not None and self._wire.is_alive
+
+    @property
     def peer_certificate(self) -> dict[str, Any]:
         """Return the server's verified certificate as ``ssl`` describes it; empty while there is none."""
         transport = self._wire.transport if self._wire is not None else None

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from api import codec
@@ -71,7 +72,7 @@ class BootObjects:
 
     async def _repair(self, kind: Kind, document: Mapping[str, Any]) -> None:
         """Bring what the document says into an object that exists; all else stays as it is."""
-        if kind.plural not in ("endpoints", "endpointslices"):
+        if kind.plural not in ("endpoints", "endpointslices", "configmaps"):
             return
         metadata = document["metadata"]
         await self._registry.patch(
@@ -97,6 +98,7 @@ class BootObjects:
                 [{"name": "https", "port": _API_PORT, "protocol": "TCP", "targetPort": int(port)}],
             ),
             *self._ways_to_us(host, int(port)),
+            _client_authority(Path(config.tls.client_ca).read_text()),
             _service(
                 "kube-system",
                 "kube-dns",
@@ -130,6 +132,16 @@ def _service(
         "kind": "Service",
         "metadata": {"name": name, "namespace": namespace, "labels": dict(labels)},
         "spec": {"type": "ClusterIP", "clusterIP": address, "ports": ports, "sessionAffinity": "None"},
+    }
+
+
+def _client_authority(certificates: str) -> Mapping[str, Any]:
+    """Return what servers that extend the API read to know whose client certificates we accept."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": {"client-ca-file": certificates},
     }
 
 

@@ -113,6 +113,7 @@ class WatchCache:
         self._prefixes: dict[str, PlaceCache] = {}
         self._listeners: dict[Place, Listener] = {}
         self.revision = 0
+        self.filled = asyncio.Event()  # set once it has ever known everything
         self.connected = False
         self.has_quorum = True  # until a probe says otherwise
         self._fresh = Freshness(source.current_revision)
@@ -281,12 +282,30 @@ class WatchCache:
     def replace(self, listing: KeyChanges) -> None:
         """Become what the store has; watchers of what has changed meanwhile are told to list again."""
         missed = self._missed(listing)
-        self._cut_watchers(missed)
-        for change in missed:
-            self._record(change)
+        if self.synced:
+            self._cut_watchers(missed)
+            for change in missed:
+                self._record(change)
+        else:
+            self._fill(missed)
         for place in self._places.values():
             place.forget_history(listing.revision)
         self._advance(listing.revision)
+        self.filled.set()
+
+    def _fill(self, changes: Sequence[KeyChange]) -> None:
+        """Take in what the store has, each place in one go: nobody can watch yet."""
+        found: dict[Place, dict[str, StoredObject]] = {}
+        for change in changes:
+            place, name = self._find(change.key)
+            if place is None:
+                continue
+            if place.kind.place in self._listeners:
+                self._record(change)
+            elif (stored := _read_or_hide(place.kind, name, change)) is not None:
+                found.setdefault(place.kind.place, {})[name] = stored
+        for where, objects in found.items():
+            self._places[where].fill(objects)
 
     def _cut_watchers(self, missed: Sequence[KeyChange]) -> None:
         """End the watches of places that have changed meanwhile; the others have missed nothing.
@@ -322,12 +341,7 @@ class WatchCache:
         place, name = self._find(change.key)
         if place is None:
             return
-        stored = None
-        if change.data is not None:
-            try:
-                stored = _read(place.kind, name, change.data, change.revision)
-            except ValueError as error:
-                log.warning("object in the store cannot be read, hidden key=%s error=%s", change.key, error)
+        stored = _read_or_hide(place.kind, name, change)
         place.record(name, stored, change.revision)
         if (listener := self._listeners.get(place.kind.place)) is not None:
             listener(name, stored)
@@ -389,6 +403,17 @@ def _narrow(kind: Kind, selection: Selection) -> tuple[str, str] | None:
     if kind.custom is not None and narrow is not None and narrow[0] != "metadata.name":
         return None
     return narrow
+
+
+def _read_or_hide(kind: Kind, name: str, change: KeyChange) -> StoredObject | None:
+    """Return what a change leaves behind; what is no object of the kind is as good as gone."""
+    if change.data is None:
+        return None
+    try:
+        return _read(kind, name, change.data, change.revision)
+    except ValueError as error:
+        log.warning("object in the store cannot be read, hidden key=%s error=%s", change.key, error)
+        return None
 
 
 def _read(kind: Kind, name: str, data: bytes, revision: int) -> StoredObject:

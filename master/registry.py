@@ -5,7 +5,9 @@ import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from api.errors import ApiError, MethodNotAllowed, NotFound
+from api.errors import ApiError, MethodNotAllowed, NotFound, invalid
+from api.faults import required
+from api.kinds.pods import Binding
 from api.kinds.table import Kind, Table
 from api.meta import DeleteOptions
 from master.access.token_requests import TokenRequests, refuse_unconfigured
@@ -92,6 +94,9 @@ class Registry:
     ) -> Written:
         """Store a new object; with ``name`` and ``subresource`` act on an existing one (binding, eviction)."""
         match subresource:
+            case "" if kind.model is Binding:
+                bind = self._bindings.bind
+                return await bind(document, namespace=namespace, name=_name_in(document), options=options, fence=fence)
             case "":
                 return await self._writer.create(kind, document, namespace=namespace, options=options, fence=fence)
             case "binding":
@@ -197,3 +202,12 @@ class Registry:
             "watch-cache": "" if self._cache.synced else "the watch cache has not read the store yet",
             "store": "" if self._cache.connected and self._cache.has_quorum else "the store does not answer",
         }
+
+
+def _name_in(document: Mapping[str, Any]) -> str:
+    """Return the name of the object that a document is about; raises Invalid."""
+    metadata = document.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    if not isinstance(name, str) or not name:
+        raise invalid("Binding", "", [required("metadata.name")])
+    return name

@@ -1,13 +1,14 @@
 """The NodeAgent service: what a master asks of this node, over mutual TLS.
 
-Only masters and administrators are answered; what a user may do was decided by the master that passes it on.
+Only masters and administrators are answered, by the group that their certificates name: a name alone anybody might
+get signed. What a user may do was decided by the master that passes it on.
 """
 
 import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -17,6 +18,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from node_agent.config import Tls
+from node_agent.http import Page
 from node_agent.network import kernel
 from node_agent.pods.containers import every_container
 from node_agent.pods.manager import PodManager
@@ -38,7 +40,6 @@ from trireme_pb.node import node_pb2, node_pb2_grpc
 log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
-MASTER_PREFIX = "system:master:"
 ADMINISTRATORS = "system:masters"
 _CHUNK_BYTES = 32 * 1024
 _CONNECT_S = 5.0
@@ -57,18 +58,30 @@ def identity_of(certificate: bytes) -> tuple[str, frozenset[str]]:
     return names[-1] if names else "", groups
 
 
-def is_admitted(user: str, groups: frozenset[str]) -> bool:
-    """Whether this node answers that identity."""
-    return user.startswith(MASTER_PREFIX) or ADMINISTRATORS in groups
+def is_admitted(groups: frozenset[str]) -> bool:
+    """Whether this node answers a member of these groups."""
+    return ADMINISTRATORS in groups
 
 
 class NodeAgentService(node_pb2_grpc.NodeAgentServicer):
-    """Answers masters. secure: clients show certificates, and those decide."""
+    """Answers masters.
 
-    def __init__(self, manager: PodManager, runtime: ContainerRuntime, statistics: Statistics, *, secure: bool) -> None:
+    pages: path -> what is to be read there. secure: clients show certificates, and those decide.
+    """
+
+    def __init__(
+        self,
+        manager: PodManager,
+        runtime: ContainerRuntime,
+        statistics: Statistics,
+        pages: Mapping[str, Page],
+        *,
+        secure: bool,
+    ) -> None:
         self._manager = manager
         self._runtime = runtime
         self._statistics = statistics
+        self._pages = pages
         self._secure = secure
 
     # The methods bear the contract's names.
@@ -192,12 +205,25 @@ class NodeAgentService(node_pb2_grpc.NodeAgentServicer):
                 )
         return answer
 
+    async def Page(  # noqa: N802
+        self, request: node_pb2.PageRequest, context: Context
+    ) -> AsyncIterator[node_pb2.PagePart]:
+        """Show one of the agent's own pages."""
+        await self._admit(context)
+        page = self._pages.get(request.path)
+        if page is None:
+            await _abort(context, grpc.StatusCode.NOT_FOUND, f"the agent has no page {request.path}")
+        kind, body = await page()
+        yield node_pb2.PagePart(content_type=kind, data=body[:_CHUNK_BYTES])
+        for at in range(_CHUNK_BYTES, len(body), _CHUNK_BYTES):
+            yield node_pb2.PagePart(data=body[at : at + _CHUNK_BYTES])
+
     async def _admit(self, context: Context) -> None:
         if not self._secure:
             return
         certificates = list(context.auth_context().get("x509_pem_cert", []))
         user, groups = identity_of(certificates[0]) if certificates else ("", frozenset())
-        if not is_admitted(user, groups):
+        if not is_admitted(groups):
             await _abort(context, grpc.StatusCode.PERMISSION_DENIED, f'user "{user}" may not talk to this node')
 
     async def _worker(self, namespace: str, name: str, uid: str, context: Context) -> PodWorker:

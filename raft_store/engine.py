@@ -142,6 +142,9 @@ class MemberStatus(msgspec.Struct, frozen=True):
     log_bytes: int
 
 
+Done = Callable[[object, EngineError | None], None]  # (what a proposal came to, or why that is not known)
+
+
 class Engine(Protocol):
     """Replicates proposals; every method may be called from any task of the member's event loop."""
 
@@ -156,6 +159,13 @@ class Engine(Protocol):
 
         Any member may be asked; a follower forwards to the leader. Waits for a leader within ``timeout_s``.
         Raises NoLeader or Overloaded (surely not made), ProposalTimedOut (unknown), Stopped.
+        """
+
+    def submit(self, data: bytes, done: Done, *, timeout_s: float) -> object:
+        """As ``propose``, but ``done`` is called with the result, or with what ``propose`` raises; it must not wait.
+
+        What comes in one turn of the event loop may travel together. Raises EngineError if nothing was proposed; then
+        ``done`` is not called.
         """
 
     async def read_barrier(self, *, timeout_s: float) -> Index:

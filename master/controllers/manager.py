@@ -37,6 +37,7 @@ from master.controllers.nodelifecycle import NodeLifecycleController
 from master.controllers.podgc import PodGcController
 from master.controllers.replicaset import replicaset_controller, replication_controller
 from master.controllers.resourcequota import ResourceQuotaController
+from master.controllers.storageprotection import ClaimProtection, VolumeProtection
 from master.scheduler.loop import Scheduler
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,8 @@ ROWS: Sequence[Row] = (
     Row("garbagecollector", GarbageCollector),
     Row("definitions", DefinitionController),
     Row("podgc", PodGcController),
+    Row("pvc-protection", ClaimProtection),
+    Row("pv-protection", VolumeProtection),
     Row("scheduler", Scheduler),
 )
 

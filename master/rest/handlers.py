@@ -11,6 +11,7 @@ from api import apply as managed_fields
 from api import codec, fields, selectors
 from api.errors import BadRequest, UnsupportedMediaType, invalid
 from api.faults import forbidden, strict_fault, strict_patch_fault
+from api.kinds.pods import Binding
 from api.kinds.table import Kind
 from api.meta import DeleteOptions
 from master.access.reviews import Reviews
@@ -167,7 +168,7 @@ class Handlers:
             subresource=target.subresource,
             options=options,
         )
-        if target.subresource in ACTIONS and target.subresource not in ANSWERED:
+        if target.kind.model is Binding or (target.subresource in ACTIONS and target.subresource not in ANSWERED):
             return _answer(call, Form(form.media_type), http.encode_json(http.success_status()), code=201)
         return _written_answer(call, form, written, warnings, code=201)
 

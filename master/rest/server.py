@@ -23,7 +23,7 @@ from fasthttp.peer import Config, Hosting
 from fasthttp.server import Server
 from fasthttp.writing import Response
 from master.access.audit import AuditLog
-from master.access.authentication import Authenticator
+from master.access.authentication import Authenticator, user_of_certificate
 from master.access.authorization import Authorizer
 from master.access.fairness import Fairness
 from master.access.flows import classify
@@ -185,17 +185,27 @@ class RestServer:
 
     async def _user(self, exchange: Exchange) -> User:
         request = exchange.request
+        exchange.real_user = await self._real_user(request)
+        if exchange.asked is not None:
+            exchange.asked = exchange.asked._replace(user=exchange.real_user)
+        return await impersonation.effective_user(exchange.real_user, request.headers, self._authorizer)
+
+    async def _real_user(self, request: Request) -> User:
+        """Return who sent a request. A certificate vouches for a whole connection, so it is looked at once."""
+        known: User | None = request.memo.get("certified")
+        if known is not None:
+            return known
         transport = request.transport
         certificate = transport.get_extra_info("peercert") if transport is not None else None
         tls = transport.get_extra_info("ssl_object") if certificate and transport is not None else None
-        exchange.real_user = await self._authenticator.authenticate(
+        user = await self._authenticator.authenticate(
             certificate=certificate,
             authorization=request.headers.get("Authorization", ""),
             encoded=tls.getpeercert(binary_form=True) if tls is not None else None,
         )
-        if exchange.asked is not None:
-            exchange.asked = exchange.asked._replace(user=exchange.real_user)
-        return await impersonation.effective_user(exchange.real_user, request.headers, self._authorizer)
+        if certificate and user_of_certificate(certificate) is not None:
+            request.memo["certified"] = user
+        return user
 
     async def _resource(
         self, exchange: Exchange, user: User, found: routes.Target | routes.Unserved

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from raft_store.engine import (
     Change,
     ChangeRefused,
+    Done,
     EngineError,
     Entry,
     Index,
@@ -42,10 +43,12 @@ class MemoryEngine:
     async def propose(self, data: bytes, *, timeout_s: float) -> object:
         """Apply ``data`` now."""
         del timeout_s  # nothing is waited for
-        machine = self._running()
-        self._index = Index(self._index + 1)
-        (result,) = machine.apply([Entry(self._index, _TERM, data)])
-        return result
+        return self._apply(data)
+
+    def submit(self, data: bytes, done: Done, *, timeout_s: float) -> None:
+        """Apply ``data`` now."""
+        del timeout_s
+        done(self._apply(data), None)
 
     async def read_barrier(self, *, timeout_s: float) -> Index:
         """Return at once: nothing is ever committed elsewhere."""
@@ -97,6 +100,12 @@ class MemoryEngine:
         self._running()
         if to != self._member:
             raise NoLeader(f"member {to} is not in this group of one")
+
+    def _apply(self, data: bytes) -> object:
+        machine = self._running()
+        self._index = Index(self._index + 1)
+        (result,) = machine.apply([Entry(self._index, _TERM, data)])
+        return result
 
     def _running(self) -> StateMachine:
         if self._machine is None:

@@ -18,6 +18,7 @@ from raft_store.disk.storage import Past, Storage
 from raft_store.driver import Driver, DriverConfig
 from raft_store.engine import (
     Change,
+    Done,
     EngineError,
     Entry,
     Index,
@@ -228,6 +229,10 @@ class NativeEngine:
     def propose(self, data: bytes, *, timeout_s: float) -> Coroutine[None, None, object]:
         """See ``Engine.propose``; raises EngineError too if too many proposals are waiting (surely not made)."""
         return self._running().propose(data, timeout_s=timeout_s)
+
+    def submit(self, data: bytes, done: Done, *, timeout_s: float) -> None:
+        """See ``Engine.submit``."""
+        self._running().submit(data, done, timeout_s=timeout_s)
 
     def read_barrier(self, *, timeout_s: float) -> Coroutine[None, None, Index]:
         """See ``Engine.read_barrier``."""

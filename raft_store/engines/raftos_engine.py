@@ -22,6 +22,7 @@ import msgspec
 from raft_store.engine import (
     Change,
     ChangeRefused,
+    Done,
     EngineError,
     Entry,
     Index,
@@ -115,6 +116,7 @@ class RaftosEngine:
         self._members = {f"{host}:{port}": member for member, (host, port) in self._addresses.items()}
         self._numbers = itertools.count(1)
         self._pending: dict[str, asyncio.Future[object]] = {}
+        self._submitted: set[asyncio.Task[None]] = set()
         self._machine: StateMachine | None = None
         self._node: Any = None
         self._protocol: _Protocol | None = None
@@ -179,6 +181,21 @@ class RaftosEngine:
             raise ProposalTimedOut("raftos did not apply the entry in time") from exc
         finally:
             del self._pending[number]
+
+    def submit(self, data: bytes, done: Done, *, timeout_s: float) -> None:
+        """See ``Engine.submit``: a task each, for this engine's waiting needs one."""
+
+        async def run() -> None:
+            try:
+                result = await self.propose(data, timeout_s=timeout_s)
+            except EngineError as exc:
+                done(None, exc)
+            else:
+                done(result, None)
+
+        task = asyncio.create_task(run())
+        self._submitted.add(task)
+        task.add_done_callback(self._submitted.discard)
 
     async def read_barrier(self, *, timeout_s: float) -> Index:
         """Return once this member applied what the member believed to lead had committed.

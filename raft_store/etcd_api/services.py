@@ -24,6 +24,7 @@ from .maintenance import MaintenanceService
 from .reading import Reading
 from .turns import Turns
 from .watch import WatchService
+from .writing import Writing, read_delete_range, read_put, read_txn
 
 PACKAGE = "etcdserverpb"
 
@@ -88,11 +89,7 @@ class Services(msgspec.Struct, frozen=True):
                 encoded=self.kv.encoded_range,
                 batch=self.reading.take,
             ),
-            UnaryMethod("KV", "Put", pb.PutRequest, self.kv.put, encoded=self.kv.encoded_put),
-            UnaryMethod(
-                "KV", "DeleteRange", pb.DeleteRangeRequest, self.kv.delete_range, encoded=self.kv.encoded_delete_range
-            ),
-            UnaryMethod("KV", "Txn", pb.TxnRequest, self.kv.txn, encoded=self.kv.encoded_txn),
+            *self._write_methods(),
             UnaryMethod("KV", "Compact", pb.CompactionRequest, self.kv.compact),
             StreamMethod("Watch", "Watch", pb.WatchRequest, self.watch.watch, encoded=self.watch.encoded_watch),
             UnaryMethod("Lease", "LeaseGrant", pb.LeaseGrantRequest, self.lease.grant),
@@ -121,6 +118,42 @@ class Services(msgspec.Struct, frozen=True):
             UnaryMethod("Maintenance", "Downgrade", pb.DowngradeRequest, self._admin(self.maintenance.downgrade)),
             *self._auth_methods(),
             *self._recipe_methods(),
+        )
+
+    def _write_methods(self) -> tuple[Method, ...]:
+        kv, answers = self.kv, self.backend.answers
+        put = Writing(
+            self.backend,
+            request=pb.PutRequest,
+            read=read_put,
+            encode_answer=answers.put,
+            one_by_one=kv.encoded_put,
+        )
+        delete_range = Writing(
+            self.backend,
+            request=pb.DeleteRangeRequest,
+            read=read_delete_range,
+            encode_answer=answers.delete,
+            one_by_one=kv.encoded_delete_range,
+        )
+        txn = Writing(
+            self.backend,
+            request=pb.TxnRequest,
+            read=read_txn,
+            encode_answer=answers.txn,
+            one_by_one=kv.encoded_txn,
+        )
+        return (
+            UnaryMethod("KV", "Put", pb.PutRequest, kv.put, encoded=kv.encoded_put, batch=put.take),
+            UnaryMethod(
+                "KV",
+                "DeleteRange",
+                pb.DeleteRangeRequest,
+                kv.delete_range,
+                encoded=kv.encoded_delete_range,
+                batch=delete_range.take,
+            ),
+            UnaryMethod("KV", "Txn", pb.TxnRequest, kv.txn, encoded=kv.encoded_txn, batch=txn.take),
         )
 
     def _admin(self, handler: Callable[[Any], Awaitable[Message]]) -> Unary:

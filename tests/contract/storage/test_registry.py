@@ -284,6 +284,17 @@ class TestPods:
         with pytest.raises(Conflict, match="already assigned to node"):
             await cluster.create("pods", {"target": {"name": "node2"}}, name="web", subresource="binding")
 
+    async def test_are_bound_by_an_object_of_its_own(self, cluster: Cluster) -> None:
+        await cluster.create("pods", POD)
+        with pytest.raises(Invalid, match=r"metadata\.name"):
+            await cluster.create("bindings", {"target": {"name": "n1"}})
+        await cluster.create("bindings", {"metadata": {"name": "web"}, "target": {"kind": "Node", "name": "n1"}})
+        assert (await cluster.get("pods", "web"))["spec"]["nodeName"] == "n1"
+        with pytest.raises(Conflict, match="already assigned"):
+            await cluster.create("bindings", {"metadata": {"name": "web"}, "target": {"name": "n2"}})
+        found = await cluster.core.storage.client.range(b"/registry/bindings/", b"/registry/bindings0")
+        assert not found.kvs, "it says what to do and is not kept"
+
     async def test_binding_means_one_pod_not_one_name(self, cluster: Cluster) -> None:
         await cluster.create("pods", POD)
         binding = {"metadata": {"uid": "another"}, "target": {"name": "node1"}}

@@ -66,7 +66,9 @@ async def test_a_snapshot_can_be_restored_although_newer_ones_came_meanwhile(sto
     machine, fatal = Restored(), []
     driver = Driver(
         DriverConfig(tick_s=1, snapshot_entries=100, keep_entries=10),
-        replica=SimpleNamespace(applied=Index(0), core=SimpleNamespace(member=MemberId(1)), saved=lambda save: None),
+        replica=SimpleNamespace(
+            applied=Index(0), core=SimpleNamespace(member=MemberId(1)), saved=lambda save: None, propose=None
+        ),
         storage=storage,
         machine=machine,
         on_fatal=fatal.append,
@@ -229,5 +231,5 @@ async def test_who_asks_to_read_is_told_when_the_machine_is_there(storage):
     driver.when_readable(told.set_result, timeout_s=60)
     async with asyncio.timeout(10):
         assert await told is None
-    assert not driver._open
+    assert not driver._waits._deadlines
     await driver.stop()

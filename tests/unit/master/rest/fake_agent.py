@@ -89,6 +89,16 @@ class FakeAgent(node_pb2_grpc.NodeAgentServicer):
                 yield node_pb2.ExecOutput(stdout=f"{word}\n".encode())
         yield node_pb2.ExecOutput(exit_code=0)
 
+    async def Page(self, request, context):  # noqa: N802
+        """Show a page in two parts; the agent is not well at /healthz."""
+        if request.path == "/healthz":
+            yield node_pb2.PagePart(data=b"the engine is down\n")
+        elif request.path == "/metrics":
+            yield node_pb2.PagePart(content_type="text/plain; version=0.0.4", data=b"one 1\n")
+            yield node_pb2.PagePart(data=b"two 2\n")
+        else:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"the agent has no page {request.path}")
+
     async def PortForward(self, requests, context):  # noqa: N802
         """Answer each chunk in capitals; port 81 refuses, port 8888 leads to ``self.behind`` of this machine."""
         start = (await anext(aiter(requests))).start

@@ -1,4 +1,7 @@
-"""Debian's prometheus, unmodified, finds what runs in the cluster by its Kubernetes service discovery."""
+"""A scraper with prometheus's configuration finds what runs in the cluster by Kubernetes service discovery.
+
+It is Debian's victoria-metrics, unmodified, whose discovery is its own; Debian builds prometheus without one.
+"""
 
 import json
 import subprocess
@@ -11,12 +14,13 @@ import pytest
 import yaml
 from rich.console import Console
 
-from deploy.checks import debian_prometheus
+from deploy.checks import debian_victoria_metrics
 from tests.clients.cluster import Cluster, until
 from tests.contract.kv.stores import free_ports
 
 NAMESPACE = "monitoring"
 META = "__meta_kubernetes_"
+ROLES = ("pod", "service", "endpoints", "endpointslice", "ingress")
 # What prometheus's own example configuration asks for, and nothing more.
 ACCESS = """\
 apiVersion: v1
@@ -63,7 +67,7 @@ spec: {rules: [{host: web.example, http: {paths: [{path: /, pathType: Prefix, ba
 """
 
 
-class Prometheus:
+class Scraper:
     """A running one."""
 
     def __init__(self, port: int) -> None:
@@ -87,29 +91,20 @@ class Prometheus:
             return list(json.load(answer)["data"]["result"])
 
 
-def _answers(prometheus: Prometheus) -> bool:
+def _answers(scraper: Scraper) -> bool:
     try:
-        return prometheus.targets("nodes") is not None
+        return scraper.targets("nodes") is not None
     except OSError:
         return False
 
 
-def _job(name: str, role: str, cluster: Cluster, folder: Path, *, own: bool = True, **more: Any) -> dict[str, Any]:
+def _config(cluster: Cluster, folder: Path) -> dict[str, Any]:
+    host = cluster.url.removeprefix("https://")
     client = {
         "authorization": {"credentials_file": str(folder / "token")},
         "tls_config": {"ca_file": str(cluster.files / "ca.crt")},
     }
-    where = {"namespaces": {"names": [NAMESPACE]}} if own else {}
-    return {
-        "job_name": name,
-        "kubernetes_sd_configs": [{"api_server": cluster.url, "role": role, **client, **where}],
-        **client,
-        **more,
-    }
-
-
-def _config(cluster: Cluster, folder: Path) -> dict[str, Any]:
-    host = cluster.url.removeprefix("https://")
+    scraped = {**client, "scheme": "https", "scrape_interval": "1s"}
     through_the_api = [
         {"target_label": "__address__", "replacement": host},
         {
@@ -118,18 +113,26 @@ def _config(cluster: Cluster, folder: Path) -> dict[str, Any]:
             "replacement": "/api/v1/nodes/$1/proxy/metrics",
         },
     ]
-    kept = {"source_labels": [f"{META}service_name"], "regex": "kubernetes", "action": "keep"}
+    # Of a target whose own labels stay the same the scraper goes on showing what it first found.
+    labelled = [{"regex": f"{META}service_label_(.+)", "action": "labelmap"}]
+
+    def found(role: str, **where: Any) -> dict[str, Any]:
+        return {"kubernetes_sd_configs": [{"api_server": cluster.url, "role": role, **client, **where}]}
+
     jobs = [
-        _job("nodes", "node", cluster, folder, own=False, scheme="https", relabel_configs=through_the_api),
-        _job("masters", "endpoints", cluster, folder, own=False, scheme="https", relabel_configs=[kept]),
-        *(_job(role, role, cluster, folder) for role in ("pod", "service", "endpoints", "endpointslice", "ingress")),
+        {"job_name": "nodes", **found("node"), "relabel_configs": through_the_api, **scraped},
+        {"job_name": "masters", "static_configs": [{"targets": [host]}], **scraped},
     ]
-    return {"global": {"scrape_interval": "1s"}, "scrape_configs": jobs}
+    own = {"namespaces": {"names": [NAMESPACE]}}
+    # Hollow pods have nobody who could answer: they are found, and left alone.
+    seldom = {"scrape_interval": "1h"}
+    jobs += [{"job_name": role, **found(role, **own), "relabel_configs": labelled, **seldom} for role in ROLES]
+    return {"scrape_configs": jobs}
 
 
 @pytest.fixture(scope="module")
-def prometheus(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    folder = tmp_path_factory.mktemp("prometheus")
+def scraper(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraper]:
+    folder = tmp_path_factory.mktemp("scraper")
     cluster.kubectl("create", "namespace", NAMESPACE)
     cluster.kubectl("apply", "-f", "-", text=ACCESS)
     cluster.kubectl("apply", "-f", "-", text=WORKLOAD)
@@ -137,12 +140,14 @@ def prometheus(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> It
     (folder / "token").write_text(cluster.kubectl("-n", NAMESPACE, "create", "token", "prometheus"))
     (folder / "prometheus.yml").write_text(yaml.dump(_config(cluster, folder)))
     (port,) = free_ports(1)
-    command = [str(debian_prometheus(Console(stderr=True))), f"--config.file={folder}/prometheus.yml"]
-    command += [f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{port}"]
+    command = [str(debian_victoria_metrics(Console(stderr=True))), f"-promscrape.config={folder}/prometheus.yml"]
+    command += [f"-storageDataPath={folder}/data", f"-httpListenAddr=127.0.0.1:{port}"]
+    # What is written can be asked for at once, and a change of discovery is acted upon within a second.
+    command += ["-search.latencyOffset=0s", "-promscrape.kubernetesSDCheckInterval=1s"]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as run:
         try:
-            found = Prometheus(port)
-            until("prometheus answers", lambda: _answers(found))
+            found = Scraper(port)
+            until("the scraper answers", lambda: _answers(found))
             yield found
         finally:
             run.terminate()
@@ -151,12 +156,12 @@ def prometheus(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> It
     cluster.kubectl("delete", "namespace", NAMESPACE, "--timeout=60s", timeout_s=70)
 
 
-def test_every_role_finds_its_objects(cluster: Cluster, prometheus: Prometheus) -> None:
+def test_every_role_finds_its_objects(cluster: Cluster, scraper: Scraper) -> None:
     listed = json.loads(cluster.kubectl("-n", NAMESPACE, "get", "pods", "-o", "json"))["items"]
     pods = {each["metadata"]["name"]: each for each in listed}
     assert len(pods) == 2
-    until("pods are found", lambda: prometheus.names("pod", "pod_name") == sorted(pods))
-    for target in prometheus.targets("pod"):
+    until("pods are found", lambda: scraper.names("pod", "pod_name") == sorted(pods))
+    for target in scraper.targets("pod"):
         labels = target["discoveredLabels"]
         pod = pods[labels[f"{META}pod_name"]]
         assert labels[f"{META}pod_ip"] == pod["status"]["podIP"]
@@ -166,30 +171,30 @@ def test_every_role_finds_its_objects(cluster: Cluster, prometheus: Prometheus) 
         assert (labels[f"{META}pod_controller_kind"], labels[f"{META}pod_label_app"]) == ("ReplicaSet", "web")
         assert labels[f"{META}pod_annotation_prometheus_io_scrape"] == "true"
         assert labels["__address__"] == f"{pod['status']['podIP']}:8080"
-    until("services are found", lambda: prometheus.names("service", "service_name") == ["web"])
-    assert prometheus.names("service", "service_port_name") == ["http"]
-    until("ingresses are found", lambda: prometheus.names("ingress", "ingress_host") == ["web.example"])
+    until("services are found", lambda: scraper.names("service", "service_name") == ["web"])
+    assert scraper.names("service", "service_port_name") == ["http"]
+    until("ingresses are found", lambda: scraper.names("ingress", "ingress_host") == ["web.example"])
     for role in ("endpoints", "endpointslice"):
-        until("endpoints are found", lambda of=role: prometheus.names(of, "pod_name") == sorted(pods))
-        assert prometheus.names(role, "service_label_app") == ["web", "web"]
-        assert prometheus.names(role, f"{role}_port_name") == ["http", "http"]
+        until("endpoints are found", lambda of=role: scraper.names(of, "pod_name") == sorted(pods))
+        assert scraper.names(role, "service_label_app") == ["web", "web"]
+        assert scraper.names(role, f"{role.removesuffix('s')}_port_name") == ["http", "http"]
 
 
-def test_nodes_and_masters_are_scraped(prometheus: Prometheus) -> None:
+def test_nodes_and_masters_are_scraped(scraper: Scraper) -> None:
     def health(job: str) -> list[str]:
-        return [f"{each['health']} {each['lastError']}".strip() for each in prometheus.targets(job)]
+        return [f"{each['health']} {each['lastError']}".strip() for each in scraper.targets(job)]
 
-    assert prometheus.names("nodes", "node_name") == ["node0"]
+    assert scraper.names("nodes", "node_name") == ["node0"]
     until("the node's figures come through the API", lambda: health("nodes") == ["up"])
     until("the master's figures come", lambda: health("masters") == ["up"])
-    until("both are stored", lambda: prometheus.query("node_memory_working_set_bytes") and prometheus.query("up == 1"))
+    until("both are stored", lambda: scraper.query("node_memory_working_set_bytes") and scraper.query("up == 1"))
 
 
-def test_what_comes_and_goes_is_followed(cluster: Cluster, prometheus: Prometheus) -> None:
+def test_what_comes_and_goes_is_followed(cluster: Cluster, scraper: Scraper) -> None:
     cluster.kubectl("-n", NAMESPACE, "scale", "deployment/web", "--replicas=3")
-    until("a third pod is found", lambda: len(prometheus.targets("pod")) == 3)
+    until("a third pod is found", lambda: len(scraper.targets("pod")) == 3)
     cluster.kubectl("-n", NAMESPACE, "scale", "deployment/web", "--replicas=1")
-    until("two are forgotten", lambda: len(prometheus.targets("pod")) == 1)
-    until("their endpoints, too", lambda: len(prometheus.targets("endpointslice")) == 1)
+    until("two are forgotten", lambda: len(scraper.targets("pod")) == 1)
+    until("their endpoints, too", lambda: len(scraper.targets("endpointslice")) == 1)
     cluster.kubectl("-n", NAMESPACE, "label", "service", "web", "app=renamed", "--overwrite")
-    until("a new label is seen", lambda: prometheus.names("service", "service_label_app") == ["renamed"])
+    until("a new label is seen", lambda: scraper.names("service", "service_label_app") == ["renamed"])
