@@ -1,7 +1,7 @@
 """The asyncio edge of one replica: it feeds events in and does the work that comes out.
 
-Everything runs in the event loop but the disk, which has one thread of its own, used by one call at a time. While the
-thread syncs, messages and proposals go on being taken in; whatever came meanwhile is the next save. One pass
+Everything runs in the event loop but the disk (``saving``). While it syncs, messages and proposals go on being taken
+in; whatever came meanwhile is the next save. One pass
 (``_pump``) serves all events that came in the same turn of the loop.
 
 Snapshots hold nothing up. Taking one draws the machine's chunks a few at a time, and other threads write them to files
@@ -23,7 +23,6 @@ import msgspec
 from raft_store.disk.directory import DiskError
 from raft_store.disk.snapshot import READ_BYTES, NotASnapshot
 from raft_store.disk.storage import Storage
-from raft_store.disk.thread import DiskThread
 from raft_store.engine import (
     Change,
     ChangeRefused,
@@ -43,6 +42,7 @@ from raft_store.raft.membership import Step
 from raft_store.raft.messages import NOBODY, AnyMessage, Save, Snapshot, SnapshotMark
 from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Replica, Work
+from raft_store.saving import Saver
 from raft_store.waiting import Proposers, Waits, is_done, refuse, resolve
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Driver:
         self._follow: Callable[[Step], None] = lambda _: None
         self._followed: Step | None = None
         self._loop = asyncio.get_running_loop()
-        self._disk = DiskThread(self._loop, name="disk")
+        self._saver = Saver(storage, self._loop)
         self._snapshot_disk = ThreadPoolExecutor(SNAPSHOT_THREADS, thread_name_prefix="snapshots")
         self._inbox: list[AnyMessage] = []
         self._proposers = Proposers(replica.propose)
@@ -134,7 +134,7 @@ class Driver:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.to_thread(self._snapshot_disk.shutdown)
-        await asyncio.to_thread(self._disk.close)
+        await self._saver.close()
 
     def receive(self, messages: Sequence[AnyMessage]) -> None:
         """Take messages from other members."""
@@ -333,7 +333,7 @@ class Driver:
         opened = None
         if work.restore is not None:
             # In line with the saves: a later one may bring a newer snapshot, and remove this one's file.
-            opened = self._disk.run(functools.partial(self._storage.read_snapshot, work.restore.mark))
+            opened = self._saver.run(functools.partial(self._storage.read_snapshot, work.restore.mark))
             if self._catching_up is None:
                 self._catching_up = asyncio.create_task(self._catch_up())
         if self._catching_up is not None:
@@ -381,8 +381,7 @@ class Driver:
         return await self._loop.run_in_executor(self._snapshot_disk, call, *arguments)
 
     def _begin_save(self, save: Save) -> None:
-        def done(result: object, exc: BaseException | None) -> None:
-            del result
+        def saved(exc: BaseException | None) -> None:
             if exc is not None:
                 # Whether the disk holds the save or not, nobody knows; a second sync could lie. The member has to end.
                 self.fail(exc)
@@ -390,7 +389,7 @@ class Driver:
                 self._replica.saved(save)
                 self._schedule()
 
-        self._disk.begin(functools.partial(self._storage.save, save), done)
+        self._saver.begin(save, saved)
 
     def _snapshot_if_due(self) -> None:
         """Shorten the log: what a snapshot holds need not be replayed nor kept."""
@@ -418,7 +417,7 @@ class Driver:
                 if chunk:
                     await self._beside(growing.write, chunk)
             await self._beside(growing.finish)
-            await self._disk.run(functools.partial(self._storage.let_go, mark))
+            await self._saver.run(functools.partial(self._storage.let_go, mark))
         except Exception as exc:  # noqa: BLE001 - a disk that cannot take a snapshot cannot be trusted with the log
             self.fail(exc)
             return
