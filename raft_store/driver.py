@@ -43,6 +43,7 @@ from raft_store.raft.messages import NOBODY, AnyMessage, Save, Snapshot, Snapsho
 from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Replica, Work
 from raft_store.saving import Saver
+from raft_store.ticking import Ticks
 from raft_store.waiting import Proposers, Waits, is_done, refuse, resolve
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class Driver:
         self._proposers = Proposers(replica.propose)
         self._waits = Waits(self._loop.time)
         self._pump_scheduled = False
-        self._tick_due = False
+        self._ticks = Ticks(config.tick_s, self._loop.time())
         self._reading: asyncio.Future[object] | None = None  # who asks to read in this turn shares it
         self._readers_left = False  # some wait no more, and may still stand in the replica's line
         self._ticker: asyncio.TimerHandle | None = None
@@ -111,7 +112,7 @@ class Driver:
         self._send = send
         self._follow = follow
         self._running = True
-        self._ticker = self._loop.call_later(self._config.tick_s, self._tick)
+        self._ticker = self._loop.call_at(self._ticks.due_s, self._tick)
         self._schedule()
 
     def halt(self) -> None:
@@ -274,16 +275,14 @@ class Driver:
     def _tick(self) -> None:
         if not self._running:
             return
-        # A stall of the process is one tick, however long it was; and what arrived meanwhile has to be read before
-        # anybody is declared dead, so the pump comes after the sockets' turn.
-        self._ticker = self._loop.call_later(self._config.tick_s, self._tick)
+        self._ticker = None
         now_s = self._loop.time()
         self._proposers.look_at_clock(now_s)
         self._waits.look_at_clock(now_s)
         if self._readers_left:
             self._readers_left = False
             self._replica.forget_readers(is_done)
-        self._tick_due = True
+        # What arrived meanwhile has to be read before anybody is declared dead: the pump comes after the sockets' turn.
         self._schedule()
 
     def _schedule(self) -> None:
@@ -297,11 +296,13 @@ class Driver:
         if not self._running:
             return
         try:
-            self._step_inbox()
-            if self._tick_due:
-                self._tick_due = False
+            now_s = self._loop.time()
+            for _ in range(self._ticks.pass_quietly(now_s)):
                 self._replica.tick()
-            turn_ends_s = self._loop.time() + TURN_S
+            self._step_inbox()
+            if self._ticks.is_over(now_s):
+                self._replica.tick()
+            turn_ends_s = now_s + TURN_S
             while True:
                 if self._config.tells_time:
                     self._replica.core.now_ms = time.clock_gettime(time.CLOCK_BOOTTIME) * 1000
@@ -317,8 +318,20 @@ class Driver:
                 self._followed = agreed
                 self._follow(agreed)
             self._snapshot_if_due()
+            self._plan_ticks()
         except Exception as exc:  # noqa: BLE001 - our own error or the machine's: this state must not reach the disk
             self.fail(exc)
+
+    def _plan_ticks(self) -> None:
+        """Let the next tick that matters wake us: while anybody waits, that is every tick."""
+        waited_for = self._proposers or self._waits or self._readers_left
+        self._ticks.plan(1 if waited_for else self._replica.quiet_ticks)
+        due_s = self._ticks.due_s
+        if self._ticker is None:
+            self._ticker = self._loop.call_at(due_s, self._tick)
+        elif self._ticker.when() > due_s + self._config.tick_s / 2:
+            self._ticker.cancel()
+            self._ticker = self._loop.call_at(due_s, self._tick)
 
     def _step_inbox(self) -> None:
         messages, self._inbox = self._inbox, []
