@@ -10,13 +10,10 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
-<<<<<<< HEAD
 import msgspec
 
 from api import codec
-=======
 from api.filling import Document, Rule, fill, reach
->>>>>>> wt/kinds
 from api.kinds.table import Kind
 from api.pod_defaults import AZURE_DISK, RBD, fill_pod, fill_pod_spec
 
@@ -262,8 +259,9 @@ def apply_defaults(kind: Kind, document: Document) -> None:
         fill_pod_spec(document, prefix)
     if function := _FUNCTIONS.get(key):
         function(document)
-<<<<<<< HEAD
-    _fill(document, RULES.get(key, ()))
+    fill(document, RULES.get(key, ()))
+    if function := _LAST.get(key):
+        function(document)
 
 
 def completed(kind: Kind, document: Mapping[str, Any]) -> Document:
@@ -276,8 +274,3 @@ def completed(kind: Kind, document: Mapping[str, Any]) -> Document:
         codec.decode(kind, document)
         raise
     return copy
-=======
-    fill(document, RULES.get(key, ()))
-    if function := _LAST.get(key):
-        function(document)
->>>>>>> wt/kinds

@@ -64,8 +64,8 @@ class NativeConfig(msgspec.Struct, frozen=True, kw_only=True):
     force_new_cluster: bool = False  # give up all other members for lost, for ever; our data is the group's
     tls: TlsFiles | None = None  # None: plain text
     disk_orders: Path | None = None  # for tests: a file that tells the disk to be slow or to fail (``disk.faults``)
-    tick_ms: int = 30  # every tick wakes an idle member
-    heartbeat_ticks: int = 2
+    tick_ms: int = 30
+    heartbeat_ticks: int = 3  # every heartbeat wakes idle members
     election_ticks: int = 9  # a follower waits this long, and up to twice as long, before it campaigns
     snapshot_entries: int = 20_000  # applied entries between two snapshots
     lease_reads: bool = False  # answer reads by the clock, without asking the others: see ``raft.reads`` for the danger
