@@ -123,7 +123,6 @@ def render_node(lab: Lab, host: Host) -> str:
             "address": host.address,
             "masters": [f"{master.address}:{GRPC_PORT}" for master in lab.masters],
             "listen": f"{ANYWHERE}:{lab_facts.AGENT_PORT}",
-            "http_listen": f"{ANYWHERE}:{lab_facts.AGENT_HTTP_PORT}",
             "data_dir": f"{DATA}/node",
             "runtime": "docker",
             "cluster_dns": lab_facts.CLUSTER_DNS,

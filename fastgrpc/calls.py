@@ -272,6 +272,14 @@ def frame_message(message: bytes) -> bytes:
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
+def only_message(data: bytes, max_bytes: int) -> bytes | None:
+    """Return the one message that ``data`` is, if it is one, not compressed and not too large: nearly always."""
+    size = len(data) - PREFIX_BYTES
+    if 0 <= size <= max_bytes and data[0] == 0 and size == int.from_bytes(data[1:PREFIX_BYTES], "big"):
+        return data[PREFIX_BYTES:]
+    return None
+
+
 class MessageReader:
     """Finds the messages in one direction of one call."""
 

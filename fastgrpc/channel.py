@@ -44,6 +44,7 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout_s: float = 5.0
     keepalive_s: float | None = None  # a connection that was silent so long is pinged
     keepalive_timeout_s: float = 5.0  # and given up after so much more silence
+    keepalive_without_calls: bool = True  # some servers take pings on a connection without calls for an attack
 
 
 class ClientCall:
@@ -313,6 +314,8 @@ class _Wire(asyncio.Protocol):
         config = self._config
         if config.keepalive_s is None or self._transport is None:
             return
+        if not self.calls and not config.keepalive_without_calls:
+            self._heard_s = self.loop.time()  # nobody waits for anything
         silent_s = self.loop.time() - self._heard_s
         if silent_s > config.keepalive_s + config.keepalive_timeout_s:
             self._transport.abort()
@@ -383,6 +386,11 @@ class Channel:
     async def connect(self) -> None:
         """Be connected. Raises CallFailed (UNAVAILABLE)."""
         await self._connected()
+
+    @property
+    def connected(self) -> bool:
+        """Return whether a connection stands, as far as is known."""
+        return self._wire is not None and self._wire.is_alive
 
     @property
     def peer_certificate(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ with time. Honest peers never notice it; floods end the connection with ENHANCE_
 
 from . import frames
 from .control import Control
-from .events import DataReceived, Event, HeadersReceived, Limits, TrailersReceived
+from .events import DataReceived, Event, HeadersReceived, Limits, RequestReceived, TrailersReceived
 from .frames import ErrorCode
 from .headers import Headers, Kind
 from .hpack import Decoder, HeadersTooLarge, HpackError
@@ -40,6 +40,7 @@ class Connection(Control):
         self._block: tuple[int, int, list[bytes]] | None = None  # stream, flags, parts of an unfinished header block
         self._block_bytes = 0
         self._now_s = 0.0
+        self._held: dict[int, Headers] = {}  # requests that have begun in this read, and of which nothing was told yet
         self._handlers = {
             frames.PRIORITY: self._on_priority,
             frames.RST_STREAM: self._on_reset,
@@ -68,11 +69,11 @@ class Connection(Control):
                 data = self._rest + data
             received, end = frames.split(data, limits.frame_bytes)
             self._rest = data[end:]
-            for frame in received:
-                try:
-                    self._take(*frame)
-                except StreamFault as fault:
-                    self._fault(fault)
+            try:
+                self._take_all(received)
+            finally:
+                if self._held:
+                    self._tell_held()
         except frames.FrameTooLarge as exc:
             self._end(ErrorCode.FRAME_SIZE_ERROR, str(exc))
         except HpackError as exc:
@@ -89,6 +90,73 @@ class Connection(Control):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "this is not HTTP/2")
         self._preface = wanted[len(data) :]
         return data[len(wanted) :]
+
+    def _take_all(self, received: list[frames.Frame]) -> None:
+        """Take frames in their order, but tell of whole requests, as nearly all are, in one event each.
+
+        A client that begins many at once sends all their headers first. So what has just begun is held back until its
+        data comes in the same read, or anything else happens to it, or the read is over.
+        """
+        known, held = self._decoder.known, self._held
+        for frame in received:
+            kind, flags, number, payload = frame
+            if kind == frames.HEADERS and flags == frames.END_HEADERS:
+                headers = known(payload)
+                if headers is not None and self._hold(number, headers):
+                    continue
+            elif (
+                kind == frames.DATA
+                and flags == frames.END_STREAM
+                and number in held
+                and self._complete(number, payload)
+            ):
+                continue
+            if number in held:
+                self._events.append(HeadersReceived(number, held.pop(number), ended=False))
+            try:
+                self._take(*frame)
+            except StreamFault as fault:
+                self._fault(fault)
+
+    def _hold(self, number: int, headers: Headers) -> bool:
+        """Begin a request whose headers the peer sent before; return False, and change nothing, if it needs a look."""
+        if (
+            not headers.is_request
+            or self._client
+            or self._block is not None
+            or not self._greeted
+            or self.going_away
+            or number <= self.last_stream
+            or not number & 1
+            or len(self._streams) >= self.limits.streams
+        ):
+            return False
+        self.last_stream = number
+        stream = self._streams[number] = Stream(self.limits.window_bytes, Outgoing(number, self._peer_window))
+        stream.got_headers = True
+        stream.expected = headers.content_length
+        self._held[number] = headers
+        return True
+
+    def _complete(self, number: int, data: bytes) -> bool:
+        """Take all of a held request's data; return False, and change nothing, if it needs a look."""
+        stream, size = self._streams[number], len(data)
+        if (
+            size > self._window
+            or size > stream.window
+            or stream.expected not in (None, size)
+            or self._block is not None
+        ):
+            return False
+        self._window -= size
+        stream.remote_closed = True
+        self._events.append(RequestReceived(number, self._held.pop(number), data))
+        return True
+
+    def _tell_held(self) -> None:
+        """Tell of requests whose data is still to come."""
+        held, self._held = self._held, {}
+        self._events += [HeadersReceived(number, headers, ended=False) for number, headers in held.items()]
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if self._block is not None:
@@ -118,7 +186,7 @@ class Connection(Control):
         stream = self._streams.get(number)
         if stream is None or stream.remote_closed or not stream.got_headers:
             self.consumed(0, size)
-            self._on_stray_data(number, stream)
+            self._on_stray_data(number, stream, size)
             return
         stream.window -= size
         if stream.window < 0:
@@ -139,12 +207,18 @@ class Connection(Control):
         if ended:
             self._close_remote(number, stream)
 
-    def _on_stray_data(self, number: int, stream: Stream | None) -> None:
+    def _on_stray_data(self, number: int, stream: Stream | None, size: int) -> None:
+        window = self._resets.get(number, 0)
+        if 0 < size <= window:
+            # Sent before the peer knew that we want none of it, and paid for: by the window that it had.
+            self._resets[number] = window - size
+            return
         self._pay()
+        if number in self._resets:
+            return
         if stream is None and self._is_idle(number):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "DATA on an idle stream")
-        if number not in self._resets:
-            raise StreamFault(number, ErrorCode.STREAM_CLOSED, "DATA where none can stand")
+        raise StreamFault(number, ErrorCode.STREAM_CLOSED, "DATA where none can stand")
 
     def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
         if number == 0:
@@ -239,6 +313,7 @@ class Connection(Control):
             raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"stream {number} is over")
         if self.going_away:
             self._pay()
+            self._remember_reset(number, self.limits.window_bytes)
         return self.going_away
 
     def _open_remote(self, number: int) -> Stream:

@@ -37,6 +37,10 @@ class Deadlines(Generic[T]):
             if not items:
                 del self._buckets[bucket]
 
+    def all(self) -> list[T]:
+        """Return everything that is noted, and not due yet."""
+        return [item for items in self._buckets.values() for item in items]
+
     def due(self, now_s: float) -> list[T]:
         """Return, once, what is due."""
         if not self._buckets or self._next is None:

@@ -34,6 +34,17 @@ class DataReceived(msgspec.Struct, gc=False):
     ended: bool
 
 
+class RequestReceived(msgspec.Struct, gc=False):
+    """A request came whole, as the server: these headers, and all of its data, which ends it.
+
+    It stands for HeadersReceived and DataReceived, which tell the same whenever a request comes in pieces.
+    """
+
+    stream: int
+    headers: Headers
+    data: bytes
+
+
 class TrailersReceived(msgspec.Struct, gc=False):
     """The peer's half of the stream ended with these."""
 
@@ -79,6 +90,7 @@ class ConnectionEnded(msgspec.Struct, gc=False):
 Event = (
     HeadersReceived
     | DataReceived
+    | RequestReceived
     | TrailersReceived
     | StreamEnded
     | SendProgress

@@ -17,7 +17,7 @@ class Kind(Enum):
 class Headers:
     """One list of fields, read. ``memo`` is for whoever stands above: the same fields often come as the same object."""
 
-    __slots__ = ("content_length", "fault", "fields", "kind", "memo", "pseudo")
+    __slots__ = ("content_length", "fault", "fields", "is_request", "kind", "memo", "pseudo")
 
     def __init__(self, fields: Fields) -> None:
         """Never raises: ``fault`` tells what is wrong."""
@@ -29,6 +29,7 @@ class Headers:
         self.kind = self._kind()
         if self.fault is None and self.kind is Kind.REQUEST:
             self.fault = self._request_fault()
+        self.is_request = self.fault is None and self.kind is Kind.REQUEST
 
     @property
     def status(self) -> int:

@@ -238,6 +238,10 @@ class Decoder(Generic[T]):
             self._known[block] = result
         return result
 
+    def known(self, block: bytes) -> T | None:
+        """Return what ``decode`` would, if it has met the block before; nothing changes."""
+        return self._known.get(block)
+
     def _fields(self, block: bytes) -> tuple[list[Field], int, bool]:
         """Return the fields up to the most that we take, the size of all, and whether the table changed."""
         fields: list[Field] = []
@@ -330,6 +334,7 @@ class Encoder:
         self._numbers: dict[Field, int] = {}  # field -> its number in the order of insertion, for those in the table
         self._known: dict[Fields, bytes] = {}  # valid while the table stays as it is
         self._sizes: list[int] = []  # changes of the table's size that the next block has to announce
+        self.age = 0  # grows whenever blocks may come out otherwise than before
 
     def allow(self, table_bytes: int) -> None:
         """The peer's settings allow a dynamic table of so many bytes; more than the usual is not used."""
@@ -338,7 +343,7 @@ class Encoder:
             # Of several changes between two blocks the smallest and the last matter (section 4.2).
             lowest = min([size, *self._sizes])
             self._sizes = [size] if size == lowest else [lowest, size]
-            self._known.clear()
+            self._forget()
 
     def encode(self, fields: Fields) -> bytes:
         """Return the block for ``fields``."""
@@ -357,12 +362,16 @@ class Encoder:
             changed = changed or self._table.dropped + len(self._table.fields) != inserted_before
         block = b"".join(parts)
         if changed:
-            self._known.clear()
+            self._forget()
         elif len(block) <= MAX_REMEMBERED_BYTES:
             if len(self._known) >= MAX_REMEMBERED:
                 self._known.clear()
             self._known[fields] = block
         return block
+
+    def _forget(self) -> None:
+        self._known.clear()
+        self.age += 1
 
     def _field(self, field: Field) -> bytes:
         name, value = field

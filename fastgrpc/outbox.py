@@ -20,7 +20,7 @@ class Outgoing:
     def __init__(self, stream: int, window: int) -> None:
         self.stream = stream
         self.window = window  # what the peer takes now; below zero if it took back more than was left
-        self.queue: deque[bytes | memoryview] = deque()  # data that no window has room for yet
+        self.queue: deque[bytes | memoryview] | None = None  # data that no window has room for yet; seldom any
         self.queued_bytes = 0
         self.end: Fields | None = None  # trailers behind the queue; () ends the stream without any
         self.closed = False  # the end is sent
@@ -38,6 +38,8 @@ class Outbox:
         self.moved: list[Outgoing] = []  # streams whose waiting data went out, for whoever takes note and clears it
         self._ready: list[bytes] = []
         self._waiting: dict[int, Outgoing] = {}  # in the order of whose turn it is
+        # Head and trailers that nearly all responses have; their blocks at that age of the encoder.
+        self._usual: tuple[Fields, Fields, int, bytes, bytes] = ((), (), -1, b"", b"")
 
     def take(self) -> bytes:
         """Return what is ready, once."""
@@ -76,6 +78,8 @@ class Outbox:
             return
         if end:
             out.end = ()
+        if out.queue is None:
+            out.queue = deque()
         out.queue.append(data)
         out.queued_bytes += size
         self.waiting_bytes += size
@@ -86,12 +90,21 @@ class Outbox:
         """Send a whole response: at once if everything fits, as nearly always."""
         size, stream = len(data), out.stream
         short = len(head) + len(trailers) < 8
-        if size > min(out.window, self.window, self.max_frame_bytes) or out.queue or reset_after or not short:
+        if (
+            size > out.window
+            or size > self.window
+            or size > self.max_frame_bytes
+            or out.queue
+            or reset_after
+            or not short
+        ):
             self.headers(stream, head, end=False)
             self.data(out, data)
             self.finish(out, trailers, reset_after=reset_after)
             return
-        first, last = self.encoder.encode(head), self.encoder.encode(trailers)
+        usual_head, usual_trailers, age, first, last = self._usual
+        if head is not usual_head or trailers is not usual_trailers or age != self.encoder.age:
+            first, last = self._blocks(head, trailers)
         out.window -= size
         self.window -= size
         out.closed = True
@@ -104,6 +117,14 @@ class Outbox:
             header(len(last), frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream),
             last,
         )
+
+    def _blocks(self, head: Fields, trailers: Fields) -> tuple[bytes, bytes]:
+        """Return the blocks of a response, which has to be sent; remember them if they come out the same again."""
+        age = self.encoder.age
+        first, last = self.encoder.encode(head), self.encoder.encode(trailers)
+        if age == self.encoder.age:
+            self._usual = head, trailers, age, first, last
+        return first, last
 
     def finish(self, out: Outgoing, trailers: Fields, *, reset_after: bool = False) -> None:
         """End the stream behind whatever waits; without trailers (``()``), by an empty frame."""
@@ -127,7 +148,7 @@ class Outbox:
         """Send nothing more of a stream."""
         self.waiting_bytes -= out.queued_bytes
         out.queued_bytes = 0
-        out.queue.clear()
+        out.queue = None
         out.closed = True
         self._waiting.pop(out.stream, None)
 

@@ -7,7 +7,8 @@ answer goes out in one write for each connection and turn of the loop.
 A handler gets decoded requests and a ``Call``. Streaming handlers run in a task of their own. So do unary ones, unless
 their row says ``inline``: then the coroutine is driven right here, which costs a fifth. An inline handler may await
 futures, but nothing that needs a task (``asyncio.timeout``, ``TaskGroup``), and it must come to an end by itself: a
-client that gives up is not waited for, but the handler is not cancelled either.
+client that gives up is not waited for, but the handler is not cancelled either. A ``BatchMethod`` has no coroutine at
+all: it is handed calls by the lot, and answers them when it likes.
 """
 
 import asyncio
@@ -15,11 +16,24 @@ import contextlib
 import ssl
 from collections.abc import Callable, Iterable
 
+from .asks import Ask, BatchMethod
 from .calls import Status
-from .peer import Admits, Hosting, Peer
+from .hosting import Admits, Hosting
+from .peer import Peer
 from .serving import Call, Method, ServerConfig, StreamMethod, UnaryMethod, Web
 
-__all__ = ["Call", "Method", "Server", "ServerConfig", "StreamMethod", "UnaryMethod", "Web", "server_tls"]
+__all__ = [
+    "Ask",
+    "BatchMethod",
+    "Call",
+    "Method",
+    "Server",
+    "ServerConfig",
+    "StreamMethod",
+    "UnaryMethod",
+    "Web",
+    "server_tls",
+]
 
 
 class Server:

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import msgspec
 
 from . import calls
-from .calls import PREFIX_BYTES, CallFailed, CallHead, MessageReader, Metadata, Status, frame_message
+from .asks import BatchMethod
+from .calls import CallFailed, CallHead, MessageReader, Metadata, Status, frame_message
 from .connection import Connection
 from .events import Limits
 from .hpack import Fields
@@ -40,7 +41,7 @@ class StreamMethod(msgspec.Struct, frozen=True):
     many_requests: bool = True
 
 
-Method = UnaryMethod | StreamMethod
+Method = UnaryMethod | StreamMethod | BatchMethod
 
 Page = tuple[int, str, bytes]  # HTTP status, content type, content
 Web = Callable[[str], Coroutine[Any, Any, Page]]  # what answers a plain GET for a path
@@ -76,6 +77,9 @@ class Link(Protocol):
 
     async def send(self, call: "Call", data: bytes) -> None:
         """Send data of a call; wait if too much is on its way already."""
+
+    def push(self, stream: int, data: bytes) -> bool:
+        """Send data of a call now, unless too much is on its way already; return False then."""
 
     def flush_soon(self) -> None:
         """Write at the end of this turn of the loop."""
@@ -198,6 +202,14 @@ class Call:
         data = message if isinstance(message, bytes) else self.method.encode(message)
         await self._peer.send(self, frame_message(data))
 
+    def push(self, message: bytes) -> bool:
+        """Send a message, encoded already, at once; return False if that has to wait: the client is too slow."""
+        if self._gone:
+            return True
+        if not self._head_sent:
+            self._begin(())
+        return self._peer.push(self.stream, frame_message(message))
+
     def _begin(self, metadata: Fields) -> None:
         assert not self._head_sent, "a response begins once"
         self._head_sent = True
@@ -207,10 +219,7 @@ class Call:
 
     def whole_request(self, data: bytes) -> bytes | None:
         """Return the one message of a call if ``data``, its first and last, is just that."""
-        size = len(data) - PREFIX_BYTES
-        if self._reader is None and 0 <= size <= self._max_bytes and data[:1] == b"\0":
-            return data[PREFIX_BYTES:] if size == int.from_bytes(data[1:PREFIX_BYTES], "big") else None
-        return None
+        return None if self._reader is not None else calls.only_message(data, self._max_bytes)
 
     def feed(self, data: bytes, *, ended: bool) -> None:
         """Take data of a stream of requests."""

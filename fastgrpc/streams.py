@@ -41,7 +41,7 @@ class Stream:
         self.out = out
 
 
-_REMEMBERED_RESETS = 1024  # streams that we reset, whose late frames mean nothing
+_REMEMBERED_RESETS = 16_384  # streams that are over by our will, whose late frames mean nothing
 
 
 class Streams:
@@ -57,7 +57,7 @@ class Streams:
         self._client = client
         self._outbox = Outbox()
         self._streams: dict[int, Stream] = {}
-        self._resets: dict[int, None] = {}
+        self._resets: dict[int, int] = {}  # streams that are over by our will -> what may still come on them unawares
         self._next_stream = 1
         self._events: list[Event] = []
         self._window = limits.connection_window_bytes
@@ -97,7 +97,7 @@ class Streams:
         if stream.remote_closed or not self._client:
             self._streams.pop(number, None)
             if not stream.remote_closed:
-                self._remember_reset(number)
+                self._remember_reset(number, stream.window)
 
     def _note_progress(self) -> None:
         moved, self._outbox.moved = self._outbox.moved, []
@@ -108,8 +108,8 @@ class Streams:
                 if out.closed:
                     self._close_local(out.stream, stream)
 
-    def _remember_reset(self, number: int) -> None:
-        self._resets[number] = None
+    def _remember_reset(self, number: int, window: int) -> None:
+        self._resets[number] = window
         if len(self._resets) > _REMEMBERED_RESETS:
             del self._resets[next(iter(self._resets))]
 
@@ -125,7 +125,7 @@ class Streams:
             self._outbox.forget(stream.out)
             self._events.append(StreamEnded(fault.stream, fault.code, str(fault)))
         self._outbox.put(frames.rst_stream(fault.stream, fault.code))
-        self._remember_reset(fault.stream)
+        self._remember_reset(fault.stream, stream.window if stream is not None else 0)
 
     def _end(self, code: ErrorCode, reason: str) -> None:
         self.ended = self.going_away = True

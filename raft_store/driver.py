@@ -20,7 +20,6 @@ from typing import TypeVar
 
 import msgspec
 
-from fastgrpc.deadlines import Deadlines
 from raft_store.disk.directory import DiskError
 from raft_store.disk.snapshot import READ_BYTES, NotASnapshot
 from raft_store.disk.storage import Storage
@@ -28,11 +27,11 @@ from raft_store.disk.thread import DiskThread
 from raft_store.engine import (
     Change,
     ChangeRefused,
+    Done,
     EngineError,
     Index,
     MemberId,
     NoLeader,
-    Overloaded,
     ProposalTimedOut,
     Refusal,
     Removed,
@@ -44,13 +43,14 @@ from raft_store.raft.membership import Step
 from raft_store.raft.messages import NOBODY, AnyMessage, Save, Snapshot, SnapshotMark
 from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Replica, Work
+from raft_store.waiting import Proposers, Waits, is_done, refuse, resolve
 
 log = logging.getLogger(__name__)
 
-MAX_OPEN_PROPOSALS = 50_000
-MAX_OPEN_BYTES = 128 << 20
-MAX_WORKS_A_TURN = 16  # then the loop's other tasks have their turn, also while a long log is replayed
+TURN_S = 0.01  # of work; then the loop's other tasks have their turn, also while a long log is replayed
 MAX_INBOX = 20_000  # messages; more is dropped, which Raft tolerates
+LOG_BYTES = 32 << 20  # a log as large as this is long enough to be shortened, whatever few entries it has ...
+KEEP_BYTES = 16 << 20  # ... and no more of it stays in memory behind a snapshot
 LOG_SHARE = 4  # a snapshot is due when the log is as large as this part of the last one ...
 MOST_PERIODS = 8  # ... or has so many times the entries that make the next one due
 SNAPSHOT_THREADS = 3  # one for our own, the others for what comes and goes
@@ -91,11 +91,11 @@ class Driver:
         self._disk = DiskThread(self._loop, name="disk")
         self._snapshot_disk = ThreadPoolExecutor(SNAPSHOT_THREADS, thread_name_prefix="snapshots")
         self._inbox: list[AnyMessage] = []
-        self._open: set[asyncio.Future[object]] = set()
-        self._deadlines: Deadlines[tuple[asyncio.Future[object], Callable[[], Exception]]] = Deadlines()
-        self._open_bytes = 0
+        self._proposers = Proposers(replica.propose)
+        self._waits = Waits(self._loop.time)
         self._pump_scheduled = False
         self._tick_due = False
+        self._reading: asyncio.Future[object] | None = None  # who asks to read in this turn shares it
         self._readers_left = False  # some wait no more, and may still stand in the replica's line
         self._ticker: asyncio.TimerHandle | None = None
         self._running = False
@@ -121,8 +121,9 @@ class Driver:
         for task in (self._snapshotting, self._catching_up):
             if task is not None:
                 task.cancel()
-        for future in tuple(self._open):
-            _refuse(future, Stopped("this member is shutting down"))
+        stopped = Stopped("this member is shutting down")
+        self._proposers.refuse_all(stopped)
+        self._waits.refuse_all(stopped)
 
     async def stop(self) -> None:
         """End; a save under way is finished first."""
@@ -144,21 +145,28 @@ class Driver:
         self._inbox.extend(messages[:room])
         self._schedule()
 
+    def submit(self, data: bytes, done: Done, *, timeout_s: float) -> Proposal:
+        """See ``Engine.submit``."""
+        self._check_running()
+        proposal = self._proposers.submit(data, done, until_s=self._loop.time() + timeout_s)
+        self._schedule()
+        return proposal
+
     async def propose(self, data: bytes, *, timeout_s: float) -> object:
         """See ``Engine.propose``."""
-        if not data:
-            raise ValueError("an empty proposal means a leader's first entry")
-        self._check_running()
-        if len(self._open) >= MAX_OPEN_PROPOSALS or self._open_bytes + len(data) > MAX_OPEN_BYTES:
-            raise Overloaded(f"{len(self._open)} requests of {self._open_bytes} bytes are waiting")
         future: asyncio.Future[object] = self._loop.create_future()
-        proposal = self._replica.propose(data, future)
-        self._open_bytes += len(data)
+
+        def done(result: object, exc: Exception | None) -> None:
+            if exc is None:
+                resolve(future, result)
+            else:
+                refuse(future, exc)
+
+        proposal = self.submit(data, done, timeout_s=timeout_s)
         try:
-            return await self._wait(future, timeout_s, functools.partial(_too_late, proposal))
+            return await future
         finally:
-            proposal.abandoned = True
-            self._open_bytes -= len(data)
+            self._proposers.forget(proposal)
 
     async def read_barrier(self, *, timeout_s: float) -> Index:
         """See ``Engine.read_barrier``."""
@@ -166,12 +174,30 @@ class Driver:
         future: asyncio.Future[object] = self._loop.create_future()
         self._replica.read(future)
         try:
-            index = await self._wait(future, timeout_s, self._read_too_late)
+            self._schedule()
+            index = await self._waits.note(future, timeout_s, self._read_too_late)
         except BaseException:
             self._readers_left = True
             raise
         assert isinstance(index, int)
         return Index(index)
+
+    def when_readable(self, tell: Callable[[EngineError | None], None], *, timeout_s: float) -> None:
+        """See ``Engine.when_readable``."""
+        self._check_running()
+        reading = self._reading
+        if reading is None:
+            # Until the next pass no question has left, so whoever comes meanwhile can share it.
+            reading = self._reading = self._loop.create_future()
+            self._replica.read(reading)
+            self._schedule()
+            self._waits.note(reading, timeout_s, self._read_too_late)
+            reading.add_done_callback(self._end_reading)
+        reading.add_done_callback(lambda ended: tell(_failure(ended)))
+
+    def _end_reading(self, ended: "asyncio.Future[object]") -> None:
+        if ended.exception() is not None:
+            self._readers_left = True
 
     async def change_members(
         self, changes: Sequence[Change], *, timeout_s: float, joint: bool, started: Collection[MemberId] | None
@@ -185,7 +211,8 @@ class Driver:
         index = self._replica.propose_change(
             changes, future, joint=joint, started=None if started is None else frozenset(started)
         )
-        await self._wait(future, timeout_s, lambda: ProposalTimedOut("the change may still be made"))
+        self._schedule()
+        await self._waits.note(future, timeout_s, lambda: ProposalTimedOut("the change may still be made"))
         return index
 
     async def transfer_leadership(self, to: MemberId, *, timeout_s: float) -> None:
@@ -251,11 +278,12 @@ class Driver:
         # A stall of the process is one tick, however long it was; and what arrived meanwhile has to be read before
         # anybody is declared dead, so the pump comes after the sockets' turn.
         self._ticker = self._loop.call_later(self._config.tick_s, self._tick)
-        for future, too_late in self._deadlines.due(self._loop.time()):
-            _refuse(future, too_late())
+        now_s = self._loop.time()
+        self._proposers.look_at_clock(now_s)
+        self._waits.look_at_clock(now_s)
         if self._readers_left:
             self._readers_left = False
-            self._replica.forget_readers(_is_done)
+            self._replica.forget_readers(is_done)
         self._tick_due = True
         self._schedule()
 
@@ -266,6 +294,7 @@ class Driver:
 
     def _pump(self) -> None:
         self._pump_scheduled = False
+        self._reading = None
         if not self._running:
             return
         try:
@@ -273,7 +302,8 @@ class Driver:
             if self._tick_due:
                 self._tick_due = False
                 self._replica.tick()
-            for _ in range(MAX_WORKS_A_TURN):
+            turn_ends_s = self._loop.time() + TURN_S
+            while True:
                 if self._config.tells_time:
                     self._replica.core.now_ms = time.clock_gettime(time.CLOCK_BOOTTIME) * 1000
                 if (work := self._replica.ready()) is None:
@@ -281,8 +311,9 @@ class Driver:
                 self._do(work)
                 if not (work.committed or work.readers or work.restore or work.lost or work.changes):
                     break  # only what ended just now can bring more to do at once
-            else:
-                self._schedule()
+                if self._loop.time() > turn_ends_s:
+                    self._schedule()
+                    break
             if (agreed := self._replica.core.agreed) is not self._followed:
                 self._followed = agreed
                 self._follow(agreed)
@@ -317,11 +348,12 @@ class Driver:
             results = self._machine.apply(work.committed)
             self.applied = work.committed[-1].index
             for place, proposal in work.settled:
-                _resolve(proposal.owner, results[place])
+                self._proposers.settle(proposal, results[place])
         for proposal in work.lost:
-            _refuse(proposal.owner, ProposalTimedOut("a snapshot overtook this member; the proposal may be in it"))
+            overtaken = ProposalTimedOut("a snapshot overtook this member; the proposal may be in it")
+            self._proposers.refuse(proposal, overtaken)
         for owner, index in work.readers:
-            _resolve(owner, index)
+            resolve(owner, index)
         for owner, made in work.changes:
             _end_change(owner, made=made)
 
@@ -369,10 +401,13 @@ class Driver:
         """Shorten the log: what a snapshot holds need not be replayed nor kept."""
         replica = self._replica
         entries, enough = replica.applied - self._snapshot_index, self._config.snapshot_entries
-        if self._snapshotting or self._catching_up or entries < enough:
+        if self._snapshotting or self._catching_up or not entries:
+            return
+        log_bytes = self._storage.log_bytes
+        if entries < enough and log_bytes < LOG_BYTES:
             return
         # A large state is not written anew for every little log, as long as that stays quick to replay.
-        if self._storage.log_bytes < self._snapshot_bytes // LOG_SHARE and entries < MOST_PERIODS * enough:
+        if log_bytes < self._snapshot_bytes // LOG_SHARE and entries < MOST_PERIODS * enough:
             return
         if (mark := replica.core.log.mark(replica.applied)) is None:
             return
@@ -396,7 +431,7 @@ class Driver:
             self._snapshotting = None
         self._snapshot_index = Index(max(self._snapshot_index, mark.index))
         self._snapshot_bytes = growing.size_bytes
-        self._replica.core.compact(mark, keep=self._config.keep_entries)
+        self._replica.core.compact(mark, keep=self._config.keep_entries, keep_bytes=KEEP_BYTES)
         log.info(
             "took a snapshot member=%d index=%d bytes=%d seconds=%.1f",
             self._replica.core.member,
@@ -405,21 +440,7 @@ class Driver:
             self._loop.time() - began,
         )
 
-    # -- waiting -----------------------------------------------------------------------------------------------------
-
-    async def _wait(
-        self, future: "asyncio.Future[object]", timeout_s: float, too_late: Callable[[], Exception]
-    ) -> object:
-        self._schedule()
-        self._open.add(future)
-        # A timer for each would cost as much as the rest of a proposal; the tick looks at all of them.
-        waiting = (future, too_late)
-        place = self._deadlines.add(waiting, self._loop.time() + timeout_s)
-        try:
-            return await future
-        finally:
-            self._deadlines.discard(waiting, place)
-            self._open.discard(future)
+    # -- the end -----------------------------------------------------------------------------------------------------
 
     def _read_too_late(self) -> Exception:
         if self._replica.core.leader == 0:
@@ -444,33 +465,16 @@ class Driver:
         self._on_fatal(exc if isinstance(exc, Exception) else RuntimeError(repr(exc)))
 
 
-def _is_done(owner: object) -> bool:
-    assert isinstance(owner, asyncio.Future)
-    return owner.done()
-
-
-def _too_late(proposal: Proposal) -> Exception:
-    if proposal.in_flight:
-        return ProposalTimedOut("no majority confirmed the proposal in time; it may still take effect")
-    return NoLeader("no leader was known within the time allowed; nothing was proposed")
+def _failure(ended: "asyncio.Future[object]") -> EngineError | None:
+    exc = ended.exception()
+    assert exc is None or isinstance(exc, EngineError), f"a reader was told {exc!r}"
+    return exc
 
 
 def _end_change(owner: object, *, made: bool | None) -> None:
     if made:
-        _resolve(owner, None)
+        resolve(owner, None)
     elif made is None:
-        _refuse(owner, ProposalTimedOut("a snapshot overtook this member; the change may be in it"))
+        refuse(owner, ProposalTimedOut("a snapshot overtook this member; the change may be in it"))
     else:
-        _refuse(owner, ChangeRefused(Refusal.NOT_LEADER))
-
-
-def _resolve(owner: object, result: object) -> None:
-    assert isinstance(owner, asyncio.Future)
-    if not owner.done():
-        owner.set_result(result)
-
-
-def _refuse(owner: object, exc: Exception) -> None:
-    assert isinstance(owner, asyncio.Future)
-    if not owner.done():
-        owner.set_exception(exc)
+        refuse(owner, ChangeRefused(Refusal.NOT_LEADER))

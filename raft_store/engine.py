@@ -5,7 +5,7 @@ order, to this member's state machine. The native engine does so by Raft with a 
 library of that name, which keeps fewer promises (``docs/raftos.md``). Nothing above this seam knows which one runs.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from enum import Enum, IntEnum
 from typing import ClassVar, Literal, NewType, Protocol
 
@@ -165,6 +165,9 @@ class TracePage(msgspec.Struct, frozen=True):
     events: list[TraceEvent]
 
 
+Done = Callable[[object, EngineError | None], None]  # (what a proposal came to, or why that is not known)
+
+
 class Engine(Protocol):
     """Replicates proposals; every method may be called from any task of the member's event loop."""
 
@@ -181,10 +184,23 @@ class Engine(Protocol):
         Raises NoLeader or Overloaded (surely not made), ProposalTimedOut (unknown), Stopped.
         """
 
+    def submit(self, data: bytes, done: Done, *, timeout_s: float) -> object:
+        """As ``propose``, but ``done`` is called with the result, or with what ``propose`` raises; it must not wait.
+
+        What comes in one turn of the event loop may travel together. Raises EngineError if nothing was proposed; then
+        ``done`` is not called.
+        """
+
     async def read_barrier(self, *, timeout_s: float) -> Index:
         """Return once this member has applied all that was committed anywhere when the call was made.
 
         A read of the machine afterwards is linearizable. Raises NoLeader, ProposalTimedOut, Stopped.
+        """
+
+    def when_readable(self, tell: Callable[[EngineError | None], None], *, timeout_s: float) -> None:
+        """Call ``tell`` once, now or later, as soon as ``read_barrier`` would return (None) or raise.
+
+        All who ask in the same turn of the loop share one barrier. Raises Stopped; ``tell`` is not called then.
         """
 
     @property

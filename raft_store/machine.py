@@ -37,6 +37,7 @@ from .mvcc.requests import (
     Operation,
     Publish,
     Put,
+    PutResult,
     Renewed,
     SetAlarm,
     Txn,
@@ -217,6 +218,8 @@ class Machine:
         try:
             if self.auth.enabled:
                 check_command(self.auth, self.leases, caller, command)
+            if (handler := self._handlers.get(type(command))) is not None:
+                return handler(command)
             match command:
                 case LeaseExpire():
                     return self._lease_expire(command, entry.term)
@@ -225,16 +228,24 @@ class Machine:
                 case Audit():
                     return self._begin_audit(entry.index)
                 case _:
-                    return self._handlers[type(command)](command)
+                    raise AssertionError(f"nobody knows how to {command}")
         except StoreError as refusal:
             return refusal
 
     def _put(self, put: Put) -> object:
         self._check_alarms(writes=True)
-        executor, commit = self._begin()
-        result = executor.put(put)
-        commit()
-        return result
+        if put.ignore_value or put.ignore_lease:
+            executor, commit = self._begin()
+            result = executor.put(put)
+            commit()
+            return result
+        lease, store = put.lease, self.store
+        self.leases.check(lease)
+        self.applied.puts += 1
+        prev = store.put(put.key, put.value, lease)
+        if lease or (prev is not None and prev.lease):
+            self.leases.move(put.key, prev.lease if prev is not None else NO_LEASE, lease)
+        return PutResult(store.revision, prev if put.prev_kv else None)
 
     def _delete_range(self, deletion: DeleteRange) -> object:
         self._check_alarms(writes=False)

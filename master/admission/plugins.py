@@ -26,6 +26,7 @@ from master.admission.priority import SYSTEM_CLASSES, Priority
 from master.admission.quota import ResourceQuotas
 from master.admission.runtimeclass import RuntimeClasses
 from master.admission.serviceaccount import ServiceAccounts
+from master.admission.storageprotection import StorageObjectInUse
 from master.admission.tolerations import DefaultTolerationSeconds, ExtendedResourceToleration, TaintNodesByCondition
 from master.modify import Modifier
 
@@ -67,6 +68,7 @@ def make_chain(
         CertificateSigning(authorizer),
         DefaultIngressClass(lambda: lookup.all(IngressClass)),
         DefaultStorageClass(lambda: lookup.all(StorageClass)),
+        StorageObjectInUse(),
         OwnerReferences(authorizer, table),
         ResourceQuotas(
             table.of(ResourceQuota),

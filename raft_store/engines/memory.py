@@ -1,10 +1,12 @@
 """A group of one without a disk: applies at once, forgets on stop. For tests of what stands on an engine."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from raft_store.engine import (
     Change,
     ChangeRefused,
+    Done,
+    EngineError,
     Entry,
     Index,
     MemberId,
@@ -41,16 +43,24 @@ class MemoryEngine:
     async def propose(self, data: bytes, *, timeout_s: float) -> object:
         """Apply ``data`` now."""
         del timeout_s  # nothing is waited for
-        machine = self._running()
-        self._index = Index(self._index + 1)
-        (result,) = machine.apply([Entry(self._index, _TERM, data)])
-        return result
+        return self._apply(data)
+
+    def submit(self, data: bytes, done: Done, *, timeout_s: float) -> None:
+        """Apply ``data`` now."""
+        del timeout_s
+        done(self._apply(data), None)
 
     async def read_barrier(self, *, timeout_s: float) -> Index:
         """Return at once: nothing is ever committed elsewhere."""
         del timeout_s
         self._running()
         return self._index
+
+    def when_readable(self, tell: Callable[[EngineError | None], None], *, timeout_s: float) -> None:
+        """Tell at once."""
+        del timeout_s
+        self._running()
+        tell(None)
 
     @property
     def term(self) -> Term:
@@ -93,6 +103,12 @@ class MemoryEngine:
         self._running()
         if to != self._member:
             raise NoLeader(f"member {to} is not in this group of one")
+
+    def _apply(self, data: bytes) -> object:
+        machine = self._running()
+        self._index = Index(self._index + 1)
+        (result,) = machine.apply([Entry(self._index, _TERM, data)])
+        return result
 
     def _running(self) -> StateMachine:
         if self._machine is None:

@@ -19,6 +19,7 @@ from raft_store.disk.storage import Past, Storage
 from raft_store.driver import Driver, DriverConfig
 from raft_store.engine import (
     Change,
+    Done,
     EngineError,
     Entry,
     Index,
@@ -236,9 +237,17 @@ class NativeEngine:
         """See ``Engine.propose``; raises EngineError too if too many proposals are waiting (surely not made)."""
         return self._running().propose(data, timeout_s=timeout_s)
 
+    def submit(self, data: bytes, done: Done, *, timeout_s: float) -> None:
+        """See ``Engine.submit``."""
+        self._running().submit(data, done, timeout_s=timeout_s)
+
     def read_barrier(self, *, timeout_s: float) -> Coroutine[None, None, Index]:
         """See ``Engine.read_barrier``."""
         return self._running().read_barrier(timeout_s=timeout_s)
+
+    def when_readable(self, tell: Callable[[EngineError | None], None], *, timeout_s: float) -> None:
+        """See ``Engine.when_readable``."""
+        self._running().when_readable(tell, timeout_s=timeout_s)
 
     def members(self) -> Sequence[MemberRecord]:
         """See ``Engine.members``."""

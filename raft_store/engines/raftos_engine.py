@@ -13,7 +13,7 @@ import base64
 import itertools
 import logging
 import socket
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import msgspec
 from raft_store.engine import (
     Change,
     ChangeRefused,
+    Done,
     EngineError,
     Entry,
     Index,
@@ -115,6 +116,7 @@ class RaftosEngine:
         self._members = {f"{host}:{port}": member for member, (host, port) in self._addresses.items()}
         self._numbers = itertools.count(1)
         self._pending: dict[str, asyncio.Future[object]] = {}
+        self._submitted: set[asyncio.Task[None]] = set()
         self._machine: StateMachine | None = None
         self._node: Any = None
         self._protocol: _Protocol | None = None
@@ -180,6 +182,21 @@ class RaftosEngine:
         finally:
             del self._pending[number]
 
+    def submit(self, data: bytes, done: Done, *, timeout_s: float) -> None:
+        """See ``Engine.submit``: a task each, for this engine's waiting needs one."""
+
+        async def run() -> None:
+            try:
+                result = await self.propose(data, timeout_s=timeout_s)
+            except EngineError as exc:
+                done(None, exc)
+            else:
+                done(result, None)
+
+        task = asyncio.create_task(run())
+        self._submitted.add(task)
+        task.add_done_callback(self._submitted.discard)
+
     async def read_barrier(self, *, timeout_s: float) -> Index:
         """Return once this member applied what the member believed to lead had committed.
 
@@ -196,6 +213,20 @@ class RaftosEngine:
                 return Index(upto)
         except TimeoutError as exc:
             raise ProposalTimedOut("raftos did not tell or apply its commits in time") from exc
+
+    def when_readable(self, tell: Callable[[EngineError | None], None], *, timeout_s: float) -> None:
+        """See ``Engine.when_readable``; everybody waits alone."""
+        self._running()
+
+        async def wait() -> None:
+            try:
+                await self.read_barrier(timeout_s=timeout_s)
+            except EngineError as exc:
+                tell(exc)
+            else:
+                tell(None)
+
+        self._spawn(wait())
 
     @property
     def term(self) -> Term:

@@ -78,8 +78,7 @@ class Backend:
             if caller is not NOBODY:
                 proposal = OnBehalf(caller.user, caller.auth_revision, command)
         data = encode(proposal)
-        if len(data) > MAX_REQUEST_BYTES:
-            raise RpcError(Code.INVALID_ARGUMENT, "etcdserver: request is too large")
+        check_size(data)
         self.proposals_pending += 1
         try:
             result = await self.engine.propose(data, timeout_s=self.request_timeout_s)
@@ -152,6 +151,12 @@ class Backend:
             await self.engine.read_barrier(timeout_s=self.request_timeout_s)
         except EngineError as exc:
             raise rpc_error(exc) from exc
+
+
+def check_size(data: bytes) -> None:
+    """Raise RpcError if an encoded command is larger than anybody may propose."""
+    if len(data) > MAX_REQUEST_BYTES:
+        raise RpcError(Code.INVALID_ARGUMENT, "etcdserver: request is too large")
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """What a call brings besides its messages, whichever front took it in."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Protocol
 
 import msgspec
+from google.protobuf.message import Message
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -26,3 +28,28 @@ class CallContext(msgspec.Struct, frozen=True):
 
 
 NO_CONTEXT = CallContext()
+
+
+class Asked(Protocol):
+    """A call that was taken in with others, and waits for its answer."""
+
+    message: bytes  # the request as it came; it may be none
+
+    def answer(self, message: bytes) -> None:
+        """Answer with a response that is encoded already; nothing happens if nobody waits any more."""
+
+    def fail(self, status: int, text: str) -> None:
+        """Answer with a failure; nothing happens if nobody waits any more."""
+
+
+class Outlet(Protocol):
+    """Where a stream's responses go, if its front takes bytes."""
+
+    async def send(self, response: bytes | Message) -> None:
+        """Send a response; waits while the client is too slow."""
+
+    def push(self, response: bytes) -> bool:
+        """Send a response at once; return False if that has to wait, and nothing was sent."""
+
+
+Batch = Callable[[Sequence[Asked], CallContext], None]  # takes calls of one client that say the same of themselves

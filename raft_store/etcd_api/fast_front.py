@@ -1,6 +1,7 @@
 """Our own server (``fastgrpc``) as the front of the services, much cheaper than grpcio's."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from fastgrpc.events import Limits
 from raft_store.tls import TlsFiles, admission
 
 from .backend import MAX_REQUEST_BYTES
-from .call import CallContext
+from .call import Batch, CallContext
 from .errors import RpcError
 from .front import CallCounts, LeaderGuard
 from .services import Method, StreamMethod, UnaryMethod
@@ -23,7 +24,7 @@ CONFIG = fast.ServerConfig(
     limits=Limits(streams=100_000), max_message_bytes=MAX_REQUEST_BYTES + (512 << 10), keepalive_s=10.0
 )
 # Called so often that a task each would cost more than the call; their handlers wait for the engine and nothing else.
-HOT = frozenset({"Range", "Put", "DeleteRange", "Txn", "LeaseGrant", "LeaseRevoke", "LeaseTimeToLive"})
+HOT = frozenset({"Put", "DeleteRange", "Txn", "LeaseGrant", "LeaseRevoke", "LeaseTimeToLive"})
 MAX_REMEMBERED = 256
 HEALTH = "grpc.health.v1.Health"
 
@@ -82,6 +83,8 @@ class FastFront:
         path = f"/{method.package}.{method.service}/{method.method}"
         decode = method.request.FromString
         match method:
+            case UnaryMethod(batch=batch) if batch is not None:
+                return fast.BatchMethod(path, self._batch(batch))
             case UnaryMethod():
                 inline = self._inline and method.method in HOT
                 return fast.UnaryMethod(path, self._unary(method), decode, serialize, inline=inline)
@@ -102,21 +105,48 @@ class FastFront:
 
         return handle
 
+    def _batch(self, batch: Batch) -> Callable[[Sequence[fast.Ask]], None]:
+        guard = self._guard
+
+        def take(asks: Sequence[fast.Ask], context: CallContext) -> None:
+            try:
+                if context.wants_leader:
+                    guard.check(context)
+                batch(asks, context)
+            except RpcError as exc:
+                for ask in asks:
+                    ask.fail(exc.code, exc.text)
+
+        def handle(lot: Sequence[fast.Ask]) -> None:
+            head = lot[0].head
+            if all(ask.head is head for ask in lot):  # nearly always: a client says the same again and again
+                take(lot, self._about(lot[0]))
+                return
+            for _, asks in itertools.groupby(lot, key=lambda ask: ask.head):
+                same = list(asks)
+                take(same, self._about(same[0]))
+
+        return handle
+
     def _stream(self, method: StreamMethod) -> Callable[[fast.Call], Coroutine[Any, Any, None]]:
-        handler = method.encoded or method.handler
+        handler, encoded = method.handler, method.encoded
 
         async def handle(call: fast.Call) -> None:
             try:
                 context = self._about(call)
                 guarded = self._guard.check(context)
-                running: Awaitable[None] = handler(call.requests(), call.send, context)
+                running: Awaitable[None]
+                if encoded is not None:
+                    running = encoded(call.requests(), call, context)
+                else:
+                    running = handler(call.requests(), call.send, context)
                 await (self._guard.run(running) if guarded else running)
             except RpcError as exc:
                 raise CallFailed(Status(exc.code), exc.text) from exc
 
         return handle
 
-    def _about(self, call: fast.Call) -> CallContext:
+    def _about(self, call: fast.Call | fast.Ask) -> CallContext:
         """Return what the services know of a call; the same for all calls of a client that says the same."""
         peer = call.peer
         if peer.memo is None:

@@ -76,7 +76,7 @@ class KvService:
         return self._backend.answers.txn(await self._txn(request, call))
 
     async def _range(self, request: pb.RangeRequest, call: CallContext) -> RangeResult:
-        wanted = _range(request)
+        wanted = to_range(request)
         _check(wanted)
         if not request.serializable:
             await self._backend.linearize()
@@ -87,17 +87,17 @@ class KvService:
             raise rpc_error(exc) from exc
 
     def _put(self, request: pb.PutRequest, call: CallContext) -> Awaitable[PutResult]:
-        wanted = _put(request)
+        wanted = to_put(request)
         _check(wanted)
         return self._backend.propose(wanted, PutResult, call)
 
     def _delete_range(self, request: pb.DeleteRangeRequest, call: CallContext) -> Awaitable[DeleteResult]:
-        wanted = _delete_range(request)
+        wanted = to_delete_range(request)
         _check(wanted)
         return self._backend.propose(wanted, DeleteResult, call)
 
     async def _txn(self, request: pb.TxnRequest, call: CallContext) -> TxnResult:
-        wanted = _txn(request)
+        wanted = to_txn(request)
         _check(wanted)
         if not is_read_only(wanted):
             return await self._backend.propose(wanted, TxnResult, call)
@@ -166,7 +166,8 @@ def _check(request: Operation) -> None:
         raise rpc_error(exc) from exc
 
 
-def _range(request: pb.RangeRequest) -> Range:
+def to_range(request: pb.RangeRequest) -> Range:
+    """Return a range in the store's terms. Raises RpcError."""
     try:
         order, target = SortOrder(request.sort_order), SortTarget(request.sort_target)
     except ValueError as exc:
@@ -187,7 +188,8 @@ def _range(request: pb.RangeRequest) -> Range:
     )
 
 
-def _put(request: pb.PutRequest) -> Put:
+def to_put(request: pb.PutRequest) -> Put:
+    """Return what a request for a put wants."""
     return Put(
         key=request.key,
         value=request.value,
@@ -198,11 +200,13 @@ def _put(request: pb.PutRequest) -> Put:
     )
 
 
-def _delete_range(request: pb.DeleteRangeRequest) -> DeleteRange:
+def to_delete_range(request: pb.DeleteRangeRequest) -> DeleteRange:
+    """Return what a request for a deletion wants."""
     return DeleteRange(key=request.key, end=request.range_end, prev_kv=request.prev_kv)
 
 
-def _txn(request: pb.TxnRequest) -> Txn:
+def to_txn(request: pb.TxnRequest) -> Txn:
+    """Return what a request for a transaction wants. Raises RpcError."""
     return Txn(
         compares=[_compare(compare) for compare in request.compare],
         success=[_operation(op) for op in request.success],
@@ -213,13 +217,13 @@ def _txn(request: pb.TxnRequest) -> Txn:
 def _operation(op: pb.RequestOp) -> Operation:
     match op.WhichOneof("request"):
         case "request_range":
-            return _range(op.request_range)
+            return to_range(op.request_range)
         case "request_put":
-            return _put(op.request_put)
+            return to_put(op.request_put)
         case "request_delete_range":
-            return _delete_range(op.request_delete_range)
+            return to_delete_range(op.request_delete_range)
         case "request_txn":
-            return _txn(op.request_txn)
+            return to_txn(op.request_txn)
         case _:
             raise RpcError(Code.INVALID_ARGUMENT, "etcdserver: key not found")
 

@@ -4,10 +4,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
+from .call import Asked, Batch, CallContext
 from .errors import Code, RpcError
 from .services import Method, UnaryMethod
 
@@ -24,7 +25,10 @@ def _guarded(method: Method, learns: Callable[[], bool]) -> Method:
         return method
     guard = _guard_unary if isinstance(method, UnaryMethod) else _guard_stream
     encoded = None if method.encoded is None else guard(method.encoded, learns)
-    return msgspec.structs.replace(method, handler=guard(method.handler, learns), encoded=encoded)
+    guarded = msgspec.structs.replace(method, handler=guard(method.handler, learns), encoded=encoded)
+    if isinstance(guarded, UnaryMethod) and guarded.batch is not None:
+        return msgspec.structs.replace(guarded, batch=_guard_batch(guarded.batch, guarded.request, learns))
+    return guarded
 
 
 _Handler = Callable[..., Awaitable[Any]]
@@ -37,6 +41,26 @@ def _guard_unary(handler: _Handler, learns: Callable[[], bool]) -> _Handler:
         return handler(request, *context)
 
     return unary
+
+
+def _guard_batch(batch: Batch, request: type[Message], learns: Callable[[], bool]) -> Batch:
+    def take(asks: Sequence[Asked], call: CallContext) -> None:
+        if learns():
+            answered = []
+            for ask in asks:
+                try:
+                    answers = _answers(request.FromString(ask.message))
+                except DecodeError:
+                    answers = True  # that it is no request is what it will be told
+                if answers:
+                    answered.append(ask)
+                else:
+                    ask.fail(*_REFUSED)
+            asks = answered
+        if asks:
+            batch(asks, call)
+
+    return take
 
 
 def _guard_stream(handler: _Handler, learns: Callable[[], bool]) -> _Handler:

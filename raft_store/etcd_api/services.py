@@ -13,7 +13,7 @@ from trireme_pb.v3lockpb import v3lock_pb2 as lock_pb
 
 from .auth import AuthService
 from .backend import Backend
-from .call import NO_CONTEXT, CallContext
+from .call import NO_CONTEXT, Batch, CallContext, Outlet
 from .cluster import ClusterService
 from .election import ElectionService
 from .errors import Code, RpcError
@@ -21,8 +21,10 @@ from .kv import KvService
 from .lease import LeaseService
 from .lock import LockService
 from .maintenance import MaintenanceService
+from .reading import Reading
 from .turns import Turns
 from .watch import WatchService
+from .writing import Writing, read_delete_range, read_put, read_txn
 
 PACKAGE = "etcdserverpb"
 
@@ -30,6 +32,7 @@ Unary = Callable[[Any, CallContext], Awaitable[Message]]
 Encoded = Callable[[Any, CallContext], Awaitable[bytes]]
 Send = Callable[[Any], Awaitable[None]]
 Stream = Callable[[AsyncIterator[Any], Send, CallContext], Awaitable[None]]
+EncodedStream = Callable[[AsyncIterator[Any], Outlet, CallContext], Awaitable[None]]
 
 
 class UnaryMethod(msgspec.Struct, frozen=True):
@@ -43,6 +46,7 @@ class UnaryMethod(msgspec.Struct, frozen=True):
     encoded: Callable[[Any, CallContext], Awaitable[bytes]] | None = (
         None  # ``handler``, but its answer is bytes already
     )
+    batch: Batch | None = None  # ``handler`` for many calls at once, for fronts that have them
 
 
 class StreamMethod(msgspec.Struct, frozen=True):
@@ -54,7 +58,7 @@ class StreamMethod(msgspec.Struct, frozen=True):
     handler: Stream
     many_requests: bool = True
     package: str = PACKAGE
-    encoded: Stream | None = None  # ``handler``, but what it sends may be bytes already
+    encoded: EncodedStream | None = None  # ``handler``, but what it sends may be bytes already
 
 
 Method = UnaryMethod | StreamMethod
@@ -65,6 +69,7 @@ class Services(msgspec.Struct, frozen=True):
 
     backend: Backend
     kv: KvService
+    reading: Reading
     watch: WatchService
     lease: LeaseService
     cluster: ClusterService
@@ -76,12 +81,15 @@ class Services(msgspec.Struct, frozen=True):
     def methods(self) -> tuple[Method, ...]:
         """Return one row for every method."""
         return (
-            UnaryMethod("KV", "Range", pb.RangeRequest, self.kv.range, encoded=self.kv.encoded_range),
-            UnaryMethod("KV", "Put", pb.PutRequest, self.kv.put, encoded=self.kv.encoded_put),
             UnaryMethod(
-                "KV", "DeleteRange", pb.DeleteRangeRequest, self.kv.delete_range, encoded=self.kv.encoded_delete_range
+                "KV",
+                "Range",
+                pb.RangeRequest,
+                self.kv.range,
+                encoded=self.kv.encoded_range,
+                batch=self.reading.take,
             ),
-            UnaryMethod("KV", "Txn", pb.TxnRequest, self.kv.txn, encoded=self.kv.encoded_txn),
+            *self._write_methods(),
             UnaryMethod("KV", "Compact", pb.CompactionRequest, self.kv.compact),
             StreamMethod("Watch", "Watch", pb.WatchRequest, self.watch.watch, encoded=self.watch.encoded_watch),
             UnaryMethod("Lease", "LeaseGrant", pb.LeaseGrantRequest, self.lease.grant),
@@ -110,6 +118,42 @@ class Services(msgspec.Struct, frozen=True):
             UnaryMethod("Maintenance", "Downgrade", pb.DowngradeRequest, self._admin(self.maintenance.downgrade)),
             *self._auth_methods(),
             *self._recipe_methods(),
+        )
+
+    def _write_methods(self) -> tuple[Method, ...]:
+        kv, answers = self.kv, self.backend.answers
+        put = Writing(
+            self.backend,
+            request=pb.PutRequest,
+            read=read_put,
+            encode_answer=answers.put,
+            one_by_one=kv.encoded_put,
+        )
+        delete_range = Writing(
+            self.backend,
+            request=pb.DeleteRangeRequest,
+            read=read_delete_range,
+            encode_answer=answers.delete,
+            one_by_one=kv.encoded_delete_range,
+        )
+        txn = Writing(
+            self.backend,
+            request=pb.TxnRequest,
+            read=read_txn,
+            encode_answer=answers.txn,
+            one_by_one=kv.encoded_txn,
+        )
+        return (
+            UnaryMethod("KV", "Put", pb.PutRequest, kv.put, encoded=kv.encoded_put, batch=put.take),
+            UnaryMethod(
+                "KV",
+                "DeleteRange",
+                pb.DeleteRangeRequest,
+                kv.delete_range,
+                encoded=kv.encoded_delete_range,
+                batch=delete_range.take,
+            ),
+            UnaryMethod("KV", "Txn", pb.TxnRequest, kv.txn, encoded=kv.encoded_txn, batch=txn.take),
         )
 
     def _admin(self, handler: Callable[[Any], Awaitable[Message]]) -> Unary:
@@ -193,6 +237,7 @@ def make_services(
     return Services(
         backend=backend,
         kv=kv,
+        reading=Reading(backend, kv.encoded_range),
         watch=WatchService(backend, progress_interval_s=watch_progress_s),
         lease=lease,
         cluster=ClusterService(backend, lambda: ids.getrandbits(64), strict=strict_reconfig_check),

@@ -72,6 +72,12 @@ class LeaseTable:
         renewed.renewals += 1
         return renewed.ttl_s
 
+    def move(self, key: bytes, before: LeaseId, after: LeaseId) -> None:
+        """Note that ``key`` has changed its lease."""
+        if before != after:
+            self.detach(key, before)
+        self.attach(key, after)
+
     def attach(self, key: bytes, lease: LeaseId) -> None:
         """Note that a key's present version names ``lease``, which exists unless it is 0."""
         if lease != NO_LEASE:

@@ -226,9 +226,7 @@ class Executor:
             value = present.value if request.ignore_value else value
             lease = present.lease if request.ignore_lease else lease
         prev = self._change.put(request.key, value, lease)
-        if prev is not None and prev.lease != lease:
-            self._leases.detach(request.key, prev.lease)
-        self._leases.attach(request.key, lease)
+        self._leases.move(request.key, prev.lease if prev is not None else NO_LEASE, lease)
         return PutResult(self._revision(), prev if request.prev_kv else None)
 
     def _revision(self) -> Revision:

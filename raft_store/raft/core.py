@@ -103,11 +103,14 @@ class Core(Elections, Following, Changing):
         if self.role is Role.LEADER:
             self._advance_commit()
 
-    def compact(self, snapshot: m.SnapshotMark, *, keep: int) -> None:
-        """A snapshot of our own is on disk; forget entries that it holds but the last ``keep``, for slow followers."""
+    def compact(self, snapshot: m.SnapshotMark, *, keep: int, keep_bytes: int = 1 << 60) -> None:
+        """A snapshot of our own is on disk; forget entries that it holds.
+
+        keep: the last ones stay, for slow followers, as long as they have no more than ``keep_bytes``.
+        """
         if snapshot.index > self.snapshot.index:
             self.snapshot = snapshot
-            self.log.compact(Index(max(self.log.base.index, snapshot.index - keep)))
+            self.log.compact(self.log.behind(snapshot.index, count=keep, size_bytes=keep_bytes))
 
     def snapshot_failed(self, to: MemberId) -> None:
         """A snapshot that we asked to be sent did not arrive."""

@@ -57,6 +57,8 @@ class Leading(State):
         for peer, progress in self._progress.items():
             while progress.next <= log.last_index and not progress.paused:
                 self._send_append(peer, progress)
+            if progress.awaits_answer:
+                continue  # to which the next append, with the commit mark in it, is the answer, or what follows here
             commit = Index(min(progress.matched, log.committed))
             if commit > progress.commit_sent:
                 progress.commit_sent = commit
@@ -78,12 +80,11 @@ class Leading(State):
             self._send(m.InstallSnapshot(self.member, peer, self.term, mark=self.snapshot))
             return
         entries: Sequence[Entry] = ()
-        size_bytes = 0
         if progress.next <= log.last_index:
-            entries, size_bytes = log.portion(progress.next, max_bytes=self.config.max_append_bytes)
+            entries = log.slice(progress.next, max_bytes=self.config.max_append_bytes)
         last = Index(prev_index + len(entries))
         progress.commit_sent = Index(max(progress.commit_sent, min(log.committed, last)))
-        progress.sent(last, len(entries), size_bytes)
+        progress.sent(last, len(entries))
         self._send(
             m.Append(
                 self.member,

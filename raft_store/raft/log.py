@@ -53,14 +53,7 @@ class Log:
         return None
 
     def slice(self, first: Index, *, max_bytes: int, last: Index | None = None) -> list[Entry]:
-        """Return the entries of ``portion``."""
-        return self.portion(first, max_bytes=max_bytes, last=last)[0]
-
-    def portion(self, first: Index, *, max_bytes: int, last: Index | None = None) -> tuple[list[Entry], int]:
-        """Return entries from ``first`` on, and their bytes.
-
-        Up to ``last`` and at most ``max_bytes``, but at least one if any is there.
-        """
+        """Return entries from ``first`` up to ``last``, at most ``max_bytes`` but at least one, if any is there."""
         start = first - self.base.index - 1
         assert start >= 0, f"entry {first} is compacted away, the log begins at {self.base.index + 1}"
         end = len(self._entries) if last is None else last - self.base.index
@@ -70,7 +63,7 @@ class Log:
             if grown > max_bytes and place > start:
                 break
             taken, size = place + 1, grown
-        return self._entries[start:taken], size
+        return self._entries[start:taken]
 
     @property
     def step(self) -> Step:
@@ -187,6 +180,13 @@ class Log:
     def has_committed(self) -> bool:
         """Whether ``take_committed`` would return entries."""
         return self.applied < min(self.committed, self.saved)
+
+    def behind(self, index: Index, *, count: int, size_bytes: int) -> Index:
+        """Return the lowest index from which on up to ``index`` lie at most so many entries with so many bytes."""
+        place, lowest = index - self.base.index, max(0, index - count - self.base.index)
+        while place > lowest and (size_bytes := size_bytes - len(self._entries[place - 1].data)) >= 0:
+            place -= 1
+        return Index(self.base.index + place)
 
     def compact(self, to: Index) -> None:
         """Forget entries up to ``to``, all of them applied; ``to`` becomes ``base``."""

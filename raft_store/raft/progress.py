@@ -1,7 +1,7 @@
 """What a leader knows of one follower's log, and how fast it sends.
 
     probe       we do not know where the logs agree: one append at a time, until one is accepted
-    replicate   they agree up to ``matched``: appends follow each other without waiting, ``next`` runs ahead of them
+    replicate   they agree up to ``matched``: an append follows before the one ahead is answered, ``next`` runs ahead
     snapshot    our log no longer reaches back that far: nothing is sent until the snapshot has arrived
 
 Every rejection leads back to probe. In each state ``next > matched``, and ``matched`` never falls: what a follower
@@ -13,8 +13,9 @@ from enum import Enum
 
 from raft_store.engine import Index
 
-MAX_IN_FLIGHT = 64  # appends under way to one follower ...
-MAX_IN_FLIGHT_BYTES = 8 << 20  # ... and bytes of entries in them; one append is always allowed
+# Appends under way to one follower: one that its disk works on, and one that is there when the disk is free. More would
+# wait there as well, each for the price of a message; here they become one, as far as one append may carry.
+MAX_IN_FLIGHT = 2
 
 
 class State(Enum):
@@ -30,7 +31,6 @@ class Progress:
 
     __slots__ = (
         "_in_flight",
-        "_in_flight_bytes",
         "_paused",
         "behind",
         "commit_sent",
@@ -57,8 +57,7 @@ class Progress:
         self.waited_ticks = 0  # in SNAPSHOT
         self.farewell_ticks: int | None = None  # it was removed, and is sent for so long what tells it so
         self._paused = False  # in PROBE: an append is under way
-        self._in_flight: deque[tuple[Index, int]] = deque()  # in REPLICATE: last index and bytes of each append
-        self._in_flight_bytes = 0
+        self._in_flight: deque[Index] = deque()  # in REPLICATE: the last index of each append
 
     @property
     def paused(self) -> bool:
@@ -72,16 +71,20 @@ class Progress:
                 return True
 
     @property
-    def _window_is_full(self) -> bool:
-        return len(self._in_flight) >= MAX_IN_FLIGHT or self._in_flight_bytes >= MAX_IN_FLIGHT_BYTES
+    def awaits_answer(self) -> bool:
+        """Whether an append with entries is under way."""
+        return bool(self._in_flight)
 
-    def sent(self, last: Index, count: int, size_bytes: int) -> None:
+    @property
+    def _window_is_full(self) -> bool:
+        return len(self._in_flight) >= MAX_IN_FLIGHT
+
+    def sent(self, last: Index, count: int) -> None:
         """Record that an append with ``count`` entries up to ``last`` is under way."""
         if self.state is State.PROBE:
             self._paused = True
         elif count:
-            self._in_flight.append((last, size_bytes))
-            self._in_flight_bytes += size_bytes
+            self._in_flight.append(last)
             self.next = Index(last + 1)
 
     def accepted(self, index: Index, *, base: Index) -> bool:
@@ -95,8 +98,8 @@ class Progress:
             self.matched = index
         self.behind = False
         self.next = Index(max(self.next, index + 1))
-        while self._in_flight and self._in_flight[0][0] <= index:
-            self._land()
+        while self._in_flight and self._in_flight[0] <= index:
+            self._in_flight.popleft()
         if self.state is State.PROBE or (self.state is State.SNAPSHOT and self.matched >= base):
             self._become(State.REPLICATE)
             self.next = Index(self.matched + 1)
@@ -123,11 +126,7 @@ class Progress:
         """The follower is alive: a lost append may be tried again."""
         self._paused = False
         if self._window_is_full:
-            self._land()
-
-    def _land(self) -> None:
-        _, size_bytes = self._in_flight.popleft()
-        self._in_flight_bytes -= size_bytes
+            self._in_flight.popleft()
 
     def await_snapshot(self, index: Index) -> None:
         """Send nothing until the snapshot at ``index`` has arrived or is given up."""
@@ -162,4 +161,3 @@ class Progress:
         self.waited_ticks = 0
         self._paused = False
         self._in_flight.clear()
-        self._in_flight_bytes = 0

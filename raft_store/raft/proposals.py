@@ -7,14 +7,16 @@ to propose again may apply it twice. We close that gap with what every member ha
 
 1. A proposal belongs to the member where it was made, its *origin*, and is sent to a leader within one term, in
    a *flight*: (session, term, number). The session is random and new at every start, so that a restarted origin never
-   takes an old life's entry for its own. Numbers count 1, 2, 3, ... within the flight, without gaps.
-2. A leader puts forwarded proposals into its log only if it leads in exactly the flight's term, and only the next
+   takes an old life's entry for its own. Proposals that board together share an entry, a *batch*, for the price of one:
+   one record, one append, one place in the log. Numbers count the entries, 1, 2, 3, ... within the flight, without
+   gaps; a batch never changes once it has a number, so that it is known as a whole or not at all.
+2. A leader puts forwarded entries into its log only if it leads in exactly the flight's term, and only the next
    number of the flight. What arrives again is skipped, what arrives early is ignored. So a flight's entries stand
    in the log of that term once each and in order, and a lost or repeated forward does no harm: the origin repeats
    what is not confirmed.
-3. The origin applies the log like everybody. Its entry applied: the proposal is *settled*. An entry of a later term
-   applied: nothing of an earlier term can follow, for terms never fall along a log; whatever is left of the earlier
-   flight is *provably dead*, and goes into a new flight for the new term.
+3. The origin applies the log like everybody. Its entry applied: the proposals in it are *settled*. An entry of a later
+   term applied: nothing of an earlier term can follow, for terms never fall along a log; whatever is left of the
+   earlier flight is *provably dead*, and its proposals board a new flight for the new term.
 
 Hence no proposal is ever applied twice, and none waits for a clock: the no-op with which every leader begins its term
 tells all origins what is dead. Two unknown outcomes are left: the caller's deadline passes while a proposal is in
@@ -25,13 +27,18 @@ surely not made.
 import struct
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, pairwise
 
 from raft_store.engine import Entry, Term
 
-_NAME = struct.Struct("<QQ")  # session, number: before the caller's bytes in every entry but no-ops
+_NAME = struct.Struct("<QQ")  # session, number: before the callers' bytes in every entry but no-ops
+_BATCH = 1 << 63  # this bit of the number: several proposals follow, as how many, their lengths, their bytes
+_COUNT = struct.Struct("<I")
+MAX_BATCH = 256  # proposals in one entry ...
+MAX_BATCH_BYTES = 256 << 10  # ... and their bytes; a larger one has an entry of its own
 RESEND_TICKS = 8  # an unconfirmed forward is repeated after so long
-WINDOW = 2048  # forwards under way without confirmation
-MAX_FORWARD_BYTES = 8 << 20  # of proposals in one forward; a larger proposal travels alone
+WINDOW = 2048  # entries forwarded without confirmation
+MAX_FORWARD_BYTES = 8 << 20  # of entries in one forward; a larger one travels alone
 
 
 class Proposal:
@@ -46,22 +53,25 @@ class Proposal:
         self.abandoned = False  # nobody waits any more: it is not proposed again
 
 
+Batch = Sequence[Proposal]  # what shares an entry
+
+
 class _Flight:
     """What this origin sent to the leader of one term."""
 
-    __slots__ = ("confirmed", "first", "proposals", "quiet_ticks", "term")
+    __slots__ = ("batches", "confirmed", "first", "quiet_ticks", "term")
 
     def __init__(self, term: Term) -> None:
         self.term = term
-        self.first = 1  # number of proposals[0]; lower ones are settled
-        self.proposals: deque[Proposal] = deque()
+        self.first = 1  # number of batches[0]; lower ones are settled
+        self.batches: deque[Batch] = deque()
         self.confirmed = 0  # highest number known to be in the leader's log
         self.quiet_ticks = 0  # since something was sent or confirmed
 
     @property
     def last(self) -> int:
         """Highest number given out."""
-        return self.first + len(self.proposals) - 1
+        return self.first + len(self.batches) - 1
 
     def confirm(self, number: int) -> None:
         if number > self.confirmed:
@@ -111,8 +121,8 @@ class Origin:
         if flight.confirmed < flight.last and flight.quiet_ticks >= RESEND_TICKS:
             flight.quiet_ticks = 0
             resend_from = max(flight.confirmed + 1, flight.first)
-            unconfirmed = list(flight.proposals)[resend_from - flight.first :]
-            again = (self._entry(number, proposal) for number, proposal in enumerate(unconfirmed, resend_from))
+            unconfirmed = list(flight.batches)[resend_from - flight.first :]
+            again = (self._entry(number, batch) for number, batch in enumerate(unconfirmed, resend_from))
             # Not all of them: a leader that takes nothing just now would be flooded, again and again.
             yield next(_portions(resend_from, again))
         room = WINDOW - (flight.last - flight.confirmed)
@@ -124,23 +134,33 @@ class Origin:
         if self._flights and self._flights[-1].term == term:
             self._flights[-1].confirm(accepted)
 
-    def applied(self, entry: Entry) -> tuple[bytes, Proposal | None]:
-        """An entry is applied: return the caller's bytes in it, and the proposal that it settles, if it is ours."""
+    def applied(self, entry: Entry) -> tuple[Sequence[bytes], Batch]:
+        """An entry is applied: return the callers' bytes in it, and the proposals that they settle if they are ours.
+
+        The latter one for each of the former, or none.
+        """
         if entry.term > self._applied_term:
             self._bury_before(entry.term)
         if entry.reconfigures or not entry.data:
-            return b"", None
-        session, number = _NAME.unpack_from(entry.data)
-        return entry.data[_NAME.size :], self._settle(entry.term, number) if session == self.session else None
+            return (b"",), ()
+        session, number, proposed = unpack(entry.data)
+        if session != self.session:
+            return proposed, ()
+        batch = self._settle(entry.term, number)
+        assert not batch or len(batch) == len(proposed), (
+            f"number {number} has {len(proposed)} of {len(batch)} proposals"
+        )
+        return proposed, batch
 
     def restored(self, term: Term) -> list[Proposal]:
         """A snapshot that ends in ``term`` replaced the machine: return the proposals whose fate nobody can tell."""
         lost: list[Proposal] = []
         for flight in self._flights:
             if flight.term <= term:
-                lost.extend(proposal for proposal in flight.proposals if not proposal.abandoned)
+                left = [proposal for batch in flight.batches for proposal in batch]
+                lost.extend(proposal for proposal in left if not proposal.abandoned)
                 # Their numbers stay taken: the flight of the present term may go on.
-                for proposal in flight.proposals:
+                for proposal in left:
                     proposal.abandoned = True
         self._bury_before(term)
         return lost
@@ -151,46 +171,55 @@ class Origin:
         return self._flights[-1]
 
     def _board(self, flight: _Flight, room: int) -> tuple[int, list[bytes]]:
-        """Move up to ``room`` waiting proposals into ``flight``; return the first one's number, and the entries."""
+        """Move what waits into ``flight``, up to ``room`` entries; return the first one's number, and the entries."""
         first = flight.last + 1
         entries: list[bytes] = []
-        number = first
-        while self._waiting and len(entries) < room:
-            proposal = self._waiting.popleft()
-            if proposal.abandoned:
-                continue
-            proposal.in_flight = True
-            flight.proposals.append(proposal)
-            entries.append(self._entry(number, proposal))
-            number += 1
+        while len(entries) < room and (batch := self._next_batch()):
+            entries.append(self._entry(first + len(entries), batch))
+            flight.batches.append(batch)
         if entries:
             flight.quiet_ticks = 0
         return first, entries
 
-    def _entry(self, number: int, proposal: Proposal) -> bytes:
-        return _NAME.pack(self.session, number) + proposal.data
+    def _next_batch(self) -> Batch:
+        """Take what shares the next entry from those that wait; nothing if nobody does."""
+        waiting, batch, size = self._waiting, list[Proposal](), 0
+        while waiting and len(batch) < MAX_BATCH:
+            proposal = waiting[0]
+            if not proposal.abandoned:
+                size += len(proposal.data)
+                if batch and size > MAX_BATCH_BYTES:
+                    break
+                proposal.in_flight = True
+                batch.append(proposal)
+            waiting.popleft()
+        return batch
 
-    def _settle(self, term: Term, number: int) -> Proposal | None:
+    def _entry(self, number: int, batch: Batch) -> bytes:
+        return pack(self.session, number, [proposal.data for proposal in batch])
+
+    def _settle(self, term: Term, number: int) -> Batch:
         flight = next((flight for flight in self._flights if flight.term == term), None)
         if flight is None:
-            return None  # buried by a snapshot
+            return ()  # buried by a snapshot
         flight.confirm(number)
         assert flight.first <= number <= flight.last, (
             f"number {number} of term {term} was applied twice, or was never ours: {flight.first} to {flight.last}"
         )
-        proposal = None
+        batch: Batch = ()
         while flight.first <= number:
-            assert proposal is None or proposal.abandoned, f"number {flight.first - 1} of term {term} was skipped"
-            proposal = flight.proposals.popleft()
+            assert all(proposal.abandoned for proposal in batch), f"number {flight.first - 1} of {term} was skipped"
+            batch = flight.batches.popleft()
             flight.first += 1
-        return proposal
+        return batch
 
     def _bury_before(self, term: Term) -> None:
         """An entry of ``term`` is applied: what is left in earlier flights is dead, and waits for a new one."""
         self._applied_term = term
         dead: list[Proposal] = []
         while self._flights and self._flights[0].term < term:
-            dead.extend(p for p in self._flights.popleft().proposals if not p.abandoned)
+            batches = self._flights.popleft().batches
+            dead.extend(proposal for batch in batches for proposal in batch if not proposal.abandoned)
         for proposal in dead:
             proposal.in_flight = False
         self._waiting.extendleft(reversed(dead))
@@ -210,12 +239,30 @@ def _portions(first: int, entries: Iterable[bytes]) -> Iterator[tuple[int, list[
         yield first, portion
 
 
-def named(data: bytes) -> tuple[int, int, bytes]:
-    """Return the session, the number and the caller's bytes of an entry that is a proposal; raises ValueError."""
-    if len(data) < _NAME.size:
-        raise ValueError(f"{len(data)} bytes are too few for a proposal")
-    session, number = _NAME.unpack_from(data)
-    return session, number, data[_NAME.size :]
+def pack(session: int, number: int, proposed: Sequence[bytes]) -> bytes:
+    """Return the entry that holds these proposals."""
+    if len(proposed) == 1:
+        return _NAME.pack(session, number) + proposed[0]
+    count = len(proposed)
+    lengths = struct.pack(f"<I{count}I", count, *map(len, proposed))
+    return b"".join((_NAME.pack(session, number | _BATCH), lengths, *proposed))
+
+
+def unpack(data: bytes) -> tuple[int, int, Sequence[bytes]]:
+    """Return the session, the number and the callers' bytes of an entry that holds proposals; raises ValueError."""
+    try:
+        session, number = _NAME.unpack_from(data)
+        if number < _BATCH:
+            return session, number, (data[_NAME.size :],)
+        (count,) = _COUNT.unpack_from(data, _NAME.size)
+        lengths = struct.unpack_from(f"<{count}I", data, _NAME.size + _COUNT.size)
+    except struct.error as exc:
+        raise ValueError(f"{len(data)} bytes are too few for a proposal") from exc
+    at = _NAME.size + _COUNT.size * (1 + count)
+    ends = list(accumulate(lengths, initial=at))
+    if ends[-1] != len(data):
+        raise ValueError(f"a batch of {count} proposals ends at byte {ends[-1]} of {len(data)}")
+    return session, number - _BATCH, [data[begin:end] for begin, end in pairwise(ends)]
 
 
 class Arrivals:

@@ -22,7 +22,7 @@ class Work(msgspec.Struct, frozen=True):
     messages: Sequence[m.AnyMessage]  # send
     save: m.Save | None  # begin; call ``Replica.saved`` when it is synced
     restore: m.Snapshot | None  # replace the machine's state by this one
-    committed: Sequence[Entry]  # apply; they carry the proposers' bytes
+    committed: Sequence[Entry]  # apply; one a proposal, with the proposer's bytes; a batch's have the same index
     settled: Sequence[tuple[int, Proposal]]  # (place in ``committed``, whose result that is)
     lost: Sequence[Proposal]  # nobody will ever know
     readers: Sequence[tuple[object, Index]]  # after that may read: (owner, the index it waited for)
@@ -153,10 +153,10 @@ class Replica:
         settled: list[tuple[int, Proposal]] = []
         applied = self._origin.applied
         for entry in entries:
-            data, proposal = applied(entry)
-            if proposal is not None:
-                settled.append((len(committed), proposal))
-            committed.append(Entry(entry.index, entry.term, data))
+            proposed, ours = applied(entry)
+            settled.extend(enumerate(ours, len(committed)))
+            index, term = entry.index, entry.term
+            committed.extend([Entry(index, term, data) for data in proposed])
         if committed:
             self.applied = committed[-1].index
         return committed, settled

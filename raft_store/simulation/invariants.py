@@ -5,13 +5,13 @@ each check is one property of the thesis (figure 3.2), or one promise of the ``E
 """
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 from raft_store.engine import Entry, Index, MemberId, Term
 from raft_store.raft.core import Core, Role
 from raft_store.raft.membership import Configuration, decode
 from raft_store.raft.messages import AnyMessage, VoteReply
-
-NAME_BYTES = 16  # of session and number, in front of every proposal
+from raft_store.raft.proposals import unpack
 
 
 class Violation(AssertionError):
@@ -34,9 +34,9 @@ class Judge:
     def __init__(
         self, founders: Configuration, committed: Callable[[Entry], None], now_ms: Callable[[], float]
     ) -> None:
-        """committed: told of each entry, in order, when any member first counts it as committed."""
+        """committed: told of each proposal, in order, when any member first counts it as committed."""
         self.configuration = founders  # what the group agreed on last
-        self.committed: list[Entry] = []  # by index - 1, as the machines see them: without the proposals' names
+        self.committed: list[list[Entry]] = []  # by index - 1, as the machines see them: one a proposal, without names
         self.elected: dict[Term, MemberId] = {}
         self.elected_ms: dict[Term, float] = {}
         self._now_ms = now_ms
@@ -87,15 +87,17 @@ class Judge:
 
     def applied(self, member: MemberId, entries: Sequence[Entry]) -> None:
         """A machine applied entries: every machine applies the same ones."""
-        for entry in entries:
+        for index, group in groupby(entries, lambda entry: entry.index):
             demand(
-                entry.index <= len(self.committed),
+                index <= len(self.committed),
                 "only what is committed is applied",
-                f"member {member} applied {entry.index}, the group has committed {len(self.committed)}",
+                f"member {member} applied {index}, the group has committed {len(self.committed)}",
             )
-            known = self.committed[entry.index - 1]
-            if known != entry:
-                raise Violation("state-machine safety (thesis 3.6.3)", f"member {member} applied {entry}, not {known}")
+            applied, known = list(group), self.committed[index - 1]
+            if known != applied:
+                raise Violation(
+                    "state-machine safety (thesis 3.6.3)", f"member {member} applied {applied}, not {known}"
+                )
 
     def _elected(self, core: Core) -> None:
         """Election safety and leader completeness."""
@@ -134,9 +136,10 @@ class Judge:
                 self._committed_in.append(core.term)
                 if entry.reconfigures:
                     self.configuration = decode(entry.data)
-                data = b"" if entry.reconfigures else entry.data[NAME_BYTES:]
-                self.committed.append(Entry(entry.index, entry.term, data))
-                self._tell_committed(self.committed[-1])
+                proposed = (b"",) if entry.reconfigures or not entry.data else unpack(entry.data)[2]
+                self.committed.append([Entry(entry.index, entry.term, data) for data in proposed])
+                for each in self.committed[-1]:
+                    self._tell_committed(each)
 
 
 class Ledger:

@@ -55,7 +55,7 @@ class Model:
     def __init__(self) -> None:
         self.revision = 1
         self.compacted = -1
-        self.answers: list[object] = []  # by index - 1
+        self.answers: list[list[object]] = []  # by index - 1: one a command of the entry
         self.leases: dict[int, Lease] = {}
         self.expired: list[int] = []  # leases that the last command ended because their time had run out
         self._revisions: list[int] = []  # by index - 1
@@ -106,18 +106,21 @@ class Model:
     # -- applying ----------------------------------------------------------------------------------------------------
 
     def apply(self, entry: Entry) -> object:
-        """Apply the next entry; return the only right answer."""
+        """Apply the next command, in an entry of its own or in the newest one; return the only right answer."""
         self.expired = []
         answer = self._apply(_commands.decode(entry.data), entry.term) if entry.data else None
         if self._fresh:
             self.revision += 1
             self._events.append(self._fresh)
             self._fresh = []
-        assert entry.index == len(self.answers) + 1
-        self.answers.append(answer)
-        self._revisions.append(self.revision)
-        self._compactions.append(self.compacted)
-        self._leases.append(self.leases)
+        place = entry.index - 1
+        assert place - len(self.answers) in (-1, 0)
+        if place == len(self.answers):
+            self.answers.append([])
+        self.answers[place].append(answer)
+        self._revisions[place:] = [self.revision]
+        self._compactions[place:] = [self.compacted]
+        self._leases[place:] = [self.leases]
         return answer
 
     def _apply(self, command: Command, term: Term) -> object:

@@ -64,13 +64,14 @@ class Promises:
         demand(value not in self._written, "what is refused never takes effect", f"{value!r} was written all the same")
 
     def applied(self, member: int, machine: Machine, entries: Sequence[Entry], answers: Sequence[object]) -> None:
-        """A member applied entries."""
+        """A member applied entries, the commands of one index all together."""
+        given: dict[Index, list[object]] = {}
         for entry, answer in zip(entries, answers, strict=True):
-            right = self.model.answers[entry.index - 1]
-            if not same(answer, right):
-                raise Violation(
-                    "answers are right", f"member {member} answered {answer} at index {entry.index}, not {right}"
-                )
+            given.setdefault(entry.index, []).append(answer)
+        for index, found in given.items():
+            right = self.model.answers[index - 1]
+            if len(found) != len(right) or not all(map(same, found, right)):
+                raise Violation("answers are right", f"member {member} answered {found} at index {index}, not {right}")
         if entries:
             revision = self.model.revision_at(entries[-1].index)
             demand(

@@ -32,10 +32,11 @@ from raft_store.simulation.world import World
 
 
 class Propose(Action, frozen=True):
-    """A client proposes the next value at a member, and waits so long."""
+    """Clients propose the next values at a member, in one turn of its loop, and wait so long."""
 
     member: int
     patience_ms: float
+    count: int = 1
 
 
 class Read(Action, frozen=True):
@@ -115,6 +116,7 @@ class Proposers:
         if entry.data:
             self.values.append(entry.data)
             self.ledger.committed(entry.data, entry.index)
+        del self._ends[entry.index - 1 :]  # another proposal of the same entry was there before
         self._ends.append(len(self.values))
 
     def restored(self, host: Host, index: Index) -> None:
@@ -161,8 +163,8 @@ class Proposers:
         if host is None:
             return
         if isinstance(action, Propose):
-            patience_ms = action.patience_ms
-            host.soon(0, lambda: self._begin(host, patience_ms))
+            patience_ms, count = action.patience_ms, action.count
+            host.soon(0, lambda: self._begin(host, patience_ms, count))
         else:
             owner = _Reader(self.ledger.newest)
             host.soon(0, lambda: self._read(host, owner))
@@ -170,6 +172,8 @@ class Proposers:
     def say_goodbye(self) -> None:
         """See ``Guest``."""
         self._last = {self._propose(host, None) for host in self._world.members()}
+        for host in self._world.members():
+            host.serve()
 
     def at_ease(self) -> bool:
         """See ``Guest``."""
@@ -187,15 +191,16 @@ class Proposers:
             missing = self.ledger.acknowledged.keys() - set(values)
             demand(not missing, "what is acknowledged is kept", f"lost: {sorted(missing)[:5]}")
 
-    def _begin(self, host: Host, patience_ms: float) -> None:
-        self._propose(host, patience_ms)
+    def _begin(self, host: Host, patience_ms: float, count: int) -> None:
+        for _ in range(count):
+            self._propose(host, patience_ms)
+        host.serve()
 
     def _propose(self, host: Host, patience_ms: float | None) -> bytes:
         data = b"value %d" % next(self._numbers)
         self._open[host.id, host.life][data] = host.replica.propose(data, None)
         if patience_ms is not None:
             host.soon(patience_ms, lambda: self._give_up(host, data))
-        host.serve()
         return data
 
     def _give_up(self, host: Host, data: bytes) -> None:
@@ -224,7 +229,8 @@ def draw(seed: int, *, mix: Mix | None = None, proposals: int = 150, reads: int 
     actions, spares = draw_trouble(random, mix or Mix(), members=members, duration_ms=duration_ms)
     for _ in range(proposals):
         at_ms, member = random.uniform(0, duration_ms), random.randint(1, members)
-        actions.append(Propose(at_ms=at_ms, member=member, patience_ms=random.uniform(100, 3000)))
+        patience_ms, count = random.uniform(100, 3000), random.choice((1, 1, 2, 4))
+        actions.append(Propose(at_ms=at_ms, member=member, patience_ms=patience_ms, count=count))
     actions += [Read(at_ms=random.uniform(0, duration_ms), member=random.randint(1, members)) for _ in range(reads)]
     actions.sort(key=lambda action: action.at_ms)
     return Plan(

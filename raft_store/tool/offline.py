@@ -15,7 +15,7 @@ from raft_store.mvcc.lease import LeaseClock
 from raft_store.raft import membership
 from raft_store.raft.membership import Configuration
 from raft_store.raft.messages import HardState, Save, SnapshotMark
-from raft_store.raft.proposals import named
+from raft_store.raft.proposals import unpack
 
 SHOWN_BYTES = 60  # of a key or a value
 
@@ -148,8 +148,9 @@ def describe_entry(entry: Entry) -> str:
         return f"members: {_describe_group(membership.decode(entry.data))}"
     if not entry.data:
         return "a leader begins its term"
-    session, number, data = named(entry.data)
-    return f"{describe_command(decode(data))}   (proposal {number} of {session:016x})"
+    session, number, proposed = unpack(entry.data)
+    commands = "; ".join(describe_command(decode(data)) for data in proposed)
+    return f"{commands}   (proposal {number} of {session:016x})"
 
 
 def _describe_group(group: Configuration) -> str:

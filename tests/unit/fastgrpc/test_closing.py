@@ -5,7 +5,8 @@ from typing import Any
 
 from fastgrpc.calls import Status
 from fastgrpc.channel import Channel, ChannelConfig, _Wire
-from fastgrpc.peer import Hosting, Peer
+from fastgrpc.hosting import Hosting
+from fastgrpc.peer import Peer
 from fastgrpc.server import Call, Server, ServerConfig, UnaryMethod
 
 

@@ -14,6 +14,7 @@ from fastgrpc.events import (
     HeadersReceived,
     Limits,
     PingAcknowledged,
+    RequestReceived,
     SendProgress,
     StreamEnded,
     TrailersReceived,
@@ -313,6 +314,126 @@ def test_late_frames_of_a_reset_stream_mean_nothing() -> None:
     late = frame(DATA, 0, 1, b"x") + frame(WINDOW_UPDATE, 0, 1, word(1)) + headers(1, WHOLE, block((b"x", b"y")))
     assert connection.receive(late, 0.0) == []
     assert sent(connection) == []
+
+
+def test_data_under_way_when_its_stream_is_reset_is_no_nuisance() -> None:
+    """As many small frames as the stream's window held; what the peer was never granted is one."""
+    connection = server()
+    connection.receive(headers(), 0.0)
+    connection.reset(1, ErrorCode.CANCEL)
+    connection.take_output()
+    late = frame(DATA, 0, 1, bytes(65)) * 1008  # 65,520 of 65,535 bytes; 100 nuisances are allowed
+    assert fate(connection, connection.receive(late, 0.0)) == "fine"
+    assert fate(connection, connection.receive(frame(DATA, 0, 1, bytes(16)) * 101, 0.0)) == "goaway ENHANCE_YOUR_CALM"
+
+
+PLAIN = b"\x83\x86\x84"  # POST, http and / by their places in the static table: a block that changes no table
+TWO_BYTES = PLAIN + b"\x0f\x0d\x012"  # and content-length 2
+
+
+def acquainted(limits: Limits = SMALL) -> Connection:
+    """Return a server that has met these blocks, and takes requests with them in one go."""
+    connection = server(limits)
+    connection.receive(headers(1, WHOLE, PLAIN), 0.0)
+    connection.receive(headers(3, END_HEADERS, TWO_BYTES) + frame(DATA, END_STREAM, 3, b"12"), 0.0)
+    for number in (1, 3):
+        connection.respond(number, HEAD, b"", END)
+    connection.take_output()
+    return connection
+
+
+def whole(number: int, data: bytes = b"", payload: bytes = PLAIN) -> bytes:
+    return headers(number, END_HEADERS, payload) + frame(DATA, END_STREAM, number, data)
+
+
+def test_a_request_that_comes_whole_is_one_event() -> None:
+    connection = acquainted()
+    (asked,) = connection.receive(whole(5, b"question"), 0.0)
+    assert isinstance(asked, RequestReceived)
+    assert (asked.stream, asked.headers.pseudo[b":path"], asked.data) == (5, b"/", b"question")
+    connection.respond(5, HEAD, b"answer", END)
+    assert [kind for kind, _, _, _ in sent(connection)] == [HEADERS, DATA, HEADERS]
+    assert connection.open_streams == 0
+
+
+def test_whole_requests_are_told_of_as_they_become_whole() -> None:
+    """A client may send the headers of many requests first."""
+    connection = acquainted()
+    heads = b"".join(headers(number, payload=PLAIN) for number in (5, 7, 9))
+    ends = b"".join(frame(DATA, END_STREAM, number, b"%d" % number) for number in (7, 5))
+    seven, five, nine = connection.receive(heads + ends, 0.0)
+    assert isinstance(seven, RequestReceived)
+    assert isinstance(five, RequestReceived)
+    assert isinstance(nine, HeadersReceived)
+    assert [(seven.stream, seven.data), (five.stream, five.data), nine.stream] == [(7, b"7"), (5, b"5"), 9]
+    assert connection.receive(frame(DATA, END_STREAM, 9, b"9"), 0.0) == [DataReceived(9, b"9", ended=True)]
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        pytest.param(frame(DATA, 0, 5, b"x"), [HeadersReceived, DataReceived], id="data that is not the last"),
+        pytest.param(frame(RST_STREAM, 0, 5, word(8)), [HeadersReceived, StreamEnded], id="reset"),
+        pytest.param(headers(5, WHOLE, block((b"x", b"y"))), [HeadersReceived, TrailersReceived], id="trailers"),
+        pytest.param(frame(DATA, 0, 0, b""), [HeadersReceived, ConnectionEnded], id="end of all"),
+    ],
+)
+def test_what_begins_is_told_of_before_anything_else_of_it(more: bytes, expected: list[type]) -> None:
+    connection = acquainted()
+    assert [type(event) for event in connection.receive(headers(5, payload=PLAIN) + more, 0.0)] == expected
+
+
+@pytest.mark.parametrize(
+    ("received", "expected"),
+    [
+        pytest.param(whole(6), "goaway PROTOCOL_ERROR", id="even number"),
+        pytest.param(whole(3), "goaway STREAM_CLOSED", id="number used before"),
+        pytest.param(headers(5, payload=PLAIN) + whole(5), "reset 5 PROTOCOL_ERROR", id="open already"),
+        pytest.param(whole(5, b"x", TWO_BYTES), "reset 5 PROTOCOL_ERROR", id="shorter than said"),
+        pytest.param(
+            b"".join(headers(number, payload=PLAIN) for number in (5, 7, 9)) + whole(11),
+            "reset 11 REFUSED_STREAM",
+            id="too many at once",
+        ),
+        pytest.param(headers(5, 0, PLAIN) + whole(7), "goaway PROTOCOL_ERROR", id="inside a block"),
+    ],
+)
+def test_a_whole_request_is_looked_at_as_closely_as_its_parts(received: bytes, expected: str) -> None:
+    connection = acquainted()
+    assert fate(connection, connection.receive(received, 0.0)) == expected
+    connection = acquainted()
+    events = [event for at in range(len(received)) for event in connection.receive(received[at : at + 1], 0.0)]
+    assert fate(connection, events) == expected
+
+
+def test_a_whole_request_before_any_settings_is_none() -> None:
+    connection = Connection(client=False, limits=SMALL)
+    assert fate(connection, connection.receive(PREFACE + whole(1), 0.0)) == "goaway PROTOCOL_ERROR"
+
+
+def test_whole_requests_count_for_the_connection_s_window() -> None:
+    """Whoever takes them says when they are consumed."""
+    connection = acquainted()
+    for number in range(5, 205, 2):
+        connection.receive(whole(number, bytes(16_384)), 0.0)
+        connection.respond(number, HEAD, b"", END)
+    assert connection.ended
+    connection = acquainted()
+    for number in range(5, 205, 2):
+        (asked,) = connection.receive(whole(number, bytes(16_384)), 0.0)
+        assert isinstance(asked, RequestReceived)
+        connection.consumed(0, len(asked.data))
+        connection.respond(number, HEAD, b"", END)
+
+
+def test_a_leaving_server_takes_no_new_request_and_finishes_the_others() -> None:
+    """6.8: whoever sent it could not know yet."""
+    connection = acquainted()
+    connection.receive(headers(5, payload=PLAIN), 0.0)
+    connection.go_away()
+    assert connection.receive(whole(7) + headers(9, payload=PLAIN), 0.0) == []
+    assert connection.receive(frame(DATA, END_STREAM, 9, b"x"), 0.0) == []
+    assert connection.receive(frame(DATA, END_STREAM, 5, b"x"), 0.0) == [DataReceived(5, b"x", ended=True)]
 
 
 def test_windows_open_when_data_is_consumed() -> None:

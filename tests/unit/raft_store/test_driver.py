@@ -66,7 +66,9 @@ async def test_a_snapshot_can_be_restored_although_newer_ones_came_meanwhile(sto
     machine, fatal = Restored(), []
     driver = Driver(
         DriverConfig(tick_s=1, snapshot_entries=100, keep_entries=10),
-        replica=SimpleNamespace(applied=Index(0), core=SimpleNamespace(member=MemberId(1)), saved=lambda save: None),
+        replica=SimpleNamespace(
+            applied=Index(0), core=SimpleNamespace(member=MemberId(1)), saved=lambda save: None, propose=None
+        ),
         storage=storage,
         machine=machine,
         on_fatal=fatal.append,
@@ -145,7 +147,7 @@ async def test_what_comes_during_a_restore_waits_in_the_log_alone(follower, stor
 
 
 async def test_more_proposals_than_a_member_keeps_are_refused_as_in_etcd(follower, monkeypatch):
-    monkeypatch.setattr("raft_store.driver.MAX_OPEN_BYTES", 100)
+    monkeypatch.setattr("raft_store.waiting.MAX_OPEN_BYTES", 100)
     kept = asyncio.create_task(follower.propose(b"x" * 90, timeout_s=0.05))
     await asyncio.sleep(0)
     with pytest.raises(Overloaded) as refused:
@@ -182,3 +184,52 @@ async def test_who_gave_up_waiting_for_a_leader_is_forgotten(storage):
     with pytest.raises(Stopped):
         await patient
     assert not fatal
+
+
+async def test_who_asks_to_read_in_one_turn_shares_one_question(storage):
+    core = Core(
+        CoreConfig(member=MemberId(1)),
+        hard_state=HardState(),
+        log=Log(SnapshotMark(configuration=founded({MemberId(1): (), MemberId(2): ()}))),
+        random=Random(1),
+        logger=logging.getLogger("test"),
+    )
+    replica, fatal, told = Replica(core, session=1), [], []
+    config = DriverConfig(tick_s=0.01, snapshot_entries=100, keep_entries=10)
+    driver = Driver(config, replica=replica, storage=storage, machine=Restored(), on_fatal=fatal.append)
+    driver.start(lambda messages: None, lambda step: None)
+    for _ in range(3):
+        driver.when_readable(told.append, timeout_s=0.01)
+    assert len(replica._readers._waiting) == 1
+    driver._pump()
+    driver.when_readable(told.append, timeout_s=60)  # the question of the others may have left
+    assert len(replica._readers._waiting) == 2
+    async with asyncio.timeout(10):
+        while len(replica._readers._waiting) > 1:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert [type(failure) for failure in told] == [NoLeader] * 3
+    await driver.stop()
+    await asyncio.sleep(0)
+    assert [type(failure) for failure in told] == [NoLeader] * 3 + [Stopped]
+    with pytest.raises(Stopped):
+        driver.when_readable(told.append, timeout_s=60)
+    assert not fatal
+
+
+async def test_who_asks_to_read_is_told_when_the_machine_is_there(storage):
+    core = Core(
+        CoreConfig(member=MemberId(1)),
+        hard_state=HardState(),
+        log=Log(SnapshotMark(configuration=founded({MemberId(1): ()}))),
+        random=Random(1),
+        logger=logging.getLogger("test"),
+    )
+    machine, told = Restored(), asyncio.get_running_loop().create_future()
+    config = DriverConfig(tick_s=0.01, snapshot_entries=100, keep_entries=10)
+    driver = Driver(config, replica=Replica(core, session=1), storage=storage, machine=machine, on_fatal=print)
+    driver.start(lambda messages: None, lambda step: None)
+    driver.when_readable(told.set_result, timeout_s=60)
+    async with asyncio.timeout(10):
+        assert await told is None
+    assert not driver._waits._deadlines
+    await driver.stop()

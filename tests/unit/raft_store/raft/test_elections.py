@@ -80,7 +80,8 @@ def test_a_vote_goes_to_logs_at_least_as_good(last_term, last_index, granted):
     """3.6.1: the election restriction."""
     group = Group(3)
     group.elect(1)
-    group.propose(1, b"a", b"b")
+    group.propose(1, b"a")
+    group.propose(1, b"b")
     group.deliver()
     group.heartbeat(1)
     assert group[2].core.log.last_index == 3

@@ -2,10 +2,11 @@
 
 import pytest
 
-from raft_store.engine import Index
+from raft_store.engine import Entry, Index, Term
 from raft_store.raft import messages as m
-from raft_store.raft.progress import MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES
-from raft_store.raft.proposals import MAX_FORWARD_BYTES, RESEND_TICKS
+from raft_store.raft.log import Log
+from raft_store.raft.progress import MAX_IN_FLIGHT
+from raft_store.raft.proposals import MAX_BATCH, MAX_FORWARD_BYTES, RESEND_TICKS, pack, unpack
 from raft_store.raft.quorum import Verdict, commit_index, tally
 
 from .group import Group
@@ -85,13 +86,70 @@ def test_whatever_comes_during_a_sync_is_the_next_save():
     assert len(group[1].saving.entries) == 9
 
 
-def test_appends_follow_each_other_without_waiting():
+def test_an_append_follows_before_the_one_ahead_is_answered_and_the_third_carries_the_rest():
+    """A follower's disk never waits for a message, nor do messages for its disk."""
     group = Group(3)
     group.elect(1)
     for i in range(10):
         group.propose(1, b"%d" % i)
     appends = [message for message in group.under_way if isinstance(message, m.Append) and message.to == 2]
-    assert len(appends) == 10
+    assert [len(append.entries) for append in appends] == [1, 1]
+    sent = []
+    group.deliver(lambda message: sent.append(message) or True)
+    appends = [message for message in sent if isinstance(message, m.Append) and message.to == 2]
+    assert [len(append.entries) for append in appends] == [1, 1, 8]
+
+
+def test_the_commit_mark_travels_with_appends_while_there_are_any():
+    group = Group(3)
+    group.elect(1)
+    for i in range(3):
+        group.propose(1, b"%d" % i)
+    sent = []
+    group.deliver(lambda message: sent.append(message) or True)
+    told = [type(message) for message in sent if message.to == 2]
+    assert told == [m.Append, m.Append, m.Append, m.Commit]
+    assert group[2].values == [b"0", b"1", b"2"]
+
+
+def test_proposals_that_come_together_share_an_entry():
+    group = Group(3)
+    group.elect(1)
+    group.propose(1, *(b"%d" % i for i in range(MAX_BATCH + 1)))
+    (append,) = [message for message in group.under_way if isinstance(message, m.Append) and message.to == 2]
+    assert [len(unpack(entry.data)[2]) for entry in append.entries] == [MAX_BATCH, 1]
+    group.deliver()
+    assert group[1].settled == group[3].values == [b"%d" % i for i in range(MAX_BATCH + 1)]
+
+
+def test_a_dead_batch_is_proposed_again_but_for_what_was_given_up():
+    """Whoever waits no more is not proposed anew; the others board another entry, with whoever came meanwhile."""
+    group = Group(3)
+    group.elect(1)
+    group.cut(1)
+    replica = group[1].replica
+    given_up = replica.propose(b"given up", b"given up")
+    group.propose(1, b"a", b"b")
+    given_up.abandoned = True
+    group.elect(2)
+    group.propose(1, b"c")
+    group.heal()
+    for _ in range(3):
+        group.heartbeat(2)
+    assert group[1].settled == [b"a", b"b", b"c"]
+    assert [desk.values for desk in group.desks.values()] == [[b"a", b"b", b"c"]] * 3
+
+
+@pytest.mark.parametrize(
+    "proposed", [[b"one"], [b"", b""], [b"a", bytes(1000), b"b"]], ids=["alone", "empty ones", "a batch"]
+)
+def test_an_entry_gives_back_what_was_packed(proposed):
+    data = pack((1 << 64) - 1, 7, proposed)
+    assert unpack(data) == ((1 << 64) - 1, 7, tuple(proposed) if len(proposed) == 1 else proposed)
+    for cut in range(len(data)):
+        if len(proposed) > 1 or cut < len(data) - len(proposed[0]):
+            with pytest.raises(ValueError, match="proposal"):
+                unpack(data[:cut])
 
 
 def test_a_silent_follower_gets_no_endless_stream():
@@ -105,14 +163,14 @@ def test_a_silent_follower_gets_no_endless_stream():
 
 
 def test_a_slow_follower_holds_up_nobody():
-    """A window is bounded in bytes, too; what one follower cannot take now is no burden on the others."""
+    """What is sent ahead is bounded in bytes, too; what one cannot take now is no burden on the others."""
     group = Group(3, max_append_bytes=1 << 20)
     group.elect(1)
     group.cut(3)
     for i in range(20):
         group.propose(1, b"%02d" % i + bytes(1 << 20))
     under_way = sum(len(e.data) for m_ in group.under_way if m_.to == 3 for e in m_.entries)
-    assert MAX_IN_FLIGHT_BYTES <= under_way <= MAX_IN_FLIGHT_BYTES + (1 << 20) + 100
+    assert MAX_IN_FLIGHT << 20 <= under_way <= (MAX_IN_FLIGHT << 20) + 100
     group.deliver()
     assert len(group[2].values) == 20
     group.heal()
@@ -457,3 +515,17 @@ def test_an_older_snapshot_than_meant_does_as_well_if_the_log_goes_on_from_there
     group.serve(3)
     group.deliver(is_other)
     assert group[3].values == [b"a", b"b"]
+
+
+@pytest.mark.parametrize(
+    ("count", "size_bytes", "lowest"),
+    [
+        pytest.param(3, 10**9, 6, id="so many entries"),
+        pytest.param(100, 10**9, 2, id="no more than there are"),
+        pytest.param(100, 250, 7, id="so many bytes"),
+        pytest.param(100, 0, 9, id="nothing"),
+    ],
+)
+def test_what_stays_of_a_log_is_bounded_in_entries_and_bytes(count, size_bytes, lowest):
+    log = Log(m.SnapshotMark(Index(2), Term(1)), [Entry(Index(i), Term(1), bytes(100)) for i in range(3, 13)])
+    assert log.behind(Index(9), count=count, size_bytes=size_bytes) == lowest

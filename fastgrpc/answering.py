@@ -1,0 +1,324 @@
+"""The calls of one connection of a server: how each begins, who works on it, and how it ends."""
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine
+from typing import Any
+
+from . import calls
+from .asks import Ask, BatchMethod
+from .calls import CallFailed, Status, frame_message
+from .connection import Connection
+from .deadlines import BUCKET_S, Deadlines
+from .events import DataReceived, HeadersReceived, RequestReceived
+from .hosting import Hosting
+from .serving import Call, Page, StreamMethod, UnaryMethod, decode
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING_BYTES = 64 << 20  # of one connection; beyond it new calls are refused
+
+
+class Answering(ABC):
+    """A connection as far as it does not matter where its bytes come from and go to."""
+
+    def __init__(self, server: Hosting) -> None:
+        self._server = server
+        self.loop = asyncio.get_running_loop()
+        self.http = Connection(client=False, limits=server.config.limits)
+        self.memo: Any = None  # for whoever stands above
+        self._calls: dict[int, Call | Ask] = {}
+        self._lots: dict[str, list[Ask]] = {}  # path -> what this read brought so far
+        self._pages: set[asyncio.Task[None]] = set()
+        self._deadlines: Deadlines[Call | Ask] = Deadlines()
+        self._deadline_timer: asyncio.TimerHandle | None = None
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """Return "host:port" of the client."""
+
+    @property
+    @abstractmethod
+    def certificate(self) -> dict[str, Any]:
+        """Return the client's verified certificate as ``ssl`` describes it; empty: it showed none."""
+
+    @abstractmethod
+    def consumed(self, stream: int, size: int) -> None:
+        """See ``Connection.consumed``."""
+
+    @abstractmethod
+    async def send(self, call: Call, data: bytes) -> None:
+        """Send data of a call; wait if too much is on its way already."""
+
+    @abstractmethod
+    def push(self, stream: int, data: bytes) -> bool:
+        """Send data of a call now, unless too much is on its way already; return False then."""
+
+    @abstractmethod
+    def flush_soon(self) -> None:
+        """Write at the end of this turn of the loop, everything at once."""
+
+    # -- how calls begin -----------------------------------------------------------------------------------------------
+
+    def _begin_whole(self, event: RequestReceived) -> None:
+        """Begin a call whose only message is there."""
+        stream, data = event.stream, event.data
+        head = calls.read_call(event.headers)
+        method = self._server.methods.get(head.path)
+        if (
+            type(method) is BatchMethod
+            and head.refusal is None
+            and self.http.waiting_bytes <= MAX_WAITING_BYTES
+            and (message := calls.only_message(data, self._server.config.max_message_bytes)) is not None
+        ):
+            self.http.consumed(0, len(data))
+            ask = self._calls[stream] = Ask(self, stream, head, method, message)
+            if head.timeout_s is not None:
+                self._set_deadline(ask, head.timeout_s)
+            self._add_to_lot(method, ask)
+            return
+        self._begin(HeadersReceived(stream, event.headers, ended=False))
+        self._take(DataReceived(stream, data, ended=True))
+
+    def _add_to_lot(self, method: BatchMethod, ask: Ask) -> None:
+        lot = self._lots.get(method.path)
+        if lot is None:
+            self._lots[method.path] = [ask]
+        else:
+            lot.append(ask)
+
+    def _hand_out_lots(self) -> None:
+        """Hand over what this read brought."""
+        lots, self._lots = self._lots, {}
+        for lot in lots.values():
+            try:
+                lot[0].method.handler(lot)
+            except Exception as exc:  # noqa: BLE001 - a handler's own error ends its calls, not the server
+                for ask in lot:
+                    self._end(ask, _unexpected(ask, exc))
+
+    def _begin(self, event: HeadersReceived) -> None:
+        head = calls.read_call(event.headers)
+        if head.refusal is not None:
+            if self._server.web is not None and event.headers.pseudo[b":method"] == b"GET":
+                self._begin_page(event.stream, self._server.web(head.path))
+                return
+            self.http.respond_without_data(event.stream, head.refusal)
+            return
+        method = self._server.methods.get(head.path)
+        if method is None:
+            self._refuse(event.stream, head.path, self._server.unknown(head.path))
+            return
+        if self.http.waiting_bytes > MAX_WAITING_BYTES:
+            self._refuse(event.stream, head.path, CallFailed(Status.RESOURCE_EXHAUSTED, "answers wait to be taken"))
+            return
+        call = Call(self, event.stream, head, method, self._server.config.max_message_bytes)
+        self._calls[event.stream] = call
+        if head.timeout_s is not None:
+            self._set_deadline(call, head.timeout_s)
+        if event.ended:
+            call.end()
+        if isinstance(method, StreamMethod):
+            self._start(call, self._run_stream(call, method))
+        elif event.ended:
+            self._start_unary(call)
+
+    def _begin_page(self, stream: int, page: Coroutine[Any, Any, Page]) -> None:
+        """Answer a browser, or what looks like one."""
+
+        async def answer() -> None:
+            try:
+                status, content_type, content = await page
+            except Exception:
+                log.exception("page failed")
+                status, content_type, content = 500, "text/plain", b"internal error\n"
+            fields = ((b":status", b"%d" % status), (b"content-type", content_type.encode()))
+            self.http.send_headers(stream, (*fields, (b"content-length", b"%d" % len(content))))
+            self.http.send_data(stream, content)
+            self.http.end_stream(stream)
+            self.flush_soon()
+
+        task = self.loop.create_task(answer())
+        self._pages.add(task)
+        task.add_done_callback(self._pages.discard)
+
+    def _take(self, event: DataReceived) -> None:
+        call = self._calls.get(event.stream)
+        if not isinstance(call, Call):  # gone; or an ask, which takes nothing more
+            self.http.consumed(event.stream, len(event.data))
+            return
+        one = event.ended and not isinstance(call.method, StreamMethod)
+        if one and (message := call.whole_request(event.data)) is not None:
+            self.http.consumed(event.stream, len(event.data))
+            self._start_unary(call, message)
+            return
+        call.feed(event.data, ended=event.ended)
+        if one:
+            self._start_unary(call)
+
+    def _refuse(self, stream: int, path: str, exc: CallFailed) -> None:
+        self.http.respond_without_data(stream, calls.only_trailers(exc))
+        if self._server.on_end is not None:
+            self._server.on_end(path, exc.status)
+
+    def _start_unary(self, call: Call, message: bytes | None = None) -> None:
+        method = call.method
+        assert not isinstance(method, StreamMethod)
+        try:
+            if message is None:
+                message = call.only_request()
+            if isinstance(method, BatchMethod):
+                self._ask(call, method, message)
+                return
+            request = decode(method, message)
+        except CallFailed as exc:
+            self._end(call, exc)
+            return
+        if method.inline:
+            self._step(call, method.handler(request, call), None)
+        else:
+            # The handler is begun inside: a task may be cancelled before its first step.
+            self._start(call, self._run_unary(call, method, request))
+
+    def _ask(self, call: Call, method: BatchMethod, message: bytes) -> None:
+        """Go on with a call, which came in pieces, as if it had come whole."""
+        ask = self._calls[call.stream] = Ask(self, call.stream, call.head, method, message)
+        if call.deadline_s is not None:
+            self._deadlines.discard(call, call.bucket)
+            ask.deadline_s, ask.bucket = call.deadline_s, self._deadlines.add(ask, call.deadline_s)
+        self._add_to_lot(method, ask)
+
+    # -- how they end --------------------------------------------------------------------------------------------------
+
+    def answer(self, ask: Ask, message: bytes) -> None:
+        """See ``Ask.answer``."""
+        self.http.respond(ask.stream, calls.RESPONSE_HEAD, frame_message(message), calls.OK_TRAILERS)
+        self._drop(ask, Status.OK)
+        self.flush_soon()
+
+    def refuse(self, ask: Ask, exc: CallFailed) -> None:
+        """See ``Ask.fail``."""
+        self._end(ask, exc)
+
+    def _step(self, call: Call, coroutine: Coroutine[Any, Any, Any], waited_for: "asyncio.Future[Any] | None") -> None:
+        """Drive an inline handler to its next wait, or to its end."""
+        del waited_for
+        try:
+            future = coroutine.send(None)
+        except StopIteration as stop:
+            self._answer(call, stop.value)
+        except CallFailed as exc:
+            self._end(call, exc)
+        except Exception as exc:  # noqa: BLE001 - a handler's own error ends its call, not the server
+            self._end(call, _unexpected(call, exc))
+        else:
+            if future is None:  # a bare yield, as sleep(0) does
+                self.loop.call_soon(self._step, call, coroutine, None)
+            else:
+                future._asyncio_future_blocking = False  # noqa: SLF001 - what a task does too when it takes a future
+                future.add_done_callback(lambda done: self._step(call, coroutine, done))
+
+    def _answer(self, call: Call, response: Any) -> None:
+        if call.gone:
+            return
+        assert isinstance(call.method, UnaryMethod)
+        data = response if isinstance(response, bytes) else call.method.encode(response)
+        if call.head_sent or call.trailing_metadata:
+            if not call.head_sent:
+                self.http.send_headers(call.stream, calls.RESPONSE_HEAD)
+            self.http.send_data(call.stream, frame_message(data))
+            self.http.end_stream(call.stream, calls.trailers(Status.OK, metadata=call.trailing_metadata))
+        else:
+            self.http.respond(call.stream, calls.RESPONSE_HEAD, frame_message(data), calls.OK_TRAILERS)
+        self._drop(call, Status.OK)
+        self.flush_soon()
+
+    def _end(self, call: Call | Ask, exc: CallFailed | None) -> None:
+        """End a call; with its failure, if there is one."""
+        if call.gone:
+            return
+        if call.head_sent:
+            fields = calls.failure(exc) if exc else calls.trailers(Status.OK, metadata=call.trailing_metadata)
+            self.http.end_stream(call.stream, fields)
+        elif exc is not None:
+            self.http.respond_without_data(call.stream, calls.only_trailers(exc))
+        else:
+            self.http.send_headers(call.stream, calls.RESPONSE_HEAD)
+            self.http.end_stream(call.stream, calls.trailers(Status.OK, metadata=call.trailing_metadata))
+        self._drop(call, Status.OK if exc is None else exc.status)
+        self.flush_soon()
+
+    def _drop(self, call: Call | Ask, status: Status) -> None:
+        if self._server.on_end is not None:
+            self._server.on_end(call.head.path, status)
+        self._calls.pop(call.stream, None)
+        if call.deadline_s is not None:
+            self._deadlines.discard(call, call.bucket)
+        owed = call.forget()
+        if owed:
+            self.http.consumed(0, owed)
+
+    def _abandon(self, call: Call | Ask) -> None:
+        """Nobody waits for this call any more."""
+        if call.gone:
+            return
+        self._drop(call, Status.CANCELLED)
+        if call.task is not None:
+            call.task.cancel()
+
+    # -- calls in tasks of their own -----------------------------------------------------------------------------------
+
+    def _start(self, call: Call, coroutine: Coroutine[Any, Any, None]) -> None:
+        call.task = self.loop.create_task(coroutine)
+
+    async def _run_unary(self, call: Call, method: UnaryMethod, request: Any) -> None:
+        try:
+            response = await method.handler(request, call)
+        except CallFailed as exc:
+            self._end(call, exc)
+        except asyncio.CancelledError:
+            self._end(call, CallFailed(Status.CANCELLED, "the call was cancelled"))
+        except Exception as exc:  # noqa: BLE001 - a handler's own error ends its call, not the server
+            self._end(call, _unexpected(call, exc))
+        else:
+            self._answer(call, response)
+
+    async def _run_stream(self, call: Call, method: StreamMethod) -> None:
+        failure: CallFailed | None = None
+        try:
+            await method.handler(call)
+        except CallFailed as exc:
+            failure = exc
+        except asyncio.CancelledError:
+            failure = CallFailed(Status.CANCELLED, "the call was cancelled")
+        except Exception as exc:  # noqa: BLE001 - a handler's own error ends its call, not the server
+            failure = _unexpected(call, exc)
+        self._end(call, failure)
+
+    # -- deadlines -----------------------------------------------------------------------------------------------------
+
+    def _set_deadline(self, call: Call | Ask, timeout_s: float) -> None:
+        call.deadline_s = self.loop.time() + timeout_s
+        call.bucket = self._deadlines.add(call, call.deadline_s)
+        if self._deadline_timer is None:
+            self._deadline_timer = self.loop.call_later(BUCKET_S, self._look_at_deadlines)
+
+    def _look_at_deadlines(self) -> None:
+        self._deadline_timer = None
+        for call in self._deadlines.due(self.loop.time()):
+            self._cut(call, CallFailed(Status.DEADLINE_EXCEEDED, "the deadline has passed"))
+        if self._deadlines:
+            self._deadline_timer = self.loop.call_later(BUCKET_S, self._look_at_deadlines)
+
+    def _cut(self, call: Call | Ask, exc: CallFailed) -> None:
+        """End a call over its handler's head."""
+        self._end(call, exc)
+        if call.task is not None:
+            call.task.cancel()
+
+
+def _unexpected(call: Call | Ask, exc: Exception) -> CallFailed:
+    log.error("handler failed path=%s", call.head.path, exc_info=exc)
+    return CallFailed(Status.UNKNOWN, f"{type(exc).__name__}: {exc}")

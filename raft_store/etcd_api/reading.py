@@ -1,0 +1,122 @@
+"""Ranges by the lot: reads that arrive together share one question to the leader, one wake-up and one header.
+
+Nearly all of what a read costs is what surrounds it. So there is no coroutine and no future for each, the request that
+is made most, the newest value of one key, is told by its bytes, and its answer is put together from bytes that are
+there already.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from google.protobuf.message import DecodeError
+
+from raft_store.engine import EngineError
+from raft_store.mvcc.model import StoreError
+from raft_store.mvcc.requests import Range
+from raft_store.mvcc.txn import check_request, read
+from trireme_pb.etcdserverpb import rpc_pb2 as pb
+
+from .backend import Backend
+from .call import Asked, CallContext
+from .errors import Code, RpcError, rpc_error
+from .kv import to_range
+
+Wanted = bytes | Range  # bytes: the newest value of that key
+Reads = list[tuple[Asked, Wanted]]
+OneByOne = Callable[[pb.RangeRequest, CallContext], Awaitable[bytes]]
+
+_KEY, _SERIALIZABLE = b"\x0a", b"\x38\x01"  # the key's tag; the whole field
+
+
+class Reading:
+    """Answers lots of ranges. ``one_by_one`` answers a single one, whatever it takes to do so."""
+
+    def __init__(self, backend: Backend, one_by_one: OneByOne) -> None:
+        self._backend = backend
+        self._one_by_one = one_by_one
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def take(self, asks: Sequence[Asked], call: CallContext) -> None:
+        """Answer ``asks``, each a RangeRequest, with RangeResponses: at once, or when they can be linearizable."""
+        if self._backend.machine.auth.enabled or call.token is not None:
+            for ask in asks:
+                self._answer_alone(ask, call)
+            return
+        now: Reads = []
+        later: Reads = []
+        for ask in asks:
+            try:
+                wanted, serializable = read_request(ask.message)
+            except RpcError as exc:
+                ask.fail(exc.code, exc.text)
+                continue
+            (now if serializable else later).append((ask, wanted))
+        if now:
+            self._answer(now)
+        if later:
+            try:
+                self._backend.engine.when_readable(
+                    lambda failure: self._go_on(later, call, failure), timeout_s=self._backend.request_timeout_s
+                )
+            except EngineError as exc:
+                self._go_on(later, call, exc)
+
+    def _go_on(self, reads: Reads, call: CallContext, failure: EngineError | None) -> None:
+        if failure is not None:
+            error = rpc_error(failure)
+            for ask, _ in reads:
+                ask.fail(error.code, error.text)
+        elif self._backend.machine.auth.enabled:  # since a moment ago
+            for ask, _ in reads:
+                self._answer_alone(ask, call)
+        else:
+            self._answer(reads)
+
+    def _answer(self, reads: Reads) -> None:
+        store, answers = self._backend.machine.store, self._backend.answers
+        header, newest = answers.header(store.revision), store.index.get
+        for ask, wanted in reads:
+            if type(wanted) is bytes:
+                ask.answer(header + answers.newest(newest(wanted)))
+                continue
+            assert isinstance(wanted, Range)
+            try:
+                ask.answer(answers.range(read(store, wanted)))
+            except StoreError as exc:
+                error = rpc_error(exc)
+                ask.fail(error.code, error.text)
+
+    def _answer_alone(self, ask: Asked, call: CallContext) -> None:
+        task = asyncio.ensure_future(self._run_alone(ask, call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run_alone(self, ask: Asked, call: CallContext) -> None:
+        try:
+            ask.answer(await self._one_by_one(_decode(ask.message), call))
+        except RpcError as exc:
+            ask.fail(exc.code, exc.text)
+
+
+def read_request(message: bytes) -> tuple[Wanted, bool]:
+    """Return what a RangeRequest wants, and whether this member's state will do. Raises RpcError."""
+    if message[:1] == _KEY and len(message) > 2 and 0 < message[1] < 128:
+        end = message[1] + 2
+        if end == len(message):
+            return message[2:], False
+        if message[end:] == _SERIALIZABLE:
+            return message[2:end], True
+    request = _decode(message)
+    wanted = to_range(request)
+    try:
+        check_request(wanted)
+    except StoreError as exc:
+        raise rpc_error(exc) from exc
+    return wanted, request.serializable
+
+
+def _decode(message: bytes) -> pb.RangeRequest:
+    try:
+        return pb.RangeRequest.FromString(message)
+    except DecodeError as exc:
+        raise RpcError(Code.INTERNAL, f"a request cannot be decoded: {exc}") from exc

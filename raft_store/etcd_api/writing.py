@@ -1,0 +1,160 @@
+"""Writes by the lot: no coroutine and no future each, only whom to answer once the log has them.
+
+What arrives together is proposed together, shares an entry of the log, and is answered together. A plain put, one key
+and its value, is told by its bytes.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from raft_store.engine import EngineError
+from raft_store.machine import encode
+from raft_store.mvcc.model import StoreError
+from raft_store.mvcc.requests import DeleteRange, Put, Txn
+from raft_store.mvcc.txn import check_request, is_read_only
+from raft_store.quota import fits
+from trireme_pb.etcdserverpb import rpc_pb2 as pb
+
+from .backend import Backend, check_size
+from .call import Asked, CallContext
+from .errors import Code, RpcError, rpc_error
+from .kv import to_delete_range, to_put, to_txn
+
+OneByOne = Callable[[Any, CallContext], Awaitable[bytes]]
+
+_Command = TypeVar("_Command", Put, DeleteRange, Txn)
+_Request = TypeVar("_Request", bound=Message)
+
+_KEY, _VALUE = 0x0A, 0x12  # tags of a put's first two fields
+
+
+class Writing:
+    """Answers lots of one kind of write.
+
+    read: makes a command of a request's bytes, None if it cannot go this way; raises RpcError.
+    encode_answer: of what the command came to. one_by_one: answers a request, whatever it takes to do so.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        request: type[Message],
+        read: Callable[[bytes], Put | DeleteRange | Txn | None],
+        encode_answer: Callable[[Any], bytes],
+        one_by_one: OneByOne,
+    ) -> None:
+        self._backend = backend
+        self._request = request
+        self._read = read
+        self._encode_answer = encode_answer
+        self._one_by_one = one_by_one
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def take(self, asks: Sequence[Asked], call: CallContext) -> None:
+        """Propose what ``asks`` want, and answer each when it has taken effect."""
+        backend = self._backend
+        alone = backend.machine.auth.enabled or call.token is not None
+        for ask in asks:
+            try:
+                command = None if alone else self._read(ask.message)
+                if command is None or not self._fits(command):
+                    self._answer_alone(ask, call)
+                else:
+                    self._submit(ask, command)
+            except RpcError as exc:
+                ask.fail(exc.code, exc.text)
+
+    def _fits(self, command: Put | DeleteRange | Txn) -> bool:
+        quota_bytes = self._backend.quota_bytes
+        return not quota_bytes or fits(
+            command, held_bytes=self._backend.machine.store.held_bytes, quota_bytes=quota_bytes
+        )
+
+    def _submit(self, ask: Asked, command: Put | DeleteRange | Txn) -> None:
+        data, backend = encode(command), self._backend
+        check_size(data)
+        try:
+            backend.engine.submit(data, partial(self._answer, ask), timeout_s=backend.request_timeout_s)
+        except EngineError as exc:
+            backend.proposals_failed += 1
+            raise rpc_error(exc) from exc
+        backend.proposals_pending += 1
+
+    def _answer(self, ask: Asked, result: object, exc: EngineError | None) -> None:
+        self._backend.proposals_pending -= 1
+        if exc is not None:
+            self._backend.proposals_failed += 1
+        error = exc or (result if isinstance(result, StoreError) else None)
+        if error is None:
+            ask.answer(self._encode_answer(result))
+        else:
+            told = rpc_error(error)
+            ask.fail(told.code, told.text)
+
+    def _answer_alone(self, ask: Asked, call: CallContext) -> None:
+        task = asyncio.ensure_future(self._run_alone(ask, call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run_alone(self, ask: Asked, call: CallContext) -> None:
+        try:
+            ask.answer(await self._one_by_one(_decode(self._request, ask.message), call))
+        except RpcError as exc:
+            ask.fail(exc.code, exc.text)
+
+
+def read_put(message: bytes) -> Put:
+    """Return what a PutRequest wants. Raises RpcError."""
+    plain = _plain_put(message)
+    return plain if plain is not None else _checked(to_put(_decode(pb.PutRequest, message)))
+
+
+def _plain_put(message: bytes) -> Put | None:
+    """Return the put, if it is one of a key of at most 127 bytes, and a value of less than 2 MiB, and nothing else."""
+    size = len(message)
+    if size < 3 or message[0] != _KEY or not 0 < message[1] < 128:
+        return None
+    key_end = message[1] + 2
+    if key_end + 4 > size or message[key_end] != _VALUE:
+        return None
+    length, start, shift = 0, key_end + 1, 0
+    while True:  # a varint; its bytes are there, or the length is too large anyway
+        byte = message[start]
+        length |= (byte & 127) << shift
+        start, shift = start + 1, shift + 7
+        if byte < 128:
+            break
+        if shift > 14:
+            return None
+    return Put(message[2:key_end], message[start:]) if start + length == size else None
+
+
+def read_delete_range(message: bytes) -> DeleteRange:
+    """Return what a DeleteRangeRequest wants. Raises RpcError."""
+    return _checked(to_delete_range(_decode(pb.DeleteRangeRequest, message)))
+
+
+def read_txn(message: bytes) -> Txn | None:
+    """Return what a TxnRequest wants; None if it only reads, which takes no place in the log. Raises RpcError."""
+    wanted = _checked(to_txn(_decode(pb.TxnRequest, message)))
+    return None if is_read_only(wanted) else wanted
+
+
+def _checked(command: _Command) -> _Command:
+    try:
+        check_request(command)
+    except StoreError as exc:
+        raise rpc_error(exc) from exc
+    return command
+
+
+def _decode(request: type[_Request], message: bytes) -> _Request:
+    try:
+        return request.FromString(message)
+    except DecodeError as exc:
+        raise RpcError(Code.INTERNAL, f"a request cannot be decoded: {exc}") from exc

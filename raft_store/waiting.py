@@ -1,0 +1,146 @@
+"""Who waits for the replica, and until when. Each is answered once: by the replica, by a deadline, or by the end.
+
+Proposers are called back, for a write must not cost the futures and coroutines of a wait; readers and those who change
+the group are fewer, and wait for futures.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from fastgrpc.deadlines import Deadlines
+from raft_store.engine import Done, EngineError, NoLeader, Overloaded, ProposalTimedOut
+from raft_store.raft.proposals import Proposal
+
+log = logging.getLogger(__name__)
+
+MAX_OPEN_PROPOSALS = 50_000
+MAX_OPEN_BYTES = 128 << 20
+
+
+class _Proposer:
+    """The owner of a proposal that was made here."""
+
+    __slots__ = ("done", "place", "proposal")
+
+    def __init__(self, done: Done) -> None:
+        self.done = done
+        self.place = 0  # among the deadlines
+        self.proposal: Proposal
+
+
+class Proposers:
+    """Whoever waits for what it proposed."""
+
+    def __init__(self, propose: Callable[[bytes, object], Proposal]) -> None:
+        self._propose = propose
+        self._deadlines: Deadlines[_Proposer] = Deadlines()
+        self._open = self._open_bytes = 0
+
+    def submit(self, data: bytes, done: Done, *, until_s: float) -> Proposal:
+        """Propose; ``done`` is called with what comes of it. Raises Overloaded if too many wait."""
+        if not data:
+            raise ValueError("an empty proposal means a leader's first entry")
+        if self._open >= MAX_OPEN_PROPOSALS or self._open_bytes + len(data) > MAX_OPEN_BYTES:
+            raise Overloaded(f"{self._open} requests of {self._open_bytes} bytes are waiting")
+        proposer = _Proposer(done)
+        proposer.proposal = self._propose(data, proposer)
+        proposer.place = self._deadlines.add(proposer, until_s)
+        self._open += 1
+        self._open_bytes += len(data)
+        return proposer.proposal
+
+    def settle(self, proposal: Proposal, result: object) -> None:
+        """The machine has applied a proposal."""
+        if not proposal.abandoned:
+            self._end(proposal, result, None)
+
+    def refuse(self, proposal: Proposal, exc: EngineError) -> None:
+        """Nothing comes of a proposal, or nobody will ever know."""
+        if not proposal.abandoned:
+            self._end(proposal, None, exc)
+
+    def forget(self, proposal: Proposal) -> None:
+        """Its proposer waits no more; where it is under way, it goes on."""
+        if not proposal.abandoned:
+            self._let_go(proposal)
+
+    def look_at_clock(self, now_s: float) -> None:
+        """Refuse those whose time is over."""
+        for proposer in self._deadlines.due(now_s):
+            self.refuse(proposer.proposal, _too_late(proposer.proposal))
+
+    def refuse_all(self, exc: EngineError) -> None:
+        """The member ends."""
+        for proposer in self._deadlines.all():
+            self.refuse(proposer.proposal, exc)
+
+    def _end(self, proposal: Proposal, result: object, exc: EngineError | None) -> None:
+        proposer = self._let_go(proposal)
+        try:
+            proposer.done(result, exc)
+        except Exception:
+            log.exception("whoever proposed cannot take the answer")
+
+    def _let_go(self, proposal: Proposal) -> _Proposer:
+        proposer = proposal.owner
+        assert isinstance(proposer, _Proposer)
+        proposal.abandoned = True
+        self._deadlines.discard(proposer, proposer.place)
+        self._open -= 1
+        self._open_bytes -= len(proposal.data)
+        return proposer
+
+
+def _too_late(proposal: Proposal) -> EngineError:
+    if proposal.in_flight:
+        return ProposalTimedOut("no majority confirmed the proposal in time; it may still take effect")
+    return NoLeader("no leader was known within the time allowed; nothing was proposed")
+
+
+class Waits:
+    """Whoever waits for a future."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self._now_s = now_s
+        # A timer for each would cost as much as the rest of a wait; the tick looks at all of them.
+        self._deadlines: Deadlines[tuple[asyncio.Future[object], Callable[[], Exception]]] = Deadlines()
+
+    def note(
+        self, future: "asyncio.Future[object]", timeout_s: float, too_late: Callable[[], Exception]
+    ) -> "asyncio.Future[object]":
+        """Let ``future`` fail with ``too_late`` after ``timeout_s``, unless it is done by then; return it."""
+        waiting = (future, too_late)
+        place = self._deadlines.add(waiting, self._now_s() + timeout_s)
+        future.add_done_callback(lambda _: self._deadlines.discard(waiting, place))
+        return future
+
+    def look_at_clock(self, now_s: float) -> None:
+        """Refuse those whose time is over."""
+        for future, too_late in self._deadlines.due(now_s):
+            refuse(future, too_late())
+
+    def refuse_all(self, exc: Exception) -> None:
+        """The member ends."""
+        for future, _ in self._deadlines.all():
+            refuse(future, exc)
+
+
+def is_done(owner: object) -> bool:
+    """Return whether an owner that is a future waits no more."""
+    assert isinstance(owner, asyncio.Future)
+    return owner.done()
+
+
+def resolve(owner: object, result: object) -> None:
+    """Answer an owner that is a future, if it still waits."""
+    assert isinstance(owner, asyncio.Future)
+    if not owner.done():
+        owner.set_result(result)
+
+
+def refuse(owner: object, exc: Exception) -> None:
+    """Let an owner that is a future fail, if it still waits."""
+    assert isinstance(owner, asyncio.Future)
+    if not owner.done():
+        owner.set_exception(exc)

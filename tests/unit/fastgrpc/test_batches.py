@@ -1,0 +1,171 @@
+"""Methods whose calls are handed over by the lot, under both kinds of clients."""
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from fastgrpc.calls import CallFailed, Status
+from fastgrpc.channel import Channel
+from fastgrpc.server import Ask, BatchMethod, Server, ServerConfig
+
+BIG = bytes(range(256)) * 2000  # many frames
+
+
+class Served:
+    """A server whose lots are answered as each test likes."""
+
+    def __init__(self) -> None:
+        self.lots: list[Sequence[Ask]] = []
+        self.ended: list[Status] = []
+        self.handle: Callable[[Sequence[Ask]], None] = lambda lot: [ask.answer(ask.message) for ask in lot]
+        self.server = Server(
+            [BatchMethod("/t.T/Echo", self._take)],
+            config=ServerConfig(max_message_bytes=1 << 20),
+            on_end=lambda _, status: self.ended.append(status),
+        )
+
+    def _take(self, lot: Sequence[Ask]) -> None:
+        self.lots.append(lot)
+        self.handle(lot)
+
+    async def lot(self, size: int) -> list[Ask]:
+        """Return the calls under way, once there are so many."""
+        async with asyncio.timeout(5):
+            while sum(len(lot) for lot in self.lots) < size:  # noqa: ASYNC110 - the other side's pace
+                await asyncio.sleep(0.005)
+        return [ask for lot in self.lots for ask in lot]
+
+
+@pytest.fixture
+async def served() -> Served:
+    return Served()
+
+
+@pytest.fixture
+async def ours(served: Served) -> AsyncIterator[Channel]:
+    port = await served.server.listen("127.0.0.1", 0)
+    channel = Channel(f"127.0.0.1:{port}")
+    yield channel
+    await channel.close()
+    await served.server.stop(0)
+
+
+@pytest.fixture
+async def theirs(ours: Channel) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(ours.target) as channel:
+        yield channel
+
+
+def call(channel: Channel, body: bytes, timeout_s: float | None = None) -> "asyncio.Task[bytes]":
+    return asyncio.create_task(channel.unary("/t.T/Echo", body, timeout_s=timeout_s))
+
+
+async def test_what_comes_in_one_read_is_one_lot(served: Served, ours: Channel) -> None:
+    await call(ours, b"first")  # from here on the headers are known, and the client is connected
+    served.lots.clear()
+    bodies = [b"%d" % i for i in range(50)]
+    assert await asyncio.gather(*(call(ours, body) for body in bodies)) == bodies
+    assert [len(lot) for lot in served.lots] == [50]
+    assert served.ended == [Status.OK] * 51
+
+
+@pytest.mark.parametrize("body", [b"", b"x", BIG])
+async def test_any_client_any_size(theirs: grpc.aio.Channel, body: bytes) -> None:
+    echo = theirs.unary_unary("/t.T/Echo")
+    assert await asyncio.gather(*(echo(body, timeout=10) for _ in range(5))) == [body] * 5
+
+
+async def test_compressed_requests(served: Served, theirs: grpc.aio.Channel) -> None:
+    served.handle = lambda lot: [ask.answer(gzip.compress(ask.message)) for ask in lot]
+    body = bytes(10_000)
+    answer = await theirs.unary_unary("/t.T/Echo")(body, timeout=10, compression=grpc.Compression.Gzip)
+    assert gzip.decompress(answer) == body
+
+
+async def test_answers_may_come_later_and_in_any_order(served: Served, ours: Channel) -> None:
+    served.handle = lambda lot: None
+    waiting = [call(ours, b"%d" % i) for i in range(3)]
+    asks = await served.lot(3)
+    asks[2].answer(b"two")
+    asks[0].fail(Status.NOT_FOUND, "nothing")
+    asks[1].answer(b"one")
+    asks[1].answer(b"again")  # means nothing any more
+    assert await waiting[1] == b"one"
+    assert await waiting[2] == b"two"
+    with pytest.raises(CallFailed, match="NOT_FOUND: nothing"):
+        await waiting[0]
+    assert sorted(served.ended) == [Status.OK, Status.OK, Status.NOT_FOUND]
+
+
+async def test_a_handler_s_bug_ends_what_it_has_not_answered(served: Served, ours: Channel) -> None:
+    def answer_one(lot: Sequence[Ask]) -> None:
+        lot[0].answer(b"good")
+        raise ValueError("a bug")
+
+    await call(ours, b"")
+    served.handle = answer_one
+    good, bad = await asyncio.gather(call(ours, b"a"), call(ours, b"b"), return_exceptions=True)
+    assert good == b"good"
+    assert isinstance(bad, CallFailed)
+    assert bad.status is Status.UNKNOWN
+    served.handle = lambda lot: [ask.answer(b"well") for ask in lot]
+    assert await call(ours, b"c") == b"well"
+
+
+@pytest.mark.parametrize("body", [b"", BIG])
+async def test_the_server_keeps_the_client_s_deadline(served: Served, theirs: grpc.aio.Channel, body: bytes) -> None:
+    """Whether the call came whole or in pieces; an answer after that goes nowhere."""
+    served.handle = lambda lot: None
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await theirs.unary_unary("/t.T/Echo")(body, timeout=0.2)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    (ask,) = await served.lot(1)
+    async with asyncio.timeout(5):
+        while not ask.gone:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    ask.answer(b"too late")
+    assert served.ended in ([Status.DEADLINE_EXCEEDED], [Status.CANCELLED])
+
+
+async def test_who_hangs_up_or_breaks_off_is_not_answered(served: Served, ours: Channel) -> None:
+    served.handle = lambda lot: None
+    canceled, broken = call(ours, b"a"), call(ours, b"b")
+    asks = await served.lot(2)
+    canceled.cancel()
+    await ours.close()
+    await asyncio.gather(canceled, broken, return_exceptions=True)
+    async with asyncio.timeout(5):
+        while not all(ask.gone for ask in asks):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    for ask in asks:
+        ask.answer(b"nobody hears it")
+    assert served.ended == [Status.CANCELLED] * 2
+
+
+async def test_stopping_ends_what_is_under_way(served: Served, ours: Channel) -> None:
+    served.handle = lambda lot: None
+    waiting = call(ours, b"a")
+    await served.lot(1)
+    await served.server.stop(0)
+    with pytest.raises(CallFailed, match="UNAVAILABLE"):
+        await waiting
+
+
+async def test_only_one_message_is_taken(served: Served, ours: Channel) -> None:
+    async def send(*messages: bytes) -> Any:
+        streaming = await ours.start("/t.T/Echo")
+        for message in messages:
+            await streaming.send(message)
+        streaming.end()
+        return await streaming.receive()
+
+    assert await send(b"one") == b"one"
+    for wrong in ((), (b"one", b"two")):
+        with pytest.raises(CallFailed, match="UNIMPLEMENTED"):
+            await send(*wrong)
+    assert [len(lot) for lot in served.lots] == [1]

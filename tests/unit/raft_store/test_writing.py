@@ -1,0 +1,162 @@
+"""Writes by the lot."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raft_store.auth.model import NOBODY
+from raft_store.config import Config
+from raft_store.engine import EngineError, NoLeader
+from raft_store.engines.memory import MemoryEngine
+from raft_store.etcd_api.call import NO_CONTEXT, CallContext
+from raft_store.etcd_api.errors import RpcError
+from raft_store.etcd_api.kv import to_put
+from raft_store.etcd_api.learners import guard_learners
+from raft_store.etcd_api.services import Batch, UnaryMethod
+from raft_store.etcd_api.writing import read_delete_range, read_put, read_txn
+from raft_store.member import Member, running
+from trireme_pb.etcdserverpb import rpc_pb2 as pb
+
+KEYS = st.binary(min_size=1, max_size=5) | st.binary(min_size=126, max_size=130)
+VALUES = st.binary(max_size=5) | st.binary(min_size=126, max_size=130) | st.sampled_from([bytes(16_383), bytes(16_384)])
+
+
+@given(st.builds(pb.PutRequest, key=KEYS, value=VALUES, lease=st.sampled_from([0, 7]), prev_kv=st.booleans()))
+def test_a_put_told_by_its_bytes_is_what_protobuf_says(request: pb.PutRequest) -> None:
+    assert read_put(request.SerializeToString()) == to_put(request)
+
+
+@given(st.binary(max_size=12) | st.binary(max_size=8).map(lambda rest: b"\x0a\x01k\x12" + rest))
+def test_whatever_comes_is_read_as_protobuf_reads_it_or_refused(message: bytes) -> None:
+    try:
+        read = read_put(message)
+    except RpcError:
+        return
+    assert read == to_put(pb.PutRequest.FromString(message))
+
+
+@pytest.mark.parametrize("read", [read_put, read_delete_range, read_txn])
+@pytest.mark.parametrize("message", [b"\xff\xff", b"\x0a\x05abc"])
+def test_what_is_no_request_is_refused(read: Callable[[bytes], object], message: bytes) -> None:
+    with pytest.raises(RpcError, match="cannot be decoded"):
+        read(message)
+
+
+class Writer:
+    """A call that waits."""
+
+    def __init__(self, request: pb.PutRequest | pb.TxnRequest | pb.DeleteRangeRequest | bytes) -> None:
+        self.message = request if isinstance(request, bytes) else request.SerializeToString()
+        self.heard: bytes | str | None = None
+        self.told = asyncio.Event()
+
+    def answer(self, message: bytes) -> None:
+        assert self.heard is None
+        self.heard = message
+        self.told.set()
+
+    def fail(self, status: int, text: str) -> None:
+        assert self.heard is None
+        self.heard = f"{status} {text}"
+        self.told.set()
+
+
+def batch_of(member: Member, method: str) -> Batch:
+    (row,) = [row for row in member._services().methods() if row.method == method]
+    assert isinstance(row, UnaryMethod)
+    assert row.batch is not None
+    return row.batch
+
+
+@pytest.fixture
+def config(tmp_path):
+    return Config(
+        name="m",
+        cluster="c",
+        data_dir=tmp_path,
+        client_listen="127.0.0.1:0",
+        peer_listen="127.0.0.1:0",
+        client_url="http://127.0.0.1:1",
+        members={"m": "http://127.0.0.1:1"},
+    )
+
+
+async def test_a_lot_is_answered_each_with_its_own_revision(config):
+    async with running(config, MemoryEngine()) as member:
+        lot = [Writer(pb.PutRequest(key=b"k%d" % i, value=b"v")) for i in range(3)]
+        bad = Writer(pb.PutRequest(key=b""))
+        missing = Writer(pb.PutRequest(key=b"k", lease=9))
+        batch_of(member, "Put")([*lot, bad, missing], NO_CONTEXT)
+        revisions = [pb.PutResponse.FromString(writer.heard).header.revision for writer in lot]
+        assert revisions == list(range(revisions[0], revisions[0] + 3))
+        assert bad.heard == "3 etcdserver: key is not provided"
+        assert missing.heard == "5 etcdserver: requested lease not found"
+
+
+async def test_deletions_and_transactions_go_the_same_way(config):
+    async with running(config, MemoryEngine()) as member:
+        batch_of(member, "Put")([Writer(pb.PutRequest(key=b"k", value=b"v"))], NO_CONTEXT)
+        reads = Writer(pb.TxnRequest(success=[pb.RequestOp(request_range=pb.RangeRequest(key=b"k"))]))
+        put = pb.RequestOp(request_put=pb.PutRequest(key=b"l", value=b"w"))
+        writes = Writer(pb.TxnRequest(success=[put]))
+        batch_of(member, "Txn")([reads, writes], NO_CONTEXT)
+        assert pb.TxnResponse.FromString(writes.heard).succeeded
+        await reads.told.wait()
+        (response,) = pb.TxnResponse.FromString(reads.heard).responses
+        assert response.response_range.kvs[0].value == b"v"
+        deletion = Writer(pb.DeleteRangeRequest(key=b"k", range_end=b"z"))
+        batch_of(member, "DeleteRange")([deletion], NO_CONTEXT)
+        assert pb.DeleteRangeResponse.FromString(deletion.heard).deleted == 2
+
+
+async def test_who_has_a_token_is_looked_at_first(config):
+    async with running(config, MemoryEngine()) as member:
+        writer = Writer(pb.PutRequest(key=b"k", value=b"v"))
+        batch_of(member, "Put")([writer], CallContext({"token": "made up.1"}))
+        assert writer.heard is None
+        await writer.told.wait()
+        assert writer.heard == "16 etcdserver: invalid auth token"
+        assert await member.backend.caller(NO_CONTEXT) is NOBODY
+
+
+async def test_without_room_a_write_raises_the_alarm(config):
+    async with running(config, MemoryEngine()) as member:
+        member.backend.quota_bytes = 100
+        writer = Writer(pb.PutRequest(key=b"k", value=bytes(100)))
+        batch_of(member, "Put")([writer], NO_CONTEXT)
+        await writer.told.wait()
+        assert writer.heard == "8 etcdserver: mvcc: database space exceeded"
+        assert member.machine.alarms
+
+
+async def test_what_the_engine_cannot_do_is_told(config, monkeypatch):
+    async with running(config, MemoryEngine()) as member:
+        batch = batch_of(member, "Put")
+
+        def refuse(data, done, *, timeout_s):
+            raise EngineError("too many requests")
+
+        def time_out(data, done, *, timeout_s):
+            done(None, NoLeader("nobody"))
+
+        heard = []
+        for submit in (refuse, time_out):
+            monkeypatch.setattr(member.engine, "submit", submit)
+            writer = Writer(pb.PutRequest(key=b"k", value=b"v"))
+            batch([writer], NO_CONTEXT)
+            heard.append(writer.heard)
+        assert heard == ["2 etcdserver: too many requests", "14 etcdserver: no leader"]
+        assert (member.backend.proposals_pending, member.backend.proposals_failed) == (0, 2)
+
+
+async def test_learners_refuse_writes(config):
+    async with running(config, MemoryEngine()) as member:
+        (row,) = [row for row in guard_learners(member._services().methods(), lambda: True) if row.method == "Put"]
+        assert isinstance(row, UnaryMethod)
+        assert row.batch is not None
+        writer = Writer(pb.PutRequest(key=b"k", value=b"v"))
+        row.batch([writer], NO_CONTEXT)
+        assert writer.heard == "14 etcdserver: rpc not supported for learner"
