@@ -351,7 +351,7 @@ class Driver:
                 self._proposers.settle(proposal, results[place])
         for proposal in work.lost:
             overtaken = ProposalTimedOut("a snapshot overtook this member; the proposal may be in it")
-            self._proposers.refuse(proposal, overtaken)
+            self._proposers.lose(proposal, overtaken)
         for owner, index in work.readers:
             resolve(owner, index)
         for owner, made in work.changes:
