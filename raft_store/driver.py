@@ -122,6 +122,9 @@ class Driver:
             if task is not None:
                 task.cancel()
         stopped = Stopped("this member is shutting down")
+        for work, _ in self._behind:
+            for proposal in work.lost:
+                self._proposers.lose(proposal, stopped)
         self._proposers.refuse_all(stopped)
         self._waits.refuse_all(stopped)
 
