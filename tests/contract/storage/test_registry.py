@@ -211,7 +211,7 @@ class TestDelete:
     async def test_preconditions(self, cluster: Cluster) -> None:
         made = await cluster.create("configmaps", config_map("a"))
         for wrong in ({"uid": "other"}, {"version": "1"}):
-            with pytest.raises(Conflict, match="Precondition failed"):
+            with pytest.raises(Conflict, match="in the precondition"):
                 await cluster.delete("configmaps", "a", **wrong)
         meta = made["metadata"]
         assert (await cluster.delete("configmaps", "a", uid=meta["uid"], version=meta["resourceVersion"])).gone
