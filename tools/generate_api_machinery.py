@@ -160,6 +160,7 @@ ROWS: dict[str, list[Row]] = {
             "Nothing that a client sends has a 5xx or a traceback for an answer",
             """
             openapi-requests::test_no_request_is_too_much
+            openapi-requests::test_no_object_in_protobuf_is_too_much
             rest-requests::test_any_document_anywhere
             rest-requests::test_any_bytes_instead_of_http
             custom-requests::test_any_definition
