@@ -249,7 +249,8 @@ class Requests:
         if "allOf" in schema:
             return self._value(schema["allOf"][0], depth)
         if "oneOf" in schema:
-            return self._value(rng.choice(schema["oneOf"]), depth)
+            # Any of the types, in the words of what it is.
+            return self._text(schema) if "format" in schema else self._value(rng.choice(schema["oneOf"]), depth)
         match schema.get("type"):
             case "object" if "properties" in schema:
                 chance = 0.85 if depth < 2 else 0.5 / depth
