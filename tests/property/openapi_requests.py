@@ -261,6 +261,9 @@ class Requests:
             return self._value(self._schemas[schema["$ref"].rpartition("/")[2]], depth)
         if "allOf" in schema:
             return self._value(schema["allOf"][0], depth)
+        if "oneOf" in schema:
+            # Any of the types, in the words of what it is.
+            return self._text(schema) if "format" in schema else self._value(rng.choice(schema["oneOf"]), depth)
         match schema.get("type"):
             case "object" if "properties" in schema:
                 chance = 0.85 if depth < 2 else 0.5 / depth
