@@ -123,6 +123,9 @@ class Driver:
             if task is not None:
                 task.cancel()
         stopped = Stopped("this member is shutting down")
+        for work, _ in self._behind:
+            for proposal in work.lost:
+                self._proposers.lose(proposal, stopped)
         self._proposers.refuse_all(stopped)
         self._waits.refuse_all(stopped)
 
@@ -364,7 +367,7 @@ class Driver:
                 self._proposers.settle(proposal, results[place])
         for proposal in work.lost:
             overtaken = ProposalTimedOut("a snapshot overtook this member; the proposal may be in it")
-            self._proposers.refuse(proposal, overtaken)
+            self._proposers.lose(proposal, overtaken)
         for owner, index in work.readers:
             resolve(owner, index)
         for owner, made in work.changes:

@@ -142,9 +142,6 @@ class MemberStatus(msgspec.Struct, frozen=True):
     log_bytes: int
 
 
-Done = Callable[[object, EngineError | None], None]  # (what a proposal came to, or why that is not known)
-
-
 class TraceEvent(msgspec.Struct, frozen=True):
     """Something that a core said, heard or became."""
 
@@ -166,6 +163,9 @@ class TracePage(msgspec.Struct, frozen=True):
     missed: int  # events that were forgotten since the last look
     applied: int  # index
     events: list[TraceEvent]
+
+
+Done = Callable[[object, EngineError | None], None]  # (what a proposal came to, or why that is not known)
 
 
 class Engine(Protocol):

@@ -68,6 +68,14 @@ class Proposers:
         if not proposal.abandoned:
             self._let_go(proposal)
 
+    def lose(self, proposal: Proposal, exc: EngineError) -> None:
+        """A snapshot hides what became of a proposal.
+
+        The replica has abandoned it, so that it is proposed no more; its proposer still waits.
+        """
+        proposal.abandoned = False
+        self.refuse(proposal, exc)
+
     def look_at_clock(self, now_s: float) -> None:
         """Refuse those whose time is over."""
         for proposer in self._deadlines.due(now_s):

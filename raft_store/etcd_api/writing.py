@@ -5,6 +5,7 @@ and its value, is told by its bytes.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -23,6 +24,8 @@ from .backend import Backend, check_size
 from .call import Asked, CallContext
 from .errors import Code, RpcError, rpc_error
 from .kv import to_delete_range, to_put, to_txn
+
+log = logging.getLogger(__name__)
 
 OneByOne = Callable[[Any, CallContext], Awaitable[bytes]]
 
@@ -106,6 +109,10 @@ class Writing:
             ask.answer(await self._one_by_one(_decode(self._request, ask.message), call))
         except RpcError as exc:
             ask.fail(exc.code, exc.text)
+        except Exception as exc:
+            # Our own mistake; whoever asked is told what a front tells of a call that it took in alone.
+            log.exception("a request failed")
+            ask.fail(Code.UNKNOWN, f"{type(exc).__name__}: {exc}")
 
 
 def read_put(message: bytes) -> Put:

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -11,12 +13,14 @@ from raft_store.auth.model import NOBODY
 from raft_store.config import Config
 from raft_store.engine import EngineError, NoLeader
 from raft_store.engines.memory import MemoryEngine
+from raft_store.etcd_api.backend import Backend
 from raft_store.etcd_api.call import NO_CONTEXT, CallContext
 from raft_store.etcd_api.errors import RpcError
 from raft_store.etcd_api.kv import to_put
 from raft_store.etcd_api.learners import guard_learners
+from raft_store.etcd_api.reading import Reading
 from raft_store.etcd_api.services import Batch, UnaryMethod
-from raft_store.etcd_api.writing import read_delete_range, read_put, read_txn
+from raft_store.etcd_api.writing import Writing, read_delete_range, read_put, read_txn
 from raft_store.member import Member, running
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
@@ -160,3 +164,23 @@ async def test_learners_refuse_writes(config):
         writer = Writer(pb.PutRequest(key=b"k", value=b"v"))
         row.batch([writer], NO_CONTEXT)
         assert writer.heard == "14 etcdserver: rpc not supported for learner"
+
+
+async def test_our_own_mistake_is_told_to_who_asked(caplog: pytest.LogCaptureFixture) -> None:
+    """Goal: nobody waits for ever for a request that broke something. Method: what is asked one by one raises."""
+
+    async def broken(request: object, call: CallContext) -> bytes:
+        raise RuntimeError("our own mistake")
+
+    class Stub:
+        machine = SimpleNamespace(auth=SimpleNamespace(enabled=True))
+
+    backend = cast("Backend", Stub())
+    write = Writing(backend, request=pb.PutRequest, read=read_put, encode_answer=lambda result: b"", one_by_one=broken)
+    for lot, request in ((write, pb.PutRequest(key=b"k")), (Reading(backend, broken), pb.RangeRequest(key=b"k"))):
+        asked = Writer(request.SerializeToString())
+        lot.take([asked], NO_CONTEXT)
+        async with asyncio.timeout(5):
+            await asked.told.wait()
+        assert "our own mistake" in str(asked.heard)
+    assert caplog.messages == ["a request failed"] * 2
