@@ -194,8 +194,15 @@ class Answering(ABC):
 
     def answer(self, ask: Ask, message: bytes) -> None:
         """See ``Ask.answer``."""
-        self.http.respond(ask.stream, calls.RESPONSE_HEAD, frame_message(message), calls.OK_TRAILERS)
-        self._drop(ask, Status.OK)
+        stream = ask.stream
+        self.http.respond(stream, calls.RESPONSE_HEAD, frame_message(message), calls.OK_TRAILERS)
+        # What ``_drop`` does, by less: this is passed for nearly every call.
+        ask.gone = True
+        del self._calls[stream]
+        if ask.deadline_s is not None:
+            self._deadlines.discard(ask, ask.bucket)
+        if self._server.on_end is not None:
+            self._server.on_end(ask.head.path, Status.OK)
         self.flush_soon()
 
     def refuse(self, ask: Ask, exc: CallFailed) -> None:
