@@ -116,7 +116,12 @@ class _Session:
         if self._push is None or self._writing or watch_id in self._fragmented:
             return False
         prev = self._prev if watch_id in self._with_prev else None
-        return self._push(self._answers.changes(watch_id, revision, events, prev))
+        try:
+            return self._push(self._answers.changes(watch_id, revision, events, prev))
+        except Exception as exc:  # noqa: BLE001 - it ends this stream; the change is being made for everybody
+            self._failure = exc
+            self._wake.set()
+            return False
 
     async def tick(self, interval_s: float) -> None:
         while True:
