@@ -164,9 +164,14 @@ async def test_a_bug_in_one_read_leaves_nobody_waiting(
     def broken(kv: KeyValue | None) -> bytes:
         raise ValueError("a bug")
 
+    def later(tell: Callable[[EngineError | None], None], *, timeout_s: float) -> None:
+        asyncio.get_running_loop().call_soon(tell, None)
+
+    monkeypatch.setattr(member.engine, "when_readable", later)
     monkeypatch.setattr(member.backend.answers, "newest", broken)
     wanted = [pb.RangeRequest(key=b"k"), pb.RangeRequest(key=b"k", serializable=True)]
-    assert await asyncio.gather(*(ask(channel, request) for request in wanted)) == ["ValueError: a bug"] * 2
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*(ask(channel, request) for request in wanted)) == ["ValueError: a bug"] * 2
     monkeypatch.undo()
     assert await ask(channel, pb.RangeRequest(key=b"k")) == [b"v"]
 
