@@ -93,9 +93,9 @@ class _Walker:
                 return value
             case "boolean" if isinstance(value, bool):
                 return value
-            case "integer" if isinstance(value, int) and not isinstance(value, bool):
+            case "integer" if isinstance(value, int) and not isinstance(value, bool) and -_END <= value < _END:
                 return value
-            case "integer" if isinstance(value, float) and value.is_integer():
+            case "integer" if isinstance(value, float) and value.is_integer() and -_END <= value < _END:
                 return int(value)
             case "number" if isinstance(value, int | float) and not isinstance(value, bool):
                 return value
@@ -113,6 +113,7 @@ def _quantity(text: str, path: str) -> str:
         raise _WrongType(path, text, "quantity") from None
 
 
+_END = 2**63  # of the integers that a field can hold
 _ZERO = {"string": "", "boolean": False, "integer": 0, "number": 0.0, "int-or-string": 0, "quantity": "0"}
 
 

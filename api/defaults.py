@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
+import msgspec
+
+from api import codec
 from api.kinds.table import Kind
 
 Document = dict[str, Any]
@@ -172,11 +175,14 @@ def _internal_policy(spec: Document) -> str | None:
 
 def _secret_data(document: Document) -> None:
     """``stringData`` is a way of writing ``data``; it is never stored."""
-    plain = document.pop("stringData", None)
-    if isinstance(plain, dict) and plain:
-        data = document.setdefault("data", {})
-        for key, value in plain.items():
-            data[key] = base64.b64encode(str(value).encode()).decode()
+    plain = document.get("stringData")
+    if plain is None or not all(isinstance(each, str) for each in plain.values()):
+        return  # what is no text is refused by decoding
+    del document["stringData"]
+    data = document.get("data") or {}
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in plain.items()}
+    if data or encoded:
+        document["data"] = {**data, **encoded}
 
 
 def _endpoint_slice_ports(document: Document) -> None:
@@ -349,3 +355,15 @@ def apply_defaults(kind: Kind, document: Document) -> None:
     if function := _FUNCTIONS.get(key):
         function(document)
     _fill(document, RULES.get(key, ()))
+
+
+def completed(kind: Kind, document: Mapping[str, Any]) -> Document:
+    """Return a copy of ``document`` with every default; raises BadRequest where it has not the shape of its kind."""
+    copy: Document = msgspec.json.decode(msgspec.json.encode(document))
+    try:
+        apply_defaults(kind, copy)
+    except (AttributeError, KeyError, TypeError):
+        # A rule met a text where the kind has a map, say: decoding tells of it in the words of the real server.
+        codec.decode(kind, document)
+        raise
+    return copy

@@ -67,7 +67,12 @@ class ApiError(Exception):
             "kind": self.kind,
             "uid": self.uid,
             "causes": [
-                {"reason": fault.reason, "message": fault.message, "field": fault.field} for fault in self.causes
+                {
+                    "reason": fault.reason,
+                    "message": fault.message,
+                    **({"field": fault.field} if fault.field else {}),
+                }
+                for fault in self.causes
             ],
             "retryAfterSeconds": self.retry_after_s,
         }

@@ -2,45 +2,16 @@
 
 import ipaddress
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from api import selectors
+from api import names
 from api.errors import BadRequest, Fault, Invalid, invalid
 from api.meta import LabelSelector
+from api.names import Rule
 
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-
-LABEL_RULE = (
-    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with "
-    "an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
-    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
-)
-LABEL_1035_RULE = (
-    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, "
-    "and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is "
-    "'[a-z]([-a-z0-9]*[a-z0-9])?')"
-)
-SUBDOMAIN_RULE = (
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and "
-    "end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
-    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
-)
-_LABEL_KEY_RULE = (
-    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
-    "character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
-    "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
-)
-_LABEL_VALUE_RULE = (
-    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and "
-    "end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
-    "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
-)
 ANNOTATIONS_LIMIT_BYTES = 256 * 1024
 
 
@@ -55,9 +26,9 @@ def wrong(field: str, value: Any, detail: str) -> Fault:
 
 
 def unsupported(field: str, value: Any, allowed: Iterable[str]) -> Fault:
-    """Return the fault of a field that must be one of ``allowed``."""
-    names = ", ".join(f'"{each}"' for each in sorted(allowed))
-    return Fault(field, f"Unsupported value: {shown(value)}: supported values: {names}", "FieldValueNotSupported")
+    """Return the fault of a field that must be one of ``allowed``, which are told in their order."""
+    known = ", ".join(f'"{each}"' for each in allowed)
+    return Fault(field, f"Unsupported value: {shown(value)}: supported values: {known}", "FieldValueNotSupported")
 
 
 def duplicate(field: str, value: Any) -> Fault:
@@ -75,47 +46,86 @@ def too_long(field: str, limit: int) -> Fault:
     return Fault(field, f"Too long: may not be more than {limit} bytes", "FieldValueTooLong")
 
 
+class Printed(str):
+    """A value in the very text that is shown of it."""
+
+    __slots__ = ()
+
+
 def shown(value: Any) -> str:
-    """Return ``value`` as the real server prints it in a fault."""
+    """Return ``value`` as the real server, a Go program, prints it in a fault."""
     match value:
+        case Printed():
+            return str(value)
         case str():
-            return f'"{value}"'
+            return _quoted(value)
         case bool():
             return str(value).lower()
         case None:
-            return "null"
+            return '"null"'
         case int() | float():
             return str(value)
-    return repr(value)
+        case LabelSelector():
+            return _shown_selector(value)
+        case Mapping() if all(isinstance(each, str) for each in value.values()):
+            return f"map[string]string{{{', '.join(f'{shown(key)}:{shown(value[key])}' for key in sorted(value))}}}"
+        case list() | tuple() if all(isinstance(each, str) for each in value):
+            return f"[]string{{{', '.join(map(shown, value))}}}"
+    # Go would print the whole struct, in a form that nobody reads; this is what the newest servers do.
+    return msgspec.json.encode(value).decode()
 
 
-def label_faults(name: str) -> str:
-    """Return why ``name`` is no RFC 1123 label; "" if it is one."""
-    if len(name) > 63:
-        return "must be no more than 63 characters"
-    return "" if _LABEL.fullmatch(name) else LABEL_RULE
+_ESCAPES = {
+    '"': '\\"', "\\": "\\\\", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v",
+}  # fmt: skip
 
 
-def label_1035_faults(name: str) -> str:
-    """Return why ``name`` is no RFC 1035 label; "" if it is one."""
-    if len(name) > 63:
-        return "must be no more than 63 characters"
-    return "" if _LABEL_1035.fullmatch(name) else LABEL_1035_RULE
+def _quoted(text: str) -> str:
+    """Return ``text`` as Go quotes it."""
+    return f'"{"".join(_escaped(each) for each in text)}"'
 
 
-def subdomain_faults(name: str) -> str:
-    """Return why ``name`` is no RFC 1123 subdomain; "" if it is one."""
-    if len(name) > 253:
-        return "must be no more than 253 characters"
-    return "" if _SUBDOMAIN.fullmatch(name) else SUBDOMAIN_RULE
+def _escaped(letter: str) -> str:
+    if letter in _ESCAPES:
+        return _ESCAPES[letter]
+    if letter.isprintable():
+        return letter
+    code = ord(letter)
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _shown_selector(selector: LabelSelector) -> str:
+    labels = shown(selector.match_labels) if selector.match_labels else "map[string]string(nil)"
+    kind = "[]v1.LabelSelectorRequirement"
+    each = (
+        f"v1.LabelSelectorRequirement{{Key:{shown(one.key)}, Operator:{shown(one.operator)}, "
+        f"Values:{shown(one.values) if one.values else '[]string(nil)'}}}"
+        for one in selector.match_expressions
+    )
+    listed = f"{kind}{{{', '.join(each)}}}" if selector.match_expressions else f"{kind}(nil)"
+    return f"v1.LabelSelector{{MatchLabels:{labels}, MatchExpressions:{listed}}}"
+
+
+def check(rule: Rule, text: str, field: str) -> list[Fault]:
+    """Return a fault for each reason why ``text`` breaks ``rule``."""
+    return [wrong(field, text, why) for why in rule(text)]
+
+
+def check_given(rule: Rule, text: str, field: str) -> list[Fault]:
+    """Return the faults of a text that must be given and follow ``rule``."""
+    return check(rule, text, field) if text else [required(field)]
+
+
+def check_optional(rule: Rule, text: str, field: str) -> list[Fault]:
+    """Return the faults of a text that must follow ``rule`` if it is given."""
+    return check(rule, text, field) if text else []
 
 
 def label_map_faults(labels: Mapping[str, str], field: str) -> list[Fault]:
     """Return the faults of a map of labels."""
-    faults = [wrong(field, key, _LABEL_KEY_RULE) for key in labels if not selectors.is_label_key(key)]
-    faults += [
-        wrong(field, value, _LABEL_VALUE_RULE) for value in labels.values() if not selectors.is_label_value(value)
-    ]
+    faults: list[Fault] = []
+    for key, value in labels.items():
+        faults += check(names.qualified, key, field) + check(names.label_value, value, field)
     return faults
 
 
@@ -126,24 +136,29 @@ def selector_faults(selector: LabelSelector | None, field: str) -> list[Fault]:
     faults = label_map_faults(selector.match_labels, f"{field}.matchLabels")
     for index, each in enumerate(selector.match_expressions):
         at = f"{field}.matchExpressions[{index}]"
-        if each.operator in ("In", "NotIn"):
-            if not each.values:
-                faults.append(required(f"{at}.values", "must be specified when `operator` is 'In' or 'NotIn'"))
-        elif each.operator in ("Exists", "DoesNotExist"):
-            if each.values:
-                faults.append(
-                    forbidden(f"{at}.values", "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
-                )
-        else:
-            faults.append(wrong(f"{at}.operator", each.operator, "not a valid selector operator"))
-        if not selectors.is_label_key(each.key):
-            faults.append(wrong(f"{at}.key", each.key, _LABEL_KEY_RULE))
+        faults += operator_faults(each.operator, each.values, at)
+        faults += check(names.qualified, each.key, f"{at}.key")
+        for number, value in enumerate(each.values):
+            faults += check(names.label_value, value, f"{at}.values[{number}]")
     return faults
+
+
+def operator_faults(operator: str, values: Sequence[str], field: str, *, ordered: bool = False) -> list[Fault]:
+    """Return the faults of how a selector compares, and with how many values; ordered: Gt and Lt may be used."""
+    if operator in ("In", "NotIn"):
+        return [] if values else [required(f"{field}.values", "must be specified when `operator` is 'In' or 'NotIn'")]
+    if operator in ("Exists", "DoesNotExist"):
+        why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
+        return [forbidden(f"{field}.values", why)] if values else []
+    if ordered and operator in ("Gt", "Lt"):
+        why = "must be specified single value when `operator` is 'Lt' or 'Gt'"
+        return [] if len(values) == 1 else [required(f"{field}.values", why)]
+    return [wrong(f"{field}.operator", operator, "not a valid selector operator")]
 
 
 def annotation_faults(annotations: Mapping[str, str], field: str) -> list[Fault]:
     """Return the faults of a map of annotations: keys like labels', values of any shape within a total size."""
-    faults = [wrong(field, key, _LABEL_KEY_RULE) for key in annotations if not selectors.is_label_key(key.lower())]
+    faults = [wrong(field, key, why) for key in annotations for why in names.qualified(key.lower())]
     size = sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
     if size > ANNOTATIONS_LIMIT_BYTES:
         faults.append(too_long(field, ANNOTATIONS_LIMIT_BYTES))
@@ -191,11 +206,28 @@ def positive(value: int | None, field: str) -> list[Fault]:
 
 def share(value: int | str | None, field: str) -> list[Fault]:
     """Return the faults of a count or percentage."""
-    if isinstance(value, str):
-        if re.fullmatch(r"[0-9]+%", value):
-            return []
-        return [wrong(field, value, "a valid percent string must be a numeric string followed by an ending '%'")]
-    return not_negative(value, field)
+    if not isinstance(value, str):
+        return not_negative(value, field)
+    return check(names.percent, value, field)
+
+
+def not_above_all(value: int | str | None, field: str) -> list[Fault]:
+    """Return the fault of a percentage above a hundred."""
+    if not isinstance(value, str) or names.percent(value) or int(value[:-1]) <= 100:
+        return []
+    return [wrong(field, value, "must not be greater than 100%")]
+
+
+def is_nothing(value: int | str | None) -> bool:
+    """Return whether a count or percentage is zero."""
+    return not int(value[:-1]) if isinstance(value, str) and not names.percent(value) else value in (None, 0)
+
+
+def within(value: int | None, least: int, most: int, field: str) -> list[Fault]:
+    """Return the fault of a number that is given and not one of ``least`` to ``most``."""
+    if value is None or least <= value <= most:
+        return []
+    return [wrong(field, value, f"must be between {least} and {most}, inclusive")]
 
 
 def one_of(value: str, allowed: Iterable[str], field: str) -> list[Fault]:
@@ -206,6 +238,7 @@ def one_of(value: str, allowed: Iterable[str], field: str) -> list[Fault]:
 
 
 ADDRESS_RULE = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+_CIDR_RULE = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
 
 
 def is_address(text: str) -> bool:
@@ -214,23 +247,53 @@ def is_address(text: str) -> bool:
         ipaddress.ip_address(text)
     except ValueError:
         return False
-    return True
+    return "%" not in text
 
 
-_PORT_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9]|-(?!-))*(?<!-)")
-_PORT_RULE = "must be between 1 and 65535, inclusive"
+def address_faults(text: str, field: str) -> list[Fault]:
+    """Return the fault of a text that is no IP address."""
+    return [] if is_address(text) else [wrong(field, text, ADDRESS_RULE)]
+
+
+def special_address_faults(text: str, field: str) -> list[Fault]:
+    """Return the fault of an address that no endpoint may have: it would lead every client of a service to itself."""
+    address = ipaddress.ip_address(text)
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address.is_unspecified:
+        return [wrong(field, text, f"may not be unspecified ({text})")]
+    if address.is_loopback:
+        return [wrong(field, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)")]
+    if address.is_link_local:
+        return [wrong(field, text, "may not be in the link-local range (169.254.0.0/16, fe80::/10)")]
+    if any(address.version == each.version and address in each for each in _LINK_LOCAL_MULTICAST):
+        return [wrong(field, text, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")]
+    return []
+
+
+_LINK_LOCAL_MULTICAST = (ipaddress.ip_network("224.0.0.0/24"), ipaddress.ip_network("ff02::/16"))
+
+
+def plain_address_faults(text: str, field: str) -> list[Fault]:
+    """Return the faults of an address that others shall reach."""
+    return address_faults(text, field) or special_address_faults(text, field)
+
+
+def cidr_faults(text: str, field: str) -> list[Fault]:
+    """Return the fault of a text that is no address range."""
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        good = False
+    else:
+        good = "/" in text
+    return [] if good else [wrong(field, text, _CIDR_RULE)]
 
 
 def port_faults(port: int | str | None, field: str) -> list[Fault]:
     """Return the faults of a port given by number or by name."""
     if isinstance(port, str):
-        good = len(port) <= 15 and _PORT_NAME.fullmatch(port)
-        return (
-            []
-            if good
-            else [wrong(field, port, "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")]
-        )
-    return [] if port is not None and 0 < port < 65536 else [wrong(field, port, _PORT_RULE)]
+        return check(names.port_name, port, field)
+    return within(port or 0, 1, 65535, field)
 
 
 _IMMUTABLE = "field is immutable"
@@ -238,8 +301,14 @@ _IMMUTABLE = "field is immutable"
 
 def immutable(old: object, new: object, field: str) -> list[Fault]:
     """Return the fault of a field that an update changes and may not."""
-    return [] if old == new else [wrong(field, _plain(new), _IMMUTABLE)]
+    return [] if old == new else [wrong(field, new, _IMMUTABLE)]
 
 
-def _plain(value: object) -> object:
-    return msgspec.json.decode(msgspec.json.encode(value))  # raw JSON inside is read, too
+def too_many(field: str, count: int, limit: int) -> Fault:
+    """Return the fault of a list with more than ``limit`` items."""
+    return Fault(field, f"Too many: {count}: must have at most {limit} items", "FieldValueTooMany")
+
+
+def not_found(field: str, value: Any, detail: str = "") -> Fault:
+    """Return the fault of a reference to something that is not there."""
+    return Fault(field, f"Not found: {shown(value)}{f': {detail}' if detail else ''}", "FieldValueNotFound")

@@ -52,7 +52,8 @@ _OF_KIND: dict[tuple[str, str], Mapping[str, Getter]] = {
         status__phase="status.phase",
         status__podIP="status.pod_ip",
         status__nominatedNodeName="status.nominated_node_name",
-    ),
+    )
+    | {"status.podIPs": lambda _: ""},  # may be named and is never set: so it is in the real server
     ("", "nodes"): {"spec.unschedulable": lambda obj: "true" if getattr(obj, "spec").unschedulable else "false"},  # noqa: B009 - Resource has no spec to mypy
     ("", "namespaces"): _paths(status__phase="status.phase"),
     ("", "secrets"): _paths(type="type"),

@@ -70,6 +70,7 @@ _SCALARS = {str: Scalar("string"), int: Scalar("integer"), float: Scalar("number
 _QUANTITIES = frozenset({
     "limits", "requests", "allocatable", "overhead", "hard", "used", "default_request", "max_limit_request_ratio",
     "size_limit", "divisor", "allocated_resources", "average_value", "maximum_volume_size", "capacity", "usage",
+    "pod_fixed", "tolerance",
 })  # fmt: skip
 # Further ones, by struct: their names mean something else in other structs.
 _QUANTITIES_OF = {

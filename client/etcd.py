@@ -5,14 +5,24 @@ was not applied; otherwise ``Unknown`` tells the caller, who alone knows how to 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
-
-import grpc
-import grpc.aio
+from typing import Any, Literal, Self
 
 from client.etcd_endpoints import LOST_S, SILENT_S, Endpoint, EndpointLost, Endpoints
+from client.etcd_fast import fast_dial
+from client.etcd_rpc import (
+    COMPACT,
+    DELETE_RANGE,
+    LEASE_GRANT,
+    LEASE_KEEP_ALIVE,
+    LEASE_REVOKE,
+    PUT,
+    RANGE,
+    TXN,
+    Dial,
+    Method,
+)
 from client.etcd_types import (
     Compacted,
     Compare,
@@ -41,6 +51,8 @@ from client.etcd_types import (
     prefix_end,
 )
 from client.etcd_watch import Watch, key_value
+from fastgrpc.calls import CallFailed
+from fastgrpc.calls import Status as CallStatus
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
 __all__ = [
@@ -64,6 +76,7 @@ __all__ = [
     "Relation",
     "Status",
     "TlsFiles",
+    "TransportName",
     "TxnResult",
     "Unavailable",
     "Unknown",
@@ -75,14 +88,19 @@ __all__ = [
 
 TIMEOUT_S = 5.0
 
-Method = Callable[[Endpoint], Any]
+TransportName = Literal["fast", "grpcio"]
 
 
 class EtcdClient:
-    """One client; any number of tasks may use it. The first endpoint is preferred while it is of use."""
+    """One client; any number of tasks may use it. The first endpoint is preferred while it is of use.
 
-    def __init__(self, endpoints: Sequence[str], tls: TlsFiles | None = None) -> None:
-        self._endpoints = Endpoints(endpoints, tls)
+    transport: what speaks gRPC: "fast", our own, or "grpcio".
+    """
+
+    def __init__(
+        self, endpoints: Sequence[str], tls: TlsFiles | None = None, *, transport: TransportName = "fast"
+    ) -> None:
+        self._endpoints = Endpoints(endpoints, _dial(transport, tls))
 
     async def __aenter__(self) -> Self:
         return self
@@ -129,7 +147,7 @@ class EtcdClient:
             count_only=count_only,
             serializable=serializable,
         )
-        return _range_result(await self._read(lambda e: e.stubs.kv.Range, request, timeout_s))
+        return _range_result(await self._read(RANGE, request, timeout_s))
 
     async def revision(self, *, timeout_s: float = TIMEOUT_S) -> int:
         """Return a revision at least as new as everything acknowledged before the call."""
@@ -147,14 +165,14 @@ class EtcdClient:
     ) -> WriteResult:
         """Write one key. Raises LeaseNotFound, NoSpace, Unavailable, Unknown."""
         request = pb.PutRequest(key=key, value=value, lease=lease, prev_kv=previous)
-        return _put_result(await self._write(lambda e: e.stubs.kv.Put, request, timeout_s))
+        return _put_result(await self._write(PUT, request, timeout_s))
 
     async def delete(
         self, key: bytes, end: bytes = b"", *, previous: bool = False, timeout_s: float = TIMEOUT_S
     ) -> WriteResult:
         """Delete [key, end). Raises Unavailable, Unknown."""
         request = pb.DeleteRangeRequest(key=key, range_end=end, prev_kv=previous)
-        return _delete_result(await self._write(lambda e: e.stubs.kv.DeleteRange, request, timeout_s))
+        return _delete_result(await self._write(DELETE_RANGE, request, timeout_s))
 
     async def txn(
         self,
@@ -175,11 +193,11 @@ class EtcdClient:
         )
         reads_only = all(isinstance(op, GetOp) for op in (*success, *failure))
         send = self._read if reads_only else self._write
-        return _txn_result(await send(lambda e: e.stubs.kv.Txn, request, timeout_s))
+        return _txn_result(await send(TXN, request, timeout_s))
 
     async def compact(self, revision: int, *, timeout_s: float = TIMEOUT_S) -> None:
         """Forget history before ``revision``. Raises Compacted if that is done already, FutureRevision."""
-        await self._write(lambda e: e.stubs.kv.Compact, pb.CompactionRequest(revision=revision), timeout_s)
+        await self._write(COMPACT, pb.CompactionRequest(revision=revision), timeout_s)
 
     def watch(
         self,
@@ -203,12 +221,12 @@ class EtcdClient:
     async def lease_grant(self, ttl_s: int, *, lease: int = 0, timeout_s: float = TIMEOUT_S) -> Lease:
         """Make a lease; 0 lets the store pick its id. After Unknown a lease nobody knows may live its time."""
         request = pb.LeaseGrantRequest(TTL=ttl_s, ID=lease)
-        response = await self._write(lambda e: e.stubs.lease.LeaseGrant, request, timeout_s)
+        response = await self._write(LEASE_GRANT, request, timeout_s)
         return Lease(response.ID, response.TTL)
 
     async def lease_revoke(self, lease: int, *, timeout_s: float = TIMEOUT_S) -> None:
         """End a lease and delete its keys. Raises LeaseNotFound, Unavailable, Unknown."""
-        await self._write(lambda e: e.stubs.lease.LeaseRevoke, pb.LeaseRevokeRequest(ID=lease), timeout_s)
+        await self._write(LEASE_REVOKE, pb.LeaseRevokeRequest(ID=lease), timeout_s)
 
     async def lease_keep_alive(self, lease: int, *, timeout_s: float = TIMEOUT_S) -> int:
         """Renew a lease once; return its whole time in seconds. Raises LeaseNotFound, Unavailable."""
@@ -228,9 +246,9 @@ class EtcdClient:
         """Return one member's status; ``endpoint`` is one of the addresses given. Raises Unavailable."""
         chosen = next(known for known in self._endpoints.all if known.address == endpoint)
         try:
-            response = await chosen.stubs.maintenance.Status(pb.StatusRequest(), timeout=timeout_s)
-        except grpc.aio.AioRpcError as exc:
-            raise Unavailable(f"{endpoint}: {exc.details()}") from exc
+            response = await chosen.status(timeout_s)
+        except CallFailed as exc:
+            raise Unavailable(f"{endpoint}: {exc.message}") from exc
         return Status(
             endpoint=endpoint,
             member=response.header.member_id,
@@ -275,32 +293,41 @@ def _check_time(deadline: float, exc: EndpointLost) -> None:
         raise Unavailable(str(exc)) from exc
 
 
+def _dial(transport: TransportName, tls: TlsFiles | None) -> Dial:
+    """Raises OSError for files that cannot be read."""
+    if transport == "fast":
+        return fast_dial(tls)
+    from client.etcd_grpcio import grpcio_dial  # noqa: PLC0415 - a start that does without need not load it
+
+    return grpcio_dial(tls)
+
+
 async def _call(endpoint: Endpoint, method: Method, request: Any, deadline: float, *, patience_s: float) -> Any:
     """Raises EndpointLost where another try may help, Refused where it cannot."""
     remaining_s = max(0.001, deadline - time.monotonic())
     await endpoint.connect(min(SILENT_S, remaining_s))
     try:
-        return await endpoint.call(method(endpoint), request, timeout_s=remaining_s, patience_s=patience_s)
-    except grpc.aio.AioRpcError as exc:
-        if exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return await endpoint.call(method, request, timeout_s=remaining_s, patience_s=patience_s)
+    except CallFailed as exc:
+        if exc.status is CallStatus.DEADLINE_EXCEEDED:
             raise EndpointLost(f"{endpoint.address}: no answer in time", maybe_applied=True) from exc
-        if exc.code() is grpc.StatusCode.UNKNOWN and not (exc.details() or "").startswith("etcdserver: "):
+        if exc.status is CallStatus.UNKNOWN and not exc.message.startswith("etcdserver: "):
             # The member broke down over it, which says nothing about the others.
-            raise EndpointLost(f"{endpoint.address}: {exc.details()}", maybe_applied=True) from exc
+            raise EndpointLost(f"{endpoint.address}: {exc.message}", maybe_applied=True) from exc
         raise refusal(exc) from exc
 
 
 async def _keep_alive_once(endpoint: Endpoint, lease: int, timeout_s: float) -> pb.LeaseKeepAliveResponse:
     await endpoint.connect(max(0.001, min(SILENT_S, timeout_s)))
-    stream = endpoint.stubs.lease.LeaseKeepAlive(timeout=max(0.001, timeout_s))
+    stream = endpoint.stream(LEASE_KEEP_ALIVE, timeout_s=max(0.001, timeout_s))
     try:
-        async with endpoint.watched(stream, SILENT_S):
+        with endpoint.watched(stream, SILENT_S):
             await stream.write(pb.LeaseKeepAliveRequest(ID=lease))
             response = await stream.read()
-    except grpc.aio.AioRpcError as exc:
-        endpoint.distrust(exc.details() or exc.code().name)
-        raise EndpointLost(f"{endpoint.address}: {exc.details()}", maybe_applied=True) from exc
-    if response is grpc.aio.EOF:
+    except CallFailed as exc:
+        endpoint.distrust(exc.message or exc.status.name)
+        raise EndpointLost(f"{endpoint.address}: {exc.message}", maybe_applied=True) from exc
+    if response is None:
         raise EndpointLost(f"{endpoint.address}: ended the stream", maybe_applied=True)
     assert isinstance(response, pb.LeaseKeepAliveResponse), response
     return response
@@ -314,9 +341,9 @@ _REFUSALS: tuple[tuple[str, type[Refused]], ...] = (
 )
 
 
-def refusal(exc: grpc.aio.AioRpcError) -> Refused:
+def refusal(exc: CallFailed) -> Refused:
     """Return the error that the store's text means; etcd's clients know errors by their texts alone."""
-    details = exc.details() or exc.code().name
+    details = exc.message or exc.status.name
     for text, kind in _REFUSALS:
         if text in details:
             return kind(details)

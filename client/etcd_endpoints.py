@@ -10,15 +10,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import grpc
-import grpc.aio
-
-from client.etcd_types import TlsFiles, Unavailable
+from client.etcd_rpc import STATUS, Cancellable, Dial, Method, NotSent, Stream, Transport
+from client.etcd_types import Unavailable
+from fastgrpc.calls import CallFailed, Status
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
-from trireme_pb.etcdserverpb import rpc_pb2_grpc
 
 log = logging.getLogger(__name__)
 
@@ -26,23 +24,6 @@ PROBE_EVERY_S = 0.25
 SILENT_S = 0.5  # a probe unanswered for so long: look elsewhere
 LOST_S = 1.0  # nothing heard for so long: give up writes that are under way
 PAUSE_S = 0.05  # between tries while no member is known to be of use
-
-WITH_LEADER = (("hasleader", "true"),)
-OPTIONS = (
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 500),  # also how long one attempt to connect may take
-    ("grpc.max_reconnect_backoff_ms", 500),
-    # etcd forbids pinging more often than every 5 s; the probes find a dead member long before.
-    ("grpc.keepalive_time_ms", 6_000),
-    ("grpc.keepalive_timeout_ms", 2_000),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.enable_retries", 0),
-    ("grpc.use_local_subchannel_pool", 1),  # a stuck connection is ours alone
-)
-
-Response = TypeVar("Response")
-Response_co = TypeVar("Response_co", covariant=True)
 
 
 class EndpointLost(Exception):
@@ -53,30 +34,12 @@ class EndpointLost(Exception):
         self.maybe_applied = maybe_applied
 
 
-class UnaryCall(Protocol[Response_co]):
-    """A method of a generated stub."""
-
-    def __call__(self, request: Any, *, timeout: float | None = None, metadata: Any = None) -> Awaitable[Response_co]:
-        """Start the call."""
-
-
-class Stubs:
-    """The services of one endpoint."""
-
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.kv: Any = rpc_pb2_grpc.KVStub(channel)
-        self.watch: Any = rpc_pb2_grpc.WatchStub(channel)
-        self.lease: Any = rpc_pb2_grpc.LeaseStub(channel)
-        self.cluster: Any = rpc_pb2_grpc.ClusterStub(channel)
-        self.maintenance: Any = rpc_pb2_grpc.MaintenanceStub(channel)
-
-
 class _InFlight:
     """A call that can be given up; ``patience_s`` of silence is when."""
 
     __slots__ = ("call", "dropped", "patience_s", "started")
 
-    def __init__(self, call: Any, patience_s: float) -> None:
+    def __init__(self, call: Cancellable, patience_s: float) -> None:
         self.call = call
         self.patience_s = patience_s
         self.started = time.monotonic()
@@ -86,14 +49,10 @@ class _InFlight:
 class Endpoint:
     """One member, its connection, and what we believe of it."""
 
-    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(self, address: str, transport: Transport) -> None:
         self.address = address
         self.healthy = True  # until it fails us
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
-        else:
-            self._channel = grpc.aio.secure_channel(address, credentials, options=OPTIONS)
-        self.stubs = Stubs(self._channel)
+        self._transport = transport
         self._in_flight: set[_InFlight] = set()
         self._heard = time.monotonic()
         self._monitor: asyncio.Task[None] | None = None
@@ -101,50 +60,49 @@ class Endpoint:
 
     async def connect(self, timeout_s: float) -> None:
         """Return when a connection stands. Raises EndpointLost: nothing was sent then."""
-        state = self._channel.get_state(try_to_connect=True)
-        if state is grpc.ChannelConnectivity.READY:
+        if self._transport.connected:
             return
         try:
             async with asyncio.timeout(timeout_s):
-                while state is not grpc.ChannelConnectivity.READY:
-                    if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                        break
-                    await self._channel.wait_for_state_change(state)
-                    state = self._channel.get_state(try_to_connect=True)
-                else:
-                    return
-        except TimeoutError:
-            pass  # not even refused; the same to the caller
-        self.distrust("no connection")
-        raise EndpointLost(f"{self.address}: no connection", maybe_applied=False)
+                await self._transport.connect()
+        except (TimeoutError, CallFailed) as exc:
+            self.distrust("no connection")
+            raise EndpointLost(f"{self.address}: no connection", maybe_applied=False) from exc
 
-    async def call(self, method: UnaryCall[Response], request: Any, *, timeout_s: float, patience_s: float) -> Response:
-        """Return the answer. Raises EndpointLost, or grpc's error for what the store itself decided."""
-        started = method(request, timeout=timeout_s, metadata=WITH_LEADER)
+    async def call(self, method: Method, request: Any, *, timeout_s: float, patience_s: float) -> Any:
+        """Return the answer. Raises EndpointLost, or CallFailed for what the store itself decided."""
+        started = self._transport.unary(method, request, timeout_s=timeout_s)
         try:
-            async with self.watched(started, patience_s):
-                return await started
-        except grpc.aio.AioRpcError as exc:
-            if exc.code() in _LOST:
-                self.distrust(exc.details() or exc.code().name)
-                raise EndpointLost(
-                    f"{self.address}: {exc.details()}", maybe_applied=not surely_not_applied(exc)
-                ) from exc
+            with self.watched(started, patience_s):
+                return await started.result()
+        except CallFailed as exc:
+            if exc.status in _LOST:
+                self.distrust(exc.message or exc.status.name)
+                raise EndpointLost(f"{self.address}: {exc.message}", maybe_applied=not surely_not_applied(exc)) from exc
             raise
 
-    @contextlib.asynccontextmanager
-    async def watched(self, call: Any, patience_s: float) -> AsyncIterator[None]:
+    def stream(self, method: Method, *, timeout_s: float | None = None) -> Stream:
+        """Begin a call of many messages; see ``watched``."""
+        return self._transport.stream(method, timeout_s=timeout_s)
+
+    async def status(self, timeout_s: float) -> pb.StatusResponse:
+        """Return how the member sees itself. Raises CallFailed."""
+        answer = await self._transport.unary(STATUS, pb.StatusRequest(), timeout_s=timeout_s).result()
+        assert isinstance(answer, pb.StatusResponse), answer
+        return answer
+
+    @contextlib.contextmanager
+    def watched(self, call: Cancellable, patience_s: float) -> Iterator[None]:
         """Give ``call`` up when the member has been silent for ``patience_s``: EndpointLost is raised then."""
         entry = _InFlight(call, patience_s)
         self._in_flight.add(entry)
         self._ensure_monitor()
         try:
             yield
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not entry.dropped or (task is not None and task.cancelling()):
+        except CallFailed as exc:
+            if not entry.dropped:
                 raise
-            raise EndpointLost(f"{self.address}: silent", maybe_applied=True) from None
+            raise EndpointLost(f"{self.address}: silent", maybe_applied=True) from exc
         else:
             self.heard()
         finally:
@@ -173,7 +131,7 @@ class Endpoint:
         if self._monitor is not None:
             self._monitor.cancel()
             await asyncio.gather(self._monitor, return_exceptions=True)
-        await self._channel.close()
+        await self._transport.close()
 
     def _ensure_monitor(self) -> None:
         if self._monitor is None or self._monitor.done():
@@ -195,9 +153,9 @@ class Endpoint:
 
     async def _probe(self) -> None:
         try:
-            status = await self.stubs.maintenance.Status(pb.StatusRequest(), timeout=SILENT_S)
-        except grpc.aio.AioRpcError as exc:
-            self.distrust(exc.details() or exc.code().name)
+            status = await self.status(SILENT_S)
+        except CallFailed as exc:
+            self.distrust(exc.message or exc.status.name)
             return
         self.heard()
         if not status.leader:
@@ -218,11 +176,10 @@ class Endpoint:
 class Endpoints:
     """Every member, the preferred one first."""
 
-    def __init__(self, addresses: Sequence[str], tls: TlsFiles | None) -> None:
+    def __init__(self, addresses: Sequence[str], dial: Dial) -> None:
         if not addresses:
             raise ValueError("an etcd client needs at least one endpoint")
-        credentials = None if tls is None else _credentials(tls)
-        self.all = [Endpoint(address, credentials) for address in addresses]
+        self.all = [Endpoint(address, dial(address)) for address in addresses]
         self._turn = 0
 
     async def pick(self, deadline: float) -> Endpoint:
@@ -254,21 +211,11 @@ class Endpoints:
 
 
 # The connection's troubles, and a member's that is leaving or alone; a store's decisions have other codes.
-_LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
+_LOST = (Status.UNAVAILABLE, Status.CANCELLED, Status.INTERNAL)
 
-_NEVER_SENT = "failed to connect to all addresses"
 _NEVER_PROPOSED = "etcdserver: no leader"
 
 
-def surely_not_applied(exc: grpc.aio.AioRpcError) -> bool:
+def surely_not_applied(exc: CallFailed) -> bool:
     """Return whether a write that failed so cannot take effect any more."""
-    details = exc.details() or ""
-    return details.startswith(_NEVER_SENT) or details == _NEVER_PROPOSED
-
-
-def _credentials(tls: TlsFiles) -> grpc.ChannelCredentials:
-    return grpc.ssl_channel_credentials(
-        root_certificates=tls.ca.read_bytes(),
-        private_key=tls.key.read_bytes(),
-        certificate_chain=tls.cert.read_bytes(),
-    )
+    return isinstance(exc, NotSent) or exc.message == _NEVER_PROPOSED

@@ -6,13 +6,12 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 from itertools import groupby
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import grpc
-import grpc.aio
-
-from client.etcd_endpoints import SILENT_S, WITH_LEADER, Endpoint, EndpointLost, Endpoints
+from client.etcd_endpoints import SILENT_S, Endpoint, EndpointLost, Endpoints
+from client.etcd_rpc import WATCH, Stream
 from client.etcd_types import Compacted, Event, KeyValue, Refused, WatchBatch
+from fastgrpc.calls import CallFailed
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 from trireme_pb.mvccpb import kv_pb2
 
@@ -45,7 +44,7 @@ class Watch:
         self._previous = previous
         self._patience_s = patience_s
         self._next_revision = start_revision  # 0 until the store has told what "now" is
-        self._stream: Any = None
+        self._stream: Stream | None = None
         self._progress_wanted = False
         self._closed = False
         self._iterating = False
@@ -85,7 +84,7 @@ class Watch:
             return
         try:
             await stream.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        except CallFailed:
             self._progress_wanted = True  # the next member is asked instead
 
     async def _run(self) -> AsyncGenerator[WatchBatch, None]:
@@ -103,28 +102,26 @@ class Watch:
     async def _serve(self, endpoint: Endpoint) -> AsyncGenerator[WatchBatch, None]:
         """Yield what one member tells, until it is lost (EndpointLost)."""
         await endpoint.connect(SILENT_S)
-        stream = endpoint.stubs.watch.Watch(metadata=WITH_LEADER)
+        stream = endpoint.stream(WATCH)
         try:
-            async with endpoint.watched(stream, SILENT_S):
+            with endpoint.watched(stream, SILENT_S):
                 await self._create(stream, endpoint)
                 self._stream = stream
-                while (response := await stream.read()) is not grpc.aio.EOF:
+                while (response := await stream.read()) is not None:
                     endpoint.heard()
                     for batch in self._batches_of(response):
                         yield batch
                 raise EndpointLost(f"{endpoint.address}: ended the watch", maybe_applied=False)
-        except grpc.aio.AioRpcError as exc:
-            endpoint.distrust(exc.details() or exc.code().name)
-            raise EndpointLost(f"{endpoint.address}: {exc.details()}", maybe_applied=False) from exc
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not self._closed or (task is not None and task.cancelling()):
-                raise
+        except CallFailed as exc:
+            if self._closed:
+                return
+            endpoint.distrust(exc.message or exc.status.name)
+            raise EndpointLost(f"{endpoint.address}: {exc.message}", maybe_applied=False) from exc
         finally:
             self._stream = None
             stream.cancel()
 
-    async def _create(self, stream: Any, endpoint: Endpoint) -> None:
+    async def _create(self, stream: Stream, endpoint: Endpoint) -> None:
         request = pb.WatchCreateRequest(
             key=self._key, range_end=self._end, start_revision=self._next_revision, prev_kv=self._previous
         )

@@ -94,6 +94,7 @@ def prepare(ask: engine.Ask, console: Console) -> Mapping[str, str]:
         _install(missing, ask, console)
     engine.ensure(ask, lambda note: console.print(note, markup=False)).close()
     kubectl = debian_kubectl(console)
+    debian_victoria_metrics(console)
     paths = [os.environ["PATH"]] if shutil.which("kubectl") else [os.environ["PATH"], str(kubectl.parent)]
     return {"TRIREME_DEBIAN_KUBECTL": str(kubectl), "PATH": ":".join(paths)}
 
@@ -125,18 +126,31 @@ def _install(packages: Sequence[str], ask: engine.Ask, console: Console) -> None
 
 
 def debian_kubectl(console: Console) -> Path:
-    """Return Debian's kubectl, unpacked into our cache: its package conflicts with others that bring a kubectl."""
-    folder = home() / "cache" / KUBERNETES_CLIENT
-    kubectl = folder / "usr" / "bin" / "kubectl"
-    if kubectl.exists():
-        return kubectl
-    console.print(f"unpacking Debian's {KUBERNETES_CLIENT}", markup=False)
+    """Return Debian's kubectl: its package conflicts with others that bring a kubectl."""
+    return _unpacked(KUBERNETES_CLIENT, "kubectl", console)
+
+
+def debian_victoria_metrics(console: Console) -> Path:
+    """Return Debian's victoria-metrics: installed its package would start a service.
+
+    It scrapes by prometheus's configuration. Debian builds prometheus itself without Kubernetes discovery.
+    """
+    return _unpacked("victoria-metrics", "victoria-metrics", console)
+
+
+def _unpacked(package: str, program: str, console: Console) -> Path:
+    """Return a program of a Debian package that is unpacked into our cache, not installed."""
+    folder = home() / "cache" / package
+    found = folder / "usr" / "bin" / program
+    if found.exists():
+        return found
+    console.print(f"unpacking Debian's {package}", markup=False)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     log = log_file("apt")
     # The sandboxed user of apt cannot write into root's folders and would warn.
-    shell.run(["apt-get", "-o", "APT::Sandbox::User=root", "download", KUBERNETES_CLIENT], cwd=folder, log=log)
-    package = next(folder.glob("*.deb"))
-    shell.run(["dpkg", "-x", str(package), str(folder)], log=log)
-    package.unlink()
-    return kubectl
+    shell.run(["apt-get", "-o", "APT::Sandbox::User=root", "download", package], cwd=folder, log=log)
+    archive = next(folder.glob("*.deb"))
+    shell.run(["dpkg", "-x", str(archive), str(folder)], log=log)
+    archive.unlink()
+    return found

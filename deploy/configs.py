@@ -56,7 +56,8 @@ def render_store(lab: Lab, host: Host) -> str:
             "members": {master.name: f"https://{master.address}:{PEER_PORT}" for master in lab.masters},
             # Nodes and users bear certificates of the same authority; the store is for masters and administrators.
             "client_tls": {**_tls("server"), "groups": [ADMIN_GROUP]},
-            "peer_tls": _tls("peer"),
+            # Members bear the names of their hosts, and the masters sign no other certificate with such a name.
+            "peer_tls": {**_tls("peer"), "names": [master.name for master in lab.masters]},
             **({} if lab.engine == "raftos" else {"backup": {"dir": BACKUPS, "every_s": BACKUP_EVERY_S, "keep": 24}}),
         },
     )
@@ -122,7 +123,6 @@ def render_node(lab: Lab, host: Host) -> str:
             "address": host.address,
             "masters": [f"{master.address}:{GRPC_PORT}" for master in lab.masters],
             "listen": f"{ANYWHERE}:{lab_facts.AGENT_PORT}",
-            "http_listen": f"{ANYWHERE}:{lab_facts.AGENT_HTTP_PORT}",
             "data_dir": f"{DATA}/node",
             "runtime": "docker",
             "cluster_dns": lab_facts.CLUSTER_DNS,

@@ -27,7 +27,7 @@ from deploy.state import home, log_file
 
 ROOT = Path(__file__).resolve().parent.parent
 PROVISION = ROOT / "deploy" / "provision"
-PACKAGES = ("api", "client", "fastgrpc", "raft_store", "master", "node_agent", "trireme_pb")
+PACKAGES = ("api", "client", "fastgrpc", "fasthttp", "raft_store", "master", "node_agent", "trireme_pb")
 
 DEBIAN = "debian:bookworm-slim"
 DEBIAN_PYTHON = "3.11"

@@ -53,6 +53,10 @@ class Answering(ABC):
         """Send data of a call; wait if too much is on its way already."""
 
     @abstractmethod
+    def push(self, stream: int, data: bytes) -> bool:
+        """Send data of a call now, unless too much is on its way already; return False then."""
+
+    @abstractmethod
     def flush_soon(self) -> None:
         """Write at the end of this turn of the loop, everything at once."""
 

@@ -9,7 +9,7 @@ import contextlib
 import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, cast
 
 import msgspec
@@ -44,6 +44,7 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout_s: float = 5.0
     keepalive_s: float | None = None  # a connection that was silent so long is pinged
     keepalive_timeout_s: float = 5.0  # and given up after so much more silence
+    keepalive_without_calls: bool = True  # some servers take pings on a connection without calls for an attack
 
 
 class ClientCall:
@@ -69,6 +70,12 @@ class ClientCall:
         """Send one message without waiting, whatever waits already; see ``waiting_bytes``."""
         self._wire.http.send_data(self._stream, frame_message(message))
         self._wire.flush_soon()
+
+    def write_now(self, messages: Iterable[bytes]) -> None:
+        """Send messages as ``write`` does, and do not wait for the end of the turn: nothing else is to go along."""
+        for message in messages:
+            self._wire.http.send_data(self._stream, frame_message(message))
+        self._wire.flush()
 
     @property
     def waiting_bytes(self) -> int:
@@ -313,6 +320,8 @@ class _Wire(asyncio.Protocol):
         config = self._config
         if config.keepalive_s is None or self._transport is None:
             return
+        if not self.calls and not config.keepalive_without_calls:
+            self._heard_s = self.loop.time()  # nobody waits for anything
         silent_s = self.loop.time() - self._heard_s
         if silent_s > config.keepalive_s + config.keepalive_timeout_s:
             self._transport.abort()
@@ -383,6 +392,11 @@ class Channel:
     async def connect(self) -> None:
         """Be connected. Raises CallFailed (UNAVAILABLE)."""
         await self._connected()
+
+    @property
+    def connected(self) -> bool:
+        """Return whether a connection stands, as far as is known."""
+        return self._wire is not None and self._wire.is_alive
 
     @property
     def peer_certificate(self) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class Connection(Control):
         self._block: tuple[int, int, list[bytes]] | None = None  # stream, flags, parts of an unfinished header block
         self._block_bytes = 0
         self._now_s = 0.0
+        self._held: dict[int, Headers] = {}  # requests that have begun in this read, and of which nothing was told yet
         self._handlers = {
             frames.PRIORITY: self._on_priority,
             frames.RST_STREAM: self._on_reset,
@@ -68,7 +69,11 @@ class Connection(Control):
                 data = self._rest + data
             received, end = frames.split(data, limits.frame_bytes)
             self._rest = data[end:]
-            self._take_all(received)
+            try:
+                self._take_all(received)
+            finally:
+                if self._held:
+                    self._tell_held()
         except frames.FrameTooLarge as exc:
             self._end(ErrorCode.FRAME_SIZE_ERROR, str(exc))
         except HpackError as exc:
@@ -87,47 +92,71 @@ class Connection(Control):
         return data[len(wanted) :]
 
     def _take_all(self, received: list[frames.Frame]) -> None:
-        """Take frames in their order; where two of them are a whole request, as nearly always, both at once."""
-        place, last = 0, len(received) - 1
-        while place <= last:
-            frame = received[place]
+        """Take frames in their order, but tell of whole requests, as nearly all are, in one event each.
+
+        A client that begins many at once sends all their headers first. So what has just begun is held back until its
+        data comes in the same read, or anything else happens to it, or the read is over.
+        """
+        known, held = self._decoder.known, self._held
+        for frame in received:
             kind, flags, number, payload = frame
-            if kind == frames.HEADERS and flags == frames.END_HEADERS and place < last:
-                kind, flags, other, data = received[place + 1]
-                if kind == frames.DATA and flags == frames.END_STREAM and other == number:
-                    headers = self._decoder.known(payload)
-                    if headers is not None and self._take_request(number, headers, data):
-                        place += 2
-                        continue
-            place += 1
+            if kind == frames.HEADERS and flags == frames.END_HEADERS:
+                headers = known(payload)
+                if headers is not None and self._hold(number, headers):
+                    continue
+            elif (
+                kind == frames.DATA
+                and flags == frames.END_STREAM
+                and number in held
+                and self._complete(number, payload)
+            ):
+                continue
+            if number in held:
+                self._events.append(HeadersReceived(number, held.pop(number), ended=False))
             try:
                 self._take(*frame)
             except StreamFault as fault:
                 self._fault(fault)
 
-    def _take_request(self, number: int, headers: Headers, data: bytes) -> bool:
-        """Take a whole request if nothing is wrong with it; otherwise, change nothing and return False."""
-        size, limits = len(data), self.limits
+    def _hold(self, number: int, headers: Headers) -> bool:
+        """Begin a request whose headers the peer sent before; return False, and change nothing, if it needs a look."""
         if (
             not headers.is_request
-            or headers.content_length not in (None, size)
             or self._client
             or self._block is not None
             or not self._greeted
             or self.going_away
             or number <= self.last_stream
             or not number & 1
-            or len(self._streams) >= limits.streams
-            or size > self._window
-            or size > limits.window_bytes
+            or len(self._streams) >= self.limits.streams
+        ):
+            return False
+        self.last_stream = number
+        stream = self._streams[number] = Stream(self.limits.window_bytes, Outgoing(number, self._peer_window))
+        stream.got_headers = True
+        stream.expected = headers.content_length
+        self._held[number] = headers
+        return True
+
+    def _complete(self, number: int, data: bytes) -> bool:
+        """Take all of a held request's data; return False, and change nothing, if it needs a look."""
+        stream, size = self._streams[number], len(data)
+        if (
+            size > self._window
+            or size > stream.window
+            or stream.expected not in (None, size)
+            or self._block is not None
         ):
             return False
         self._window -= size
-        self.last_stream = number
-        stream = self._streams[number] = Stream(limits.window_bytes, Outgoing(number, self._peer_window))
-        stream.got_headers = stream.remote_closed = True
-        self._events.append(RequestReceived(number, headers, data))
+        stream.remote_closed = True
+        self._events.append(RequestReceived(number, self._held.pop(number), data))
         return True
+
+    def _tell_held(self) -> None:
+        """Tell of requests whose data is still to come."""
+        held, self._held = self._held, {}
+        self._events += [HeadersReceived(number, headers, ended=False) for number, headers in held.items()]
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if self._block is not None:

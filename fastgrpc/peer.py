@@ -175,6 +175,15 @@ class Peer(Answering, asyncio.Protocol):
         while not call.gone and (not self._writable or self.http.queued_bytes(call.stream) > MAX_QUEUED_BYTES):
             await call.wait_for_room()
 
+    def push(self, stream: int, data: bytes) -> bool:
+        """Send data of a call now, unless too much is on its way already; return False then."""
+        if not (self._writable and self.http.send_data_if_room(stream, data, at_most=MAX_QUEUED_BYTES)):
+            return False
+        if not self._flush_due:
+            self._flush_due = True
+            self.loop.call_soon(self._flush)
+        return True
+
     def flush_soon(self) -> None:
         """Write at the end of this turn of the loop, everything at once."""
         if not self._flush_due:

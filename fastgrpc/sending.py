@@ -67,6 +67,15 @@ class Sending(Streams):
             if end and stream.out.closed:
                 self._close_local(number, stream)
 
+    def send_data_if_room(self, number: int, data: bytes, *, at_most: int) -> bool:
+        """Send data unless more than ``at_most`` bytes of its stream wait already; return False then."""
+        stream = self._streams.get(number)
+        if stream is not None:
+            if stream.out.queued_bytes > at_most:
+                return False
+            self._outbox.data(stream.out, data)
+        return True
+
     def end_stream(self, number: int, trailers: Fields = ()) -> None:
         """End our half of a stream; a server that has answered wants no more of the request either."""
         stream = self._streams.get(number)

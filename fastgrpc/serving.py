@@ -78,6 +78,9 @@ class Link(Protocol):
     async def send(self, call: "Call", data: bytes) -> None:
         """Send data of a call; wait if too much is on its way already."""
 
+    def push(self, stream: int, data: bytes) -> bool:
+        """Send data of a call now, unless too much is on its way already; return False then."""
+
     def flush_soon(self) -> None:
         """Write at the end of this turn of the loop."""
 
@@ -198,6 +201,14 @@ class Call:
             self._begin(())
         data = message if isinstance(message, bytes) else self.method.encode(message)
         await self._peer.send(self, frame_message(data))
+
+    def push(self, message: bytes) -> bool:
+        """Send a message, encoded already, at once; return False if that has to wait: the client is too slow."""
+        if self._gone:
+            return True
+        if not self._head_sent:
+            self._begin(())
+        return self._peer.push(self.stream, frame_message(message))
 
     def _begin(self, metadata: Fields) -> None:
         assert not self._head_sent, "a response begins once"

@@ -5,15 +5,18 @@ that pick the same one cannot both commit, and nothing leaks when one dies half 
 """
 
 import random
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from ipaddress import IPv4Address, IPv4Network
 
 import msgspec
 from msgspec.structs import replace
 
 from api.errors import ApiError, Fault, InternalError, invalid
-from api.kinds.core import Service, ServicePort
+from api.faults import wrong
+from api.kinds.core import Service, ServicePort, ServiceSpec
 from api.meta import Resource
+from api.validation.services import address_field_faults, is_headless, needs_health_port
+from master.service_fields import takes_address, takes_ports
 from master.storage import Put, Refused, Remove, Write
 
 PREFIX = "/registry-alloc/"
@@ -32,14 +35,12 @@ class ServiceNetwork(msgspec.Struct, frozen=True):
         return str(self.cidr[1])
 
 
-def _takes_address(service: Service) -> bool:
-    return service.spec.type in ("ClusterIP", "NodePort", "LoadBalancer") and service.spec.cluster_ip != "None"
+def _has_address(spec: ServiceSpec) -> bool:
+    return takes_address(spec) and spec.cluster_ip != "None"
 
 
-def _takes_ports(service: Service) -> bool:
-    return service.spec.type == "NodePort" or (
-        service.spec.type == "LoadBalancer" and service.spec.allocate_load_balancer_node_ports is not False
-    )
+def _takes_ports(spec: ServiceSpec) -> bool:
+    return takes_ports(spec) and (spec.type == "NodePort" or spec.allocate_load_balancer_node_ports is not False)
 
 
 def claims(service: Service | None) -> frozenset[str]:
@@ -47,7 +48,7 @@ def claims(service: Service | None) -> frozenset[str]:
     if service is None:
         return frozenset()
     keys = {f"{PREFIX}nodeports/{port.node_port}" for port in service.spec.ports if port.node_port}
-    if _takes_address(service) and service.spec.cluster_ip:
+    if _has_address(service.spec) and service.spec.cluster_ip:
         keys.add(f"{PREFIX}ips/{service.spec.cluster_ip}")
     if service.spec.health_check_node_port:
         keys.add(f"{PREFIX}nodeports/{service.spec.health_check_node_port}")
@@ -65,58 +66,59 @@ def claim_writes(old: Service | None, new: Service | None) -> list[Write]:
     return writes
 
 
-def prepare(old: Service | None, new: Service) -> Service:
-    """Return ``new`` with what it may not choose or must give back, before anything is picked.
-
-    A Service keeps its address and ports through updates that do not mention them, as the real server has it.
-    """
-    spec = new.spec
-    if spec.type == "ExternalName":
-        ports = tuple(replace(port, node_port=None) for port in spec.ports)
-        spec = replace(spec, cluster_ip="", cluster_ips=(), ports=ports, ip_families=(), ip_family_policy="")
-        return replace(new, spec=spec)
-    if old is not None and not spec.cluster_ip and _takes_address(old):
-        spec = replace(spec, cluster_ip=old.spec.cluster_ip, cluster_ips=old.spec.cluster_ips)
-    new = replace(new, spec=spec)
-    if not _takes_ports(new):
-        ports = tuple(replace(port, node_port=None) for port in spec.ports) if old is not None else spec.ports
-        return replace(new, spec=replace(spec, ports=ports))
-    if old is not None:
-        new = replace(new, spec=replace(spec, ports=tuple(_inherited(port, old.spec.ports) for port in spec.ports)))
-    return new
+def with_families(spec: ServiceSpec) -> ServiceSpec:
+    """Return ``spec`` with the families of addresses that it leaves open: this cluster has IPv4 alone."""
+    if not takes_address(spec):
+        return spec
+    families = spec.ip_families or ("IPv4",)
+    policy = spec.ip_family_policy
+    if is_headless(spec) and not spec.selector:
+        # Whose endpoints somebody else writes down: of both families, unless it says otherwise.
+        policy = policy or "RequireDualStack"
+        if policy != "SingleStack" and len(families) < 2:
+            families = (families[0], "IPv6" if families[0] == "IPv4" else "IPv4")
+    return replace(spec, ip_families=families, ip_family_policy=policy or "SingleStack")
 
 
-def _inherited(port: ServicePort, old: Sequence[ServicePort]) -> ServicePort:
-    """Return ``port`` with the node port that it had; named ports are told apart by name, others by number."""
-    if port.node_port:
-        return port
-    same = (each for each in old if (each.name, each.port, each.protocol) == (port.name, port.port, port.protocol))
-    found = next(same, None)
-    return replace(port, node_port=found.node_port) if found is not None else port
+def _family_faults(spec: ServiceSpec) -> list[Fault]:
+    """Return what is wrong with the families of addresses that a service asks for."""
+    if not takes_address(spec) or (is_headless(spec) and not spec.selector):
+        return []
+    at = "spec.ipFamilyPolicy"
+    inferred = tuple("IPv6" if ":" in each else "IPv4" for each in spec.cluster_ips if each != "None")
+    families = spec.ip_families + inferred[len(spec.ip_families) :]
+    found = [
+        wrong(f"spec.ipFamilies[{index}]", each, "not configured on this cluster")
+        for index, each in enumerate(families)
+        if each != "IPv4"
+    ]
+    for name, given in (("clusterIPs", spec.cluster_ips), ("ipFamilies", spec.ip_families)):
+        if len(given) > 1 and spec.ip_family_policy in ("", "SingleStack"):
+            why = f"must be RequireDualStack or PreferDualStack when multiple `{name}` are specified"
+            found.append(wrong(at, spec.ip_family_policy or None, why))
+    if spec.ip_family_policy == "RequireDualStack":
+        found.append(wrong(at, spec.ip_family_policy, "this cluster is not configured for dual-stack services"))
+    return found
 
 
 def faults(service: Service, network: ServiceNetwork) -> list[Fault]:
     """Return what is wrong with the address and ports that the author chose."""
-    found = []
+    found = address_field_faults(service.spec) if takes_address(service.spec) else []
+    found = found or _family_faults(service.spec)
     chosen = service.spec.cluster_ip
-    if _takes_address(service) and chosen:
-        try:
-            inside = IPv4Address(chosen) in network.cidr
-        except ValueError:
-            inside = False
-        if not inside:
-            why = (
-                f'Invalid value: ["{chosen}"]: failed to allocate IP {chosen}: the provided IP ({chosen}) is not in '
-                f"the valid range. The range of valid IPs is {network.cidr}"
-            )
-            found.append(Fault("spec.clusterIPs", why))
+    if not found and _has_address(service.spec) and chosen and IPv4Address(chosen) not in network.cidr:
+        why = (
+            f"failed to allocate IP {chosen}: the provided IP ({chosen}) is not in the valid range. The range of valid "
+            f"IPs is {network.cidr}"
+        )
+        found.append(wrong("spec.clusterIPs", [chosen], why))
     for index, port in enumerate(service.spec.ports):
         if port.node_port and port.node_port not in network.ports:
             why = (
-                f"Invalid value: {port.node_port}: provided port is not in the valid range. The range of valid ports "
-                f"is {network.ports.start}-{network.ports.stop - 1}"
+                "provided port is not in the valid range. The range of valid ports is "
+                f"{network.ports.start}-{network.ports.stop - 1}"
             )
-            found.append(Fault(f"spec.ports[{index}].nodePort", why))
+            found.append(wrong(f"spec.ports[{index}].nodePort", port.node_port, why))
     return found
 
 
@@ -132,25 +134,15 @@ class Picker:
 
     def fill(self, service: Service, taken: Collection[str]) -> Service:
         """Return ``service`` with an address and node ports; raises InternalError when there are none left."""
-        spec = service.spec
-        if _takes_address(service):
+        spec = with_families(service.spec)
+        if _has_address(spec):
             address = spec.cluster_ip or self._address(taken)
-            spec = replace(
-                spec,
-                cluster_ip=address,
-                cluster_ips=(address,),
-                ip_families=spec.ip_families or ("IPv4",),
-                ip_family_policy=spec.ip_family_policy or "SingleStack",
-            )
-        elif spec.cluster_ip == "None":
-            spec = replace(
-                spec,
-                cluster_ips=("None",),
-                ip_families=spec.ip_families or ("IPv4",),
-                ip_family_policy=spec.ip_family_policy or "SingleStack",
-            )
-        if _takes_ports(service):
+            spec = replace(spec, cluster_ip=address, cluster_ips=(address,))
+        if _takes_ports(spec):
             spec = replace(spec, ports=self._ports(spec.ports, taken))
+        if needs_health_port(spec) and not spec.health_check_node_port:
+            here = {f"{PREFIX}nodeports/{each.node_port}" for each in spec.ports}
+            spec = replace(spec, health_check_node_port=self._port({*taken, *here}))
         return replace(service, spec=spec)
 
     def _ports(self, ports: Iterable[ServicePort], taken: Collection[str]) -> tuple[ServicePort, ...]:
@@ -211,7 +203,7 @@ class ServiceClaims:
 
     def complete(self, old: Resource | None, new: Resource, avoid: Collection[str]) -> Resource:
         """Return ``new`` with its address and ports; raises Invalid for chosen ones out of range."""
-        service = prepare(_service(old), _some_service(new))
+        service = _some_service(new)
         if found := faults(service, self._network):
             raise invalid("Service", service.metadata.name, found)
         taken = set(avoid)
@@ -245,10 +237,9 @@ def _service(obj: Resource | None) -> Service | None:
 def _taken(service: Service, key: str) -> ApiError:
     number = key.rpartition("/")[2]
     if "/ips/" in key:
-        why = f'Invalid value: ["{number}"]: failed to allocate IP {number}: provided IP is already allocated'
-        fault = Fault("spec.clusterIPs", why)
+        why = f"failed to allocate IP {number}: provided IP is already allocated"
+        fault = wrong("spec.clusterIPs", [number], why)
     else:
         index = next((n for n, port in enumerate(service.spec.ports) if str(port.node_port) == number), 0)
-        why = f"Invalid value: {number}: provided port is already allocated"
-        fault = Fault(f"spec.ports[{index}].nodePort", why)
+        fault = wrong(f"spec.ports[{index}].nodePort", int(number), "provided port is already allocated")
     return invalid("Service", service.metadata.name, [fault])

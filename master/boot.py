@@ -3,10 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from api import codec
 from api.errors import AlreadyExists, ApiError, NotFound
+from api.faults import special_address_faults
 from api.kinds.scheduling import PriorityClass
 from api.kinds.table import Kind
 from master.access.bootstrap_roles import BootstrapRoles
@@ -70,7 +72,7 @@ class BootObjects:
 
     async def _repair(self, kind: Kind, document: Mapping[str, Any]) -> None:
         """Bring what the document says into an object that exists; all else stays as it is."""
-        if kind.plural not in ("endpoints", "endpointslices"):
+        if kind.plural not in ("endpoints", "endpointslices", "configmaps"):
             return
         metadata = document["metadata"]
         await self._registry.patch(
@@ -95,8 +97,8 @@ class BootObjects:
                 {"component": "apiserver", "provider": "kubernetes"},
                 [{"name": "https", "port": _API_PORT, "protocol": "TCP", "targetPort": int(port)}],
             ),
-            _endpoints(host, int(port)),
-            _endpoint_slice(host, int(port)),
+            *self._ways_to_us(host, int(port)),
+            _client_authority(Path(config.tls.client_ca).read_text()),
             _service(
                 "kube-system",
                 "kube-dns",
@@ -108,6 +110,14 @@ class BootObjects:
                 ],
             ),
         ]
+
+    @staticmethod
+    def _ways_to_us(host: str, port: int) -> list[Mapping[str, Any]]:
+        """Return the endpoints of the service ``kubernetes``; none of a master that only its own host reaches."""
+        if special_address_faults(host, "ip"):
+            log.info("service without endpoints: the API's address leads each client to itself address=%s", host)
+            return []
+        return [_endpoints(host, port), _endpoint_slice(host, port)]
 
 
 def _priority_class(system: PriorityClass) -> Mapping[str, Any]:
@@ -122,6 +132,16 @@ def _service(
         "kind": "Service",
         "metadata": {"name": name, "namespace": namespace, "labels": dict(labels)},
         "spec": {"type": "ClusterIP", "clusterIP": address, "ports": ports, "sessionAffinity": "None"},
+    }
+
+
+def _client_authority(certificates: str) -> Mapping[str, Any]:
+    """Return what servers that extend the API read to know whose client certificates we accept."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": {"client-ca-file": certificates},
     }
 
 

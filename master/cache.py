@@ -2,9 +2,9 @@
 
 Theory of operation. The feeder lists the prefix at one revision, then follows the store's watch from there.
 ``revision`` says up to where everything that happened is in the cache; it only grows. When the store's history is gone
-(compacted while we were cut off) the feeder lists again and works out what must have changed: live watchers get those
-changes, and resuming from before them is refused as expired. While the store is away nothing is dropped: clients keep
-their watches and wait.
+(compacted while we were cut off) the feeder lists again and works out what must have changed: live watchers of it are
+told to list again, and resuming from before it is refused as expired. While the store is away nothing is dropped:
+clients keep their watches and wait.
 
 A reader who wants the newest state asks ``fresh``: one question to the store for its revision answers for all readers
 who were waiting when it was asked, and each waits until the cache has reached the answer.
@@ -35,6 +35,7 @@ REACH_TIMEOUT_S = 3.0  # how long a reader waits for the cache to reach a revisi
 PROGRESS_AFTER_S = 0.003  # an event on its way usually arrives before that
 PROGRESS_PERIOD_S = 0.1
 BOOKMARK_PERIOD_S = 10.0
+LAST_BOOKMARK_S = 2.0  # before a watch ends by its time, so that its client resumes from here
 RETRY_S = 0.2
 PROBE_EVERY_S = 0.4
 PROBE_S = 1.0  # a store that has not confirmed its revision for so long has no quorum that we can reach
@@ -112,6 +113,7 @@ class WatchCache:
         self._prefixes: dict[str, PlaceCache] = {}
         self._listeners: dict[Place, Listener] = {}
         self.revision = 0
+        self.filled = asyncio.Event()  # set once it has ever known everything
         self.connected = False
         self.has_quorum = True  # until a probe says otherwise
         self._fresh = Freshness(source.current_revision)
@@ -278,12 +280,42 @@ class WatchCache:
         self._advance(message.revision)
 
     def replace(self, listing: KeyChanges) -> None:
-        """Become what the store has; watchers get what must have happened meanwhile."""
-        for change in self._missed(listing):
-            self._record(change)
+        """Become what the store has; watchers of what has changed meanwhile are told to list again."""
+        missed = self._missed(listing)
+        if self.synced:
+            self._cut_watchers(missed)
+            for change in missed:
+                self._record(change)
+        else:
+            self._fill(missed)
         for place in self._places.values():
             place.forget_history(listing.revision)
         self._advance(listing.revision)
+        self.filled.set()
+
+    def _fill(self, changes: Sequence[KeyChange]) -> None:
+        """Take in what the store has, each place in one go: nobody can watch yet."""
+        found: dict[Place, dict[str, StoredObject]] = {}
+        for change in changes:
+            place, name = self._find(change.key)
+            if place is None:
+                continue
+            if place.kind.place in self._listeners:
+                self._record(change)
+            elif (stored := _read_or_hide(place.kind, name, change)) is not None:
+                found.setdefault(place.kind.place, {})[name] = stored
+        for where, objects in found.items():
+            self._places[where].fill(objects)
+
+    def _cut_watchers(self, missed: Sequence[KeyChange]) -> None:
+        """End the watches of places that have changed meanwhile; the others have missed nothing.
+
+        We know what became of each object, not in which steps. Told so, a client that broke off between two objects
+        and went on elsewhere from the first one's revision would never hear of a step before it, or hear half of one.
+        """
+        for place in {place for change in missed if (place := self._find(change.key)[0]) is not None}:
+            for watcher in place.watchers():
+                watcher.fail(Expired("too old resource version: the store's history is gone, list again"))
 
     def _missed(self, listing: KeyChanges) -> list[KeyChange]:
         """Return the changes that lead from the cache's contents to the listing's, in order of revision."""
@@ -309,12 +341,7 @@ class WatchCache:
         place, name = self._find(change.key)
         if place is None:
             return
-        stored = None
-        if change.data is not None:
-            try:
-                stored = _read(place.kind, name, change.data, change.revision)
-            except ValueError as error:
-                log.warning("object in the store cannot be read, hidden key=%s error=%s", change.key, error)
+        stored = _read_or_hide(place.kind, name, change)
         place.record(name, stored, change.revision)
         if (listener := self._listeners.get(place.kind.place)) is not None:
             listener(name, stored)
@@ -357,8 +384,17 @@ class WatchCache:
             await asyncio.sleep(BOOKMARK_PERIOD_S)
             for place in tuple(self._places.values()):
                 for watcher in place.watchers():
-                    if watcher.bookmarks and watcher.told < self.revision:
-                        watcher.put(Event(EventType.BOOKMARK, None, self.revision))
+                    self._bookmark(watcher)
+
+    def _bookmark(self, watcher: Watcher) -> None:
+        if watcher.bookmarks and watcher.told < self.revision:
+            watcher.put(Event(EventType.BOOKMARK, None, self.revision))
+
+    def last_bookmark(self, watcher: Watcher, *, end_s: float) -> asyncio.TimerHandle | None:
+        """Send a bookmark shortly before a watch ends, ``end_s`` from now; return the timer, to cancel with it."""
+        if not watcher.bookmarks or end_s <= LAST_BOOKMARK_S:
+            return None
+        return asyncio.get_running_loop().call_later(end_s - LAST_BOOKMARK_S, self._bookmark, watcher)
 
 
 def _narrow(kind: Kind, selection: Selection) -> tuple[str, str] | None:
@@ -367,6 +403,17 @@ def _narrow(kind: Kind, selection: Selection) -> tuple[str, str] | None:
     if kind.custom is not None and narrow is not None and narrow[0] != "metadata.name":
         return None
     return narrow
+
+
+def _read_or_hide(kind: Kind, name: str, change: KeyChange) -> StoredObject | None:
+    """Return what a change leaves behind; what is no object of the kind is as good as gone."""
+    if change.data is None:
+        return None
+    try:
+        return _read(kind, name, change.data, change.revision)
+    except ValueError as error:
+        log.warning("object in the store cannot be read, hidden key=%s error=%s", change.key, error)
+        return None
 
 
 def _read(kind: Kind, name: str, data: bytes, revision: int) -> StoredObject:

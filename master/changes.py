@@ -7,7 +7,7 @@ reads the log; one that starts anew reads the index; both then stay on the live 
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sortedcontainers import SortedDict
 
@@ -173,6 +173,12 @@ class PlaceCache:
         for watcher in self._concerned(change):
             watcher.offer(change)
         change.forget()
+
+    def fill(self, objects: Mapping[str, StoredObject]) -> None:
+        """Take in many objects at once, before there is anybody to tell."""
+        assert not self._watchers, self._watchers
+        self.objects.update(objects)
+        self.changes += len(objects)
 
     def open(self, watcher: Watcher) -> None:
         """Let ``watcher`` have every change from now on."""

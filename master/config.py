@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from client.etcd import TlsFiles
+from client.etcd import TlsFiles, TransportName
 from master.access.assembly import AccessConfig
 
 
@@ -40,6 +40,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     grpc_listen: str = "0.0.0.0:6444"
     store_endpoints: list[str]
     store_tls: _ClientTls | None = None
+    store_transport: TransportName = "fast"
     tls: ServerTls
     node_tls: _ClientTls | None = None
     access: AccessConfig = AccessConfig()
@@ -63,6 +64,7 @@ class MasterConfig(msgspec.Struct, frozen=True, kw_only=True):
     grpc_listen: str
     store_endpoints: tuple[str, ...]  # our own member first
     store_tls: TlsFiles | None
+    store_transport: TransportName  # what speaks gRPC to the store
     tls: ServerTls
     node_tls: TlsFiles | None
     access: AccessConfig  # keys and rules of who may do what
@@ -102,6 +104,7 @@ def parse(data: dict[str, Any], source: str) -> MasterConfig:
             grpc_listen=_address("grpc_listen", file.grpc_listen),
             store_endpoints=_endpoints(file.store_endpoints),
             store_tls=file.store_tls.files() if file.store_tls is not None else None,
+            store_transport=file.store_transport,
             tls=file.tls,
             node_tls=file.node_tls.files() if file.node_tls is not None else None,
             access=file.access,

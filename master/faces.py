@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from api import conversion
+from api import codec, conversion
 from api.kinds.table import Kind
 from master.objects import StoredObject, read_stored, without_revision
 
@@ -39,5 +39,9 @@ def as_kind(stored: StoredObject, kind: Kind) -> StoredObject:
 
 
 def to_owner(kind: Kind, owner: Kind, document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a client wrote as ``kind`` as ``owner``, whose objects are stored, has it."""
-    return conversion.stored(kind, owner, document)
+    """Return what a client wrote as ``kind`` as ``owner``, whose objects are stored, has it; raises BadRequest."""
+    try:
+        return conversion.stored(kind, owner, document)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        codec.decode(kind, document)  # says what has not the shape of its kind
+        raise

@@ -1,86 +1,37 @@
 """The cluster's objects over gRPC: ``trireme.cluster.Resources``, translated to the registry's verbs.
 
-The caller is whom its client certificate names; what it may do is asked of the same authorizer as over REST. Refusals
-travel as a gRPC status with the Kubernetes Status object in the trailing metadata.
+What a caller may do is asked of the same authorizer as over REST, in the same words; what a target lets one do is what
+its path over REST would. What an object says is held to the same rules.
 """
 
-import functools
-import logging
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
-import grpc
-import grpc.aio
 import msgspec
 
-from api.errors import (
-    AlreadyExists,
-    ApiError,
-    BadRequest,
-    Conflict,
-    Expired,
-    Forbidden,
-    InternalError,
-    Invalid,
-    MethodNotAllowed,
-    NotFound,
-    RequestTooLarge,
-    Timeout,
-    TooManyRequests,
-    Unauthorized,
-    Unavailable,
-)
+from api import apply as managed_fields
+from api.errors import BadRequest, MethodNotAllowed, invalid
+from api.faults import forbidden
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, Preconditions
 from client.resources import EventType
 from master.access.audit import AuditLog
-from master.access.authentication import with_authenticated
 from master.access.authorization import Authorizer
-from master.access.user import ANONYMOUS, User
-from master.config import ServerTls
-from master.grpc_audit import Call
+from master.access.fairness import Fairness
+from master.access.flows import classify
+from master.access.user import User
+from master.grpc_calls import Context, asked_by, caller, refusing, refusing_stream
 from master.registry import Registry
+from master.rest import http
 from master.rest.handlers import fit_to_url
-from master.rest.routes import Target
+from master.rest.negotiation import JSON
+from master.rest.parameters import manager_faults
+from master.rest.routes import Target, pick_verb, unknown_path
 from master.rest.seam import Event, Query, Stored, WriteOptions
 from trireme_pb.cluster import cluster_pb2 as pb
 from trireme_pb.cluster import cluster_pb2_grpc as rpc
 
-log = logging.getLogger(__name__)
-
-Context = grpc.aio.ServicerContext[Any, Any]
-Request = TypeVar("Request")
-Response = TypeVar("Response")
-
-STATUS_KEY = "trireme-status-bin"
-CODES: Mapping[type[ApiError], grpc.StatusCode] = {
-    BadRequest: grpc.StatusCode.INVALID_ARGUMENT,
-    Unauthorized: grpc.StatusCode.UNAUTHENTICATED,
-    Forbidden: grpc.StatusCode.PERMISSION_DENIED,
-    NotFound: grpc.StatusCode.NOT_FOUND,
-    MethodNotAllowed: grpc.StatusCode.UNIMPLEMENTED,
-    AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
-    Conflict: grpc.StatusCode.ABORTED,
-    Expired: grpc.StatusCode.OUT_OF_RANGE,
-    RequestTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Invalid: grpc.StatusCode.INVALID_ARGUMENT,
-    TooManyRequests: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    InternalError: grpc.StatusCode.INTERNAL,
-    Unavailable: grpc.StatusCode.UNAVAILABLE,
-    Timeout: grpc.StatusCode.DEADLINE_EXCEEDED,
-}
-SERVER_OPTIONS = (
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_ping_strikes", 0),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.so_reuseport", 0),
-)
 _PATCH_TYPES = {
     pb.PatchRequest.JSON: "json",
     pb.PatchRequest.MERGE: "merge",
@@ -93,100 +44,6 @@ _EVENT_TYPES = {
     EventType.DELETED: pb.WatchEvent.DELETED,
     EventType.BOOKMARK: pb.WatchEvent.BOOKMARK,
 }
-
-
-def server_credentials(tls: ServerTls) -> grpc.ServerCredentials:
-    """Return what the server listens with: clients must show a certificate of ours. Raises OSError."""
-    return grpc.ssl_server_credentials(
-        [(Path(tls.key).read_bytes(), Path(tls.cert).read_bytes())],
-        root_certificates=Path(tls.client_ca).read_bytes(),
-        require_client_auth=True,
-    )
-
-
-_NAME_PART = re.compile(r"(?:^|[,+])\s*([A-Za-z0-9.]+)=((?:\\.|[^,+\\])*)")
-_ESCAPED = re.compile(rb"\\([0-9A-Fa-f]{2}|.)", re.DOTALL)
-
-
-def _unescaped(text: str) -> str:
-    """Return an attribute's value without RFC 2253's escapes: a character, or a byte of UTF-8 in hexadecimal."""
-
-    def plain(match: re.Match[bytes]) -> bytes:
-        return bytes.fromhex(match[1].decode()) if len(match[1]) == 2 else match[1]
-
-    return _ESCAPED.sub(plain, text.encode()).decode(errors="replace")
-
-
-def user_of_subject(subject: str) -> User | None:
-    """Return the user that a certificate's subject (as RFC 2253 writes it, last part first) names, or None."""
-    names, groups = [], []
-    for key, escaped in _NAME_PART.findall(subject):
-        value = _unescaped(escaped)
-        if key == "CN":
-            names.append(value)
-        elif key == "O":
-            groups.append(value)
-    return with_authenticated(User(names[0], tuple(groups))) if names else None
-
-
-def caller(context: Context) -> User:
-    """Return the user behind a call; raises Unauthorized."""
-    subject = next(iter(context.auth_context().get("x509_subject", ())), b"")
-    user = user_of_subject(subject.decode(errors="replace"))
-    if user is None:
-        raise Unauthorized("Unauthorized: show a client certificate with a common name")
-    return user
-
-
-async def refuse(context: Context, error: ApiError) -> None:
-    """End the call with ``error``."""
-    packed = pb.Error(status_json=msgspec.json.encode(error.status())).SerializeToString()
-    code = CODES.get(type(error), grpc.StatusCode.INTERNAL)
-    for kind, each in CODES.items():
-        if isinstance(error, kind):
-            code = each
-            break
-    await context.abort(code, error.message, trailing_metadata=((STATUS_KEY, packed),))
-
-
-Method = Callable[[Any, Request, Context], Awaitable[Response]]
-
-
-def refusing(method: Method[Request, Response]) -> Method[Request, Response]:
-    """Let a method raise ApiError; anything else that it raises is our own fault, and said so without details."""
-
-    @functools.wraps(method)
-    async def wrapped(self: Any, request: Request, context: Context) -> Response:
-        call = Call(method.__name__)
-        try:
-            response = await method(self, request, context)
-        except ApiError as error:
-            _tell(self, call, request, context, error.code)
-            await refuse(context, error)
-        except grpc.aio.AbortError:
-            raise
-        except Exception:
-            log.exception("gRPC call failed method=%s", method.__name__)
-            await refuse(context, InternalError("an error on the server has prevented the request from succeeding"))
-        else:
-            _tell(self, call, request, context, 200)
-            return response
-        raise AssertionError("refuse raises")
-
-    return wrapped
-
-
-def _tell(service: Any, call: Call, request: Any, context: Context, code: int) -> None:
-    """Tell the audit log of a call, if the service has one."""
-    audit: AuditLog | None = getattr(service, "audit", None)
-    target = getattr(request, "target", None)
-    if audit is None or target is None:
-        return
-    try:
-        user = caller(context)
-    except Unauthorized:
-        user = ANONYMOUS
-    call.tell(audit, target, user=user, peer=context.peer(), code=code, body=getattr(request, "json", b""))
 
 
 def _object(stored: Stored) -> pb.Object:
@@ -209,10 +66,9 @@ def _event(event: Event) -> pb.WatchEvent:
 
 
 def _document(data: bytes) -> Any:
-    try:
-        return msgspec.json.decode(data)
-    except msgspec.DecodeError as error:
-        raise BadRequest(f"the object is not valid JSON: {error}") from None
+    document = http.parse_document(data, JSON)
+    http.check_depth(document)
+    return document
 
 
 def _fitting(kind: Kind, target: pb.Target, data: bytes) -> dict[str, Any]:
@@ -221,37 +77,60 @@ def _fitting(kind: Kind, target: pb.Target, data: bytes) -> dict[str, Any]:
     return fit_to_url(_document(data), place)
 
 
+# What REST is asked by, which says what each subresource lets one do.
+_METHODS = {"create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}
+
+
+def _check_verb(kind: Kind, verb: str, target: pb.Target) -> None:
+    """Raise MethodNotAllowed or BadRequest for what REST would not do with such a target either."""
+    # Reviews are asked over REST: here they would be stored, and with them the tokens that they are about.
+    if "get" not in kind.verbs:
+        raise MethodNotAllowed("the server does not allow this method on the requested resource")
+    if target.namespace and not kind.namespaced:
+        raise BadRequest(f"{kind.plural} have no namespace")
+    if kind.namespaced and not target.namespace and verb not in ("list", "watch"):
+        raise BadRequest("a namespace is required")
+    if not target.name and (target.subresource or verb not in ("list", "watch", "create")):
+        raise BadRequest("a name is required")
+    if target.subresource and verb in ("list", "watch"):
+        raise MethodNotAllowed("the server does not allow this method on the requested resource")
+    # A new object's name may stand in the target, too.
+    name = "" if verb in ("list", "watch") or (verb == "create" and not target.subresource) else target.name
+    place = Target(kind=kind, namespace=target.namespace, name=name, subresource=target.subresource)
+    if pick_verb(place, _METHODS.get(verb, "GET"), watch=verb == "watch") == "connect":
+        raise MethodNotAllowed("streams to containers are opened over REST")
+
+
 class ResourcesService(rpc.ResourcesServicer):
     """Serves ``trireme.cluster.Resources``."""
 
     def __init__(self, registry: Registry, authorizer: Authorizer, *, audit: AuditLog | None = None) -> None:
         self._registry = registry
         self._authorizer = authorizer
+        self._fairness = Fairness()
         self.audit = audit
 
-    async def _admit(self, context: Context, verb: str, target: pb.Target) -> tuple[Kind, User]:
-        """Return the kind that ``target`` names and the caller; raises Unauthorized, Forbidden, NotFound."""
-        user = caller(context)
-        await self._authorizer.authorize(
-            user, verb, target.group, target.resource, target.subresource, target.namespace, target.name
-        )
-        kind = self._find(target)
-        if kind is None:
-            await self._registry.catch_up()  # it may have been defined through another master
+    @asynccontextmanager
+    async def _admitted(
+        self, context: Context, method: str, request: Any, *, lasting: bool = False
+    ) -> AsyncIterator[tuple[Kind, User]]:
+        """Hold the caller's seat; yield the kind that a request is about, and the caller.
+
+        lasting: the call goes on for as long as its caller likes; it only waits for its turn.
+        Raises Unauthorized, Forbidden, NotFound, MethodNotAllowed, BadRequest, TooManyRequests.
+        """
+        user, target = caller(context), request.target
+        asked = asked_by(method, request, user)
+        async with self._fairness.seat(classify(asked), lasting=lasting):
+            await self._authorizer.check(asked)
             kind = self._find(target)
-        if kind is None or (target.subresource and target.subresource not in kind.subresources):
-            raise NotFound("the server could not find the requested resource", group=target.group, kind=target.resource)
-        # Reviews are asked over REST: here they would be stored, and with them the tokens that they are about.
-        if not target.subresource and (verb not in kind.verbs or "get" not in kind.verbs):
-            raise MethodNotAllowed("the server does not allow this method on the requested resource")
-        if target.namespace and not kind.namespaced:
-            raise BadRequest(f"{kind.plural} have no namespace")
-        named = bool(target.name) or verb in ("list", "watch", "create")
-        if kind.namespaced and not target.namespace and verb not in ("list", "watch"):
-            raise BadRequest("a namespace is required")
-        if not named:
-            raise BadRequest("a name is required")
-        return kind, user
+            if kind is None:
+                await self._registry.catch_up()  # it may have been defined through another master
+                kind = self._find(target)
+            if kind is None or (target.subresource and target.subresource not in kind.subresources):
+                raise unknown_path()
+            _check_verb(kind, asked.verb, target)
+            yield kind, user
 
     def _find(self, target: pb.Target) -> Kind | None:
         table = self._registry.table
@@ -262,126 +141,127 @@ class ResourcesService(rpc.ResourcesServicer):
     @refusing
     async def Get(self, request: pb.GetRequest, context: Context) -> pb.Object:  # noqa: N802 - the contract's name
         """Return one object."""
-        kind, _ = await self._admit(context, "get", request.target)
-        stored = await self._registry.get(
-            kind,
-            namespace=request.target.namespace,
-            name=request.target.name,
-            subresource=request.target.subresource,
-            resource_version=_version(request.resource_version, any_version=request.any_version),
-        )
-        return _object(stored)
+        async with self._admitted(context, "Get", request) as (kind, _):
+            stored = await self._registry.get(
+                kind,
+                namespace=request.target.namespace,
+                name=request.target.name,
+                subresource=request.target.subresource,
+                resource_version=_version(request.resource_version, any_version=request.any_version),
+            )
+            return _object(stored)
 
     @refusing
     async def List(self, request: pb.ListRequest, context: Context) -> pb.ListResponse:  # noqa: N802 - the contract's name
         """Return the objects that match."""
-        kind, _ = await self._admit(context, "list", request.target)
-        query = Query(
-            namespace=request.target.namespace,
-            label_selector=request.label_selector,
-            field_selector=request.field_selector,
-            resource_version=_version(request.resource_version, any_version=request.any_version),
-            limit=max(0, request.limit),
-            continue_token=request.continue_token,
-        )
-        page = await self._registry.list(kind, query)
-        return pb.ListResponse(
-            resource_version=page.revision,
-            items=[_object(stored) for stored in page.items],
-            continue_token=page.continue_token,
-        )
-
-    async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.WatchEvent]:  # noqa: N802 - the contract's name
-        """Yield changes until the caller goes away."""
-        try:
-            kind, _ = await self._admit(context, "watch", request.target)
+        async with self._admitted(context, "List", request) as (kind, _):
             query = Query(
                 namespace=request.target.namespace,
                 label_selector=request.label_selector,
                 field_selector=request.field_selector,
-                resource_version=str(request.resource_version) if request.resource_version else "",
+                resource_version=_version(request.resource_version, any_version=request.any_version),
+                limit=max(0, request.limit),
+                continue_token=request.continue_token,
+            )
+            page = await self._registry.list(kind, query)
+            return pb.ListResponse(
+                resource_version=page.revision,
+                items=[_object(stored) for stored in page.items],
+                continue_token=page.continue_token,
+            )
+
+    @refusing_stream
+    async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.WatchEvent | None]:  # noqa: N802 - the contract's name
+        """Yield changes until the caller goes away; the next is asked for when the caller has room for it."""
+        async with self._admitted(context, "Watch", request, lasting=True) as (kind, _):
+            query = Query(
+                namespace=request.target.namespace,
+                label_selector=request.label_selector,
+                field_selector=request.field_selector,
+                resource_version=str(request.resource_version) if request.resource_version > 0 else "",
                 bookmarks=request.bookmarks,
             )
-            batches = self._registry.watch(kind, query)
-            try:
+            async with aclosing(self._registry.watch(kind, query)) as batches:
                 async for batch in batches:
                     if not batch:
-                        await context.send_initial_metadata(())  # the watch is open
+                        yield None
                     for event in batch:
                         yield _event(event)
-            finally:
-                await batches.aclose()
-        except ApiError as error:
-            await refuse(context, error)
 
     @refusing
     async def Create(self, request: pb.CreateRequest, context: Context) -> pb.Object:  # noqa: N802 - the contract's name
         """Store a new object, or act on one through a subresource."""
-        kind, user = await self._admit(context, "create", request.target)
-        target = request.target
-        written = await self._registry.create(
-            kind,
-            _fitting(kind, target, request.json),
-            namespace=target.namespace,
-            name=target.name if target.subresource else "",
-            subresource=target.subresource,
-            options=_options(user, request),
-        )
-        return _object(written.stored)
+        async with self._admitted(context, "Create", request) as (kind, user):
+            target = request.target
+            written = await self._registry.create(
+                kind,
+                _fitting(kind, target, request.json),
+                namespace=target.namespace,
+                name=target.name if target.subresource else "",
+                subresource=target.subresource,
+                options=_options(user, request),
+            )
+            return _object(written.stored)
 
     @refusing
     async def Update(self, request: pb.UpdateRequest, context: Context) -> pb.Object:  # noqa: N802 - the contract's name
         """Replace an object."""
-        kind, user = await self._admit(context, "update", request.target)
-        target = request.target
-        written = await self._registry.update(
-            kind,
-            _fitting(kind, target, request.json),
-            namespace=target.namespace,
-            name=target.name,
-            subresource=target.subresource,
-            options=_options(user, request),
-        )
-        return _object(written.stored)
+        async with self._admitted(context, "Update", request) as (kind, user):
+            target = request.target
+            written = await self._registry.update(
+                kind,
+                _fitting(kind, target, request.json),
+                namespace=target.namespace,
+                name=target.name,
+                subresource=target.subresource,
+                options=_options(user, request),
+            )
+            return _object(written.stored)
 
     @refusing
     async def Patch(self, request: pb.PatchRequest, context: Context) -> pb.Object:  # noqa: N802 - the contract's name
         """Change an object."""
-        kind, user = await self._admit(context, "patch", request.target)
-        patch_type = _PATCH_TYPES.get(request.type)
-        if patch_type is None:
-            raise BadRequest("a patch needs a type: JSON, MERGE, STRATEGIC_MERGE or APPLY")
-        patch = _document(request.json)
-        if not isinstance(patch, list if patch_type == "json" else dict):
-            raise BadRequest("a JSON patch is a list of operations, any other patch an object")
-        written = await self._registry.patch(
-            kind,
-            patch,
-            patch_type,
-            namespace=request.target.namespace,
-            name=request.target.name,
-            subresource=request.target.subresource,
-            options=msgspec.structs.replace(_options(user, request), force=request.force),
-        )
-        return _object(written.stored)
+        async with self._admitted(context, "Patch", request) as (kind, user):
+            patch_type = _PATCH_TYPES.get(request.type)
+            if patch_type is None:
+                raise BadRequest("a patch needs a type: JSON, MERGE, STRATEGIC_MERGE or APPLY")
+            patch = _document(request.json)
+            if not isinstance(patch, list if patch_type == "json" else dict):
+                raise BadRequest("a JSON patch is a list of operations, any other patch an object")
+            if patch_type == "apply":
+                managed_fields.check_manager(request.field_manager)
+                patch = _fitting(kind, request.target, request.json)
+            elif request.force:
+                fault = forbidden("force", "may not be specified for non-apply patch")
+                raise invalid("PatchOptions", "", [fault], group="meta.k8s.io")
+            written = await self._registry.patch(
+                kind,
+                patch,
+                patch_type,
+                namespace=request.target.namespace,
+                name=request.target.name,
+                subresource=request.target.subresource,
+                options=msgspec.structs.replace(_options(user, request), force=request.force),
+            )
+            return _object(written.stored)
 
     @refusing
     async def Delete(self, request: pb.DeleteRequest, context: Context) -> pb.DeleteResponse:  # noqa: N802 - the contract's name
         """Delete an object, or begin to."""
-        kind, user = await self._admit(context, "delete", request.target)
-        if request.propagation_policy not in ("", "Orphan", "Background", "Foreground"):
-            raise BadRequest(f"unknown propagation policy {request.propagation_policy!r}")
-        uid, version = request.precondition_uid, request.precondition_resource_version
-        options = DeleteOptions(
-            grace_period_seconds=request.grace_period_s if request.HasField("grace_period_s") else None,
-            propagation_policy=request.propagation_policy,
-            preconditions=Preconditions(uid=uid, resource_version=version) if uid or version else None,
-            dry_run=("All",) if request.dry_run else (),
-        )
-        deleted = await self._registry.delete(
-            kind, namespace=request.target.namespace, name=request.target.name, options=options, user=user
-        )
-        return pb.DeleteResponse(object=_object(deleted.stored), gone=deleted.gone)
+        async with self._admitted(context, "Delete", request) as (kind, user):
+            if request.propagation_policy not in ("", "Orphan", "Background", "Foreground"):
+                raise BadRequest(f"unknown propagation policy {request.propagation_policy!r}")
+            uid, version = request.precondition_uid, request.precondition_resource_version
+            options = DeleteOptions(
+                grace_period_seconds=request.grace_period_s if request.HasField("grace_period_s") else None,
+                propagation_policy=request.propagation_policy,
+                preconditions=Preconditions(uid=uid, resource_version=version) if uid or version else None,
+                dry_run=("All",) if request.dry_run else (),
+            )
+            deleted = await self._registry.delete(
+                kind, namespace=request.target.namespace, name=request.target.name, options=options, user=user
+            )
+            return pb.DeleteResponse(object=_object(deleted.stored), gone=deleted.gone)
 
 
 def _version(revision: int, *, any_version: bool) -> str:
@@ -391,5 +271,8 @@ def _version(revision: int, *, any_version: bool) -> str:
 
 
 def _options(user: User, request: pb.CreateRequest | pb.UpdateRequest | pb.PatchRequest) -> WriteOptions:
+    if faults := manager_faults(request.field_manager):
+        options = type(request).__name__.replace("Request", "Options")
+        raise invalid(options, "", faults, group="meta.k8s.io")
     manager = request.field_manager or ("kubelet" if user.name.startswith("system:node:") else user.name)
     return WriteOptions(user=user, dry_run=request.dry_run, field_manager=manager, field_validation="Ignore")

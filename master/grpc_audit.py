@@ -2,13 +2,11 @@
 
 import time
 import uuid
-from typing import Any
 from urllib.parse import unquote
 
 from master import notes
 from master.access.audit import AuditLog, Told
 from master.access.rules import Request
-from master.access.user import User
 
 
 def source_of(peer: str) -> str:
@@ -23,29 +21,24 @@ class Call:
         self._method = method
         self._notes = notes.collect()
         self._received = time.time()
+        self._id = str(uuid.uuid4())
 
-    def tell(self, audit: AuditLog, target: Any, *, user: User, peer: str, code: int, body: bytes) -> None:
-        """Tell what came of it; target: what the call was about, as the contract has it."""
-        asked = Request(
-            user,
-            self._method.lower(),
-            target.group,
-            target.resource,
-            target.subresource,
-            target.namespace,
-            target.name,
-        )
+    def tell(
+        self, audit: AuditLog, asked: Request, *, version: str, peer: str, code: int, stage: str, body: bytes
+    ) -> None:
+        """Tell that the call has come to ``stage``."""
         if audit.rule(asked).level == "None":
             return
         told = Told(
             request=asked,
-            real_user=user,
-            audit_id=str(uuid.uuid4()),
+            real_user=asked.user,
+            audit_id=self._id,
             uri=f"/trireme.cluster.Resources/{self._method}",
             code=code,
             received=self._received,
             done=time.time(),
-            version=target.version,
+            stage=stage,
+            version=version,
             source=source_of(peer),
             annotations=self._notes.annotations,
             request_body=body,

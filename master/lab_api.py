@@ -6,7 +6,7 @@ from client import etcd
 from client.etcd import EtcdClient
 from master.access.authorization import Authorizer
 from master.config import MasterConfig
-from master.grpc_api import Context, caller, refusing
+from master.grpc_calls import Context, caller, refusing
 from master.leadership import Leadership
 from master.registry import Registry
 from trireme_pb.cluster import cluster_pb2 as pb

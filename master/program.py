@@ -1,6 +1,8 @@
 """One master, wired: store client, cache, registry, REST server, gRPC server, leadership."""
 
 import asyncio
+import contextlib
+import gc
 import logging
 import random
 import signal
@@ -30,7 +32,8 @@ from master.cache import WatchCache
 from master.computed import NodeUsage, PodUsage, Usage
 from master.config import MasterConfig
 from master.custom import CustomKinds
-from master.grpc_api import SERVER_OPTIONS, ResourcesService, server_credentials
+from master.grpc_api import ResourcesService
+from master.grpc_calls import SERVER_OPTIONS, server_credentials
 from master.lab_api import LabService
 from master.leadership import Leadership
 from master.lifecycle import Surroundings
@@ -50,6 +53,7 @@ log = logging.getLogger(__name__)
 SHUTDOWN_S = 1.0
 HEALTH_S = 0.5
 _RESEAL_RETRY_S = 5.0
+_FILLED_WITHIN_S = 10.0
 
 
 class CannotStart(Exception):
@@ -78,7 +82,7 @@ class Core:
             self.access,
             modifier,
             find_namespace=_find_namespace(table, self.cache, self.reader),
-            settings=Settings(toleration_s=max(0, round(config.pod_eviction_s))),
+            settings=Settings(toleration_s=max(0, round(config.pod_eviction_s)), masters=frozenset(config.masters)),
             rng=world.rng,
         )
         writer = Writer(modifier, self.chain, world=world, authorizer=self.authorizer)
@@ -204,6 +208,8 @@ class Leader:
 
     async def lead(self, fence: Fence) -> None:
         """Run until cancelled; every write carries ``fence``."""
+        # What is loaded and begun below would keep clients waiting who only want to be served.
+        await self._core.cache.filled.wait()
         # Here, because a master that never leads needs none of it in memory.
         from master.controllers.context import ControllerConfig  # noqa: PLC0415
         from master.controllers.manager import ControllerManager  # noqa: PLC0415
@@ -246,6 +252,15 @@ class Leader:
                 return
 
 
+async def _collect_garbage(cache: WatchCache) -> None:
+    """Begin to collect garbage once the cache is filled, or the store keeps us waiting; what lives by then stays."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_FILLED_WITHIN_S):
+            await cache.filled.wait()
+    gc.freeze()
+    gc.enable()
+
+
 async def run(config: MasterConfig) -> None:
     """Serve until SIGTERM or SIGINT; raises CannotStart."""
     stop = asyncio.Event()
@@ -254,7 +269,7 @@ async def run(config: MasterConfig) -> None:
     tls = server_context(config)
     async with AsyncExitStack() as stack:
         try:
-            client = EtcdClient(config.store_endpoints, config.store_tls)
+            client = EtcdClient(config.store_endpoints, config.store_tls, transport=config.store_transport)
         except OSError as error:
             raise CannotStart(f"[store_tls] {error}: make the files readable, or correct their paths") from error
         stack.push_async_callback(client.close)
@@ -285,6 +300,7 @@ async def run(config: MasterConfig) -> None:
         stack.push_async_callback(rest.stop)
         async with asyncio.TaskGroup() as tasks:
             background = [
+                tasks.create_task(_collect_garbage(core.cache)),
                 tasks.create_task(core.cache.run()),
                 tasks.create_task(core.cache.probe()),
                 tasks.create_task(BootObjects(config, core.registry).ensure()),

@@ -170,7 +170,11 @@ def increase(before: Amounts, after: Amounts) -> dict[str, Fraction]:
 def exceeded(quota: ResourceQuota, wanted: Amounts) -> str:
     """Return why ``wanted`` more does not fit into a quota, in the real server's words; empty if it fits."""
     hard, used = parsed(quota.status.hard), parsed(quota.status.used)
-    over = [name for name in wanted if name in hard and used.get(name, Fraction()) + wanted[name] > hard[name]]
+    over = [
+        name
+        for name, amount in wanted.items()
+        if amount > 0 and name in hard and used.get(name, Fraction()) + amount > hard[name]
+    ]
     if not over:
         return ""
     parts = (("requested", wanted), ("used", used), ("limited", hard))

@@ -23,6 +23,7 @@ from master.rest.seam import Event, Page, Query
 from master.storage import Storage, Value
 
 _STORE_PAGE = 500
+_NEWEST = -1
 
 
 class ExpiredList(Expired):
@@ -40,7 +41,7 @@ class ExpiredList(Expired):
 class _Token(msgspec.Struct, frozen=True):
     """Where a list goes on."""
 
-    rv: int
+    rv: int  # of the state that the list shows; or _NEWEST: whatever is there by now
     start: str  # the last key of the page before
 
 
@@ -51,9 +52,12 @@ def _encode_token(token: _Token) -> str:
 def _decode_token(text: str) -> _Token:
     try:
         padded = text + "=" * (-len(text) % 4)
-        return msgspec.json.decode(base64.urlsafe_b64decode(padded), type=_Token)
+        token = msgspec.json.decode(base64.urlsafe_b64decode(padded), type=_Token)
     except (ValueError, msgspec.MsgspecError):
         raise BadRequest("continue key is not valid") from None
+    if not 0 < token.rv < 2**63 and token.rv != _NEWEST:
+        raise BadRequest("continue key is not valid: incorrect encoded start resourceVersion")
+    return token
 
 
 @lru_cache(maxsize=1024)
@@ -104,9 +108,10 @@ class Reader:
             if query.resource_version not in ("", "0"):
                 raise BadRequest("specifying resource version is not allowed when using continue")
             token = _decode_token(query.continue_token)
-            if token.rv == -1:
+            if token.rv == _NEWEST:
                 await self._cache.fresh()
                 return self._page(kind, selection, query.limit, after=token.start)
+            await self._cache.reach(token.rv)
             if token.rv == self._cache.revision:
                 return self._page(kind, selection, query.limit, after=token.start)
             return await self._old_page(kind, selection, query.limit, token)
@@ -153,26 +158,26 @@ class Reader:
         prefix = self._storage.prefix + place_prefix(kind.place)
         wanted, owner = seen_as(kind, selection), self._cache.place(kind).kind
         within = prefix + (f"{selection.namespace}/" if selection.namespace else "")
+        unselected = selection.labels.everything and selection.fields.everything
         items: list[StoredObject] = []
-        after, more, left = (prefix + token.start if token.start else ""), True, 0
+        after, size, more = token.start, limit or _STORE_PAGE, True
         while more:
-            size = limit - len(items) if limit else _STORE_PAGE
             try:
-                values, more, left, _ = await self._storage.page(within, after=after, revision=token.rv, limit=size)
+                after_key = prefix + after if after and prefix + after >= within else ""
+                values, more, left, _ = await self._storage.page(within, after=after_key, revision=token.rv, limit=size)
             except Expired as error:
                 raise self._expired(token) from error
-            for value in values:
+            for read, value in enumerate(values, start=1):
                 stored = _from_value(owner, value, prefix)
                 if stored is not None and wanted(stored):
                     items.append(as_kind(stored, kind))
-            after = values[-1].key if values else after
-            if limit and len(items) >= limit:
-                break
-        if not more:
-            return Page(items, token.rv)
-        unselected = selection.labels.everything and selection.fields.everything
-        follow = _encode_token(_Token(token.rv, after.removeprefix(prefix)))
-        return Page(items, token.rv, follow, left if unselected else None)
+                after = value.key.removeprefix(prefix)
+                if limit and len(items) >= limit and (left + len(values) - read):
+                    follow = _encode_token(_Token(token.rv, after))
+                    return Page(items, token.rv, follow, left + len(values) - read if unselected else None)
+            # A selector may match next to nothing: a page of one object must not cost a question for each key.
+            size = min(size * 2, max(_STORE_PAGE, limit))
+        return Page(items, token.rv)
 
     @staticmethod
     def _expired(token: _Token) -> Expired:
@@ -185,18 +190,21 @@ class Reader:
             "the results. Continuing with the provided token results in an inconsistent list - objects that were "
             "created, modified, or deleted between the time the first chunk was returned and now may show up in the "
             "list.",
-            _encode_token(_Token(-1, token.start)),
+            _encode_token(_Token(_NEWEST, token.start)),
         )
 
     async def watch(self, kind: Kind, query: Query) -> AsyncGenerator[Sequence[Event], None]:
         """Yield batches of changes; the first one, which may be empty, comes when the watch is open."""
         selection = select(kind, query)
         watcher = await self._open(kind, query, selection)
+        last = self._cache.last_bookmark(watcher, end_s=query.timeout_s)
         try:
             yield ()
             while (batch := await watcher.next_batch()) is not None:
                 yield [_event_as(event, kind) for event in batch] if shows_another(kind) else batch
         finally:
+            if last is not None:
+                last.cancel()
             self._cache.close(kind, watcher)
 
     async def _open(self, kind: Kind, query: Query, selection: Selection) -> Watcher:

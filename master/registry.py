@@ -5,14 +5,17 @@ import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from api.errors import ApiError, MethodNotAllowed, NotFound
+from api.errors import ApiError, MethodNotAllowed, NotFound, invalid
+from api.faults import required
+from api.kinds.pods import Binding
 from api.kinds.table import Kind, Table
 from api.meta import DeleteOptions
 from master.access.token_requests import TokenRequests, refuse_unconfigured
 from master.access.user import User
-from master.actions import PodActions
+from master.bindings import Bindings
 from master.cache import WatchCache
 from master.computed import Components, Computer
+from master.evictions import Evictions
 from master.modify import Modifier
 from master.objects import StoredObject
 from master.reads import Reader, select
@@ -44,7 +47,8 @@ class Registry:
         self._cache = cache
         self._reader = reader
         self._writer = writer
-        self._actions = PodActions(table, reader, writer, modifier)
+        self._bindings = Bindings(table, writer, modifier)
+        self._evictions = Evictions(table, reader, writer, modifier)
         self.computer = Computer()
         self.computer.add(("", "componentstatuses"), Components(self.problems))
 
@@ -90,12 +94,17 @@ class Registry:
     ) -> Written:
         """Store a new object; with ``name`` and ``subresource`` act on an existing one (binding, eviction)."""
         match subresource:
+            case "" if kind.model is Binding:
+                bind = self._bindings.bind
+                return await bind(document, namespace=namespace, name=_name_in(document), options=options, fence=fence)
             case "":
                 return await self._writer.create(kind, document, namespace=namespace, options=options, fence=fence)
             case "binding":
-                return await self._actions.bind(document, namespace=namespace, name=name, options=options, fence=fence)
+                return await self._bindings.bind(document, namespace=namespace, name=name, options=options, fence=fence)
             case "eviction":
-                return await self._actions.evict(document, namespace=namespace, name=name, options=options, fence=fence)
+                return await self._evictions.evict(
+                    document, namespace=namespace, name=name, options=options, fence=fence
+                )
             case "token":
                 if self._tokens is None:
                     raise refuse_unconfigured()
@@ -193,3 +202,12 @@ class Registry:
             "watch-cache": "" if self._cache.synced else "the watch cache has not read the store yet",
             "store": "" if self._cache.connected and self._cache.has_quorum else "the store does not answer",
         }
+
+
+def _name_in(document: Mapping[str, Any]) -> str:
+    """Return the name of the object that a document is about; raises Invalid."""
+    metadata = document.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    if not isinstance(name, str) or not name:
+        raise invalid("Binding", "", [required("metadata.name")])
+    return name

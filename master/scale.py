@@ -41,6 +41,15 @@ def _custom_scale(stored: StoredObject) -> StoredObject:
     )
 
 
+def replicas_of(kind: Kind, obj: Resource) -> int:
+    """Return how many replicas ``obj``, of ``kind``, wants."""
+    if kind.custom is None:
+        replicas = cast("Any", obj).spec.replicas
+        return 1 if replicas is None else int(replicas)
+    assert kind.custom.scale is not None, kind
+    return _whole(jsonpath.get_field(cast("CustomObject", obj).content, kind.custom.scale.replicas))
+
+
 def _whole(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 

@@ -19,6 +19,7 @@ from api.kinds.table import Kind
 from api.meta import DeleteOptions, LabelSelector, Resource
 from api.struct import ApiStruct
 from master import definitions
+from master.service_fields import changed_service, new_service
 
 DEFAULT_POD_GRACE_S = 30
 
@@ -176,7 +177,7 @@ STRATEGIES: Mapping[tuple[str, str], Strategy] = {
     ("", "events"): Strategy(ttl_s=3600, create_on_update=True),
     ("", "endpoints"): Strategy(create_on_update=True),
     ("", "limitranges"): Strategy(create_on_update=True),
-    ("", "services"): Strategy(create_on_update=True),
+    ("", "services"): Strategy(on_create=new_service, on_change=changed_service, create_on_update=True),
     ("", "replicationcontrollers"): Strategy(counts_generations=True, orphans_by_default=True),
     ("", "persistentvolumes"): Strategy(on_create=_new_volume),
     ("", "persistentvolumeclaims"): Strategy(on_create=_new_volume),

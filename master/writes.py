@@ -1,7 +1,7 @@
 """Create, update, patch, apply and delete: what a client asks, as changes of one object each."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -10,7 +10,7 @@ from api import apply as managed_fields
 from api import codec
 from api import patch as patches
 from api.custom.jsonpath import set_field
-from api.defaults import apply_defaults
+from api.defaults import completed
 from api.errors import (
     MODIFIED,
     AlreadyExists,
@@ -27,10 +27,10 @@ from api.faults import strict_fault, strict_patch_fault
 from api.kinds.autoscaling import Scale
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, Resource
-from api.validation import faults_on_create, faults_on_update
+from api.validation.objects import faults_on_create, faults_on_update
 from master.access.authorization import Authorizer
 from master.access.user import User
-from master.admission.chain import Attributes, Chain
+from master.admission.chain import Attributes, Chain, Ledger
 from master.faces import as_kind, to_owner
 from master.lifecycle import (
     Gone,
@@ -90,9 +90,10 @@ class Writer:
         obj, warnings = self._decode(kind, document, options)
         managed = track_new(owner, obj, manager=options.field_manager, now=self.timestamp())
         generated = not obj.metadata.name and bool(obj.metadata.generate_name)
+        ledger = Ledger()
         for attempt in range(ATTEMPTS):
             try:
-                stored = await self._create(owner, obj, namespace, options, fence, managed=managed)
+                stored = await self._create(owner, obj, namespace, options, fence, managed=managed, ledger=ledger)
             except AlreadyExists:
                 if not generated or attempt == ATTEMPTS - 1:
                     raise
@@ -109,6 +110,7 @@ class Writer:
         fence: Fence | None,
         *,
         managed: Managed,
+        ledger: Ledger,
     ) -> StoredObject:
         if owner.namespaced and obj.metadata.namespace not in ("", namespace):
             raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
@@ -121,6 +123,7 @@ class Writer:
             user=options.user,
             dry_run=options.dry_run,
             obj=obj,
+            ledger=ledger,
         )
         obj = await self._chain.mutate(attributes, obj)
         if faults := faults_on_create(owner, obj):
@@ -165,9 +168,10 @@ class Writer:
     ) -> Written:
         """Replace an object, or the part of it that ``subresource`` shows."""
         new, warnings = self._decode(SCALE if subresource == "scale" else kind, document, options)
+        ledger = Ledger()
 
         async def alter(old: StoredObject) -> Outcome:
-            return await self._altered(kind, old, new, subresource, options)
+            return await self._altered(kind, old, new, subresource, options, ledger=ledger)
 
         try:
             stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=options.dry_run, fence=fence)
@@ -194,13 +198,15 @@ class Writer:
         managed_fields.check_manager(options.field_manager)
         owner = self._modifier.owner(kind)
         intent = _intent(owner, to_owner(kind, owner, intent), subresource)
+        ledger = Ledger()
 
         async def alter(old: StoredObject) -> Outcome:
             _check_same_life(kind, old, intent)
             live = document_to_apply_to(owner, old.obj, self.timestamp())
             document = self._applied(owner, live, intent, subresource, options)
             new = self._decode_applied(owner, document)
-            return await self._altered(owner, old, new, subresource, options, managed=new.metadata.managed_fields)
+            managed = new.metadata.managed_fields
+            return await self._altered(owner, old, new, subresource, options, ledger=ledger, managed=managed)
 
         for _ in range(ATTEMPTS):
             try:
@@ -214,7 +220,8 @@ class Writer:
             new = self._decode_applied(owner, self._applied(owner, None, intent, "", options))
             new = msgspec.structs.replace(new, metadata=msgspec.structs.replace(new.metadata, name=name))
             try:
-                made = await self._create(owner, new, namespace, options, fence, managed=new.metadata.managed_fields)
+                managed = new.metadata.managed_fields
+                made = await self._create(owner, new, namespace, options, fence, managed=managed, ledger=ledger)
             except AlreadyExists:
                 continue
             return Written(as_kind(made, kind), created=True)
@@ -241,9 +248,7 @@ class Writer:
     def _decode_applied(self, owner: Kind, document: Document) -> Resource:
         """Return the object that an apply came to; raises BadRequest for a field that the kind has not."""
         unknown: list[str] = []
-        complete = msgspec.json.decode(msgspec.json.encode(document))
-        apply_defaults(owner, complete)
-        obj = codec.decode(owner, complete, unknown=unknown)
+        obj = codec.decode(owner, completed(owner, document), unknown=unknown)
         if unknown:
             meta = obj.metadata
             what = f"{meta.namespace}/{meta.name}; {owner.group_version}, Kind={owner.kind}"
@@ -266,6 +271,7 @@ class Writer:
         """Change an object; ``patch_type``: "json", "merge" or "strategic"."""
         shown_kind = SCALE if subresource == "scale" else kind
         warnings: tuple[str, ...] = ()
+        ledger = Ledger()
 
         async def alter(old: StoredObject) -> Outcome:
             nonlocal warnings
@@ -275,7 +281,7 @@ class Writer:
             if new.metadata.name != old.name:
                 fault = Fault("metadata.name", f'Invalid value: "{new.metadata.name}": field is immutable')
                 raise invalid(kind.kind, old.name, [fault], group=kind.group)
-            return await self._altered(kind, old, new, subresource, options)
+            return await self._altered(kind, old, new, subresource, options, ledger=ledger)
 
         stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=options.dry_run, fence=fence)
         return Written(_shown(stored, kind, subresource), warnings=warnings)
@@ -288,6 +294,7 @@ class Writer:
         subresource: str,
         options: WriteOptions,
         *,
+        ledger: Ledger,
         managed: Managed | None = None,
     ) -> Outcome:
         """Return what writing ``new`` to ``subresource`` makes of ``stored``.
@@ -315,6 +322,7 @@ class Writer:
             dry_run=options.dry_run,
             obj=new,
             old=old,
+            ledger=ledger,
         )
         new = await self._chain.mutate(attributes, new)
         if (claimant := self._modifier.claimant(owner)) is not None and not subresource:
@@ -336,8 +344,12 @@ class Writer:
         options: DeleteOptions,
         user: User,
         fence: Fence | None = None,
+        mark: Callable[[Resource], Resource] = lambda obj: obj,
     ) -> Deleted:
-        """Delete an object, or begin to."""
+        """Delete an object, or begin to.
+
+        mark: makes of the object what is left of it while it is being deleted.
+        """
         owner, dry_run = self._modifier.owner(kind), bool(options.dry_run)
         gone = False
 
@@ -355,7 +367,7 @@ class Writer:
                 old=old,
             )
             await self._chain.judge(attributes)
-            outcome = plan_delete(owner, old, options, self._world.now())
+            outcome = plan_delete(owner, mark(old), options, self._world.now())
             gone = isinstance(outcome, Gone)
             return outcome
 
@@ -375,12 +387,8 @@ class Writer:
             codec.decode(kind, document, unknown=unknown)
             owner = self._modifier.owner(kind)
             kind, document = owner, to_owner(kind, owner, document)
-            complete = dict(document)
-            apply_defaults(kind, complete)
-            return codec.decode(kind, complete), _warnings(kind, unknown, options, patch)
-        complete = msgspec.json.decode(msgspec.json.encode(document))
-        apply_defaults(kind, complete)
-        obj = codec.decode(kind, complete, unknown=unknown)
+            return codec.decode(kind, completed(kind, document)), _warnings(kind, unknown, options, patch)
+        obj = codec.decode(kind, completed(kind, document), unknown=unknown)
         return obj, _warnings(kind, unknown, options, patch)
 
 

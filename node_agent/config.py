@@ -56,7 +56,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tls: Tls | None = None
     bootstrap: Bootstrap | None = None
     listen: str = "0.0.0.0:10250"
-    http_listen: str = "0.0.0.0:10255"
+    http_listen: str = ""  # where anybody may read /healthz and /metrics in plain HTTP; "": nowhere
     data_dir: Path = Path("/var/lib/trireme/node")
     runtime: str = "docker"
     docker_socket: str = "/var/run/docker.sock"
@@ -97,8 +97,9 @@ def _check(path: Path, config: NodeConfig) -> None:
         raise BadConfig(f'{path}: field masters is empty; give at least one "ip:6444"')
     if config.heartbeat_s <= 0:
         raise BadConfig(f"{path}: field heartbeat_s is {config.heartbeat_s}; use a positive number of seconds")
-    for name in ("listen", "http_listen"):
-        parse_address(path, name, getattr(config, name))
+    parse_address(path, "listen", config.listen)
+    if config.http_listen:
+        parse_address(path, "http_listen", config.http_listen)
     _check_tls(path, config)
 
 

@@ -1,4 +1,8 @@
-"""Plain HTTP for eyes and scrapers: /healthz, /metrics (Prometheus text) and /pods. Read-only, nothing secret."""
+"""The agent's own pages: /healthz, /metrics (Prometheus text) and /pods.
+
+Masters read them over mutual TLS. Where the configuration says so, plain HTTP shows those that tell nothing that is
+for few eyes: what pods are made of, the values in their environment among it, is not shown there.
+"""
 
 import asyncio
 import contextlib
@@ -16,6 +20,8 @@ log = logging.getLogger(__name__)
 Page = Callable[[], Awaitable[tuple[str, bytes]]]
 _HEAD_S = 5.0
 _CONNECTIONS = 64
+# What anybody may read.
+PUBLIC = frozenset({"/healthz", "/metrics"})
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _FAMILIES = (
     ("node_cpu_usage_seconds_total", "counter", "Cumulative CPU time of the node in seconds."),

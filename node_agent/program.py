@@ -18,7 +18,7 @@ from client.resources import Resources
 from node_agent.config import NodeConfig, parse_address
 from node_agent.connectivity import HollowConnectivity, HostConnectivity
 from node_agent.dns.resolv_conf import ResolvConf, parse_resolv_conf
-from node_agent.http import TEXT, HttpServer, Page, render_metrics, render_pods
+from node_agent.http import PUBLIC, TEXT, HttpServer, Page, render_metrics, render_pods
 from node_agent.joining import join
 from node_agent.pods.api_pods import ApiPods, MirrorPods
 from node_agent.pods.checks import always_well, asking
@@ -117,11 +117,13 @@ class Agent:
         """Run until cancelled. Raises OSError if an address is taken."""
         config = self._config
         async with contextlib.AsyncExitStack() as stack:
-            service = NodeAgentService(self._manager, self._runtime, self._statistics, secure=config.tls is not None)
+            pages, secure = self._pages(), config.tls is not None
+            service = NodeAgentService(self._manager, self._runtime, self._statistics, pages, secure=secure)
             stack.push_async_callback(await serve(service, config.listen, config.tls))
-            http = HttpServer(self._pages())
-            await http.start(*parse_address(Path("node.toml"), "http_listen", config.http_listen))
-            stack.push_async_callback(http.stop)
+            if config.http_listen:
+                http = HttpServer({path: page for path, page in pages.items() if path in PUBLIC})
+                await http.start(*parse_address(Path("node.toml"), "http_listen", config.http_listen))
+                stack.push_async_callback(http.stop)
             stack.push_async_callback(self._runtime.close)
             stack.push_async_callback(self._images.close)
             async with asyncio.TaskGroup() as tasks:

@@ -1,13 +1,14 @@
 """The NodeAgent service: what a master asks of this node, over mutual TLS.
 
-Only masters and administrators are answered; what a user may do was decided by the master that passes it on.
+Only masters and administrators are answered, by the group that their certificates name: a name alone anybody might
+get signed. What a user may do was decided by the master that passes it on.
 """
 
 import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -17,8 +18,9 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from node_agent.config import Tls
+from node_agent.http import Page
 from node_agent.network import kernel
-from node_agent.pods.containers import all_containers
+from node_agent.pods.containers import every_container
 from node_agent.pods.manager import PodManager
 from node_agent.pods.worker import PodWorker
 from node_agent.runtime.base import (
@@ -38,11 +40,12 @@ from trireme_pb.node import node_pb2, node_pb2_grpc
 log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
-MASTER_PREFIX = "system:master:"
 ADMINISTRATORS = "system:masters"
 _CHUNK_BYTES = 32 * 1024
 _CONNECT_S = 5.0
 _STOP_S = 1.0
+# How long a call stays open for what its client still sends when all has been said.
+_LINGER_S = 10.0
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
 
@@ -55,18 +58,30 @@ def identity_of(certificate: bytes) -> tuple[str, frozenset[str]]:
     return names[-1] if names else "", groups
 
 
-def is_admitted(user: str, groups: frozenset[str]) -> bool:
-    """Whether this node answers that identity."""
-    return user.startswith(MASTER_PREFIX) or ADMINISTRATORS in groups
+def is_admitted(groups: frozenset[str]) -> bool:
+    """Whether this node answers a member of these groups."""
+    return ADMINISTRATORS in groups
 
 
 class NodeAgentService(node_pb2_grpc.NodeAgentServicer):
-    """Answers masters. secure: clients show certificates, and those decide."""
+    """Answers masters.
 
-    def __init__(self, manager: PodManager, runtime: ContainerRuntime, statistics: Statistics, *, secure: bool) -> None:
+    pages: path -> what is to be read there. secure: clients show certificates, and those decide.
+    """
+
+    def __init__(
+        self,
+        manager: PodManager,
+        runtime: ContainerRuntime,
+        statistics: Statistics,
+        pages: Mapping[str, Page],
+        *,
+        secure: bool,
+    ) -> None:
         self._manager = manager
         self._runtime = runtime
         self._statistics = statistics
+        self._pages = pages
         self._secure = secure
 
     # The methods bear the contract's names.
@@ -97,6 +112,7 @@ class NodeAgentService(node_pb2_grpc.NodeAgentServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must say what to start")
         async with _refusals(context):
             session = await self._open(first.start, context)
+            await context.send_initial_metadata(())
             pump = asyncio.create_task(_pump_input(request_iterator, session), name="exec input")
             try:
                 async for part in session.output():
@@ -105,6 +121,7 @@ class NodeAgentService(node_pb2_grpc.NodeAgentServicer):
                         is_error = isinstance(part, Stderr)
                         yield node_pb2.ExecOutput(stderr=piece) if is_error else node_pb2.ExecOutput(stdout=piece)
                 yield node_pb2.ExecOutput(exit_code=await session.exit_code())
+                await asyncio.wait({pump}, timeout=_LINGER_S)
             finally:
                 pump.cancel()
                 await session.close()
@@ -133,13 +150,13 @@ class NodeAgentService(node_pb2_grpc.NodeAgentServicer):
             await _abort(
                 context, grpc.StatusCode.FAILED_PRECONDITION, f"port {start.port} of {start.pod}: {exc.strerror or exc}"
             )
+        await context.send_initial_metadata(())
         pump = asyncio.create_task(_pump_port(request_iterator, writer), name="port-forward input")
         try:
-            while data := await reader.read(_CHUNK_BYTES):
+            async for data in _until_closed(reader, start.port):
                 yield node_pb2.PortForwardData(data=data)
             yield node_pb2.PortForwardData(closed=True)
-        except OSError as exc:
-            log.debug("forwarded connection broke port=%d error=%s", start.port, exc)
+            await asyncio.wait({pump}, timeout=_LINGER_S)
         finally:
             pump.cancel()
             writer.close()
@@ -188,12 +205,25 @@ class NodeAgentService(node_pb2_grpc.NodeAgentServicer):
                 )
         return answer
 
+    async def Page(  # noqa: N802
+        self, request: node_pb2.PageRequest, context: Context
+    ) -> AsyncIterator[node_pb2.PagePart]:
+        """Show one of the agent's own pages."""
+        await self._admit(context)
+        page = self._pages.get(request.path)
+        if page is None:
+            await _abort(context, grpc.StatusCode.NOT_FOUND, f"the agent has no page {request.path}")
+        kind, body = await page()
+        yield node_pb2.PagePart(content_type=kind, data=body[:_CHUNK_BYTES])
+        for at in range(_CHUNK_BYTES, len(body), _CHUNK_BYTES):
+            yield node_pb2.PagePart(data=body[at : at + _CHUNK_BYTES])
+
     async def _admit(self, context: Context) -> None:
         if not self._secure:
             return
         certificates = list(context.auth_context().get("x509_pem_cert", []))
         user, groups = identity_of(certificates[0]) if certificates else ("", frozenset())
-        if not is_admitted(user, groups):
+        if not is_admitted(groups):
             await _abort(context, grpc.StatusCode.PERMISSION_DENIED, f'user "{user}" may not talk to this node')
 
     async def _worker(self, namespace: str, name: str, uid: str, context: Context) -> PodWorker:
@@ -208,7 +238,7 @@ class NodeAgentService(node_pb2_grpc.NodeAgentServicer):
         worker = await self._worker(target.namespace, target.pod, target.pod_uid, context)
         pod = worker.pod
         name = target.container or _default_container(worker)
-        if name not in {each.name for each in all_containers(pod.spec)}:
+        if name not in {each.name for each in every_container(pod.spec)}:
             await _abort(
                 context, grpc.StatusCode.NOT_FOUND, f"container {name} is not valid for pod {pod.metadata.name}"
             )
@@ -247,7 +277,7 @@ def _default_container(worker: PodWorker) -> str:
 
 def _waiting(worker: PodWorker, name: str) -> str:
     status = worker.status
-    for each in (*status.init_container_statuses, *status.container_statuses):
+    for each in (*status.init_container_statuses, *status.container_statuses, *status.ephemeral_container_statuses):
         if each.name == name and each.state and each.state.waiting:
             return each.state.waiting.reason
     return "ContainerCreating"
@@ -264,30 +294,46 @@ def _connect_inside(pid: int, port: int) -> socket.socket:
 
 
 async def _pump_input(requests: AsyncIterator[node_pb2.ExecInput], session: Session) -> None:
-    try:
-        async for request in requests:
+    """Hand on what the client sends, to its end: a call that ended before would hide from it how it ended."""
+    is_open = True
+    async for request in requests:
+        try:
             match request.WhichOneof("input"):
-                case "stdin":
+                case "stdin" if is_open:
                     await session.write(request.stdin)
                 case "stdin_closed":
                     await session.close_stdin()
                 case "resize":
                     await session.resize(width=request.resize.width, height=request.resize.height)
-        await session.close_stdin()
-    except RuntimeFailed as exc:
-        # The process may end while its user still types.
-        log.debug("exec input ended error=%s", exc)
+        except RuntimeFailed as exc:
+            # The process may end while its user still types.
+            is_open = False
+            log.debug("exec input ended error=%s", exc)
+    await session.close_stdin()
+
+
+async def _until_closed(reader: asyncio.StreamReader, port: int) -> AsyncIterator[bytes]:
+    """Yield what comes from a port of the pod until either side closes."""
+    try:
+        while data := await reader.read(_CHUNK_BYTES):
+            yield data
+    except OSError as exc:
+        log.debug("forwarded connection broke port=%d error=%s", port, exc)
 
 
 async def _pump_port(requests: AsyncIterator[node_pb2.PortForwardData], writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        async for request in requests:
-            if request.WhichOneof("content") == "data":
+    """Hand on what the client sends, to its end, whether the pod takes it or not."""
+    is_open = True
+    async for request in requests:
+        try:
+            if request.closed:
+                writer.write_eof()
+            elif is_open:
                 writer.write(request.data)
                 await writer.drain()
-            elif request.closed:
-                break
-        writer.write_eof()
+        except OSError as exc:
+            is_open = False
+            log.debug("forwarded connection takes no more error=%s", exc)
 
 
 @contextlib.asynccontextmanager

@@ -110,10 +110,11 @@ def _check(path: Path, config: Config) -> None:
         raise ConfigError(f"{path}: name {config.name!r} is not in [members] ({known}); add it there")
     if config.engine not in ENGINES:
         raise ConfigError(f"{path}: engine {config.engine!r} is unknown; use one of {', '.join(ENGINES)}")
-    if config.client_tls is not None and config.client_tls.groups and (config.front != "fast" or config.http_listen):
-        raise ConfigError(f"{path}: client_tls.groups is kept by front 'fast' alone; use it, and no http_listen")
-    if config.peer_tls is not None and config.peer_tls.groups:
-        raise ConfigError(f"{path}: peer_tls.groups is not kept; remove it")
+    restricted = config.client_tls is not None and config.client_tls.restricted
+    if restricted and (config.front != "fast" or config.http_listen):
+        raise ConfigError(
+            f"{path}: client_tls.groups and client_tls.names are kept by front 'fast' alone; use it, and no http_listen"
+        )
     if config.front not in FRONTS:
         raise ConfigError(f"{path}: front {config.front!r} is unknown; use one of {', '.join(FRONTS)}")
     if config.initial_cluster_state == "existing" and config.engine != "native":

@@ -5,8 +5,8 @@ in; whatever came meanwhile is the next save. One pass
 (``_pump``) serves all events that came in the same turn of the loop.
 
 Snapshots hold nothing up. Taking one draws the machine's chunks a few at a time, and other threads write them to files
-of their own. While one is being restored, the replica goes on following its leader; what it would apply waits in line
-(``_behind``).
+of their own. While one is being restored, the replica goes on following its leader; what is to be applied then waits in
+its log.
 """
 
 import asyncio
@@ -101,7 +101,8 @@ class Driver:
         self._ticker: asyncio.TimerHandle | None = None
         self._running = False
         self._snapshotting: asyncio.Task[None] | None = None
-        # To be applied, each with the snapshot to be restored before; empty unless a restore is under way.
+        self.applied: Index = replica.applied  # by the machine; the replica's is ahead of it during a restore
+        # Restores in line, each with what else its work asked for; few, for meanwhile the replica hands out no entries.
         self._behind: deque[tuple[Work, asyncio.Future[Iterator[bytes]] | None]] = deque()
         self._catching_up: asyncio.Task[None] | None = None
         self._snapshot_index: Index = replica.applied
@@ -347,16 +348,18 @@ class Driver:
         if work.restore is not None:
             # In line with the saves: a later one may bring a newer snapshot, and remove this one's file.
             opened = self._saver.run(functools.partial(self._storage.read_snapshot, work.restore.mark))
+            self._replica.core.holds_back = True
             if self._catching_up is None:
                 self._catching_up = asyncio.create_task(self._catch_up())
-        if self._catching_up is not None:
-            self._behind.append((work, opened))
-        else:
+        if self._catching_up is None:
             self._apply(work)
+        elif opened is not None or work.lost or work.changes:
+            self._behind.append((work, opened))
 
     def _apply(self, work: Work) -> None:
         if work.committed:
             results = self._machine.apply(work.committed)
+            self.applied = work.committed[-1].index
             for place, proposal in work.settled:
                 self._proposers.settle(proposal, results[place])
         for proposal in work.lost:
@@ -368,7 +371,7 @@ class Driver:
             _end_change(owner, made=made)
 
     async def _catch_up(self) -> None:
-        """Restore, then apply what came meanwhile, until nothing is left."""
+        """Restore what there is; then the replica hands out what came meanwhile."""
         try:
             while self._behind:
                 work, opened = self._behind.popleft()
@@ -380,13 +383,15 @@ class Driver:
             self.fail(exc)
         finally:
             self._catching_up = None
+            self._replica.core.holds_back = False
+            self._schedule()
 
     async def _restore(self, mark: SnapshotMark, chunks: Iterator[bytes]) -> None:
         restoration = self._machine.begin_restore()
         while (chunk := await self._beside(next, chunks, None)) is not None:
             restoration.feed(chunk)
         restoration.finish()
-        self._snapshot_index = mark.index
+        self._snapshot_index = self.applied = mark.index
         log.info("restored a snapshot member=%d index=%d", self._replica.core.member, mark.index)
 
     async def _beside(self, call: Callable[..., _T], *arguments: object) -> _T:

@@ -24,6 +24,10 @@ class NoLeader(EngineError):
     """No leader was known within the time allowed; the proposal was not made."""
 
 
+class Overloaded(EngineError):
+    """More proposals wait at this member than it keeps; this one was not made."""
+
+
 class ProposalTimedOut(EngineError):
     """Nobody knows whether the proposal took effect, now or later."""
 
@@ -154,7 +158,7 @@ class Engine(Protocol):
         """Return ``machine.apply``'s result for ``data`` once it is committed and applied on this member.
 
         Any member may be asked; a follower forwards to the leader. Waits for a leader within ``timeout_s``.
-        Raises NoLeader (surely not made), ProposalTimedOut (unknown), Stopped.
+        Raises NoLeader or Overloaded (surely not made), ProposalTimedOut (unknown), Stopped.
         """
 
     def submit(self, data: bytes, done: Done, *, timeout_s: float) -> object:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 
 from .backups import BackupPlan, keep_backups
+from .chores import Chores
 from .config import Config, cluster_id, member_id, peer_address
 from .engine import Engine, EngineError, MemberId
 from .engines.memory import MemoryEngine
@@ -133,7 +134,7 @@ class Member:
         self._learns = False
         self._leader_seen = time.monotonic()
         self._audit_called = time.monotonic()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._chores = Chores(self._fail)
         self._front: Front | None = None
         self._metrics: asyncio.Server | None = None
         self._http: HttpDoor | None = None
@@ -165,10 +166,10 @@ class Member:
                 await self._front.stop(0)
             await self.engine.stop()
             raise
-        chores = [self._pulse(), self._publish()]
+        for chore in (self._pulse, self._publish):
+            self._chores.begin(chore.__name__.lstrip("_"), chore)
         if self.config.backup is not None:
-            chores.append(self._keep_backups(self.config.backup))
-        self._tasks = [asyncio.create_task(chore) for chore in chores]
+            self._chores.begin("keep_backups", functools.partial(self._keep_backups, self.config.backup))
         log.info(
             "serving clients name=%s member=%x listen=%s engine=%s revision=%d",
             self.config.name,
@@ -217,7 +218,7 @@ class Member:
         log.info("begins with a snapshot file=%s revision=%d", config.initial_snapshot, facts.revision)
 
     def _fail(self, exc: Exception) -> None:
-        self.failure = exc
+        self.failure = self.failure or exc
         self.failed.set()
 
     async def _observe(self, http: HttpDoor) -> None:
@@ -229,9 +230,7 @@ class Member:
     async def stop(self) -> None:
         """Let another member lead, let clients go, then stop taking part."""
         await self.engine.step_aside()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._chores.stop()
         if self._metrics is not None:
             self._metrics.close()
         if self._http is not None:
@@ -264,9 +263,9 @@ class Member:
                     await front.set_serving(serving=serving)
                 self.machine.store.trim(IDLE_TRIM)
                 # In tasks, because proposals may wait for an election.
-                if (housekeeping is None or housekeeping.done()) and (command := self._chore()) is not None:
+                if _is_over(housekeeping) and (command := self._chore()) is not None:
                     housekeeping = asyncio.create_task(self._keep_house(command))
-                if (auditing is None or auditing.done()) and (view := self.machine.to_audit) is not None:
+                if _is_over(auditing) and (view := self.machine.to_audit) is not None:
                     auditing = asyncio.create_task(self._take_audit(view))
                 await asyncio.sleep(PULSE_S)
         finally:
@@ -338,6 +337,14 @@ class Member:
             except EngineError as exc:
                 log.debug("not in the member list yet reason=%s", exc)
                 await asyncio.sleep(0.2)
+
+
+def _is_over(task: "asyncio.Task[None] | None") -> bool:
+    """Return whether a task has ended; raises what it failed of."""
+    if task is None or not task.done():
+        return task is None
+    task.result()
+    return True
 
 
 @contextlib.asynccontextmanager

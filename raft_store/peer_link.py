@@ -17,6 +17,7 @@ SERVICE = "/trireme.raft.Raft/"
 MAX_QUEUED_BYTES = 64 << 20
 MAX_BATCH_BYTES = 8 << 20
 REDIAL_PAUSE_S = 0.05
+OWN_ERROR_PAUSE_S = 1.0
 CONNECT_S = 0.5  # a peer that takes longer is dialled anew: the network may be back by then
 PING_S = 1.0
 
@@ -90,8 +91,7 @@ class Link:
     def send(self, messages: Sequence[raft_pb2.Message]) -> None:
         """Send what one round brought, in one write."""
         assert self._call is not None, "whoever sends looks at takes_more"
-        for batch in _batches(messages):
-            self._call.write(raft_pb2.Batch(messages=batch).SerializeToString())
+        self._call.write_now(raft_pb2.Batch(messages=batch).SerializeToString() for batch in _batches(messages))
 
     async def send_snapshot(self, term: Term, data: AsyncIterator[bytes]) -> None:
         """Stream a snapshot; returns when the peer has taken it in, raises CallFailed if it did not."""
@@ -114,6 +114,9 @@ class Link:
                 await self._deliver()
             except CallFailed as exc:
                 refusal = self._report(exc, refusal)
+            except Exception as exc:  # noqa: BLE001 - our own error, but without a link the peer would be lost for good
+                refusal = self._report_ours(exc, refusal)
+                await asyncio.sleep(OWN_ERROR_PAUSE_S)
             finally:
                 self._call = None
             await asyncio.sleep(REDIAL_PAUSE_S)
@@ -130,6 +133,11 @@ class Link:
             log.log(level, "lost stream to peer=%d address=%s cause=%s", self.greeting.recipient, self._address, reason)
         if exc.status is Status.PERMISSION_DENIED:
             self._on_removed(exc.message)
+        return reason
+
+    def _report_ours(self, exc: Exception, before: str) -> str:
+        if (reason := repr(exc)) != before:
+            log.error("link failed peer=%d address=%s", self.greeting.recipient, self._address, exc_info=exc)
         return reason
 
     async def _deliver(self) -> None:

@@ -20,7 +20,7 @@ from raft_store.peer_link import LIMITS, MAX_MESSAGE_BYTES, PING_S, Link
 from raft_store.peer_service import Group, Service
 from raft_store.raft import messages as m
 from raft_store.raft.membership import Configuration
-from raft_store.tls import TlsFiles
+from raft_store.tls import TlsFiles, admission
 from raft_store.wire import Encoder
 from trireme_pb.raft import raft_pb2
 
@@ -80,7 +80,8 @@ class Peers:
         host, _, port = listen.rpartition(":")
         try:
             tls = None if self._tls is None else server_tls(str(self._tls.cert), str(self._tls.key), str(self._tls.ca))
-            await server.listen(host.strip("[]"), int(port), tls=tls)
+            admits = admission(self._tls, listener="peer_tls")
+            await server.listen(host.strip("[]"), int(port), tls=tls, admits=admits)
         except OSError as exc:
             raise ListenFailed(f"cannot listen for peers on {listen}: {exc}") from exc
         self._server = server
@@ -195,4 +196,7 @@ class Peers:
             await link.send_snapshot(message.term, self._send_snapshot())
         except (CallFailed, DiskError) as exc:
             log.warning("snapshot not delivered to=%d index=%d cause=%r", message.to, message.mark.index, exc)
+            self._snapshot_failed(message.to)
+        except Exception:
+            log.exception("snapshot not delivered to=%d index=%d", message.to, message.mark.index)
             self._snapshot_failed(message.to)

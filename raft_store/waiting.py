@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 
 from fastgrpc.deadlines import Deadlines
-from raft_store.engine import Done, EngineError, NoLeader, ProposalTimedOut
+from raft_store.engine import Done, EngineError, NoLeader, Overloaded, ProposalTimedOut
 from raft_store.raft.proposals import Proposal
 
 log = logging.getLogger(__name__)
@@ -41,11 +41,11 @@ class Proposers:
         return bool(self._open)
 
     def submit(self, data: bytes, done: Done, *, until_s: float) -> Proposal:
-        """Propose; ``done`` is called with what comes of it. Raises EngineError if too many wait."""
+        """Propose; ``done`` is called with what comes of it. Raises Overloaded if too many wait."""
         if not data:
             raise ValueError("an empty proposal means a leader's first entry")
         if self._open >= MAX_OPEN_PROPOSALS or self._open_bytes + len(data) > MAX_OPEN_BYTES:
-            raise EngineError(f"too many requests: {self._open} of {self._open_bytes} bytes are waiting")
+            raise Overloaded(f"{self._open} requests of {self._open_bytes} bytes are waiting")
         proposer = _Proposer(done)
         proposer.proposal = self._propose(data, proposer)
         proposer.place = self._deadlines.add(proposer, until_s)

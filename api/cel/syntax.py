@@ -6,11 +6,12 @@ it. Macros (``has``, ``all``, ``map``, ...) are recognized by the evaluator: to 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 LONGEST = 16_384  # characters of an expression
 DEEPEST = 60  # parentheses, calls and unary operators within each other
+HIGHEST = 100  # nodes of a tree above each other: to build and to evaluate one takes several frames of the stack
 
 
 class CelSyntaxError(ValueError):
@@ -114,7 +115,34 @@ def parse(text: str) -> Node:
     parser = _Parser(_tokens(text))
     tree = parser.expression()
     parser.expect("<EOF>")
+    _check_height(tree)
     return tree
+
+
+def parts(node: Node) -> Iterator[Node]:
+    """Yield the nodes right below one."""
+    match node:
+        case Select(operand):
+            yield operand
+        case Call(_, arguments, target):
+            yield from arguments
+            if target is not None:
+                yield target
+        case ListOf(items):
+            yield from items
+        case MapOf(entries):
+            for key, value in entries:
+                yield from (key, value)
+
+
+def _check_height(tree: Node) -> None:
+    """Raise CelSyntaxError for a tree that nobody could climb: ``a.b.b.b``, ``1+1+1`` grow without a parenthesis."""
+    level = [tree]
+    for _ in range(HIGHEST):
+        level = [below for node in level for below in parts(node)]
+        if not level:
+            return
+    raise CelSyntaxError(f"expression is more than {HIGHEST} operations deep")
 
 
 class _Parser:
@@ -160,9 +188,22 @@ class _Parser:
         if level == len(_BINARY):
             return self._unary()
         left = self._binary(level + 1)
+        if level < 2:
+            return self._any_order(level, left)
         while operator := self._accept(*_BINARY[level]):
             left = Call(f"_{operator}_" if operator != "in" else "@in", (left, self._binary(level + 1)))
         return left
+
+    def _any_order(self, level: int, first: Node) -> Node:
+        """Return ``a && b && c && d`` as ``(a && b) && (c && d)``: it means the same, and the tree is low."""
+        (operator,) = _BINARY[level]
+        row = [first]
+        while self._accept(operator):
+            row.append(self._binary(level + 1))
+        while len(row) > 1:
+            pairs = [Call(f"_{operator}_", (a, b)) for a, b in zip(row[::2], row[1::2], strict=False)]
+            row = [*pairs, *row[len(pairs) * 2 :]]
+        return row[0]
 
     def _unary(self) -> Node:
         signs = []

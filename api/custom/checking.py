@@ -182,7 +182,7 @@ def _object(value: Mapping[str, Any], schema: Schema, path: str, old: Value) -> 
     if (limit := keywords.get("maxProperties")) is not None and len(value) > limit:
         faults.append(Fault(path, f"Too many: {len(value)}: must have at most {limit} items", "FieldValueTooMany"))
     if (limit := keywords.get("minProperties")) is not None and len(value) < limit:
-        faults.append(wrong(path, _Object(), f"{path} in body should have at least {limit} properties"))
+        faults.append(wrong(path, "object", f"{path} in body should have at least {limit} properties"))
     before = old if isinstance(old, Mapping) else {}
     for name, each in value.items():
         below = schema.properties.get(name, schema.additional)
@@ -192,21 +192,14 @@ def _object(value: Mapping[str, Any], schema: Schema, path: str, old: Value) -> 
     return faults
 
 
-class _Object:
-    """Stands for an object in a message that would otherwise show all of it."""
-
-    def __repr__(self) -> str:
-        return '"object"'
-
-
 def _array(value: Sequence[Any], schema: Schema, path: str, old: Value) -> list[Fault]:
     keywords, faults = schema.keywords, []
     if (limit := keywords.get("maxItems")) is not None and len(value) > limit:
         faults.append(Fault(path, f"Too many: {len(value)}: must have at most {limit} items", "FieldValueTooMany"))
     if (limit := keywords.get("minItems")) is not None and len(value) < limit:
-        faults.append(wrong(path, _Array(), f"{path} in body should have at least {limit} items"))
+        faults.append(wrong(path, "array", f"{path} in body should have at least {limit} items"))
     if keywords.get("uniqueItems") and any(_repeats(value)):
-        faults.append(wrong(path, _Array(), f"{path} in body shouldn't contain duplicates"))
+        faults.append(wrong(path, "array", f"{path} in body shouldn't contain duplicates"))
     faults += _list_type(value, schema, path)
     if schema.items is not None:
         for index, item in enumerate(value):
@@ -215,13 +208,6 @@ def _array(value: Sequence[Any], schema: Schema, path: str, old: Value) -> list[
                 before = find_keyed(old, key_of(item, schema), schema)
             faults += faults_of(item, schema.items, path=f"{path}[{index}]", old=before)
     return faults
-
-
-class _Array:
-    """Stands for an array in a message that would otherwise show all of it."""
-
-    def __repr__(self) -> str:
-        return '"array"'
 
 
 def _repeats(values: Sequence[Any]) -> list[bool]:

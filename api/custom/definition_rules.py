@@ -13,7 +13,7 @@ from api.custom.naming import APPROVED, is_protected
 from api.custom.rules import rule_faults
 from api.custom.structure import schema_faults
 from api.errors import Fault
-from api.faults import forbidden, immutable, label_1035_faults, required, subdomain_faults, unsupported, wrong
+from api.faults import check, check_given, duplicate, forbidden, immutable, required, too_many, unsupported, wrong
 from api.kinds.extensions import (
     CustomResourceDefinition,
     CustomResourceDefinitionNames,
@@ -21,6 +21,7 @@ from api.kinds.extensions import (
     CustomResourceDefinitionVersion,
     CustomResourceSubresources,
 )
+from api.names import label_1035, subdomain
 
 _APPROVAL_URL = "https://github.com/kubernetes/enhancements/pull/1111"
 _COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
@@ -62,11 +63,9 @@ def definition_change_faults(old: CustomResourceDefinition, new: CustomResourceD
 
 
 def _group(group: str, definition: CustomResourceDefinition) -> Iterator[Fault]:
-    if not group:
-        yield required("spec.group")
-    elif why := subdomain_faults(group):
-        yield wrong("spec.group", group, why)
-    elif "." not in group:
+    faults = check_given(subdomain, group, "spec.group")
+    yield from faults
+    if not faults and "." not in group:
         yield wrong("spec.group", group, "should be a domain with at least one dot")
     if is_protected(group):
         where, text = f"metadata.annotations[{APPROVED}]", definition.metadata.annotations.get(APPROVED, "")
@@ -89,19 +88,15 @@ def _scope(spec: CustomResourceDefinitionSpec) -> Iterator[Fault]:
 
 def _names(names: CustomResourceDefinitionNames) -> Iterator[Fault]:
     for name, value in (("plural", names.plural), ("singular", names.singular)):
-        if not value:
-            yield required(f"spec.names.{name}")
-        elif why := label_1035_faults(value):
-            yield wrong(f"spec.names.{name}", value, why)
+        yield from check_given(label_1035, value, f"spec.names.{name}")
     for name, value in (("kind", names.kind), ("listKind", names.list_kind)):
         if not value:
             yield required(f"spec.names.{name}")
-        elif why := label_1035_faults(value.lower()):
+        for why in label_1035(value.lower()) if value else ():
             yield wrong(f"spec.names.{name}", value, _MIXED_CASE + why)
     for name, values in (("shortNames", names.short_names), ("categories", names.categories)):
         for index, value in enumerate(values):
-            if why := label_1035_faults(value):
-                yield wrong(f"spec.names.{name}[{index}]", value, why)
+            yield from check(label_1035, value, f"spec.names.{name}[{index}]")
     if names.kind and names.kind == names.list_kind:
         yield wrong("spec.names.listKind", names.list_kind, "kind and listKind may not be the same")
 
@@ -122,11 +117,10 @@ def _conversion(spec: CustomResourceDefinitionSpec) -> Iterator[Fault]:
 def _versions(spec: CustomResourceDefinitionSpec) -> Iterator[Fault]:
     versions, field = spec.versions, "spec.versions"
     names = [each.name for each in versions]
-    shown = _Listed(names)
     if len(set(names)) != len(names):
-        yield wrong(field, shown, "must contain unique version names")
+        yield wrong(field, names, "must contain unique version names")
     if sum(each.storage for each in versions) != 1:
-        yield wrong(field, shown, "must have exactly one version marked as storage version")
+        yield wrong(field, names, "must have exactly one version marked as storage version")
     # One schema for all versions is told about as the real server does: it holds it outside of the versions.
     schemas = [each.schema.open_apiv3_schema if each.schema else None for each in versions]
     common = bool(schemas) and all(each == schemas[0] for each in schemas) and schemas[0] is not None
@@ -134,8 +128,7 @@ def _versions(spec: CustomResourceDefinitionSpec) -> Iterator[Fault]:
         yield from _schema(schemas[0], "spec.validation.openAPIV3Schema")
     for index, version in enumerate(versions):
         at = f"{field}[{index}]"
-        if why := label_1035_faults(version.name):
-            yield wrong(f"{at}.name", version.name, why)
+        yield from check(label_1035, version.name, f"{at}.name")
         if schemas[index] is None:
             yield required(f"{at}.schema.openAPIV3Schema", "schemas are required")
         elif not common:
@@ -147,16 +140,6 @@ def _versions(spec: CustomResourceDefinitionSpec) -> Iterator[Fault]:
         yield from _subresources(version.subresources, f"{at}.subresources")
         yield from _columns(version, f"{at}.additionalPrinterColumns")
         yield from _selectable(version, schemas[index], f"{at}.selectableFields")
-
-
-class _Listed:
-    """Shows a list of versions by their names."""
-
-    def __init__(self, names: list[str]) -> None:
-        self._names = names
-
-    def __repr__(self) -> str:
-        return "[" + ", ".join(f'"{name}"' for name in self._names) + "]"
 
 
 def _schema(schema: Any, field: str) -> Iterable[Fault]:
@@ -211,12 +194,11 @@ def _columns(version: CustomResourceDefinitionVersion, field: str) -> Iterator[F
 def _selectable(version: CustomResourceDefinitionVersion, schema: Any, field: str) -> Iterator[Fault]:
     fields = version.selectable_fields
     if len(fields) > _SELECTABLE_LIMIT:
-        why = f"Too many: {len(fields)}: must have at most {_SELECTABLE_LIMIT} items"
-        yield Fault(field, why, "FieldValueTooMany")
+        yield too_many(field, len(fields), _SELECTABLE_LIMIT)
     for index, each in enumerate(fields):
         at, path = f"{field}[{index}].jsonPath", each.json_path
         if any(path == other.json_path for other in fields[:index]):
-            yield Fault(at, f'Duplicate value: "{path}"', "FieldValueDuplicate")
+            yield duplicate(at, path)
         try:
             names = jsonpath.simple_steps(path)
         except ValueError as error:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from urllib.parse import urlsplit
 
-from api.faults import label_faults, subdomain_faults
+from api import names
 
 _HOSTNAME = re.compile(r"([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)(\.[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*")
 _EMAIL = re.compile(r"[^@\s<>]+@[^@\s<>]+")
@@ -139,8 +139,8 @@ FORMATS: Mapping[str, Callable[[str], bool]] = {
     "isbn": lambda text: _isbn10(text) or _isbn13(text),
     "isbn10": _isbn10,
     "isbn13": _isbn13,
-    "k8s-long-name": lambda text: not subdomain_faults(text),
-    "k8s-short-name": lambda text: not label_faults(text),
+    "k8s-long-name": lambda text: not names.subdomain(text),
+    "k8s-short-name": lambda text: not names.label(text),
     "mac": _mac,
     "rgbcolor": _rgb,
     "ssn": _matches(r"\d{3}[- ]?\d{2}[- ]?\d{4}"),

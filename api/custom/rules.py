@@ -11,7 +11,7 @@ from typing import Any
 
 from api.cel import functions
 from api.cel.evaluation import MACROS, TYPES, Evaluate, build, evaluate, field_name
-from api.cel.syntax import Call, CelSyntaxError, ListOf, Literal, MapOf, Name, Node, Select, parse
+from api.cel.syntax import Call, CelSyntaxError, Literal, Name, Node, Select, parse, parts
 from api.cel.values import Budget, CelError, Optional, OverBudget
 from api.custom.patterns import pattern_fault
 from api.custom.schema import ABSENT, Rule, Schema, find_keyed, key_of, same
@@ -81,22 +81,7 @@ def _of_rule(rule: Rule, schema: Schema, field: str, *, transitions: bool) -> It
 
 
 def _mentions(node: Node, name: str) -> bool:
-    return node == Name(name) or any(_mentions(each, name) for each in _parts(node))
-
-
-def _parts(node: Node) -> Iterator[Node]:
-    match node:
-        case Select(operand):
-            yield operand
-        case Call(_, arguments, target):
-            yield from arguments
-            if target is not None:
-                yield target
-        case ListOf(items):
-            yield from items
-        case MapOf(entries):
-            for key, value in entries:
-                yield from (key, value)
+    return node == Name(name) or any(_mentions(each, name) for each in parts(node))
 
 
 # What is known of a value: the schema that describes it, or nothing.
@@ -134,7 +119,7 @@ def _check(node: Node, variables: Mapping[str, Known]) -> Known:
             for each in arguments if library or target is None else (*arguments, target):
                 _check(each, variables)
             return None
-    for each in _parts(node):
+    for each in parts(node):
         _check(each, variables)
     return None
 

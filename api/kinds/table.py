@@ -265,6 +265,8 @@ ROWS: tuple[Kind, ...] = (
         namespaced=False,
         verbs=_ASKED,
     ),
+    # Older schedulers bind so, by an object of its own; the pod's subresource does the same.
+    _row(pods.Binding, "bindings", verbs=_ASKED),
     _row(authentication.TokenReview, "tokenreviews", group="authentication.k8s.io", namespaced=False, verbs=_ASKED),
 )
 

@@ -27,7 +27,8 @@ Level = Literal["None", "Metadata", "Request", "RequestResponse"]
 
 MAX_BYTES = 10 * 1024 * 1024
 KEPT_FILES = 4
-QUEUED = 20_000
+QUEUED = 20_000  # lines
+QUEUED_BYTES = 16 * 1024 * 1024  # of them: a line may carry a whole request and its answer
 FLUSH_S = 0.5
 # Objects whose content is nobody's business: (group, resource).
 CONFIDENTIAL = frozenset({
@@ -260,6 +261,7 @@ class AuditLog:
         self._file = file
         self._policy = policy
         self._lines: deque[bytes] = deque()
+        self._bytes = 0
         self._lost = 0
 
     def rule(self, request: Request) -> PolicyRule:
@@ -274,10 +276,12 @@ class AuditLog:
         event = render(told, rule, omit_managed_fields=self._policy.omit_managed_fields)
         if event is None:
             return
-        if len(self._lines) >= QUEUED:
+        line = _line(event)
+        if len(self._lines) >= QUEUED or self._bytes + len(line) > QUEUED_BYTES:
             self._lost += 1
             return
-        self._lines.append(_line(event))
+        self._lines.append(line)
+        self._bytes += len(line)
 
     async def run(self) -> None:
         """Write until cancelled; the rest is written then."""
@@ -298,6 +302,7 @@ class AuditLog:
     def _take(self) -> list[bytes]:
         lines = list(self._lines)
         self._lines.clear()
+        self._bytes = 0
         return lines
 
     def _write(self, lines: Sequence[bytes]) -> None:

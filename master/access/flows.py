@@ -7,7 +7,7 @@ Fairness".
 """
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from master.access.node_rules import LEASES
@@ -96,6 +96,13 @@ SCHEMAS: Sequence[Schema] = (
     Schema("global-default", "global-default", _in_group(AUTHENTICATED)),
     Schema("catch-all", "catch-all", lambda _: True),
 )
+_HEADERS: Mapping[str, Mapping[str, str]] = {
+    schema.name: {
+        "X-Kubernetes-PF-FlowSchema-UID": schema.uid,
+        "X-Kubernetes-PF-PriorityLevel-UID": LEVEL[schema.level].uid,
+    }
+    for schema in SCHEMAS
+}
 
 
 class Flow(NamedTuple):
@@ -106,12 +113,9 @@ class Flow(NamedTuple):
     key: str  # of the flow within its level
 
     @property
-    def headers(self) -> dict[str, str]:
+    def headers(self) -> Mapping[str, str]:
         """Return what every answer says of it."""
-        return {
-            "X-Kubernetes-PF-FlowSchema-UID": self.schema.uid,
-            "X-Kubernetes-PF-PriorityLevel-UID": self.level.uid,
-        }
+        return _HEADERS[self.schema.name]
 
 
 def classify(request: Request) -> Flow:

@@ -51,7 +51,7 @@ class TokenRequests:
         if meta.uid not in ("", account.metadata.uid):
             why = f"the UID in the token request ({meta.uid}) does not match the UID of the service account"
             raise conflict("serviceaccounts/token", name, why)
-        spec = replace(asked.spec, audiences=asked.spec.audiences or self._tokens.audiences)
+        spec = asked.spec
         if spec.expiration_seconds is None:
             spec = replace(spec, expiration_seconds=DEFAULT_S)
         if faults := spec_faults(spec):
@@ -70,6 +70,8 @@ class TokenRequests:
             )
         )
         bound = await self._bound(spec.bound_object_ref, account)
+        # Filled in last: admission has to see whether a client named an audience, or left it to us.
+        asked = replace(asked, spec=replace(spec, audiences=spec.audiences or self._tokens.audiences))
         return Written(await self._answer(asked, account, bound), created=True)
 
     async def _answer(self, asked: TokenRequest, account: ServiceAccount, bound: Resource | None) -> StoredObject:

@@ -4,6 +4,8 @@ for the very signer.
 Source: kubernetes.io, "Certificates and Certificate Signing Requests", and "Using Admission Controllers".
 """
 
+from collections.abc import Collection
+
 from msgspec.structs import replace
 
 from api.errors import Fault, invalid
@@ -20,7 +22,13 @@ PLACE = ("certificates.k8s.io", "certificatesigningrequests")
 
 
 class CertificateRequests(Rule):
-    """Writes into a new request who made it, and refuses requests for the group that may do everything."""
+    """Writes into a new request who made it, and refuses requests for the group that may do everything.
+
+    masters: the names of their hosts.
+    """
+
+    def __init__(self, masters: Collection[str] = ()) -> None:
+        self._masters = frozenset(masters)
 
     async def mutate(self, attributes: Attributes, obj: Resource) -> Resource:
         """Return a new request with its author."""
@@ -48,8 +56,8 @@ class CertificateRequests(Rule):
         if SYSTEM_MASTERS in wanted.organizations:
             why = f"use of {KUBE_APISERVER_CLIENT} signer with {SYSTEM_MASTERS} group is not allowed"
             raise refusal(attributes, why)
-        if wanted.common_name.startswith(MASTER_PREFIX):
-            # Node agents take its bearer for a master, which is as much.
+        if wanted.common_name.startswith(MASTER_PREFIX) or wanted.common_name in self._masters:
+            # Node agents take its bearer for a master, and the store's members for one of them: as much as all of it.
             raise refusal(attributes, f"use of {KUBE_APISERVER_CLIENT} signer for a master's name is not allowed")
 
 

@@ -1,6 +1,7 @@
 """The admission chain: every write passes its plugins, first those that change the object, then those that judge it."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Literal, Protocol
 
 import msgspec
@@ -11,6 +12,16 @@ from api.meta import Resource
 from master.access.user import User
 
 Operation = Literal["CREATE", "UPDATE", "DELETE"]
+
+
+Charges = dict[str, dict[str, Fraction]]  # quota -> resource -> amount
+
+
+class Ledger:
+    """What one request has been charged so far: a write that is worked out again pays only what it wants more."""
+
+    def __init__(self) -> None:
+        self.charged: Charges = {}
 
 
 class Attributes(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +36,7 @@ class Attributes(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool = False
     obj: Resource | None = None
     old: Resource | None = None
+    ledger: Ledger | None = None  # of the request, if its write may be worked out more than once
 
     @property
     def creates(self) -> bool:

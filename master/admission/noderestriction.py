@@ -74,7 +74,17 @@ class NodeRestriction(Rule):
             return f"requested token bound to a pod that is not there: {bound.name}, uid {bound.uid}"
         if pod.spec.node_name != node:
             return "requested token bound to a pod scheduled on a different node"
-        return ""
+        return _audience_fault(attributes.obj.spec.audiences, pod)
+
+
+def _audience_fault(audiences: tuple[str, ...], pod: Pod) -> str:
+    """Return why a node may not have a token for ``audiences``: it gets those that the pod itself mounts."""
+    if len(audiences) > 1:
+        return "may only request 0 or 1 audiences"
+    wanted = audiences[0] if audiences else ""
+    sources = (source for volume in pod.spec.volumes if volume.projected for source in volume.projected.sources)
+    mounted = {each.service_account_token.audience for each in sources if each.service_account_token}
+    return "" if wanted in mounted else f'audience "{wanted}" not found in pod spec volume'
 
 
 def _node_fault(attributes: Attributes, node: str) -> str:

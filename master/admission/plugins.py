@@ -26,6 +26,7 @@ from master.admission.priority import SYSTEM_CLASSES, Priority
 from master.admission.quota import ResourceQuotas
 from master.admission.runtimeclass import RuntimeClasses
 from master.admission.serviceaccount import ServiceAccounts
+from master.admission.storageprotection import StorageObjectInUse
 from master.admission.tolerations import DefaultTolerationSeconds, ExtendedResourceToleration, TaintNodesByCondition
 from master.modify import Modifier
 
@@ -34,6 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What an operator may set."""
 
     toleration_s: int = 300  # how long pods stay on a node that has fallen silent, unless they say otherwise
+    masters: frozenset[str] = frozenset()  # the hosts' names: the store's members know each other by them
 
 
 def make_chain(
@@ -61,11 +63,12 @@ def make_chain(
         DefaultTolerationSeconds(settings.toleration_s),
         ExtendedResourceToleration(),
         RuntimeClasses(lambda name: lookup.find(RuntimeClass, name)),
-        CertificateRequests(),
+        CertificateRequests(settings.masters),
         CertificateApproval(authorizer),
         CertificateSigning(authorizer),
         DefaultIngressClass(lambda: lookup.all(IngressClass)),
         DefaultStorageClass(lambda: lookup.all(StorageClass)),
+        StorageObjectInUse(),
         OwnerReferences(authorizer, table),
         ResourceQuotas(
             table.of(ResourceQuota),

@@ -19,7 +19,7 @@ from api.kinds.core import ResourceQuota
 from api.kinds.pods import Pod
 from api.kinds.table import Kind
 from api.meta import Resource
-from master.admission.chain import Attributes, Rule, refusal
+from master.admission.chain import Attributes, Ledger, Rule, refusal
 from master.modify import Modifier
 from master.objects import StoredObject
 from master.quota import as_text, exceeded, increase, is_about, masked, unsaid, usage_of
@@ -64,11 +64,17 @@ class ResourceQuotas(Rule):
         if obj is None or not attributes.kind.namespaced or attributes.subresource not in _CHARGED:
             return
         quotas = await self._quotas(attributes.namespace)
-        if not quotas or (charges := self._charges(attributes, obj, quotas)) == []:
+        ledger = attributes.ledger or Ledger()
+        charges = _still_due(self._charges(attributes, obj, quotas), quotas, ledger) if quotas else []
+        if not charges:
             return
         lock = self._locks.setdefault(attributes.namespace, asyncio.Lock())
         async with lock:
             await self._charge(attributes, charges)
+        if not attributes.dry_run:
+            for quota, amounts in charges:
+                name = quota.metadata.name
+                ledger.charged[name] = added(ledger.charged.get(name, {}), amounts)
 
     def _charges(
         self, attributes: Attributes, obj: Resource, quotas: Sequence[ResourceQuota]
@@ -124,3 +130,18 @@ class ResourceQuotas(Rule):
                 await asyncio.sleep(self._rng.uniform(0, _PAUSE_S * 2**attempt))
             else:
                 return
+
+
+def _still_due(
+    charges: Sequence[tuple[ResourceQuota, Amounts]], quotas: Sequence[ResourceQuota], ledger: Ledger
+) -> list[tuple[ResourceQuota, Amounts]]:
+    """Return the charges less what the request has paid; what it paid and wants no more is given back."""
+    wanted = {quota.metadata.name: amounts for quota, amounts in charges}
+    found = []
+    for quota in sorted(quotas, key=lambda each: each.metadata.name):
+        name = quota.metadata.name
+        paid = {resource: -amount for resource, amount in ledger.charged.get(name, {}).items()}
+        due = {resource: amount for resource, amount in added(wanted.get(name, {}), paid).items() if amount}
+        if due:
+            found.append((quota, due))
+    return found

@@ -27,6 +27,7 @@ from master.controllers.certificates import CertificateController
 from master.controllers.context import Context, ControllerConfig
 from master.controllers.definitions import DefinitionController
 from master.controllers.deployment import DeploymentController
+from master.controllers.disruption import DisruptionController
 from master.controllers.endpoints import EndpointsController
 from master.controllers.endpointslices import EndpointSliceController
 from master.controllers.garbagecollector import GarbageCollector
@@ -36,6 +37,7 @@ from master.controllers.nodelifecycle import NodeLifecycleController
 from master.controllers.podgc import PodGcController
 from master.controllers.replicaset import replicaset_controller, replication_controller
 from master.controllers.resourcequota import ResourceQuotaController
+from master.controllers.storageprotection import ClaimProtection, VolumeProtection
 from master.scheduler.loop import Scheduler
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ ROWS: Sequence[Row] = (
     Row("replicaset", replicaset_controller),
     Row("replication", replication_controller),
     Row("deployment", DeploymentController),
+    Row("disruption", DisruptionController),
     Row("endpoints", EndpointsController),
     Row("endpointslice", EndpointSliceController),
     Row("nodelifecycle", NodeLifecycleController),
@@ -73,6 +76,8 @@ ROWS: Sequence[Row] = (
     Row("garbagecollector", GarbageCollector),
     Row("definitions", DefinitionController),
     Row("podgc", PodGcController),
+    Row("pvc-protection", ClaimProtection),
+    Row("pv-protection", VolumeProtection),
     Row("scheduler", Scheduler),
 )
 

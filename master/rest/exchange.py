@@ -3,15 +3,14 @@
 import time
 import uuid
 
-from aiohttp import web
-
 from master import notes
 from master.access.audit import Told
 from master.access.flows import Flow
 from master.access.rules import Request
 from master.access.user import User
-from master.rest import http, routes
+from master.rest import routes
 from master.rest.http import Answer
+from master.rest.request import Request as HttpRequest
 
 NOBODY = User("")  # who sent it is not known yet, or could not be proved
 Found = routes.Target | routes.Unserved | None
@@ -20,7 +19,7 @@ Found = routes.Target | routes.Unserved | None
 class Exchange:
     """What becomes known of a request while it is served."""
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: HttpRequest) -> None:
         self.request = request
         self.received = time.time()
         self.started = time.perf_counter()
@@ -64,6 +63,6 @@ class Exchange:
             source=str(peer[0]) if peer else "",
             agent=request.headers.get("User-Agent", ""),
             annotations=self.notes.annotations,
-            request_body=http.body_of(request),
+            request_body=request.kept_body,
             response_body=answer.body if answer is not None else b"",
         )

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import grpc
 from aiohttp import WSMsgType, web
 
-from api.errors import BadRequest
+from api.errors import BadRequest, InternalError
 from master.rest.duplex import TakenOver
 from master.rest.node_agents import Stub, refusal
 from master.rest.spdy_session import SpdySession, SpdyStream
@@ -219,9 +219,10 @@ async def run_command(stub: Stub, start: node_pb2.ExecStart, peer: Peer, *, node
     call: Any = stub.Exec()
     try:
         await call.write(node_pb2.ExecInput(start=start))
+        await call.initial_metadata()
         input_task = asyncio.create_task(_pump_or_cancel(peer, call))
         try:
-            status = await _copy_output(call, peer)
+            status = await _copy_output(call, peer, node)
         except grpc.aio.AioRpcError as error:
             status = refusal(error, node).status()
         finally:
@@ -241,7 +242,7 @@ async def _pump_or_cancel(peer: Peer, call: Any) -> None:
     call.cancel()
 
 
-async def _copy_output(call: Any, peer: Peer) -> dict[str, Any]:
+async def _copy_output(call: Any, peer: Peer, node: str) -> dict[str, Any]:
     async for message in call:
         match message.WhichOneof("output"):
             case "stdout":
@@ -250,7 +251,7 @@ async def _copy_output(call: Any, peer: Peer) -> dict[str, Any]:
                 await peer.output(STDERR, message.stderr)
             case "exit_code":
                 return exit_status(message.exit_code)
-    return exit_status(0)
+    return InternalError(f"the agent of node {node} did not say how the command ended").status()
 
 
 async def serve_command(

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
-from aiohttp import web
+from msgspec.structs import replace
 
 from api import apply as managed_fields
 from api import codec, fields, selectors
 from api.errors import BadRequest, UnsupportedMediaType, invalid
 from api.faults import forbidden, strict_fault, strict_patch_fault
+from api.kinds.pods import Binding
 from api.kinds.table import Kind
 from api.meta import DeleteOptions
 from master.access.reviews import Reviews
@@ -18,6 +19,7 @@ from master.access.user import User
 from master.rest import http, parameters
 from master.rest.http import Answer
 from master.rest.negotiation import JSON, Form, pick_form
+from master.rest.request import Request, Stream
 from master.rest.routes import ACTIONS, Target
 from master.rest.seam import Page, Query, Registry, Stored, WriteOptions, Written
 from master.rest.tables import Printer, partial_metadata
@@ -55,7 +57,7 @@ WATCH_S = (1800.0, 3600.0)
 class Call(NamedTuple):
     """One request for a resource, authenticated and authorized."""
 
-    request: web.BaseRequest
+    request: Request
     user: User
     target: Target
     query: Mapping[str, str]
@@ -82,7 +84,7 @@ class Handlers:
         self._reviews = reviews
         self._streams = streams
 
-    async def serve(self, verb: str, call: Call) -> Answer | web.StreamResponse:
+    async def serve(self, verb: str, call: Call) -> Answer | Stream:
         """Do ``verb``, one of those that ``routes.pick_verb`` returns except "connect"."""
         match verb:
             case "get":
@@ -130,21 +132,22 @@ class Handlers:
             body = _list_body(kind, page)
         return _answer(call, form, body)
 
-    async def _watch(self, call: Call) -> web.StreamResponse:
+    async def _watch(self, call: Call) -> Stream:
         form = call.form(WATCH_FORMS)
         kind = call.target.kind
         query = _query(call)
+        if not query.timeout_s:
+            query = replace(query, timeout_s=random.uniform(*WATCH_S))  # noqa: S311 - spreads load, hides nothing
         include = call.query.get("includeObject", "")
         if form.transform == "Table":
             Printer(kind, version=form.version, include=include)
-        timeout_s = parameters.read_int(call.query, "timeoutSeconds") or 0
         return await stream_events(
             call.request,
             self._registry.watch(kind, query),
             kind=kind,
             form=form,
             include=include,
-            timeout_s=timeout_s if timeout_s > 0 else random.uniform(*WATCH_S),  # noqa: S311 - spreads load, hides nothing
+            timeout_s=query.timeout_s,
             headers=call.headers,
             streams=self._streams,
         )
@@ -165,7 +168,7 @@ class Handlers:
             subresource=target.subresource,
             options=options,
         )
-        if target.subresource in ACTIONS and target.subresource not in ANSWERED:
+        if target.kind.model is Binding or (target.subresource in ACTIONS and target.subresource not in ANSWERED):
             return _answer(call, Form(form.media_type), http.encode_json(http.success_status()), code=201)
         return _written_answer(call, form, written, warnings, code=201)
 

@@ -4,12 +4,11 @@ import asyncio
 import contextlib
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 import yaml
-from aiohttp import web
 
 from api import protobuf
 from api.errors import (
@@ -19,14 +18,15 @@ from api.errors import (
     Timeout,
     UnsupportedMediaType,
 )
+from fasthttp.writing import Response
 from master.rest.negotiation import JSON, YAML
+from master.rest.request import Request
 
 MAX_BODY_BYTES = 3 * 1024 * 1024
 BODY_S = 60.0  # a client has to send it
 MAX_DEPTH = 100  # of nested lists and maps in a body; deeper ones only exhaust the stack
 GZIP_FROM_BYTES = 128 * 1024
 LARGE_BYTES = 64 * 1024
-_BODY = web.RequestKey("body", bytes)  # under which a request keeps what was read of it
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -41,7 +41,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-async def read_body(request: web.BaseRequest) -> bytes:
+async def read_body(request: Request) -> bytes:
     """Return the body; raises RequestTooLarge beyond what any object may have, before reading it all.
 
     Raises Timeout for a client that does not send it: meanwhile it keeps a seat from others.
@@ -51,28 +51,22 @@ async def read_body(request: web.BaseRequest) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_S):
-            async for chunk in request.content.iter_any():
+            while chunk := await request.read_some():
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
                     raise _too_large()
     except TimeoutError:
         raise Timeout("Timeout: request did not complete within the allotted duration") from None
     whole = bytes(body)
-    request[_BODY] = whole
+    request.kept_body = whole
     return whole
-
-
-def body_of(request: web.BaseRequest) -> bytes:
-    """Return the body if it has been read."""
-    body: bytes = request.get(_BODY, b"")
-    return body
 
 
 def _too_large() -> RequestTooLarge:
     return RequestTooLarge(f"Request entity too large: limit is {MAX_BODY_BYTES}")
 
 
-def media_type(request: web.BaseRequest) -> str:
+def media_type(request: Request) -> str:
     """Return the body's media type without its parameters, in lower case; JSON if the client names none."""
     return request.headers.get("Content-Type", "").partition(";")[0].strip().lower() or JSON
 
@@ -262,7 +256,8 @@ _Dumper = yaml.CSafeDumper if hasattr(yaml, "CSafeDumper") else yaml.SafeDumper
 def failure(error: ApiError) -> Answer:
     """Return the Status that tells a client what it did wrong, or what went wrong here."""
     headers = {}
-    if error.retry_after_s or error.code in (429, 503, 504):
+    # Not with every 429: a client's library waits and repeats by itself when it is told how long, and says nothing.
+    if error.retry_after_s or error.code in (503, 504):
         headers["Retry-After"] = str(error.retry_after_s or 1)
     return Answer(code=error.code, body=encode_json(error.status()), headers=headers)
 
@@ -277,25 +272,23 @@ def success_status(message: str = "", **details: Any) -> dict[str, Any]:
     return status
 
 
-def add_warnings(headers: Any, warnings: Iterable[str]) -> None:
-    """Add one Warning header for each text, as kubectl prints them."""
+def _warning_fields(warnings: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield one Warning field for each text, as kubectl prints them."""
     for text in warnings:
         escaped = text.replace("\\", "\\\\").replace('"', '\\"')
         printable = "".join(each if each.isprintable() else " " for each in escaped)
-        headers.add("Warning", f'299 - "{printable}"')
+        yield "Warning", f'299 - "{printable}"'
 
 
-async def to_response(request: web.BaseRequest, answer: Answer, common: Mapping[str, str]) -> web.Response:
-    """Return the aiohttp response, compressed when it is large and the client takes gzip."""
+async def to_response(request: Request, answer: Answer, common: Mapping[str, str]) -> Response:
+    """Return the answer as it is sent, compressed when it is large and the client takes gzip."""
     body = answer.body
     headers = {"Content-Type": answer.content_type, "Cache-Control": "no-cache, private", **common, **answer.headers}
     if len(body) > GZIP_FROM_BYTES and "gzip" in request.headers.get("Accept-Encoding", ""):
         body = await asyncio.to_thread(_gzip, body)
         headers["Content-Encoding"] = "gzip"
         headers["Vary"] = "Accept-Encoding"
-    response = web.Response(status=answer.code, body=body, headers=headers)
-    add_warnings(response.headers, answer.warnings)
-    return response
+    return Response(answer.code, (*headers.items(), *_warning_fields(answer.warnings)), body)
 
 
 def _gzip(body: bytes) -> bytes:

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from typing import Any, NamedTuple
 
-from aiohttp import web
-
 from api import schema
 from api.errors import NotFound
 from api.kinds.table import Kind, Table
 from master.rest.http import Answer, encode_json
 from master.rest.negotiation import JSON, parse_accept
 from master.rest.openapi_paths import PathWriter
+from master.rest.request import Request
 from master.rest.routes import unknown_path
 from master.rest.version import VERSION
 
@@ -106,7 +105,7 @@ class Documents:
         self._documents: dict[tuple[_Form, str], _Document] = {}  # root "": the whole API
         self._writing = asyncio.Lock()
 
-    async def serve(self, request: web.BaseRequest, version: str, rest: str) -> Answer:
+    async def serve(self, request: Request, version: str, rest: str) -> Answer:
         """Return the document; raises NotFound for one that is not served."""
         if version == "v2" and not rest:
             form = _v2_protobuf() if _wants_protobuf(request.headers.get("Accept", "")) else V2
@@ -157,7 +156,7 @@ class Documents:
             paths[root] = {"serverRelativeURL": f"/openapi/v3/{root}?hash={digest}"}
         return Answer(body=encode_json({"paths": paths}))
 
-    async def _v3(self, request: web.BaseRequest, root: str) -> Answer:
+    async def _v3(self, request: Request, root: str) -> Answer:
         document = await self._document(V3, root)
         asked = request.rel_url.query.get("hash")
         if asked and asked != document.digest:
@@ -176,7 +175,7 @@ def _by_root(table: Table) -> dict[str, tuple[Kind, ...]]:
     return found
 
 
-def _answer(request: web.BaseRequest, document: _Document, content_type: str) -> Answer:
+def _answer(request: Request, document: _Document, content_type: str) -> Answer:
     body, digest = document
     etag = f'"{digest}"'
     headers = {"Etag": etag, "Vary": "Accept"}

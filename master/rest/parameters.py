@@ -60,6 +60,7 @@ def read_query(parameters: Mapping[str, str], *, namespace: str, name: str = "")
         continue_token=parameters.get("continue", ""),
         bookmarks=read_bool(parameters, "allowWatchBookmarks"),
         initial_events=read_bool(parameters, "sendInitialEvents") if "sendInitialEvents" in parameters else None,
+        timeout_s=float(max(0, read_int(parameters, "timeoutSeconds") or 0)),
     )
     watch = read_bool(parameters, "watch")
     _refuse("ListOptions", _watch_faults(query) if watch else _list_faults(query))
@@ -105,20 +106,19 @@ def _watch_faults(query: Query) -> list[Fault]:
 
 
 def _dry_run_faults(values: Sequence[str]) -> list[Fault]:
-    return [] if not set(values) - {"All"} else [Fault("dryRun", _dry_run_text(values), "FieldValueNotSupported")]
+    return [] if not set(values) - {"All"} else [unsupported("dryRun", values, ("All",))]
 
 
-def _dry_run_text(values: Sequence[str]) -> str:
-    shown = ",".join(f'"{each}"' for each in values)
-    return f'Unsupported value: [{shown}]: supported values: "All"'
-
-
-def _manager_faults(manager: str) -> list[Fault]:
-    if len(manager.encode()) > MANAGER_BYTES:
-        return [too_long("fieldManager", MANAGER_BYTES)]
-    if not manager.isprintable():
-        return [wrong("fieldManager", manager, "should only contain printable characters")]
-    return []
+def manager_faults(manager: str) -> list[Fault]:
+    """Return what is wrong with the name that a client gives itself as a manager of fields."""
+    faults = [too_long("fieldManager", MANAGER_BYTES)] if len(manager.encode()) > MANAGER_BYTES else []
+    offset = 0
+    for letter in manager:
+        if not letter.isprintable():
+            why = f"invalid character U+{ord(letter):04X} (at position {offset})"
+            faults.append(wrong("fieldManager", manager, why))
+        offset += len(letter.encode())
+    return faults
 
 
 def read_write_options(parameters: Mapping[str, str], user: User, *, agent: str, options: str) -> WriteOptions:
@@ -129,7 +129,7 @@ def read_write_options(parameters: Mapping[str, str], user: User, *, agent: str,
     validation = parameters.get("fieldValidation", "")
     manager = parameters.get("fieldManager", "")
     dry_run = [parameters["dryRun"]] if parameters.get("dryRun") else []
-    faults = _manager_faults(manager) + _dry_run_faults(dry_run)
+    faults = manager_faults(manager) + _dry_run_faults(dry_run)
     if validation not in ("", "Strict", "Warn", "Ignore"):
         faults.append(unsupported("fieldValidation", validation, ("", "Ignore", "Strict", "Warn")))
     _refuse(options, faults)
@@ -157,7 +157,7 @@ def read_delete_options(parameters: Mapping[str, str], body: DeleteOptions | Non
             preconditions=Preconditions(resource_version=version, uid=uid) if version or uid else None,
         )
     faults = _dry_run_faults(options.dry_run)
-    policies = ("Background", "Foreground", "Orphan")
+    policies = ("Foreground", "Background", "Orphan")
     if options.propagation_policy and options.orphan_dependents is not None:
         why = "orphanDependents and deletionPropagation cannot be both set"
         faults.append(wrong("propagationPolicy", options.propagation_policy, why))

@@ -4,13 +4,12 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from aiohttp import web
-
 from api.errors import MethodNotAllowed
 from master.rest import discovery, http, openapi
 from master.rest.http import Answer
 from master.rest.metrics import Metrics
 from master.rest.negotiation import pick_form
+from master.rest.request import Request
 from master.rest.routes import unknown_path
 from master.rest.seam import Registry
 from master.rest.version import VERSION
@@ -40,7 +39,7 @@ class Paths:
         self._address = address
         self._openapi = openapi.Documents(registry.table)
 
-    async def serve(self, request: web.BaseRequest, path: str) -> Answer:
+    async def serve(self, request: Request, path: str) -> Answer:
         """Return the answer; raises NotFound for a path that nothing serves."""
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed("the server does not allow this method on the requested resource")
@@ -68,12 +67,12 @@ class Paths:
                 return await self._openapi.serve(request, version, "/".join(rest))
         raise unknown_path()
 
-    def _document(self, request: web.BaseRequest, document: Any) -> Answer:
+    def _document(self, request: Request, document: Any) -> Answer:
         form = pick_form(request.headers.get("Accept", ""))
         pretty = "pretty" in request.rel_url.query or request.headers.get("User-Agent", "").startswith("curl")
         return Answer(body=http.encode_as(document, form.media_type, pretty=pretty), content_type=form.media_type)
 
-    def _discovery(self, request: web.BaseRequest, root: str, rest: list[str]) -> Answer | None:
+    def _discovery(self, request: Request, root: str, rest: list[str]) -> Answer | None:
         table = self._registry.table
         if not rest:
             if (aggregated := discovery.pick_aggregated(request.headers.get("Accept", ""))) is not None:

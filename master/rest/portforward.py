@@ -126,13 +126,16 @@ class Forwarder:
         upstream: asyncio.Task[None] | None = None
         try:
             await call.write(node_pb2.PortForwardData(start=start))
+            await call.initial_metadata()
             upstream = asyncio.create_task(_copy_in(side, call))
             async for message in call:
                 match message.WhichOneof("content"):
                     case "data":
                         await side.write(message.data)
                     case "closed":
+                        # The pod says no more. Clients close their side only once this is over.
                         await side.finish()
+                        break
         except grpc.aio.AioRpcError as error:
             return f"an error occurred forwarding {port}: {refusal(error, self._node).message}"
         finally:
@@ -146,25 +149,26 @@ class Forwarder:
         channels = [_Channel(socket, 2 * index, base64_=base64_) for index in range(len(ports))]
         for channel, port in zip(channels, ports, strict=True):
             await channel.greet(port)
-        forwards = [
-            asyncio.create_task(self._forward_channel(port, channel))
-            for channel, port in zip(channels, ports, strict=True)
-        ]
+        forwards = asyncio.gather(*map(self._forward_channel, ports, channels), return_exceptions=True)
+        # A channel has no end of its own: when nothing is forwarded any more, the socket's end tells the client.
+        ending = asyncio.create_task(_close_after(forwards, socket))
         try:
             async for message in socket:
                 number, data = _split(message.data, base64_=base64_)
                 if message.type in (WSMsgType.BINARY, WSMsgType.TEXT) and number % 2 == 0 and number // 2 < len(ports):
-                    await channels[number // 2].incoming.put(data)
+                    await channels[number // 2].take(data)
         finally:
-            for task in forwards:
-                task.cancel()
-            await asyncio.gather(*forwards, return_exceptions=True)
+            forwards.cancel()
+            ending.cancel()
+            await asyncio.gather(forwards, ending, return_exceptions=True)
             await socket.close()
 
     async def _forward_channel(self, port: int, channel: "_Channel") -> None:
-        problem = await self.forward(port, channel)
-        if problem:
-            await channel.send(1, problem.encode())
+        try:
+            if problem := await self.forward(port, channel):
+                await channel.send(1, problem.encode())
+        finally:
+            channel.end()
 
 
 class Side(Protocol):
@@ -189,6 +193,11 @@ async def _copy_in(side: Side, call: Any) -> None:
         await call.write(node_pb2.PortForwardData(closed=True))
 
 
+async def _close_after(work: "asyncio.Future[Any]", socket: web.WebSocketResponse) -> None:
+    await asyncio.wait({work})
+    await socket.close()
+
+
 class _Channel:
     """Two websocket channels: data, and one number higher errors."""
 
@@ -196,7 +205,19 @@ class _Channel:
         self._socket = socket
         self._number = number
         self._base64 = base64_
-        self.incoming: asyncio.Queue[bytes] = asyncio.Queue(MAX_WAITING)
+        self._incoming: asyncio.Queue[bytes] = asyncio.Queue(MAX_WAITING)
+        self._ended = False
+
+    async def take(self, data: bytes) -> None:
+        """Take what the client sends; waits while the pod does not. An empty message says nothing."""
+        if data and not self._ended:
+            await self._incoming.put(data)
+
+    def end(self) -> None:
+        """Take nothing more, and let go whoever waits to hand something in."""
+        self._ended = True
+        while not self._incoming.empty():
+            self._incoming.get_nowait()
 
     async def greet(self, port: int) -> None:
         """Tell the port on both channels, which is how the client knows that they are open."""
@@ -211,9 +232,7 @@ class _Channel:
             await self._socket.send_bytes(bytes([number]) + data)
 
     async def read(self) -> bytes:
-        while not (data := await self.incoming.get()):
-            pass  # an empty message is no end: channels have none
-        return data
+        return await self._incoming.get()
 
     async def write(self, data: bytes) -> None:
         await self.send(0, data)

@@ -5,28 +5,26 @@ route into the pod network. Source: kubernetes.io, "Access Services Running on C
 """
 
 import asyncio
-import contextlib
 import ipaddress
 import random
 import re
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import grpc
 from aiohttp import web
 
-from api.errors import ApiError, BadRequest, InternalError, NotFound, Unavailable
+from api.errors import ApiError, BadRequest, InternalError, MethodNotAllowed, NotFound, Unavailable
 from api.kinds.core import Endpoints, Node, Service
 from api.kinds.pods import Pod
 from master.rest.duplex import TakenOver, take_over
-from master.rest.handlers import Call
-from master.rest.node_agents import NodeAgents, Stub, refusal
+from master.rest.node_agents import NodeAgents, Stub, address_of, refusal
+from master.rest.pipes import AgentPipe, Pipe, SocketPipe, TlsPipe
 from master.rest.seam import Registry
+from master.rest.upgradable import Call
 from trireme_pb.node import node_pb2
 
-NODE_PORT = 10255  # where agents serve their own HTTP
 HEAD_BYTES = 64 * 1024
-DIAL_S = 10.0
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
 # What is about one connection, and credentials, which are for us alone.
 _NOT_PASSED_ON = frozenset({
@@ -34,93 +32,6 @@ _NOT_PASSED_ON = frozenset({
     "authorization", "host", "content-length", "expect",
 })  # fmt: skip
 _NOT_PASSED_BACK = _NOT_PASSED_ON - {"content-length"} | {"upgrade"}
-
-
-class Pipe(Protocol):
-    """Bytes to and from whoever answers."""
-
-    async def read(self) -> bytes:
-        """Return the next bytes; empty at the end."""
-
-    async def write(self, data: bytes) -> None:
-        """Send."""
-
-    def close(self) -> None:
-        """Hang up."""
-
-
-class AgentPipe:
-    """A port of a pod, through its node's agent."""
-
-    def __init__(self, call: Any, node: str) -> None:
-        self._call = call
-        self._node = node
-
-    @classmethod
-    async def open(cls, stub: Stub, pod: Pod, port: int) -> "AgentPipe":
-        """Connect; what goes wrong is told by the first read."""
-        call: Any = stub.PortForward()
-        meta = pod.metadata
-        start = node_pb2.PortForwardStart(namespace=meta.namespace, pod=meta.name, port=port)
-        pipe = cls(call, pod.spec.node_name)
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            await call.write(node_pb2.PortForwardData(start=start))
-        return pipe
-
-    async def read(self) -> bytes:
-        """Return the next bytes; raises ApiError if the agent could not connect."""
-        try:
-            while (message := await self._call.read()) is not grpc.aio.EOF:
-                if message.WhichOneof("content") == "closed":
-                    return b""
-                if message.data:
-                    return bytes(message.data)
-        except grpc.aio.AioRpcError as error:
-            raise Unavailable(f"error trying to reach service: {refusal(error, self._node).message}") from error
-        return b""
-
-    async def write(self, data: bytes) -> None:
-        """Send; a call that has ended says so when it is read."""
-        if not self._call.done():
-            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                await self._call.write(node_pb2.PortForwardData(data=data))
-
-    def close(self) -> None:
-        """Hang up."""
-        self._call.cancel()
-
-
-class SocketPipe:
-    """A connection of our own."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    @classmethod
-    async def open(cls, host: str, port: int) -> "SocketPipe":
-        """Connect; raises Unavailable."""
-        try:
-            async with asyncio.timeout(DIAL_S):
-                return cls(*await asyncio.open_connection(host, port))
-        except (OSError, TimeoutError) as error:
-            raise Unavailable(f"error trying to reach service: dial tcp {host}:{port}: {error or 'timeout'}") from error
-
-    async def read(self) -> bytes:
-        """Return the next bytes."""
-        try:
-            return await self._reader.read(65536)
-        except OSError:
-            return b""
-
-    async def write(self, data: bytes) -> None:
-        """Send."""
-        self._writer.write(data)
-        await self._writer.drain()
-
-    def close(self) -> None:
-        """Hang up."""
-        self._writer.close()
 
 
 class _Name(NamedTuple):
@@ -143,8 +54,8 @@ def parse_name(text: str) -> _Name:
             found = _Name(scheme or "http", name, port)
         case _:
             raise BadRequest(f"invalid proxy name {text!r}: use name, name:port or scheme:name:port")
-    if found.scheme != "http":
-        raise BadRequest(f"invalid proxy name {text!r}: only http is passed on")
+    if found.scheme not in ("http", "https"):
+        raise BadRequest(f"invalid proxy name {text!r}: the scheme is http or https")
     return found
 
 
@@ -171,11 +82,26 @@ class Proxy:
             query = f"?{call.request.rel_url.raw_query_string}" if call.request.rel_url.raw_query_string else ""
             location = f"{call.request.rel_url.raw_path}/{query}"
             return web.Response(status=301, headers={"Location": location, **call.headers})
+        if (node := await self._own_pages(call)) is not None:
+            return await _show_page(call, await self._agents.stub(node), node.metadata.name, way or "/")
+        wanted = parse_name(call.target.name)
         pipe = await self._pipe(call)
         try:
+            if wanted.scheme == "https":
+                pipe = await TlsPipe.open(pipe, wanted.name)
             return await _pass_on(call, pipe, way or "/")
         finally:
             pipe.close()
+
+    async def _own_pages(self, call: Call) -> Node | None:
+        """Return the node if the agent itself is asked: its pages are read over the connection that masters have."""
+        target = call.target
+        if target.kind.plural != "nodes":
+            return None
+        wanted = parse_name(target.name)
+        node = (await self._registry.get(target.kind, namespace="", name=wanted.name)).obj
+        assert isinstance(node, Node), target.kind
+        return node if not wanted.port or wanted.port == address_of(node).rpartition(":")[2] else None
 
     async def _pipe(self, call: Call) -> Pipe:
         target = call.target
@@ -191,7 +117,7 @@ class Proxy:
                 address = next((each.address for each in node.status.addresses if each.type == "InternalIP"), "")
                 if not address:
                     raise BadRequest(f"node {wanted.name} has no InternalIP yet")
-                return await SocketPipe.open(address, _number(wanted.port, default=NODE_PORT))
+                return await SocketPipe.open(_checked(address), _number(wanted.port, default=0))
         raise InternalError(f"{target.kind.plural} cannot be proxied")
 
     async def _to_pod(self, pod: Pod, port: int) -> Pipe:
@@ -241,7 +167,10 @@ class Proxy:
 
 def _checked(address: str) -> str:
     """Return an address that somebody wrote into an object; raises BadRequest for those that lead to ourselves."""
-    found: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address)
+    try:
+        found: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address)
+    except ValueError:
+        raise BadRequest("address not allowed") from None
     found = getattr(found, "ipv4_mapped", None) or found
     if found.is_loopback or found.is_unspecified or found.is_link_local or found.is_multicast:
         raise BadRequest("address not allowed")
@@ -254,6 +183,29 @@ def _way(call: Call) -> str:
     segments = call.request.rel_url.raw_path.split("/")
     rest = segments[above + 2 :]
     return "/" + "/".join(rest) if rest else ""
+
+
+async def _show_page(call: Call, stub: Stub, node: str, path: str) -> web.StreamResponse:
+    """Answer with one of a node agent's own pages; raises ApiError."""
+    if call.request.method not in ("GET", "HEAD"):
+        raise MethodNotAllowed("the server does not allow this method on the requested resource")
+    parts: Any = stub.Page(node_pb2.PageRequest(path=path))
+    try:
+        first = await parts.read()
+        well = bool(first.content_type)
+        headers = {"Content-Type": first.content_type or "text/plain; charset=utf-8", **call.headers}
+        response = web.StreamResponse(status=200 if well else 503, headers=headers)
+        await response.prepare(call.request)
+        part = first
+        while part is not grpc.aio.EOF and call.request.method != "HEAD":
+            await response.write(part.data)
+            part = await parts.read()
+    except grpc.aio.AioRpcError as error:
+        raise refusal(error, node) from error
+    finally:
+        parts.cancel()
+    await response.write_eof()
+    return response
 
 
 async def _pass_on(call: Call, pipe: Pipe, way: str) -> web.StreamResponse:

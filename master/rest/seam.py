@@ -43,6 +43,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     continue_token: str = ""
     bookmarks: bool = False
     initial_events: bool | None = None  # watch: sendInitialEvents
+    timeout_s: float = 0.0  # watch: after which it is ended; 0: nobody has said
 
 
 class Page(msgspec.Struct, frozen=True):

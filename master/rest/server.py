@@ -1,24 +1,29 @@
 """The HTTPS server: one handler for every request, which says who, whether, what, and answers.
 
-Not an aiohttp application: routes come from the table of kinds, so one function of method and path replaces a router.
+Routes come from the table of kinds, so one function of method and path replaces a router. HTTP itself is
+``fasthttp``'s, and aiohttp's for connections that become something else.
 """
 
 import asyncio
+import importlib
 import logging
 import ssl
 import time
 from collections.abc import Mapping
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from msgspec.structs import replace
 
 from api.errors import ApiError, BadRequest, InternalError
 from api.selectors import parse_fields
+from fasthttp.heads import Head, Malformed
+from fasthttp.peer import Config, Hosting
+from fasthttp.server import Server
+from fasthttp.writing import Response
 from master.access.audit import AuditLog
-from master.access.authentication import Authenticator
+from master.access.authentication import Authenticator, user_of_certificate
 from master.access.authorization import Authorizer
 from master.access.fairness import Fairness
 from master.access.flows import classify
@@ -30,27 +35,23 @@ from master.rest.exchange import Exchange
 from master.rest.handlers import Call, Handlers
 from master.rest.http import Answer
 from master.rest.metrics import Metrics
+from master.rest.negotiation import JSON
 from master.rest.node_agents import NodeAgents
 from master.rest.parameters import read_bool
 from master.rest.paths import Paths
+from master.rest.request import Request, Stream
 from master.rest.seam import Registry
-from master.rest.streams import Streams
 from master.rest.watch import OpenStreams
+
+if TYPE_CHECKING:
+    from master.rest.streams import Streams
+    from master.rest.upgradable import UpgradableServer
 
 log = logging.getLogger(__name__)
 
-
-def _not_the_clients_fault(record: logging.LogRecord) -> bool:
-    """Keep aiohttp from logging a traceback for each request that is no HTTP: the client gets its 400."""
-    error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError)
-
-
-_http_log = logging.getLogger(f"{__name__}.http")
-_http_log.addFilter(_not_the_clients_fault)
-
 KEEPALIVE_S = 180.0
 SHUTDOWN_S = 2.0
+WARM_AFTER_S = 10.0
 
 
 class RestServer:
@@ -80,41 +81,62 @@ class RestServer:
         self._authorizer = authorizer
         self._streams = OpenStreams()
         self._handlers = Handlers(registry, self._streams, Reviews(authenticator, authorizer))
-        self._connected = Streams(registry, agents, self._streams)
+        self._agents = agents
         self._metrics = Metrics()
         self._paths = Paths(registry, self._metrics, self._streams, address=address, documents=documents or {})
-        self._runner: web.ServerRunner | None = None
+        self._hosting = Hosting(
+            handler=self._serve,
+            refuse=_refuse,
+            config=Config(keepalive_s=KEEPALIVE_S),
+            hands_over=_hands_over,
+            other_protocol=self._make_upgradable,
+        )
+        self._server = Server(self._hosting)
+        self._warming: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
         """Listen; return the port, which the system chose if ``port`` is 0."""
-        server = web.Server(
-            self._handle, handler_cancellation=True, keepalive_timeout=KEEPALIVE_S, access_log=None, logger=_http_log
-        )
-        self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_S)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, ssl_context=tls, reuse_address=True)
-        await site.start()
-        bound: int = self._runner.addresses[0][1]
-        log.info("REST server listens address=%s port=%d tls=%s", host, bound, tls is not None)
+        address, bound = await self._server.listen(host, port, tls=tls)
+        log.info("REST server listens address=%s port=%d tls=%s", address, bound, tls is not None)
+        self._warming = asyncio.create_task(_warm())
         return bound
 
     async def stop(self) -> None:
         """End watches and streams, let short requests finish, close."""
+        if self._warming is not None:
+            self._warming.cancel()
         self._streams.end_all()
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        await self._server.stop(SHUTDOWN_S)
+        if "_upgradable" in self.__dict__:
+            await self._upgradable.stop(SHUTDOWN_S)
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    def _make_upgradable(self) -> asyncio.Protocol:
+        return self._upgradable()
+
+    @cached_property
+    def _upgradable(self) -> "UpgradableServer":
+        from master.rest.upgradable import UpgradableServer  # noqa: PLC0415 - see there
+
+        return UpgradableServer(self._serve, keepalive_s=KEEPALIVE_S)
+
+    @cached_property
+    def _connected(self) -> "Streams":
+        from master.rest.streams import Streams  # noqa: PLC0415 - only connections that are handed over come here
+
+        return Streams(self._registry, self._agents, self._streams)
+
+    async def _serve(self, request: Request) -> Response | Stream:
         exchange = Exchange(request)
         try:
-            answer: Answer | web.StreamResponse = await self._answer(exchange)
+            answer: Answer | Stream = await self._answer(exchange)
         except ApiError as error:
             answer = http.failure(error)
+        except Malformed as error:
+            answer = http.failure(BadRequest(error.reason))
         except (ConnectionError, asyncio.CancelledError):
             if exchange.lasting:
                 self._finish(exchange, 200, None)  # its client has had enough of it
-            raise  # the client has gone; aiohttp cleans up
+            raise  # the client has gone; the front cleans up
         except Exception:
             log.exception("request failed method=%s path=%s audit=%s", request.method, request.path, exchange.audit_id)
             answer = http.failure(InternalError("an error on the server has prevented the request from succeeding"))
@@ -135,7 +157,7 @@ class RestServer:
         if self._audit is not None and (told := exchange.told(code, answer)) is not None:
             self._audit.tell(told)
 
-    async def _answer(self, exchange: Exchange) -> Answer | web.StreamResponse:
+    async def _answer(self, exchange: Exchange) -> Answer | Stream:
         request = exchange.request
         path = unquote(request.rel_url.raw_path)
         exchange.found = found = routes.parse_path(self._registry.table, path)
@@ -163,32 +185,49 @@ class RestServer:
 
     async def _user(self, exchange: Exchange) -> User:
         request = exchange.request
-        transport = request.transport
-        certificate = transport.get_extra_info("peercert") if transport is not None else None
-        tls = transport.get_extra_info("ssl_object") if certificate and transport is not None else None
-        exchange.real_user = await self._authenticator.authenticate(
-            certificate=certificate,
-            authorization=request.headers.get("Authorization", ""),
-            encoded=tls.getpeercert(binary_form=True) if tls is not None else None,
-        )
+        exchange.real_user = await self._real_user(request)
         if exchange.asked is not None:
             exchange.asked = exchange.asked._replace(user=exchange.real_user)
         return await impersonation.effective_user(exchange.real_user, request.headers, self._authorizer)
 
+    async def _real_user(self, request: Request) -> User:
+        """Return who sent a request. A certificate vouches for a whole connection, so it is looked at once."""
+        known: User | None = request.memo.get("certified")
+        if known is not None:
+            return known
+        transport = request.transport
+        certificate = transport.get_extra_info("peercert") if transport is not None else None
+        tls = transport.get_extra_info("ssl_object") if certificate and transport is not None else None
+        user = await self._authenticator.authenticate(
+            certificate=certificate,
+            authorization=request.headers.get("Authorization", ""),
+            encoded=tls.getpeercert(binary_form=True) if tls is not None else None,
+        )
+        if certificate and user_of_certificate(certificate) is not None:
+            request.memo["certified"] = user
+        return user
+
     async def _resource(
         self, exchange: Exchange, user: User, found: routes.Target | routes.Unserved
-    ) -> Answer | web.StreamResponse:
+    ) -> Answer | Stream:
         request = exchange.request
         if isinstance(found, routes.Unserved):
             exchange.found = found = await self._late(request)
         query = request.rel_url.query
         todo = routes.pick_verb(found, request.method, watch=read_bool(query, "watch"))
-        call = Call(request, user, found, query, exchange.headers)
         if todo == "connect":
-            return await self._connected.serve(call)
-        return await self._handlers.serve(todo, call)
+            return await self._connect(exchange, user, found)
+        return await self._handlers.serve(todo, Call(request, user, found, query, exchange.headers))
 
-    async def _late(self, request: web.BaseRequest) -> routes.Target:
+    async def _connect(self, exchange: Exchange, user: User, target: routes.Target) -> Stream:
+        from master.rest.upgradable import Call as Connected  # noqa: PLC0415 - as above
+        from master.rest.upgradable import UpgradableRequest  # noqa: PLC0415
+
+        request = exchange.request
+        assert isinstance(request, UpgradableRequest), "its connection was not handed over"
+        return await self._connected.serve(Connected(request, user, target, request.query, exchange.headers))
+
+    async def _late(self, request: Request) -> routes.Target:
         """Return what a path names that named nothing at first: a kind that was defined through another master."""
         await self._registry.catch_up()
         found = routes.parse_path(self._registry.table, unquote(request.rel_url.raw_path))
@@ -197,7 +236,30 @@ class RestServer:
         return found
 
 
-def _name_selected(request: web.BaseRequest, verb: str) -> str:
+def _hands_over(head: Head) -> bool:
+    """Return whether a request may need its connection for itself, or a body that is passed on as it comes."""
+    if head.wants_upgrade:
+        return True
+    path = unquote(head.target) if "%" in head.target else head.target
+    return any(each in path for each in _CONNECTED)
+
+
+_CONNECTED = tuple(f"/{each}" for each in routes.CONNECTED)
+
+
+def _refuse(code: int, reason: str) -> Response:
+    """Return the answer to what is no request, in the form that clients know."""
+    status = {**BadRequest(reason).status(), "code": code, "reason": "BadRequest" if code == 400 else ""}
+    return Response(code, (("Content-Type", JSON), ("Cache-Control", "no-cache, private")), http.encode_json(status))
+
+
+async def _warm() -> None:
+    """Load, beside what is served, what the first connection that is handed over would have to wait for."""
+    await asyncio.sleep(WARM_AFTER_S)
+    await asyncio.to_thread(importlib.import_module, "master.rest.streams")
+
+
+def _name_selected(request: Request, verb: str) -> str:
     """Return the one name that a list or watch is narrowed to: it is authorized as if it were in the path."""
     selector = request.rel_url.query.get("fieldSelector", "")
     if verb not in ("list", "watch", "deletecollection") or "metadata.name" not in selector:

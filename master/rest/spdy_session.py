@@ -69,6 +69,7 @@ class SpdySession:
         self._streams: dict[int, SpdyStream] = {}
         self._opened: asyncio.Queue[SpdyStream | None] = asyncio.Queue()
         self._last = 0
+        self._no_more = False
 
     async def run(self) -> None:
         """Serve the connection until the client goes away; its streams then read as ended."""
@@ -79,7 +80,7 @@ class SpdySession:
         except (SpdyError, ConnectionError) as error:
             log.info("SPDY connection ended reason=%s", error)
         finally:
-            self._opened.put_nowait(None)
+            self._end_opening()
             for stream in self._streams.values():
                 _put_end(stream.incoming)
 
@@ -120,10 +121,17 @@ class SpdySession:
             case PingReceived():
                 await self.send(self.framer.ping(event.number))
             case GoingAway():
-                self._opened.put_nowait(None)
+                self._end_opening()
+
+    def _end_opening(self) -> None:
+        if not self._no_more:
+            self._no_more = True
+            self._opened.put_nowait(None)
 
     async def _open(self, event: StreamOpened) -> None:
-        if len(self._streams) >= MAX_STREAMS or event.stream in self._streams:
+        # Streams that the client has reset by now may still wait to be accepted: they count as well.
+        busy = max(len(self._streams), self._opened.qsize()) >= MAX_STREAMS
+        if busy or self._no_more or event.stream in self._streams:
             await self.send(self.framer.reset(event.stream))
             return
         stream = SpdyStream(self, event.stream, event.headers)

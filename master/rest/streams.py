@@ -8,13 +8,13 @@ from api.errors import BadRequest, NotFound, Unavailable
 from api.kinds.core import Node
 from api.kinds.pods import Pod
 from master.rest import exec as commands
-from master.rest.handlers import Call
 from master.rest.logs import read_request, serve_logs
 from master.rest.node_agents import NodeAgents
 from master.rest.parameters import read_bool
 from master.rest.portforward import Forwarder
 from master.rest.proxy import Proxy
 from master.rest.seam import Registry
+from master.rest.upgradable import Call
 from master.rest.watch import OpenStreams
 from trireme_pb.node import node_pb2
 

@@ -6,13 +6,12 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any
 
-from aiohttp import web
-
 from api.errors import ApiError
 from api.kinds.table import Kind
 from client.resources import EventType
 from master.rest.http import encode_json
 from master.rest.negotiation import Form
+from master.rest.request import Origin, Request, Stream
 from master.rest.seam import Event
 from master.rest.tables import Printer, partial_metadata
 
@@ -98,7 +97,7 @@ class OpenStreams:
 
 
 async def stream_events(
-    request: web.BaseRequest,
+    request: Request,
     events: AsyncGenerator[Sequence[Event], None],
     *,
     kind: Kind,
@@ -107,17 +106,15 @@ async def stream_events(
     timeout_s: float,
     headers: dict[str, str],
     streams: OpenStreams,
-) -> web.StreamResponse:
+) -> Stream:
     """Answer with ``events`` until they end, the time is up or the client goes away.
 
     A refusal that comes after the headers (history compacted, the store lost) travels as an ERROR event.
     """
     lines = _Lines(kind, form, include)
-    response = web.StreamResponse(
-        headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private", **headers}
+    response = await request.begin(
+        {"Content-Type": "application/json", "Cache-Control": "no-cache, private", **headers}
     )
-    response.enable_chunked_encoding()
-    await response.prepare(request)
     try:
         async with asyncio.timeout(timeout_s) as deadline, aclosing(events):
             with streams.added(lambda: deadline.reschedule(0)):
@@ -127,14 +124,14 @@ async def stream_events(
                         return response
                     if data and (pause_s := streams.pause_s):
                         await asyncio.sleep(pause_s)
-    except TimeoutError:
-        pass
+    except (TimeoutError, ConnectionError):
+        pass  # its time is up, or the client has left
     except ApiError as error:
         await send_or_cut(request, response, _line("ERROR", encode_json(error.status())))
     return response
 
 
-async def send_or_cut(request: web.BaseRequest, response: web.StreamResponse, data: bytes) -> bool:
+async def send_or_cut(request: Origin, response: Stream, data: bytes) -> bool:
     """Write ``data``; return False if the client did not take it in time, and has been cut off."""
     transport = request.transport
     if transport is not None and transport.get_write_buffer_size() + len(data) < _SMALL_BACKLOG:

@@ -5,7 +5,15 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from api import quantity
-from api.kinds.pods import Container, Pod, PodSecurityContext, PodSpec, ResourceRequirements, SecurityContext
+from api.kinds.pods import (
+    Container,
+    EphemeralContainer,
+    Pod,
+    PodSecurityContext,
+    PodSpec,
+    ResourceRequirements,
+    SecurityContext,
+)
 from node_agent.dns.resolv_conf import ResolvConf, render_pod_resolv_conf
 from node_agent.errors import NodeError
 from node_agent.pods.environment import expand
@@ -50,9 +58,30 @@ def all_containers(spec: PodSpec) -> tuple[Container, ...]:
     return (*spec.init_containers, *spec.containers)
 
 
+def ephemeral_containers(spec: PodSpec) -> tuple[Container, ...]:
+    """Return the containers that somebody added for debugging, which no resources are reckoned for."""
+    return tuple(_without_target(each) for each in spec.ephemeral_containers)
+
+
+def _without_target(container: EphemeralContainer) -> Container:
+    fields = msgspec.structs.asdict(container)
+    del fields["target_container_name"]
+    return Container(**fields)
+
+
+def every_container(spec: PodSpec) -> tuple[Container, ...]:
+    """Return init containers, containers and those added for debugging, in this order."""
+    return (*all_containers(spec), *ephemeral_containers(spec))
+
+
 def find_container(spec: PodSpec, name: str) -> Container | None:
     """Return the container of that name."""
-    return next((each for each in all_containers(spec) if each.name == name), None)
+    return next((each for each in every_container(spec) if each.name == name), None)
+
+
+def target_of(spec: PodSpec, name: str) -> str:
+    """Return the container whose processes the container of that name wants to see, "" for none."""
+    return next((each.target_container_name for each in spec.ephemeral_containers if each.name == name), "")
 
 
 def hostname_of(pod: Pod) -> str:
@@ -178,12 +207,16 @@ def render_container(
     start: StartContainer,
     *,
     sandbox_id: str,
+    target_id: str = "",
     image: Image,
     environment: Mapping[str, str],
     mounts: Sequence[Mount],
     limits: Limits,
 ) -> ContainerConfig:
-    """Return the container to be made; command and arguments may refer to its environment."""
+    """Return the container to be made; command and arguments may refer to its environment.
+
+    target_id: the container whose processes it shall see, "" for none.
+    """
     lifecycle = container.lifecycle
     return ContainerConfig(
         pod=pod_ref(pod),
@@ -198,7 +231,7 @@ def render_container(
         limits=limits,
         privileges=render_privileges(container, pod.spec, image),
         host_network=bool(pod.spec.host_network),
-        share_pid_with=sandbox_id if pod.spec.share_process_namespace else "",
+        share_pid_with=sandbox_id if pod.spec.share_process_namespace else target_id,
         host_pid=bool(pod.spec.host_pid),
         host_ipc=bool(pod.spec.host_ipc),
         tty=bool(container.tty),

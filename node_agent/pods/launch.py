@@ -24,6 +24,7 @@ from node_agent.pods.containers import (
     render_hosts,
     render_limits,
     resolv_conf_of,
+    target_of,
 )
 from node_agent.pods.ending import COMMIT, phase
 from node_agent.pods.environment import ConfigMissing, Facts, needs_pod_ip, render_environment
@@ -34,7 +35,7 @@ from node_agent.pods.references import config_map_names, pull_secret_names, secr
 from node_agent.pods.surroundings import Surroundings
 from node_agent.pods.volume_files import render_files, tokens_wanted
 from node_agent.pods.volumes import Mounted, PodVolumes, VolumeFailed, follows_objects, render_mounts
-from node_agent.runtime.base import Container, Image, LogOptions, Mount, RuntimeFailed, Sandbox
+from node_agent.runtime.base import Container, Image, LogOptions, Mount, RuntimeFailed, Sandbox, State
 
 log = logging.getLogger(__name__)
 
@@ -171,6 +172,7 @@ class Launcher:
             spec,
             action,
             sandbox_id=sandbox_id,
+            target_id=await self._target_id(pod, spec),
             image=image,
             environment=environment,
             mounts=mounts,
@@ -191,6 +193,16 @@ class Launcher:
             await runtime.start_container(container_id)
         self.record(pod, "Normal", "Started", f"Started container {spec.name}", spec.name)
         await self._post_start(pod, spec, container_id, pod_ip)
+
+    async def _target_id(self, pod: Pod, spec: ContainerSpec) -> str:
+        """Return the running container whose processes a debugger shall see, "" for none; raises RuntimeFailed."""
+        target = target_of(pod.spec, spec.name)
+        if not target:
+            return ""
+        for each in await self._around.runtime.containers(pod.metadata.uid):
+            if each.name == target and each.state is State.RUNNING:
+                return each.id
+        raise RuntimeFailed(f"unable to find target container {target}: it does not run")
 
     async def _post_start(self, pod: Pod, spec: ContainerSpec, container_id: str, pod_ip: str) -> None:
         hook = spec.lifecycle.post_start if spec.lifecycle else None
@@ -317,9 +329,15 @@ class Launcher:
         """Record an event about the pod, or about one of its containers."""
         path = ""
         if container:
-            init = any(each.name == container for each in pod.spec.init_containers)
-            path = f"spec.{'initContainers' if init else 'containers'}{{{container}}}"
+            path = f"spec.{_list_of(pod, container)}{{{container}}}"
         self._around.recorder.event(pod, kind=kind, reason=reason, message=message, field_path=path)
+
+
+def _list_of(pod: Pod, name: str) -> str:
+    """Return in which of the spec's lists a container stands."""
+    if any(each.name == name for each in pod.spec.init_containers):
+        return "initContainers"
+    return "ephemeralContainers" if any(e.name == name for e in pod.spec.ephemeral_containers) else "containers"
 
 
 async def _wait(future: "asyncio.Future[str]") -> str:

@@ -5,7 +5,8 @@ restarted agent that looks at the same containers decides the same. What must ou
 restart delay, what a container was made from) stands in the containers' labels.
 
 Order of a pod's life: sandbox; init containers one after the other (those with restartPolicy Always stay and only
-have to have started); the containers side by side. At its end: containers, then the init containers that stayed, last
+have to have started); the containers side by side. Containers added for debugging start as soon as there is a sandbox,
+once, whatever the others do. At its end: containers, then the init containers that stayed, last
 one first, then the sandbox.
 """
 
@@ -220,6 +221,7 @@ class _Planner:
     def plan(self) -> Plan:
         s = self._s
         self._sandbox()
+        self._debuggers()
         initialized = self._init_containers()
         for spec in s.pod.spec.containers:
             if initialized:
@@ -243,6 +245,20 @@ class _Planner:
             self._wakes.append(failure.retry_at)
             return
         self._actions.append(CreateSandbox(s.sandbox.attempt + 1 if s.sandbox else 0))
+
+    def _debuggers(self) -> None:
+        """Start what was added for debugging; what has run once is never started again."""
+        for spec in self._s.pod.spec.ephemeral_containers:
+            newest = self._s.newest(spec.name)
+            if newest is not None and newest.state is not State.CREATED:
+                continue
+            self._waiting[spec.name] = Waiting("ContainerCreating")
+            if spec.name in self._s.busy:
+                continue
+            if newest is not None:
+                self._actions.append(RemoveContainer(newest.id))
+            else:
+                self._start(spec.name, 0, 0)
 
     def _init_containers(self) -> bool:
         """Go on with the init containers; True when the containers' turn has come."""
@@ -284,11 +300,11 @@ class _Planner:
 
     def _first_in_sandbox(self, spec: ContainerSpec, newest: Container | None, policy: str) -> None:
         if newest is None:
-            self._start(spec, _attempts_before(self._s.pod, spec.name), 0)
+            self._start(spec.name, _attempts_before(self._s.pod, spec.name), 0)
         elif newest.state is State.CREATED:
             self._actions.append(RemoveContainer(newest.id))
         elif spec in self._s.pod.spec.init_containers or should_restart(policy, newest.exit_code):
-            self._start(spec, newest.attempt + 1, restart_delay(newest))
+            self._start(spec.name, newest.attempt + 1, restart_delay(newest))
         else:
             del self._waiting[spec.name]
 
@@ -314,13 +330,13 @@ class _Planner:
             self._waiting[spec.name] = Waiting("CrashLoopBackOff", message)
             self._wakes.append(due)
             return
-        self._start(spec, ended.attempt + 1, next_delay(delay_s))
+        self._start(spec.name, ended.attempt + 1, next_delay(delay_s))
 
-    def _start(self, spec: ContainerSpec, attempt: int, delay_s: int) -> None:
+    def _start(self, name: str, attempt: int, delay_s: int) -> None:
         s = self._s
-        failure = s.failures.get(spec.name)
+        failure = s.failures.get(name)
         if failure is not None:
-            self._waiting[spec.name] = self._explain(failure)
+            self._waiting[name] = self._explain(failure)
             if failure.retry_at > s.now:
                 self._wakes.append(failure.retry_at)
                 return
@@ -331,7 +347,7 @@ class _Planner:
             and not any(isinstance(action, CreateSandbox) for action in self._actions)
         ):
             return
-        self._actions.append(StartContainer(spec.name, attempt, delay_s))
+        self._actions.append(StartContainer(name, attempt, delay_s))
 
     def _explain(self, failure: Failure) -> Waiting:
         shown_s = 1.0

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from api.kinds.pods import Pod
-from node_agent.pods.containers import all_containers
+from node_agent.pods.containers import every_container
 
 
 def config_map_names(pod: Pod) -> frozenset[str]:
@@ -22,7 +22,7 @@ def pull_secret_names(pod: Pod) -> frozenset[str]:
 
 
 def _config_maps(pod: Pod) -> Iterator[str]:
-    for container in all_containers(pod.spec):
+    for container in every_container(pod.spec):
         yield from (each.config_map_ref.name for each in container.env_from if each.config_map_ref)
         for variable in container.env:
             if variable.value_from and variable.value_from.config_map_key_ref:
@@ -35,7 +35,7 @@ def _config_maps(pod: Pod) -> Iterator[str]:
 
 
 def _secrets(pod: Pod) -> Iterator[str]:
-    for container in all_containers(pod.spec):
+    for container in every_container(pod.spec):
         yield from (each.secret_ref.name for each in container.env_from if each.secret_ref)
         for variable in container.env:
             if variable.value_from and variable.value_from.secret_key_ref:

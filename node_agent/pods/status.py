@@ -22,7 +22,7 @@ from api.kinds.pods import (
     PodStatus,
 )
 from client.clock import timestamp
-from node_agent.pods.containers import qos_class
+from node_agent.pods.containers import ephemeral_containers, qos_class
 from node_agent.pods.plan import (
     Health,
     Plan,
@@ -67,6 +67,7 @@ def build_status(s: Situation, plan: Plan, around: Appearance) -> PodStatus:
     phase = _phase(s, around)
     init = tuple(_container_status(s, spec, plan, around, init=True) for spec in s.pod.spec.init_containers)
     main = tuple(_container_status(s, spec, plan, around, init=False) for spec in s.pod.spec.containers)
+    debuggers = tuple(_debugger_status(s, spec, plan, around) for spec in ephemeral_containers(s.pod.spec))
     addressed = around.pod_ip and phase not in {"Succeeded", "Failed"}
     pod_ip = around.pod_ip if addressed or s.ending else old.pod_ip
     return msgspec.structs.replace(
@@ -75,6 +76,7 @@ def build_status(s: Situation, plan: Plan, around: Appearance) -> PodStatus:
         conditions=_conditions(s, phase, init, main),
         init_container_statuses=init,
         container_statuses=main,
+        ephemeral_container_statuses=debuggers,
         host_ip=around.host_ip,
         host_ips=(HostIP(ip=around.host_ip),),
         pod_ip=pod_ip,
@@ -139,6 +141,12 @@ def _container_status(
         state=state,
         last_state=last,
     )
+
+
+def _debugger_status(s: Situation, spec: ContainerSpec, plan: Plan, around: Appearance) -> ContainerStatus:
+    """Return the status of a container added for debugging: it is never asked whether it is ready."""
+    status = _container_status(s, spec, plan, around, init=False)
+    return msgspec.structs.replace(status, ready=False, started=None)
 
 
 def _states(

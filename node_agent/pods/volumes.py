@@ -28,7 +28,7 @@ from node_agent.runtime.base import Mount
 log = logging.getLogger(__name__)
 
 _DATA = "..data"
-_PROPAGATION = {"": "rprivate", "None": "rprivate", "HostToContainer": "rslave", "Bidirectional": "rshared"}
+_PROPAGATION = {"": "", "None": "", "HostToContainer": "rslave", "Bidirectional": "rshared"}
 _SHARED_MODE = 0o777
 
 

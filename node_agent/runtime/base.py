@@ -98,12 +98,15 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Mount(msgspec.Struct, frozen=True, kw_only=True):
-    """A path of the host seen inside the container; both absolute, the source exists."""
+    """A path of the host seen inside the container; both absolute, the source exists.
+
+    propagation: "" for none: what either side mounts below stays unseen by the other as far as the engine permits.
+    """
 
     source: str
     target: str
     read_only: bool = False
-    propagation: str = "rprivate"
+    propagation: str = ""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

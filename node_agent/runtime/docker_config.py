@@ -127,12 +127,15 @@ def _host_config(sandbox_id: str, config: ContainerConfig) -> dict[str, Any]:
 
 
 def _mount(mount: Mount) -> dict[str, Any]:
+    # Left open the engine makes it private, but for its own folder and what that lies in: holding on to what it mounts
+    # there would keep it from removing containers, and asking for that is an error.
+    options = {"BindOptions": {"Propagation": mount.propagation}} if mount.propagation else {}
     return {
         "Type": "bind",
         "Source": mount.source,
         "Target": mount.target,
         "ReadOnly": mount.read_only,
-        "BindOptions": {"Propagation": mount.propagation},
+        **options,
     }
 
 

@@ -51,18 +51,24 @@ _EXIT_CODE_PAUSE_S = 0.02
 
 
 class DockerSession:
-    """An exec or attach over a taken-over connection of the engine."""
+    """An exec or attach over a taken-over connection of the engine.
+
+    ends_input: whether the end of the client's input is the process's, too. A process that others may attach to later
+    keeps its input open; the engine, told of the end, would cut the output off.
+    """
 
     def __init__(
         self,
         answer: Answer,
         *,
         tty: bool,
+        ends_input: bool,
         resize: Callable[[int, int], Any],
         exit_code: Callable[[], Any],
     ) -> None:
         self._answer = answer
         self._tty = tty
+        self._ends_input = ends_input and not tty
         self._resize = resize
         self._exit_code = exit_code
 
@@ -80,7 +86,7 @@ class DockerSession:
 
     async def close_stdin(self) -> None:
         """Half-close the connection; with a terminal the engine would cut the output off, too."""
-        if self._tty:
+        if not self._ends_input:
             return
         try:
             self._answer.writer.write_eof()
@@ -349,7 +355,9 @@ class DockerRuntime:
         async def resize(width: int, height: int) -> None:
             await self._call(lambda client: client.exec_resize(exec_id, height=height, width=width))
 
-        return DockerSession(answer, tty=tty, resize=resize, exit_code=partial(self._exec_exit_code, exec_id))
+        return DockerSession(
+            answer, tty=tty, ends_input=True, resize=resize, exit_code=partial(self._exec_exit_code, exec_id)
+        )
 
     async def _exec_exit_code(self, exec_id: str) -> int:
         # The stream ends a moment before the engine notes the exit code.
@@ -376,7 +384,8 @@ class DockerRuntime:
             return 0
 
         tty = bool(document["Config"].get("Tty"))
-        return DockerSession(answer, tty=tty, resize=resize, exit_code=exit_code)
+        once = bool(document["Config"].get("StdinOnce"))
+        return DockerSession(answer, tty=tty, ends_input=once, resize=resize, exit_code=exit_code)
 
     async def events(self) -> AsyncGenerator[RuntimeEvent, None]:
         """Yield starts, ends and removals of this agent's containers."""

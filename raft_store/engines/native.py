@@ -267,7 +267,7 @@ class NativeEngine:
 
     def status(self) -> MemberStatus:
         """See ``Engine.status``."""
-        if self._replica is None or self._storage is None:
+        if self._replica is None or self._storage is None or self._driver is None:
             raise Stopped("this member is not running")
         core = self._replica.core
         # Also one that has just joined, and cannot know yet whether it may vote.
@@ -278,7 +278,7 @@ class NativeEngine:
             role="learner" if learns else core.role.value,
             term=core.term,
             commit_index=core.log.committed,
-            applied_index=self._replica.applied,
+            applied_index=self._driver.applied,
             log_bytes=self._storage.log_bytes,
         )
 
@@ -330,7 +330,12 @@ class NativeEngine:
         assert self._directory is not None
         assert self._identity is not None
         log.warning("this member was removed from its group member=%x reason=%s", self._identity.member, told)
-        await asyncio.to_thread(save_identity, self._directory, msgspec.structs.replace(self._identity, removed=True))
+        gone = msgspec.structs.replace(self._identity, removed=True)
+        try:
+            await asyncio.to_thread(save_identity, self._directory, gone)
+        except Exception as exc:  # noqa: BLE001 - the disk's fault or ours: either way this member has to end
+            self._driver.fail(exc)
+            return
         await asyncio.sleep(LINGER_S)
         self._driver.fail(Removed(f"member {self._identity.member:x} was removed from its group"))
 

@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
+from google.protobuf.message import Message
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -39,6 +40,16 @@ class Asked(Protocol):
 
     def fail(self, status: int, text: str) -> None:
         """Answer with a failure; nothing happens if nobody waits any more."""
+
+
+class Outlet(Protocol):
+    """Where a stream's responses go, if its front takes bytes."""
+
+    async def send(self, response: bytes | Message) -> None:
+        """Send a response; waits while the client is too slow."""
+
+    def push(self, response: bytes) -> bool:
+        """Send a response at once; return False if that has to wait, and nothing was sent."""
 
 
 Batch = Callable[[Sequence[Asked], CallContext], None]  # takes calls of one client that say the same of themselves

@@ -11,6 +11,7 @@ from raft_store.mvcc.model import Event, KeyValue, Revision
 from raft_store.mvcc.requests import DeleteResult, OperationResult, PutResult, RangeResult, TxnResult
 
 CACHE_BYTES = 64 << 20
+MOST_TOLD = 16  # responses of the same events
 _OVERHEAD_BYTES = 200  # of a cached version, about
 _MOST = (1 << 64) - 1
 _SMALL = tuple(bytes((i,)) for i in range(128))
@@ -93,8 +94,11 @@ class Answers:
         self._member = member
         self._term = term
         self._versions = Versions()
-        self._newest: tuple[Sequence[Event], bytes] = ((), b"")  # the changes encoded last
+        self._told_of: Sequence[Event] = ()  # the changes encoded last, and what was made of them:
+        self._told_events: dict[bool, bytes] = {}  # without prev -> the events
+        self._told: dict[tuple[int, bool, int, int, int], bytes] = {}  # (watch, without prev, the header's) -> response
         self._ends = (-1, -1, b"", b"")  # member, term, and what they make of a header
+        self._newest = (-1, b"")  # the revision asked for last, and its header
 
     def header(self, revision: Revision) -> bytes:
         """Return the header, field 1 of every answer."""
@@ -103,9 +107,13 @@ class Answers:
             before = b"\x08" + varint(self._cluster_id) + b"\x10" + varint(member) + b"\x18"
             after = b"\x20" + varint(term) if term else b""
             self._ends = member, term, before, after
+            self._newest = -1, b""
         _, _, before, after = self._ends
-        number = varint(revision)
-        return b"".join((b"\x0a", varint(len(before) + len(number) + len(after)), before, number, after))
+        if revision != self._newest[0]:
+            number = varint(revision)
+            header = b"".join((b"\x0a", varint(len(before) + len(number) + len(after)), before, number, after))
+            self._newest = revision, header
+        return self._newest[1]
 
     def range(self, result: RangeResult) -> bytes:
         """Return a RangeResponse."""
@@ -130,17 +138,26 @@ class Answers:
     def changes(self, watch_id: int, revision: Revision, events: Sequence[Event], prev: Prev | None = None) -> bytes:
         """Return a WatchResponse with events; ``prev`` finds the value before each, if that is wished.
 
-        All watchers of the same changes are given one list of them, so the newest list is remembered by identity.
+        All watchers of the same changes are given one list of them, so what was made of the newest list is remembered:
+        its events in bytes, and whole responses for those whose watches have the same number.
         """
-        if prev is not None:
-            encoded = b"".join([self._event(event, prev(event)) for event in events])
-        elif events is self._newest[0]:
-            encoded = self._newest[1]
-        else:
-            encoded = b"".join([self._event(event, None) for event in events])
-            self._newest = events, encoded
+        if events is not self._told_of:
+            self._told_of = events
+            self._told_events.clear()
+            self._told.clear()
+        place = watch_id, prev is None, revision, self._member(), self._term()
+        told = self._told.get(place)
+        if told is not None:
+            return told
+        encoded = self._told_events.get(prev is None)
+        if encoded is None:
+            encoded = b"".join([self._event(event, None if prev is None else prev(event)) for event in events])
+            self._told_events[prev is None] = encoded
         number = b"\x10" + varint(watch_id) if watch_id else b""
-        return b"".join((self.header(revision), number, encoded))
+        response = b"".join((self.header(revision), number, encoded))
+        if len(self._told) < MOST_TOLD:
+            self._told[place] = response
+        return response
 
     def _event(self, event: Event, prev: KeyValue | None) -> bytes:
         parts = [b"\x08\x01" if event.is_delete else b"", self._versions.field(event.kv)]

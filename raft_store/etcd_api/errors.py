@@ -3,7 +3,7 @@
 from enum import IntEnum
 
 from raft_store.auth import model as auth
-from raft_store.engine import ChangeRefused, EngineError, NoLeader, ProposalTimedOut, Refusal, Stopped
+from raft_store.engine import ChangeRefused, EngineError, NoLeader, Overloaded, ProposalTimedOut, Refusal, Stopped
 from raft_store.mvcc.model import (
     Compacted,
     Corrupt,
@@ -56,6 +56,7 @@ COMPACTED = (Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been co
 _STATUS: dict[type[Exception], tuple[Code, str]] = {
     NoLeader: NO_LEADER,
     ProposalTimedOut: TIMED_OUT,
+    Overloaded: (Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests"),
     Stopped: (Code.UNAVAILABLE, "etcdserver: server stopped"),
     Compacted: COMPACTED,
     FutureRevision: (Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision is a future revision"),

@@ -66,7 +66,8 @@ class FastFront:
         host, _, port = listen.rpartition(":")
         try:
             context = None if tls is None else fast.server_tls(str(tls.cert), str(tls.key), str(tls.ca))
-            return await self._server.listen(host.strip("[]"), int(port), tls=context, admits=admission(tls))
+            admits = admission(tls, listener="client_tls")
+            return await self._server.listen(host.strip("[]"), int(port), tls=context, admits=admits)
         except OSError as exc:
             raise OSError(f"client_listen {listen}: {exc}") from exc
 
@@ -128,13 +129,17 @@ class FastFront:
         return handle
 
     def _stream(self, method: StreamMethod) -> Callable[[fast.Call], Coroutine[Any, Any, None]]:
-        handler = method.encoded or method.handler
+        handler, encoded = method.handler, method.encoded
 
         async def handle(call: fast.Call) -> None:
             try:
                 context = self._about(call)
                 guarded = self._guard.check(context)
-                running: Awaitable[None] = handler(call.requests(), call.send, context)
+                running: Awaitable[None]
+                if encoded is not None:
+                    running = encoded(call.requests(), call, context)
+                else:
+                    running = handler(call.requests(), call.send, context)
                 await (self._guard.run(running) if guarded else running)
             except RpcError as exc:
                 raise CallFailed(Status(exc.code), exc.text) from exc

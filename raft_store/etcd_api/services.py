@@ -13,7 +13,7 @@ from trireme_pb.v3lockpb import v3lock_pb2 as lock_pb
 
 from .auth import AuthService
 from .backend import Backend
-from .call import NO_CONTEXT, Batch, CallContext
+from .call import NO_CONTEXT, Batch, CallContext, Outlet
 from .cluster import ClusterService
 from .election import ElectionService
 from .errors import Code, RpcError
@@ -32,6 +32,7 @@ Unary = Callable[[Any, CallContext], Awaitable[Message]]
 Encoded = Callable[[Any, CallContext], Awaitable[bytes]]
 Send = Callable[[Any], Awaitable[None]]
 Stream = Callable[[AsyncIterator[Any], Send, CallContext], Awaitable[None]]
+EncodedStream = Callable[[AsyncIterator[Any], Outlet, CallContext], Awaitable[None]]
 
 
 class UnaryMethod(msgspec.Struct, frozen=True):
@@ -57,7 +58,7 @@ class StreamMethod(msgspec.Struct, frozen=True):
     handler: Stream
     many_requests: bool = True
     package: str = PACKAGE
-    encoded: Stream | None = None  # ``handler``, but what it sends may be bytes already
+    encoded: EncodedStream | None = None  # ``handler``, but what it sends may be bytes already
 
 
 Method = UnaryMethod | StreamMethod

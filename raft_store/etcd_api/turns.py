@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from raft_store.mvcc.model import Event, Revision
-from raft_store.mvcc.watch import Canceled, Changes, WatchSpec
+from raft_store.mvcc.notices import Canceled, Changes, WatchSpec
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
 from .backend import Backend

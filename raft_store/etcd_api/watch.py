@@ -1,15 +1,16 @@
 """The Watch service: one stream, many watches."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 from raft_store.mvcc.model import Event, KeyValue, Revision
-from raft_store.mvcc.watch import Canceled, Changes, Created, Notice, Progress, WatchSpec, WatchStream
+from raft_store.mvcc.notices import Canceled, Changes, Created, Notice, Progress, WatchSpec
+from raft_store.mvcc.watch import WatchStream
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 from trireme_pb.mvccpb import kv_pb2
 
 from .backend import MAX_REQUEST_BYTES, Backend, key_value
-from .call import NO_CONTEXT, CallContext
+from .call import NO_CONTEXT, CallContext, Outlet
 from .errors import RpcError
 
 MAX_EVENTS_A_TURN = 200
@@ -30,10 +31,10 @@ class WatchService:
         await self._serve(requests, _Session(self._backend, send, call))
 
     async def encoded_watch(
-        self, requests: AsyncIterator[pb.WatchRequest], send: Send, call: CallContext = NO_CONTEXT
+        self, requests: AsyncIterator[pb.WatchRequest], outlet: Outlet, call: CallContext = NO_CONTEXT
     ) -> None:
-        """See ``watch``; changes are sent as bytes, which all who listen to a change share."""
-        await self._serve(requests, _Session(self._backend, send, call, encode=True))
+        """See ``watch``; changes are sent as bytes, which all who listen to a change share, and as they happen."""
+        await self._serve(requests, _Session(self._backend, outlet.send, call, push=outlet.push))
 
     async def _serve(self, requests: AsyncIterator[pb.WatchRequest], session: "_Session") -> None:
         reading = asyncio.create_task(session.read(requests))
@@ -49,16 +50,24 @@ class WatchService:
 
 
 class _Session:
-    """One stream: what it was asked, and what it says in which shape."""
+    """One stream: what it was asked, and what it says in which shape.
 
-    def __init__(self, backend: Backend, send: Send, call: CallContext, *, encode: bool = False) -> None:
+    push: sends bytes at once, if the client is not too slow; without it, messages are sent.
+    """
+
+    def __init__(
+        self, backend: Backend, send: Send, call: CallContext, *, push: Callable[[bytes], bool] | None = None
+    ) -> None:
         self._backend = backend
         self._send = send
-        self._encode = encode
+        self._push = push
         self._call = call
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
-        self._stream: WatchStream = backend.machine.hub.open(self._wake.set)
+        self._stream: WatchStream = backend.machine.hub.open(self._wake.set, self._take if push else None)
+        # What the stream had to say is on its way: nothing may come between, least of all between two fragments, where
+        # Go's client would lose it.
+        self._writing = False
         self._failure: BaseException | None = None  # of the requests: the stream ends with it
         self._with_prev: set[int] = set()
         self._fragmented: set[int] = set()
@@ -88,6 +97,7 @@ class _Session:
             self._wake.clear()
             if self._failure is not None:
                 raise self._failure
+            self._writing = True
             events = 0
             while (notice := self._stream.next()) is not None:
                 for response in self._responses(notice):
@@ -98,6 +108,17 @@ class _Session:
                     if events > MAX_EVENTS_A_TURN:
                         events = 0
                         await asyncio.sleep(0)  # a long history must not keep the member from its other work
+            self._writing = False
+
+    def _take(self, watch_id: int, revision: Revision, events: Sequence[Event]) -> bool:
+        """Send changes in the step that makes them, if the client can take them."""
+        if self._push is None or self._writing or watch_id in self._fragmented:
+            return False
+        return self._push(self._changes(watch_id, revision, events))
+
+    def _changes(self, watch_id: int, revision: Revision, events: Sequence[Event]) -> bytes:
+        prev = self._prev if watch_id in self._with_prev else None
+        return self._backend.answers.changes(watch_id, revision, events, prev)
 
     async def tick(self, interval_s: float) -> None:
         while True:
@@ -132,9 +153,8 @@ class _Session:
             (ids.add if wished else ids.discard)(watch_id)
 
     def _responses(self, notice: Notice) -> Iterator[pb.WatchResponse | bytes]:
-        if self._encode and isinstance(notice, Changes) and notice.watch_id not in self._fragmented:
-            prev = self._prev if notice.watch_id in self._with_prev else None
-            yield self._backend.answers.changes(notice.watch_id, notice.revision, notice.events, prev)
+        if self._push is not None and isinstance(notice, Changes) and notice.watch_id not in self._fragmented:
+            yield self._changes(notice.watch_id, notice.revision, notice.events)
             return
         header = self._backend.header(notice.revision)
         match notice:

@@ -7,20 +7,25 @@ listener costs one number, never memory.
 
 One stream carries many watchers. What it has to say is asked for one response at a time (``WatchStream.next``), so
 the edge that sends decides the pace. Created and canceled notices go first; a revision's events are never split here.
+An edge that can send right away is handed changes in the very step that makes them (``Take``), unless something else
+of the stream waits, behind which they belong: nobody has to be woken then, and nothing is noted down.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
 
 from .model import REST_OF_KEYS, SINGLE_KEY, Compacted, Event, Revision, covers
+from .notices import NO_WATCH, Canceled, Changes, Created, Notice, Progress, WatchSpec
+from .spans import Spans
 from .store import Store, size_of
 
-NO_WATCH = -1
-
 _K = TypeVar("_K")
+_Watchers = dict["Watcher", None]  # in the order in which they came
+# Takes changes of a watch right away and returns True; False: they will be asked for, by ``WatchStream.next``.
+Take = Callable[[int, Revision, Sequence[Event]], bool]
 
 
 class WatchLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,56 +36,10 @@ class WatchLimits(msgspec.Struct, frozen=True, kw_only=True):
     step_events: int = 5_000  # looked at in one step of catching up, so that one watcher cannot hold up the member
 
 
-class WatchSpec(msgspec.Struct, frozen=True):
-    """What a watcher wants to hear; ``start_revision`` 0 means from now on."""
-
-    key: bytes
-    end: bytes = b""
-    start_revision: Revision = Revision(0)
-    puts: bool = True
-    deletes: bool = True
-    progress_notify: bool = False
-
-
-class Created(msgspec.Struct, frozen=True):
-    """The watch stands; changes after ``revision``, or from its start, follow."""
-
-    watch_id: int
-    revision: Revision
-
-
-class Canceled(msgspec.Struct, frozen=True):
-    """The watch has ended: by its listener, or because its history is compacted (``compact_revision``)."""
-
-    watch_id: int
-    revision: Revision
-    reason: str = ""
-    compact_revision: Revision = Revision(0)
-    refused: bool = False  # it never stood
-
-
-class Changes(msgspec.Struct, frozen=True):
-    """Whole revisions, oldest first."""
-
-    watch_id: int
-    revision: Revision
-    events: Sequence[Event]
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """The watch, or the whole stream (NO_WATCH), has heard of every change up to ``revision``."""
-
-    watch_id: int
-    revision: Revision
-
-
-Notice = Created | Canceled | Changes | Progress
-
-
 class Watcher:
     """One watch of one stream."""
 
-    __slots__ = ("events", "next_revision", "quiet", "spec", "stream", "synced", "watch_id")
+    __slots__ = ("events", "next_revision", "quiet", "spec", "stream", "synced", "takes_all", "watch_id")
 
     def __init__(self, watch_id: int, spec: WatchSpec, stream: "WatchStream", next_revision: Revision) -> None:
         self.watch_id = watch_id
@@ -90,11 +49,11 @@ class Watcher:
         self.synced = False
         self.events: list[Event] = []  # to be sent; only while synced
         self.quiet = True  # nothing was sent since the last progress notice
+        self.takes_all = spec.puts and spec.deletes  # of its range
 
     def pick(self, events: list[Event]) -> list[Event]:
         """Return those of ``events``, all of the watched range and in order, that this watcher wants."""
-        spec = self.spec
-        if spec.puts and spec.deletes and events[0].kv.mod_revision >= self.next_revision:
+        if self.takes_all and events[0].kv.mod_revision >= self.next_revision:
             return events
         return [event for event in events if self.wants(event)]
 
@@ -112,8 +71,9 @@ class WatchHub:
         self.limits = limits or WatchLimits()
         self._store = store
         self._published = store.revision
-        self._by_key: dict[bytes, list[Watcher]] = {}
-        self._by_range: dict[tuple[bytes, bytes], list[Watcher]] = {}
+        self._by_key: dict[bytes, _Watchers] = {}
+        self._by_range: dict[tuple[bytes, bytes], _Watchers] = {}
+        self._spans = Spans()  # the keys of ``_by_range``
         self._streams: dict[WatchStream, None] = {}
 
     @property
@@ -121,9 +81,12 @@ class WatchHub:
         """Return the store that is watched."""
         return self._store
 
-    def open(self, wake: Callable[[], None]) -> "WatchStream":
-        """Return a new stream; ``wake`` is called whenever it may have something to say."""
-        stream = WatchStream(self, wake)
+    def open(self, wake: Callable[[], None], take: Take | None = None) -> "WatchStream":
+        """Return a new stream; ``wake`` is called whenever it may have something to say.
+
+        take: is offered changes as they happen; it must not change anything about watches.
+        """
+        stream = WatchStream(self, wake, take)
         self._streams[stream] = None
         return stream
 
@@ -146,11 +109,13 @@ class WatchHub:
             return
         slow: list[Watcher] = []
         for watchers, events in self._audiences(first):
+            oldest = events[0].kv.mod_revision
+            at_once = len(events) == 1 or sum(size_of(event.kv) for event in events) <= self.limits.batch_bytes
             for watcher in watchers:
-                wanted = watcher.pick(events)
-                if not wanted:
-                    continue
                 # Never changed in place: all who listen to the same share one list, which is encoded once for them.
+                wanted = events if watcher.takes_all and oldest >= watcher.next_revision else watcher.pick(events)
+                if not wanted or (at_once and watcher.stream.hand_over(watcher, wanted)):
+                    continue
                 watcher.events = [*watcher.events, *wanted] if watcher.events else wanted
                 watcher.stream.mark(watcher)
                 if len(watcher.events) > self.limits.pending_events:
@@ -158,7 +123,7 @@ class WatchHub:
         for watcher in slow:
             self.fall_behind(watcher)
 
-    def _audiences(self, first: Revision) -> Iterator[tuple[Sequence[Watcher], list[Event]]]:
+    def _audiences(self, first: Revision) -> Iterator[tuple[Iterable[Watcher], list[Event]]]:
         """Yield, for each key or range that is watched and changed since ``first``, its watchers and the changes."""
         by_key: dict[bytes, list[Event]] = {}
         by_range: dict[tuple[bytes, bytes], list[Event]] = {}
@@ -167,9 +132,8 @@ class WatchHub:
                 key = event.kv.key
                 if key in self._by_key:
                     by_key.setdefault(key, []).append(event)
-                for span in self._by_range:
-                    if covers(*span, key):
-                        by_range.setdefault(span, []).append(event)
+                for span in self._spans.covering(key):
+                    by_range.setdefault(span, []).append(event)
         for key, found in by_key.items():
             yield self._by_key[key], found
         for span, found in by_range.items():
@@ -195,9 +159,13 @@ class WatchHub:
         """Tell a watcher that has heard of everything so far of each change from now on."""
         spec = watcher.spec
         if spec.end == SINGLE_KEY:
-            self._by_key.setdefault(spec.key, []).append(watcher)
+            self._by_key.setdefault(spec.key, {})[watcher] = None
         else:
-            self._by_range.setdefault((spec.key, spec.end), []).append(watcher)
+            span = spec.key, spec.end
+            if span not in self._by_range:
+                self._by_range[span] = {}
+                self._spans.add(span)
+            self._by_range[span][watcher] = None
         watcher.synced = True
 
     def unsync(self, watcher: Watcher) -> None:
@@ -208,7 +176,10 @@ class WatchHub:
         if spec.end == SINGLE_KEY:
             _remove(self._by_key, spec.key, watcher)
         else:
-            _remove(self._by_range, (spec.key, spec.end), watcher)
+            span = spec.key, spec.end
+            _remove(self._by_range, span, watcher)
+            if span not in self._by_range:
+                self._spans.remove(span)
         watcher.synced = False
         watcher.events = []
 
@@ -237,9 +208,10 @@ class WatchHub:
 class WatchStream:
     """One listener's watches and what it is to be told next."""
 
-    def __init__(self, hub: WatchHub, wake: Callable[[], None]) -> None:
+    def __init__(self, hub: WatchHub, wake: Callable[[], None], take: Take | None = None) -> None:
         self._hub = hub
         self._wake = wake
+        self._take = take
         self._notices: deque[Notice] = deque()
         self._ready: dict[Watcher, None] = {}  # with something to send or to catch up with; in turn
         self._next_id = 0
@@ -306,6 +278,15 @@ class WatchStream:
             watcher.quiet = True
         self._wake()
 
+    def hand_over(self, watcher: Watcher, events: Sequence[Event]) -> bool:
+        """Hand changes to the edge, if nothing is before them and it takes them; return whether it did."""
+        if self._take is None or self._notices or self._ready or self._progress_wanted:
+            return False
+        if not self._take(watcher.watch_id, self._hub.store.revision, events):
+            return False
+        watcher.quiet = False
+        return True
+
     def mark(self, watcher: Watcher) -> None:
         """Note that a watcher has something to send."""
         self._ready[watcher] = None
@@ -323,8 +304,7 @@ class WatchStream:
                 return notice
         if self._progress_wanted:
             self._progress_wanted = False
-            if self.watchers:
-                return Progress(NO_WATCH, self._hub.store.revision)
+            return Progress(NO_WATCH, self._hub.store.revision)
         return None
 
     def _advance(self, watcher: Watcher) -> Notice | None:
@@ -368,7 +348,7 @@ def _split(events: list[Event], batch_bytes: int) -> tuple[list[Event], list[Eve
     return events, []
 
 
-def _remove(index: dict[_K, list[Watcher]], key: _K, watcher: Watcher) -> None:
-    index[key].remove(watcher)
+def _remove(index: dict[_K, _Watchers], key: _K, watcher: Watcher) -> None:
+    del index[key][watcher]
     if not index[key]:
         del index[key]

@@ -142,7 +142,7 @@ class Core(Elections, Following, Changing):
         if self._saving is not None and self._saving.snapshot is not None:
             restore = None  # a newer one is about to take its place, and its file's
         committed: Sequence[Entry] = ()
-        if self._incoming is None and (self._saving is None or self._saving.snapshot is None):
+        if not self.holds_back and self._incoming is None and (self._saving is None or self._saving.snapshot is None):
             # A snapshot on its way to the disk stands between the machine and every later entry.
             limits = self.config
             committed = self.log.take_committed(max_entries=limits.max_apply_entries, max_bytes=limits.max_apply_bytes)

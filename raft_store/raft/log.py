@@ -30,7 +30,7 @@ class Log:
         self.applied: Index = self.base.index
         self.saved: Index = self.last_index
         self._saving: Index = self.saved  # handed to the disk so far; falls back when entries are replaced
-        self._history = History(self.base.index, self.base.configuration)
+        self._history = History(self.base.index, self.base.configuration, sealed=self.base.sealed)
         self._note_configurations(self._entries)
 
     @property
@@ -88,7 +88,10 @@ class Log:
     def mark(self, index: Index) -> SnapshotMark | None:
         """Return the mark of a snapshot taken after the entry at ``index``; None if that is not here (any more)."""
         term = self.term(index)
-        return None if term is None else SnapshotMark(index, term, self._history.at(index).configuration)
+        if term is None:
+            return None
+        step = self._history.at(index)
+        return SnapshotMark(index, term, step.configuration, step.sealed)
 
     def up_to_date(self, *, last_term: Term, last_index: Index) -> bool:
         """Return whether a log that ends so holds at least what ours does (thesis 3.6.1)."""
@@ -200,6 +203,6 @@ class Log:
         """Replace everything by a snapshot that another member took; ``mark`` is ahead of our commit mark."""
         assert mark.index > self.committed, (mark, self.committed)
         self._entries.clear()
-        self._history = History(mark.index, mark.configuration)
+        self._history = History(mark.index, mark.configuration, sealed=mark.sealed)
         self.base = mark
         self.committed = self.saved = self._saving = self.applied = mark.index

@@ -214,9 +214,9 @@ class History:
 
     __slots__ = ("_steps",)
 
-    def __init__(self, index: Index, configuration: Configuration) -> None:
-        # The founders need no seal. Of a snapshot's group nobody knows whether it was sealed: the next leader does it.
-        self._steps = [Step(index, configuration, sealed=index == 0)]
+    def __init__(self, index: Index, configuration: Configuration, *, sealed: bool = False) -> None:
+        # The founders need no seal. If nobody knows whether a snapshot's group was sealed, the next leader does it.
+        self._steps = [Step(index, configuration, sealed=sealed or index == 0)]
 
     def add(self, index: Index, configuration: Configuration) -> None:
         """An entry brings ``configuration``."""

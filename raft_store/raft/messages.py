@@ -26,12 +26,14 @@ class HardState(msgspec.Struct, frozen=True, gc=False):
 class SnapshotMark(msgspec.Struct, frozen=True, gc=False):
     """The last entry that a snapshot contains; index 0: the empty state before any entry.
 
-    configuration: the newest one at or before that entry. It has to be kept wherever the snapshot is.
+    configuration: the newest one at or before that entry. It has to be kept wherever the snapshot is. sealed: so is its
+    seal at or before that entry (``membership``); False in snapshots of an older program, too, which do not say.
     """
 
     index: Index = Index(0)
     term: Term = Term(0)
     configuration: Configuration = NO_MEMBERS
+    sealed: bool = False
 
 
 class Message(msgspec.Struct, frozen=True):

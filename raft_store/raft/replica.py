@@ -115,7 +115,7 @@ class Replica:
         messages, self._outbox = self._outbox, []
         changes = self._end_changes() if self._changes else ()
         if ready is None:
-            readers = self._readers.release(self.applied)
+            readers = self._release_readers()
             idle = not (messages or readers or changes)
             return None if idle else Work(messages, None, None, (), (), (), readers, changes)
         lost: list[Proposal] = []
@@ -126,9 +126,13 @@ class Replica:
         for answer in ready.reads:
             if answer.session == self._session:
                 self._readers.answered(answer.number, answer.index)
-        readers = self._readers.release(self.applied)
+        readers = self._release_readers()
         messages.extend(ready.messages)
         return Work(messages, ready.save, ready.restore, committed, settled, lost, readers, changes)
+
+    def _release_readers(self) -> Sequence[tuple[object, Index]]:
+        # While the machine is being restored it has not got as far as ``applied`` yet.
+        return () if self.core.holds_back else self._readers.release(self.applied)
 
     def _end_changes(self) -> Sequence[tuple[object, bool | None]]:
         """Return whose change is over, one way or the other: sealed, or replaced by another leader."""

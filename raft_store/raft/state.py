@@ -74,6 +74,7 @@ class State:
         self._outbox: list[m.AnyMessage] = []
         self._held: list[m.AnyMessage] = []  # leave after the next save
         self._released: list[m.AnyMessage] = []  # leave after the save under way
+        self.holds_back = False  # the driver's: the machine is being restored, and takes no entries meanwhile
         self._answers: list[m.ReadState] = []
         self._votes: dict[MemberId, bool] = {}
         self._progress: dict[MemberId, Progress] = {}
@@ -104,8 +105,8 @@ class State:
 
     @property
     def gone_for_good(self) -> frozenset[MemberId]:
-        """Whoever was removed and is needed no more: their removal is sealed, or so old that a snapshot has it."""
-        if self.agreed.sealed or self.agreed.index <= self.log.base.index:
+        """Whoever was removed and is needed no more: their removal is sealed."""
+        if self.agreed.sealed:
             return self.configuration.removed
         before = self.log.configuration_before
         return frozenset() if before is None else before.removed

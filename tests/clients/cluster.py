@@ -105,7 +105,7 @@ def until(what: str, condition: Callable[[], Any], *, timeout_s: float = READY_S
 def running(folder: Path, *, nodes: int = 1, masters: int = 1, engine: str = "memory") -> Iterator[Cluster]:
     """Bring a cluster up in ``folder``, and take it down."""
     with ours(folder, members=1, engine=engine) as store, contextlib.ExitStack() as stack:
-        ports = free_ports(2 * masters + 2 * nodes)
+        ports = free_ports(2 * masters + nodes)
         rests, rpcs, agents = ports[:masters], ports[masters : 2 * masters], ports[2 * masters :]
         _write_pki(folder, [f"node{number}" for number in range(nodes)])
         urls = [f"https://127.0.0.1:{port}" for port in rests]
@@ -122,9 +122,7 @@ def running(folder: Path, *, nodes: int = 1, masters: int = 1, engine: str = "me
             start_master(number)
         for number in range(nodes):
             config = folder / f"node{number}.toml"
-            config.write_text(
-                _node_toml(folder, f"node{number}", rpc=rpcs[0], ports=agents[2 * number : 2 * number + 2])
-            )
+            config.write_text(_node_toml(folder, f"node{number}", rpc=rpcs[0], port=agents[number]))
             _start(stack, folder, f"node{number}", ["-m", "node_agent", "--config", str(config)])
         until("the API is ready", cluster.is_ready)
         for number in range(1, masters):
@@ -164,6 +162,8 @@ def _write_pki(folder: Path, nodes: Sequence[str]) -> None:
     }
     (folder / "ca.crt").write_bytes(authority.pair.certificate)
     (folder / "ca.key").write_bytes(authority.pair.key)
+    # Tokens may be signed with any key; one of its own would tell these tests nothing more.
+    (folder / "sa.key").write_bytes(authority.pair.key)
     for name, subject in subjects.items():
         pair = authority.issue(subject)
         (folder / f"{name}.crt").write_bytes(pair.certificate)
@@ -182,13 +182,15 @@ def _master_toml(folder: Path, number: int, *, rests: Sequence[int], rpcs: Seque
         f'grpc_listen = "127.0.0.1:{rpc}"\napi_address = "127.0.0.1:{rest}"\nstore_endpoints = ["{store}"]\n'
         f"[masters]\n{masters}[tls]\n{_tls(folder, 'server', authority='client_ca')}"
         f"[node_tls]\n{_tls(folder, 'client')}"
+        f'[access]\nsigning_keys = ["{folder}/sa.key"]\nissuer = "https://kubernetes.default.svc.cluster.local"\n'
+        f'authority_cert = "{folder}/ca.crt"\nauthority_key = "{folder}/ca.key"\n'
     )
 
 
-def _node_toml(folder: Path, name: str, *, rpc: int, ports: Sequence[int]) -> str:
+def _node_toml(folder: Path, name: str, *, rpc: int, port: int) -> str:
     return (
-        f'name = "{name}"\naddress = "127.0.0.1"\nmasters = ["127.0.0.1:{rpc}"]\nlisten = "127.0.0.1:{ports[0]}"\n'
-        f'http_listen = "127.0.0.1:{ports[1]}"\ndata_dir = "{folder}/{name}"\nruntime = "hollow"\n'
+        f'name = "{name}"\naddress = "127.0.0.1"\nmasters = ["127.0.0.1:{rpc}"]\nlisten = "127.0.0.1:{port}"\n'
+        f'data_dir = "{folder}/{name}"\nruntime = "hollow"\n'
         f"[tls]\n{_tls(folder, name)}"
     )
 

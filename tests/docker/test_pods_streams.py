@@ -52,7 +52,7 @@ class Master:
 def run(lab: Lab, scenario: object) -> None:
     async def main(lab: Lab) -> None:
         async with lab.agent() as agent:
-            service = NodeAgentService(agent._manager, agent._runtime, agent._statistics, secure=False)
+            service = NodeAgentService(agent._manager, agent._runtime, agent._statistics, {}, secure=False)
             address = f"unix:{lab.directory}/node.sock"
             stop = await serve(service, address, None)
             try:

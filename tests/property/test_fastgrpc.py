@@ -150,12 +150,18 @@ class AnyClient(RuleBasedStateMachine):
     def whole_frame(self, frame: bytes) -> None:
         self.feed(frame)
 
-    @rule(stream=st.integers(0, 12), size=st.sampled_from([0, 5, 16_384]), length=st.booleans())
-    def whole_request(self, stream: int, size: int, *, length: bool) -> None:
+    @rule(
+        streams=st.lists(st.integers(0, 20), max_size=5),
+        size=st.sampled_from([0, 5, 16_384]),
+        length=st.booleans(),
+        between=st.none() | FRAMES,
+    )
+    def whole_requests(self, streams: list[int], size: int, *, length: bool, between: bytes | None) -> None:
         # A block that changes no table, with or without a content-length of 5: the second one like it is remembered.
         block = b"\x83\x86\x84" + (b"\x0f\x0d\x015" if length else b"")
-        headers = frames.frame(frames.HEADERS, frames.END_HEADERS, stream, block)
-        self.feed(headers + frames.frame(frames.DATA, frames.END_STREAM, stream, bytes(size)))
+        heads = [frames.frame(frames.HEADERS, frames.END_HEADERS, stream, block) for stream in streams]
+        ends = [frames.frame(frames.DATA, frames.END_STREAM, stream, bytes(size)) for stream in streams]
+        self.feed(b"".join([*heads, between or b"", *ends]))
 
     @rule(data=st.binary(max_size=30))
     def noise(self, data: bytes) -> None:

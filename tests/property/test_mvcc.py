@@ -8,6 +8,7 @@ from raft_store.engine import Entry, Index, Term
 from raft_store.machine import Machine, encode
 from raft_store.mvcc.lease import LeaseClock
 from raft_store.mvcc.model import Compacted, LeaseId, LeaseNotFound, Revision
+from raft_store.mvcc.notices import Canceled, Changes, Created, WatchSpec
 from raft_store.mvcc.requests import (
     Compact,
     DeleteRange,
@@ -18,7 +19,6 @@ from raft_store.mvcc.requests import (
     Txn,
 )
 from raft_store.mvcc.txn import read
-from raft_store.mvcc.watch import Canceled, Changes, Created, WatchSpec
 
 KEYS = st.sampled_from([b"a", b"b", b"ba", b"c", b"d", b"\xff"])
 ENDS = st.sampled_from([b"", b"\0", b"b", b"bb", b"d", b"\xff\xff"])

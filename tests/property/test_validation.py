@@ -14,7 +14,7 @@ from api.defaults import apply_defaults
 from api.errors import ApiError
 from api.kinds.table import TABLE, Kind
 from api.shapes import AnyJson, ListOf, MapOf, Scalar, Shape, StructOf, fields_of
-from api.validation import faults_on_create, faults_on_update
+from api.validation.objects import faults_on_create, faults_on_update
 
 KINDS = [kind for kind in TABLE if "create" in kind.verbs]
 WORDS = (

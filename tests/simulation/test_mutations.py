@@ -17,9 +17,10 @@ from raft_store.lease_keeper import LeaseKeeper
 from raft_store.machine import Machine
 from raft_store.mvcc import watch
 from raft_store.mvcc.lease import LeaseClock
+from raft_store.mvcc.notices import NO_WATCH, Progress
 from raft_store.mvcc.requests import Done, LeaseExpire
 from raft_store.mvcc.store import Change, Event, Store
-from raft_store.mvcc.watch import NO_WATCH, Progress, Watcher, WatchHub, WatchStream
+from raft_store.mvcc.watch import Watcher, WatchHub, WatchStream
 from raft_store.raft import messages as m
 from raft_store.raft.core import Core, Role
 from raft_store.raft.log import Log
@@ -432,6 +433,25 @@ def progress_overtakes_the_events(patch):
         return original(self)
 
     patch.setattr(WatchStream, "next", next_notice)
+
+
+@mutation("store")
+def what_is_handed_over_overtakes_what_waits(patch):
+    def hand_over(self, watcher, events):
+        return self._take is not None and self._take(watcher.watch_id, self._hub.store.revision, events)
+
+    patch.setattr(WatchStream, "hand_over", hand_over)
+
+
+@mutation("store")
+def what_was_handed_over_is_told_again(patch):
+    original = WatchStream.hand_over
+
+    def hand_over(self, watcher, events):
+        original(self, watcher, events)
+        return False
+
+    patch.setattr(WatchStream, "hand_over", hand_over)
 
 
 @mutation("store")

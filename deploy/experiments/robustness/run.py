@@ -157,16 +157,28 @@ async def _until_heard(watchers: list[Watcher], revision: int) -> None:
 
 async def _differing_members(members: Members, revision: int) -> list[str]:
     """Compare what the members hold, by a checksum of all of it up to one revision."""
+    deadline = time.monotonic() + CATCH_UP_S
     hashes: dict[str, tuple[int, int]] = {}
     for name, channel in members.channels.items():
         try:
-            answer = await rpc.MaintenanceStub(channel).HashKV(pb.HashKVRequest(revision=revision), timeout=10)
+            answer = await _checksum(channel, revision, deadline)
         except grpc.aio.AioRpcError as exc:
             return [f"member {name} tells no checksum: {exc.details()}"]
         hashes[name] = (answer.hash, answer.compact_revision)
     if len({checksum for checksum, _ in hashes.values()}) > 1 and len({at for _, at in hashes.values()}) == 1:
         return [f"members differ at revision {revision}: {hashes}"]
     return []
+
+
+async def _checksum(channel: grpc.aio.Channel, revision: int, deadline: float) -> pb.HashKVResponse:
+    """Ask one member, until ``deadline`` (monotonic seconds) also one that has not come as far yet."""
+    while True:
+        try:
+            return await rpc.MaintenanceStub(channel).HashKV(pb.HashKVRequest(revision=revision), timeout=10)
+        except grpc.aio.AioRpcError as exc:
+            if exc.code() is not grpc.StatusCode.OUT_OF_RANGE or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.1)
 
 
 def write_history(folder: Path, each: Round) -> Path:

@@ -23,6 +23,21 @@ def test_default_roles_are_there(cluster):
     assert not [rule for rule in roles["view"]["rules"] if "secrets" in rule.get("resources", ())]
 
 
+def test_servers_that_extend_the_api_find_whose_certificates_it_accepts(cluster):
+    found = cluster.get("configmap", "extension-apiserver-authentication", "-n", "kube-system")
+    assert found["data"]["client-ca-file"] == cluster.authority.path.with_suffix(".crt").read_text()
+    bound = cluster.kubectl(
+        "create", "rolebinding", "extension", "-n", "kube-system",
+        "--role=extension-apiserver-authentication-reader", "--serviceaccount=default:default",
+    )  # fmt: skip
+    assert "created" in bound
+    allowed = cluster.kubectl(
+        "auth", "can-i", "get", "configmap/extension-apiserver-authentication", "-n", "kube-system",
+        "--as=system:serviceaccount:default:default",
+    )  # fmt: skip
+    assert allowed.strip() == "yes"
+
+
 def test_can_i(cluster, namespace):
     token = token_of(cluster, namespace)
     may = ("auth", "can-i", "-n", namespace)

@@ -20,6 +20,7 @@ from client.etcd import (
     PutOp,
     Refused,
     Relation,
+    TransportName,
     Unavailable,
     Unknown,
     prefix_end,
@@ -27,9 +28,15 @@ from client.etcd import (
 from tests.contract.kv.stores import Store, free_ports, ours
 
 
+@pytest.fixture(params=["fast", "grpcio"])
+def transport(request: pytest.FixtureRequest) -> TransportName:
+    name: TransportName = request.param
+    return name
+
+
 @pytest.fixture
-async def client(store: Store) -> AsyncIterator[EtcdClient]:
-    async with EtcdClient(store.endpoints) as running:
+async def client(store: Store, transport: TransportName) -> AsyncIterator[EtcdClient]:
+    async with EtcdClient(store.endpoints, transport=transport) as running:
         yield running
 
 
@@ -122,9 +129,9 @@ async def test_status_of_each_member(client: EtcdClient) -> None:
     assert statuses[0].leader in [status.member for status in statuses]
 
 
-async def test_nobody_there() -> None:
+async def test_nobody_there(transport: TransportName) -> None:
     (port,) = free_ports(1)
-    async with EtcdClient([f"127.0.0.1:{port}"]) as client:
+    async with EtcdClient([f"127.0.0.1:{port}"], transport=transport) as client:
         began = time.monotonic()
         with pytest.raises(Unavailable):
             await client.get(b"k", timeout_s=0.5)
@@ -157,11 +164,13 @@ async def leader_of(client: EtcdClient) -> str:
 
 
 @pytest.mark.parametrize("preferred", ["the leader", "a follower"])
-async def test_a_killed_leader_loses_no_acknowledged_write(three: Store, preferred: str) -> None:
+async def test_a_killed_leader_loses_no_acknowledged_write(
+    three: Store, preferred: str, transport: TransportName
+) -> None:
     async with EtcdClient(three.endpoints) as finder:
         leading = await leader_of(finder)
     ordered = sorted(three.endpoints, key=lambda endpoint: (endpoint == leading) != (preferred == "the leader"))
-    async with EtcdClient(ordered) as client:
+    async with EtcdClient(ordered, transport=transport) as client:
         acknowledged: set[bytes] = set()
         heard: list[tuple[int, bytes]] = []
 
@@ -197,8 +206,8 @@ async def test_a_killed_leader_loses_no_acknowledged_write(three: Store, preferr
         assert revisions == sorted(set(revisions))  # each once, in order
 
 
-async def test_a_silent_member_is_left_soon(three: Store) -> None:
-    async with EtcdClient(three.endpoints) as client:
+async def test_a_silent_member_is_left_soon(three: Store, transport: TransportName) -> None:
+    async with EtcdClient(three.endpoints, transport=transport) as client:
         await client.put(b"k", b"1")
         process = three.processes[three.endpoints[0]]
         os.kill(process.pid, signal.SIGSTOP)
@@ -214,8 +223,8 @@ async def test_a_silent_member_is_left_soon(three: Store) -> None:
         assert (await client.get(b"k"))[0].value == b"2"
 
 
-async def test_a_write_to_a_member_that_falls_silent_is_unknown(three: Store) -> None:
-    async with EtcdClient(three.endpoints[:1]) as client:
+async def test_a_write_to_a_member_that_falls_silent_is_unknown(three: Store, transport: TransportName) -> None:
+    async with EtcdClient(three.endpoints[:1], transport=transport) as client:
         await client.put(b"k", b"1")
         process = three.processes[three.endpoints[0]]
         os.kill(process.pid, signal.SIGSTOP)

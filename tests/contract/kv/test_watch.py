@@ -184,6 +184,32 @@ async def test_progress_on_request(api: Api, listener: Listener, prefix: bytes) 
     assert progress.header.revision >= revision
 
 
+async def test_a_stream_without_watches_is_told_the_progress_too(api: Api, listener: Listener, prefix: bytes) -> None:
+    revision = await put(api, prefix)
+    await listener.call.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
+    progress = await listener.read()
+    assert (progress.watch_id, len(progress.events), progress.canceled) == (-1, 0, False)
+    assert progress.header.revision >= revision
+
+
+async def test_listeners_with_and_without_previous_values(api: Api, prefix: bytes) -> None:
+    """They hear of the same changes, by the same number, in different words."""
+    await put(api, prefix, b"1")
+    calls = [api.watch.Watch() for _ in range(4)]
+    for place, call in enumerate(calls):
+        assert (await Listener(call).create(prefix, prev_kv=place % 2 == 1)).watch_id == 0
+    for value in (b"2", b"3"):
+        revision = await put(api, prefix, value)
+        for place, call in enumerate(calls):
+            response = await Listener(call).read()
+            assert (response.watch_id, response.header.revision) == (0, revision)
+            (event,) = response.events
+            assert event.kv.value == value
+            assert event.prev_kv.value == (b"%d" % (int(value) - 1) if place % 2 else b"")
+    for call in calls:
+        call.cancel()
+
+
 async def test_large_revisions_come_in_fragments_if_wished(api: Api, listener: Listener, prefix: bytes) -> None:
     # Each put fits into a request; what the deletion of all removes does not fit into a response.
     for i in range(4):

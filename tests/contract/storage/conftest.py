@@ -19,7 +19,7 @@ from tests.contract.kv.stores import Store, ours, real_etcd
 STORES = [
     pytest.param("memory-1", id="memory"),
     pytest.param("native-3", id="native-3"),
-    pytest.param("etcd", id="etcd", marks=pytest.mark.etcd),
+    pytest.param("etcd-3", id="etcd-3", marks=pytest.mark.etcd),
 ]
 ADMIN = User("admin", (SYSTEM_MASTERS,))
 CONFIG: Mapping[str, Any] = {
@@ -36,11 +36,11 @@ _numbers = itertools.count()
 @pytest.fixture(scope="session", params=STORES)
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "etcd":
-        with real_etcd(folder) as running:
+    engine, members = request.param.split("-")
+    if engine == "etcd":
+        with real_etcd(folder, members=int(members)) as running:
             yield running
     else:
-        engine, members = request.param.split("-")
         with ours(folder, members=int(members), engine=engine) as running:
             yield running
 

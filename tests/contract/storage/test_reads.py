@@ -1,6 +1,8 @@
 """Lists in pages and versions, watches from any point, and a cache that never disagrees with the store."""
 
 import asyncio
+import base64
+import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -12,6 +14,7 @@ from api.errors import AlreadyExists, BadRequest, Conflict, Expired, NotFound, T
 from client.etcd import EtcdClient
 from client.resources import EventType
 from master import changes
+from master.cache import LAST_BOOKMARK_S
 from master.reads import ExpiredList
 from master.rest.seam import Event, Query
 from tests.contract.storage.conftest import Cluster, running_core
@@ -23,6 +26,10 @@ ALL = {"namespace": "default"}
 async def fill(cluster: Cluster, count: int) -> None:
     for n in range(count):
         await cluster.create("configmaps", {"metadata": {"name": f"c{n:02}", "labels": {"odd": str(n % 2)}}})
+
+
+def forged(**token: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(token).encode()).decode()
 
 
 class Watching:
@@ -76,6 +83,52 @@ class TestList:
             if not (token := page.continue_token):
                 break
         assert names == ["c01", "c03", "c05", "c07"]
+
+    async def test_of_few_among_many_is_read_in_few_steps(
+        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await fill(cluster, 33)
+        await cluster.create("configmaps", {"metadata": {"name": "d", "labels": {"odd": "2"}}})
+        then = (await cluster.create("configmaps", {"metadata": {"name": "e", "labels": {"odd": "2"}}}))["metadata"]
+        await fill_more(cluster)
+        asked = []
+        page_of = cluster.core.storage.page
+
+        async def counting(*args: Any, **more: Any) -> Any:
+            asked.append(more["limit"])
+            return await page_of(*args, **more)
+
+        monkeypatch.setattr(cluster.core.storage, "page", counting)
+        exact = {"resource_version": then["resourceVersion"], "label_selector": "odd=2", "limit": 1, **ALL}
+        page = await cluster.list("configmaps", **exact)
+        assert [each.obj.metadata.name for each in page.items] == ["d"]
+        assert len(asked) <= 6, "what a page holds is no measure of what must be read for it"
+        rest = {"continue_token": page.continue_token, "label_selector": "odd=2", "limit": 1, **ALL}
+        assert await cluster.names("configmaps", **rest) == ["e"]
+
+    @pytest.mark.parametrize(
+        ("token", "refusal"),
+        [
+            ("!", BadRequest),
+            (forged(rv=0, start="default/c00"), BadRequest),
+            (forged(rv=-7, start="default/c00"), BadRequest),
+            (forged(rv=2**70, start=""), BadRequest),
+            (forged(rv=10**12, start="default/c00"), Timeout),
+        ],
+    )
+    async def test_with_a_token_that_nobody_gave(self, cluster: Cluster, token: str, refusal: type[Exception]) -> None:
+        with pytest.raises(refusal):
+            await cluster.list("configmaps", continue_token=token, limit=1, **ALL)
+
+    async def test_with_a_token_of_another_namespace_shows_only_its_own(self, cluster: Cluster) -> None:
+        await fill(cluster, 2)
+        await cluster.create("configmaps", config_map("there"), namespace="kube-system")
+        then = (await cluster.list("configmaps")).revision
+        await fill_more(cluster)
+        token = forged(rv=then, start="default/c00")
+        assert await cluster.names("configmaps", continue_token=token, namespace="kube-system") == ["there"]
+        token = forged(rv=then, start="kube-system/there")
+        assert await cluster.names("configmaps", continue_token=token, **ALL) == []
 
     async def test_whose_history_is_gone_offers_to_go_on(self, cluster: Cluster) -> None:
         await fill(cluster, 4)
@@ -160,6 +213,14 @@ class TestWatch:
             assert (end.type, end.initial_events_end) == (EventType.BOOKMARK, True)
             assert end.revision >= int((await cluster.get("configmaps", "c00"))["metadata"]["resourceVersion"])
 
+    async def test_ends_with_a_bookmark_to_go_on_from(self, cluster: Cluster) -> None:
+        made = await cluster.create("configmaps", config_map("a"))
+        query = {"label_selector": "x=y", "bookmarks": True, "timeout_s": LAST_BOOKMARK_S + 0.05}
+        async with Watching(cluster, resource_version=made["metadata"]["resourceVersion"], **query) as watch:
+            there = int((await cluster.create("configmaps", config_map("unwanted")))["metadata"]["resourceVersion"])
+            last = await watch.next()
+        assert (last.type, last.revision >= there) == (EventType.BOOKMARK, True)
+
     async def test_deleted_shows_the_last_state_at_the_deletions_version(self, cluster: Cluster) -> None:
         made = await cluster.create("configmaps", config_map("a", x="1"))
         async with Watching(cluster, resource_version=made["metadata"]["resourceVersion"]) as watch:
@@ -238,7 +299,7 @@ async def test_list_and_watch_give_the_stores_own_state(cluster: Cluster, client
             asyncio.create_task(_mirror(rng.choice(masters), stop, selector, delay_s=rng.random()))
             for selector in ("", "odd=1", "odd=0", "")
         ]
-        await asyncio.gather(*(_churn(rng.choice(masters), random.Random(rng.random()), 60) for _ in range(4)))
+        await asyncio.gather(*(churn(rng.choice(masters), random.Random(rng.random()), 60) for _ in range(4)))
         final = (await cluster.create("configmaps", {"metadata": {"name": "zz", "labels": {"odd": "1"}}}))["metadata"]
         stop.set()
         mirrors = await asyncio.gather(*readers)
@@ -251,7 +312,7 @@ async def test_list_and_watch_give_the_stores_own_state(cluster: Cluster, client
     assert mirrors[2] == {name: revision for name, revision in stored.items() if name not in odd}
 
 
-async def _churn(cluster: Cluster, rng: random.Random, count: int) -> None:
+async def churn(cluster: Cluster, rng: random.Random, count: int) -> None:
     for _ in range(count):
         number = rng.randrange(5)
         name = f"c{number}"

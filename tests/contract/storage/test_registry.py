@@ -284,6 +284,17 @@ class TestPods:
         with pytest.raises(Conflict, match="already assigned to node"):
             await cluster.create("pods", {"target": {"name": "node2"}}, name="web", subresource="binding")
 
+    async def test_are_bound_by_an_object_of_its_own(self, cluster: Cluster) -> None:
+        await cluster.create("pods", POD)
+        with pytest.raises(Invalid, match=r"metadata\.name"):
+            await cluster.create("bindings", {"target": {"name": "n1"}})
+        await cluster.create("bindings", {"metadata": {"name": "web"}, "target": {"kind": "Node", "name": "n1"}})
+        assert (await cluster.get("pods", "web"))["spec"]["nodeName"] == "n1"
+        with pytest.raises(Conflict, match="already assigned"):
+            await cluster.create("bindings", {"metadata": {"name": "web"}, "target": {"name": "n2"}})
+        found = await cluster.core.storage.client.range(b"/registry/bindings/", b"/registry/bindings0")
+        assert not found.kvs, "it says what to do and is not kept"
+
     async def test_binding_means_one_pod_not_one_name(self, cluster: Cluster) -> None:
         await cluster.create("pods", POD)
         binding = {"metadata": {"uid": "another"}, "target": {"name": "node1"}}
@@ -321,20 +332,41 @@ class TestPods:
     async def test_eviction_asks_the_budget(self, cluster: Cluster) -> None:
         await self.bound(cluster, "one")
         await self.bound(cluster, "two")
+        ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
         for name in ("one", "two"):
-            await cluster.patch("pods", name, {"status": {"phase": "Running"}}, subresource="status")
+            await cluster.patch("pods", name, {"status": ready}, subresource="status")
         budget = {"metadata": {"name": "b"}, "spec": {"selector": {"matchLabels": {"app": "web"}}, "minAvailable": 1}}
         await cluster.create("poddisruptionbudgets.policy", budget)
-        with pytest.raises(TooManyRequests, match="still being processed"):
+        with pytest.raises(TooManyRequests, match="violate the pod's disruption budget") as refused:
             await cluster.create("pods", {}, name="one", subresource="eviction")
+        assert "still being processed" in refused.value.causes[0].message
         status = {"status": {"observedGeneration": 1, "disruptionsAllowed": 1}}
         await cluster.patch("poddisruptionbudgets.policy", "b", status, subresource="status")
         tried = {"deleteOptions": {"dryRun": ["All"]}}  # as kubectl drain --dry-run=server says it
         await cluster.create("pods", tried, name="one", subresource="eviction")
         await cluster.create("pods", {}, name="one", subresource="eviction")
-        assert (await cluster.get("pods", "one"))["metadata"]["deletionTimestamp"]
-        with pytest.raises(TooManyRequests, match="violate the pod's disruption budget"):
+        evicted = await cluster.get("pods", "one")
+        assert evicted["metadata"]["deletionTimestamp"]
+        reasons = {each["type"]: each.get("reason") for each in evicted["status"]["conditions"]}
+        assert reasons["DisruptionTarget"] == "EvictionByEvictionAPI"
+        with pytest.raises(TooManyRequests) as refused:
             await cluster.create("pods", {}, name="two", subresource="eviction")
+        assert "needs 0 healthy pods and has 0 currently" in refused.value.causes[0].message
+
+    async def test_a_pod_that_serves_nobody_is_evicted_for_nothing(self, cluster: Cluster) -> None:
+        await self.bound(cluster, "sick")
+        unready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}]}
+        await cluster.patch("pods", "sick", {"status": unready}, subresource="status")
+        budget = {"metadata": {"name": "b"}, "spec": {"selector": {"matchLabels": {"app": "web"}}, "minAvailable": 1}}
+        await cluster.create("poddisruptionbudgets.policy", budget)
+        status = {"status": {"observedGeneration": 1, "desiredHealthy": 1, "currentHealthy": 0}}
+        await cluster.patch("poddisruptionbudgets.policy", "b", status, subresource="status")
+        with pytest.raises(TooManyRequests):
+            await cluster.create("pods", {}, name="sick", subresource="eviction")
+        always = {"spec": {"unhealthyPodEvictionPolicy": "AlwaysAllow"}}
+        await cluster.patch("poddisruptionbudgets.policy", "b", always)
+        await cluster.create("pods", {}, name="sick", subresource="eviction")
+        assert (await cluster.get("pods", "sick"))["metadata"]["deletionTimestamp"]
 
     async def test_node_agents_write_only_their_own(self, cluster: Cluster) -> None:
         await self.bound(cluster)

@@ -1,6 +1,7 @@
 import pytest
 
 from api import codec
+from api.defaults import completed
 from api.errors import BadRequest
 from api.kinds.table import TABLE
 
@@ -52,3 +53,41 @@ def test_integer_or_string_keeps_which_it_was():
     document = {"spec": {"ports": [{"port": 80, "targetPort": "http"}, {"port": 81, "targetPort": 8081}]}}
     ports = codec.decode(service, document).spec.ports
     assert [port.target_port for port in ports] == ["http", 8081]
+
+
+@pytest.mark.parametrize(
+    ("kind", "document", "words"),
+    [
+        ("ReplicationController", {"spec": {"template": "x"}}, "string into field spec.template of type"),
+        ("ReplicationController", {"spec": {"template": {"metadata": [1]}}}, "array into field spec.template.metadata"),
+        ("PodTemplate", {"template": {"spec": {"containers": 1.5}}}, "number into field template.spec.containers"),
+        (
+            "Pod",
+            {"spec": {"hostNetwork": True, "containers": [{"ports": 5}]}},
+            "number into field spec.containers[0].ports",
+        ),
+        (
+            "LimitRange",
+            {"spec": {"limits": [{"type": "Container", "max": "x"}]}},
+            "string into field spec.limits[0].max",
+        ),
+        ("Secret", {"data": "x", "stringData": {"a": "b"}}, "string into field data of type map"),
+        ("Secret", {"stringData": {"a": 1}}, "number into field stringData.a of type string"),
+        ("Secret", {"stringData": "x"}, "string into field stringData of type map"),
+        ("Deployment", {"spec": {"replicas": 2**63}}, "number into field spec.replicas of type integer"),
+    ],
+)
+def test_defaults_leave_it_to_decoding_to_refuse_what_has_not_the_kinds_shape(kind, document, words):
+    row = next(each for each in TABLE if each.kind == kind)
+    with pytest.raises(BadRequest) as refusal:
+        codec.decode(row, completed(row, document))
+    assert words in refusal.value.message
+
+
+def test_plain_data_of_a_secret_goes_over_what_is_encoded():
+    row = TABLE.kind("v1", "Secret")
+    document = {"data": {"a": "eA==", "b": "eQ=="}, "stringData": {"b": "z", "c": ""}}
+    made = completed(row, document)
+    assert made["data"] == {"a": "eA==", "b": "eg==", "c": ""}
+    assert "stringData" not in made
+    assert document["data"]["b"] == "eQ==", "the client's document is not changed"

@@ -6,7 +6,7 @@ import pytest
 
 from api import codec, conversion
 from api.kinds.table import TABLE
-from api.validation import faults_on_create
+from api.validation.objects import faults_on_create
 
 META = {"name": "a", "namespace": "default"}
 OLD_BACKEND = {"serviceName": "web", "servicePort": "http"}

@@ -1,7 +1,8 @@
 import pytest
 
-from api import selectors
+from api import fields, selectors
 from api.errors import BadRequest
+from api.kinds.table import ROWS
 from api.meta import LabelSelector, LabelSelectorRequirement
 
 
@@ -57,3 +58,31 @@ def test_field_queries():
     assert query.matches({"a.b": "c", "d": "", "g": "h="}.__getitem__)
     with pytest.raises(BadRequest, match="invalid field selector"):
         selectors.parse_fields("a")
+
+
+# Source: the conversions of field labels in the real server's packages, kind by kind.
+SELECTABLE = {
+    "Pod": "spec.nodeName spec.restartPolicy spec.schedulerName spec.serviceAccountName spec.hostNetwork status.phase "
+    "status.podIP status.podIPs status.nominatedNodeName",
+    "Node": "spec.unschedulable",
+    "Namespace": "status.phase",
+    "Secret": "type",
+    "Service": "spec.clusterIP spec.type",
+    "ReplicationController": "status.replicas",
+    "ReplicaSet": "status.replicas",
+    "Job": "status.successful",
+    "CertificateSigningRequest": "spec.signerName",
+    "Event": "involvedObject.kind involvedObject.namespace involvedObject.name involvedObject.uid involvedObject.apiVersion "
+    "involvedObject.resourceVersion involvedObject.fieldPath reason reportingComponent source type",
+    "ConfigMap": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SELECTABLE)
+def test_every_kind_is_selected_by_the_fields_that_clients_name(kind):
+    row = next(each for each in ROWS if each.kind == kind)
+    wanted = {"metadata.name", *(["metadata.namespace"] if row.namespaced else []), *SELECTABLE[kind].split()}
+    assert wanted <= set(fields.selectable(row))
+    empty = row.model()
+    for label, get in fields.selectable(row).items():
+        assert isinstance(get(empty), str), label

@@ -3,7 +3,7 @@ import pytest
 from api import codec
 from api.defaults import apply_defaults
 from api.kinds.table import TABLE
-from api.validation import faults_on_create, faults_on_update
+from api.validation.objects import faults_on_create, faults_on_update
 
 
 def _object(kind, spec, **metadata):
@@ -84,8 +84,8 @@ def test_every_fault_is_named(kind, spec, metadata, expected):
         ("ConfigMap", {"data": {"a": "1"}, "immutable": True}, {"data": {"a": "2"}, "immutable": True}, {"data"}),
         (
             "Service",
-            {"spec": {"clusterIP": "10.96.0.5", "ports": [{"port": 80}]}},
-            {"spec": {"clusterIP": "10.96.0.6", "ports": [{"port": 80}]}},
+            {"spec": {"clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"], "ports": [{"port": 80}]}},
+            {"spec": {"clusterIP": "10.96.0.6", "clusterIPs": ["10.96.0.6"], "ports": [{"port": 80}]}},
             {"spec.clusterIPs[0]"},
         ),
     ],

@@ -4,22 +4,24 @@ import json
 
 import pytest
 
-from api import codec
+from api import codec, names
 from api.defaults import apply_defaults
 from api.kinds.table import TABLE
-from api.validation import faults_on_create, faults_on_update
+from api.validation.objects import faults_on_create, faults_on_update
 
 TEMPLATE = {"spec": {"containers": [{"name": "c", "image": "i"}], "restartPolicy": "Never"}}
-JOB = {"spec": {"template": TEMPLATE}}
-CRON = {"spec": {"schedule": "*/5 * * * 1-5", "jobTemplate": JOB}}
+JOB = {"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, **TEMPLATE}}}
+CRON = {"spec": {"schedule": "*/5 * * * 1-5", "jobTemplate": {"spec": {"template": TEMPLATE}}}}
 HPA = {"spec": {"scaleTargetRef": {"kind": "Deployment", "name": "web"}, "maxReplicas": 3}}
 BACKEND = {"service": {"name": "web", "port": {"number": 80}}}
 INGRESS = {
     "spec": {"rules": [{"host": "a.b", "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": BACKEND}]}}]}
 }
 CLAIM = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}
+BOUND = CLAIM | {"status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}}
 VOLUME = {"spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/x"}}}
 SLICE = {"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 80}]}
+NO_KEY = [f'Invalid value: "": {each}' for each in names.qualified("")]
 POD = {"spec": {"containers": [{"name": "c", "image": "i"}]}}
 
 
@@ -73,7 +75,7 @@ def test_good_objects_have_no_faults(kind, document):
         ("Job", JOB, "spec.completionMode", "Indexed",
          []),
         ("Job", JOB, "spec.template.spec.restartPolicy", "Always",
-         ['spec.template.spec.restartPolicy: Unsupported value: "Always": supported values: "Never", "OnFailure"']),
+         ['spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"']),
         ("CronJob", CRON, "spec.schedule", "* * * *",
          ['spec.schedule: Invalid value: "* * * *": expected exactly 5 fields, found 4: [* * * *]']),
         ("CronJob", CRON, "spec.schedule", "99 * * * *",
@@ -87,16 +89,29 @@ def test_good_objects_have_no_faults(kind, document):
           "spec.maxReplicas: Invalid value: 0: must be greater than or equal to `minReplicas`"]),
         ("HorizontalPodAutoscaler", HPA, "spec.scaleTargetRef.name", "", ["spec.scaleTargetRef.name: Required value"]),
         ("PodDisruptionBudget", {"spec": {"minAvailable": 1}}, "spec.maxUnavailable", 1,
-         ['spec: Invalid value: "": minAvailable and maxUnavailable cannot be both set']),
+         ['spec: Invalid value: {"maxUnavailable":1,"minAvailable":1}: minAvailable and maxUnavailable cannot be both set']),
         ("Ingress", INGRESS, "spec.rules.0.http.paths.0.pathType", None,
          ["spec.rules[0].http.paths[0].pathType: Required value: pathType must be specified"]),
         ("Ingress", INGRESS, "spec.rules.0.http.paths.0.path", "x",
          ['spec.rules[0].http.paths[0].path: Invalid value: "x": must be an absolute path']),
-        ("Ingress", INGRESS, "spec.rules", [], ['spec: Invalid value: "": either `defaultBackend` or `rules` must be specified']),
+        ("Ingress", INGRESS, "spec.rules", [], ["spec: Invalid value: []networking.IngressRule(nil): either `defaultBackend` or `rules` must be specified"]),
         ("NetworkPolicy", {"spec": {}}, "spec.ingress", [{"from": [{"ipBlock": {"cidr": "10.0.0.0/33"}}]}],
          [('spec.ingress[0].from[0].ipBlock.cidr: Invalid value: "10.0.0.0/33": must be a valid CIDR value, '
           "(e.g. 10.9.8.0/24 or 2001:db8::/64)")]),
         ("EndpointSlice", SLICE, "endpoints.0.addresses", [], ["endpoints[0].addresses: Required value: must contain at least 1 address"]),
+        ("EndpointSlice", SLICE, "endpoints.0.addresses", ["127.0.0.9"],
+         ['endpoints[0].addresses[0]: Invalid value: "127.0.0.9": may not be in the loopback range (127.0.0.0/8, ::1/128)']),
+        ("EndpointSlice", SLICE, "endpoints.0.addresses", ["169.254.169.254"],
+         [('endpoints[0].addresses[0]: Invalid value: "169.254.169.254": may not be in the link-local range '
+           "(169.254.0.0/16, fe80::/10)")]),
+        ("Endpoints", {"subsets": [{"addresses": [{"ip": "10.0.0.1"}]}]}, "subsets.0.addresses.0.ip", "::ffff:127.0.0.1",
+         [('subsets[0].addresses[0].ip: Invalid value: "::ffff:127.0.0.1": may not be in the loopback range '
+           "(127.0.0.0/8, ::1/128)")]),
+        ("Endpoints", {"subsets": [{"notReadyAddresses": [{"ip": "10.0.0.1"}]}]}, "subsets.0.notReadyAddresses.0.ip", "0.0.0.0",
+         ['subsets[0].notReadyAddresses[0].ip: Invalid value: "0.0.0.0": may not be unspecified (0.0.0.0)']),
+        ("Endpoints", {"subsets": [{"addresses": [{"ip": "10.0.0.1"}]}]}, "subsets.0.addresses.0.ip", "224.0.0.5",
+         [('subsets[0].addresses[0].ip: Invalid value: "224.0.0.5": may not be in the link-local multicast range '
+           "(224.0.0.0/24, ff02::/10)")]),
         ("EndpointSlice", SLICE, "addressType", "IPv5",
          ['addressType: Unsupported value: "IPv5": supported values: "FQDN", "IPv4", "IPv6"']),
         ("Lease", {"spec": {}}, "spec.leaseDurationSeconds", 0, ["spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0"]),
@@ -107,7 +122,8 @@ def test_good_objects_have_no_faults(kind, document):
          ["spec.nfs: Forbidden: may not specify more than 1 volume type"]),
         ("StorageClass", {}, "provisioner", None, ["provisioner: Required value"]),
         ("PriorityClass", {}, "metadata.name", "system-x",
-         ["metadata.name: Forbidden: priority class names with 'system-' prefix are reserved for system use only"]),
+         [("metadata.name: Forbidden: priority class names with 'system-' prefix are reserved for system use only. "
+           "error: system-x is not a known system priority class")]),
         ("PriorityClass", {}, "value", 2_000_000_000,
          ["value: Forbidden: maximum allowed value of a user defined priority is 1000000000"]),
         ("Role", {"rules": [{"verbs": []}]}, "metadata.labels", {},
@@ -125,7 +141,8 @@ def test_good_objects_have_no_faults(kind, document):
         ("Pod", POD, "spec.hostAliases", [{"ip": "x"}],
          ['spec.hostAliases[0].ip: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)']),
         ("Pod", POD, "spec.affinity", {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{}]}},
-         ["spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey: Required value: can not be empty"]),
+         ["spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey: Required value: can not be empty",
+          *(f"spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey: {each}" for each in NO_KEY)]),
     ],
 )  # fmt: skip
 def test_each_rule_is_told_with_its_path(kind, document, path, value, expected):
@@ -144,8 +161,9 @@ def test_each_rule_is_told_with_its_path(kind, document, path, value, expected):
         ("Job", JOB | {"spec": JOB["spec"] | {"completions": 1}}, "spec.parallelism", 5, ""),
         ("PersistentVolumeClaim", CLAIM, "spec.accessModes", ["ReadOnlyMany"], "spec is immutable after creation"),
         ("PersistentVolumeClaim", CLAIM, "spec.volumeName", "pv", ""),
-        ("PersistentVolumeClaim", CLAIM, "spec.resources.requests.storage", "2Gi", ""),
-        ("PersistentVolumeClaim", CLAIM, "spec.resources.requests.storage", "1Mi", "field can not be less than"),
+        ("PersistentVolumeClaim", CLAIM, "spec.resources.requests.storage", "2Gi", "spec is immutable after creation"),
+        ("PersistentVolumeClaim", BOUND, "spec.resources.requests.storage", "2Gi", ""),
+        ("PersistentVolumeClaim", BOUND, "spec.resources.requests.storage", "1Mi", "field can not be less than"),
         ("PersistentVolume", VOLUME, "spec.hostPath.path", "/y", "is immutable after creation"),
         ("StorageClass", {"provisioner": "x"}, "parameters", {"a": "b"}, "updates to parameters are forbidden."),
         ("PriorityClass", {"value": 1}, "value", 2, "may not be changed in an update."),

@@ -18,7 +18,7 @@ from api.meta import ObjectMeta
 from client.channel import MasterChannel
 from client.remote import RemoteResources
 from client.resources import EventType, Revision, WatchEvent
-from master.grpc_api import SERVER_OPTIONS
+from master.grpc_calls import SERVER_OPTIONS
 from tests.fakes.resources import MemoryResources
 from trireme_pb.cluster import cluster_pb2 as pb
 from trireme_pb.cluster import cluster_pb2_grpc as rpc

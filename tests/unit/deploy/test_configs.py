@@ -23,6 +23,7 @@ def test_a_store_member_knows_all_members_and_itself(lab: Lab) -> None:
     assert store["client_url"] == "https://10.89.7.12:2379"
     assert store["members"] == {f"master{i}": f"https://10.89.7.1{i}:2380" for i in (1, 2, 3)}
     assert store["peer_tls"]["cert"] == "/etc/trireme/pki/peer.crt"
+    assert store["peer_tls"]["names"] == ["master1", "master2", "master3"], "nor makes its bearer a member"
     assert store["client_tls"]["groups"] == ["system:masters"], "a node's certificate opens no store"
 
 

@@ -356,6 +356,33 @@ def test_a_request_that_comes_whole_is_one_event() -> None:
     assert connection.open_streams == 0
 
 
+def test_whole_requests_are_told_of_as_they_become_whole() -> None:
+    """A client may send the headers of many requests first."""
+    connection = acquainted()
+    heads = b"".join(headers(number, payload=PLAIN) for number in (5, 7, 9))
+    ends = b"".join(frame(DATA, END_STREAM, number, b"%d" % number) for number in (7, 5))
+    seven, five, nine = connection.receive(heads + ends, 0.0)
+    assert isinstance(seven, RequestReceived)
+    assert isinstance(five, RequestReceived)
+    assert isinstance(nine, HeadersReceived)
+    assert [(seven.stream, seven.data), (five.stream, five.data), nine.stream] == [(7, b"7"), (5, b"5"), 9]
+    assert connection.receive(frame(DATA, END_STREAM, 9, b"9"), 0.0) == [DataReceived(9, b"9", ended=True)]
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        pytest.param(frame(DATA, 0, 5, b"x"), [HeadersReceived, DataReceived], id="data that is not the last"),
+        pytest.param(frame(RST_STREAM, 0, 5, word(8)), [HeadersReceived, StreamEnded], id="reset"),
+        pytest.param(headers(5, WHOLE, block((b"x", b"y"))), [HeadersReceived, TrailersReceived], id="trailers"),
+        pytest.param(frame(DATA, 0, 0, b""), [HeadersReceived, ConnectionEnded], id="end of all"),
+    ],
+)
+def test_what_begins_is_told_of_before_anything_else_of_it(more: bytes, expected: list[type]) -> None:
+    connection = acquainted()
+    assert [type(event) for event in connection.receive(headers(5, payload=PLAIN) + more, 0.0)] == expected
+
+
 @pytest.mark.parametrize(
     ("received", "expected"),
     [

@@ -79,9 +79,24 @@ async def torrent(call: Call) -> None:
         await call.send(bytes(100_000))
 
 
+class Pusher:
+    """Pushes until there is no room, then waits as others do, and goes on."""
+
+    def __init__(self) -> None:
+        self.refused = 0
+
+    async def __call__(self, call: Call) -> None:
+        for i in range(500):
+            message = b"%d" % i + bytes(10_000)
+            if not call.push(message):
+                self.refused += 1
+                await call.send(message)
+
+
 class Running:
     def __init__(self) -> None:
         self.sleeper = Sleeper()
+        self.pusher = Pusher()
         self.ended: list[tuple[str, Status]] = []
         self.server = Server(
             [
@@ -98,6 +113,7 @@ class Running:
                 StreamMethod("/t.T/Count", count),
                 StreamMethod("/t.T/PingPong", ping_pong),
                 StreamMethod("/t.T/Torrent", torrent),
+                StreamMethod("/t.T/Push", self.pusher),
             ],
             config=ServerConfig(max_message_bytes=1 << 20, drain_s=0.05),
             on_end=lambda path, status: self.ended.append((path, status)),
@@ -140,6 +156,15 @@ async def until(holds: Any) -> None:
 async def test_unary(theirs: grpc.aio.Channel, method: str, size: int) -> None:
     body = bytes(range(256)) * (size // 256) + bytes(size % 256)
     assert await theirs.unary_unary(f"/t.T/{method}")(body, timeout=10) == body
+
+
+async def test_pushed_messages_arrive_in_order_however_slowly_they_are_read(
+    running: Running, theirs: grpc.aio.Channel
+) -> None:
+    pushed = theirs.stream_stream("/t.T/Push")()
+    await until(lambda: running.pusher.refused)  # nothing is read yet
+    got = [message.rstrip(b"\0") async for message in pushed]
+    assert got == [b"%d" % i for i in range(500)]
 
 
 async def test_many_at_once(running: Running, theirs: grpc.aio.Channel) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -16,9 +17,12 @@ from api.kinds.core import ConfigMap, Event, Namespace, Node
 from api.kinds.pods import Pod
 from api.meta import ObjectMeta
 from node_agent.config import NodeConfig
+from node_agent.http import PUBLIC
 from node_agent.program import Agent
 from node_agent.runtime.base import State
+from node_agent.server import NodeAgentService, serve
 from tests.fakes.resources import MemoryResources
+from trireme_pb.node import node_pb2, node_pb2_grpc
 
 NODE = "hollow-1"
 
@@ -113,6 +117,26 @@ async def test_a_node_that_was_deleted_registers_again(lab: Lab) -> None:
     await lab.api.delete(Node, NODE)
     lab.agent._registrar.refresh()
     await lab.until(lambda: (node := lab.api.find(Node, NODE)) and node.metadata.uid != uid)
+
+
+async def test_pages_are_for_masters_and_anybody_may_read_the_figures(lab: Lab, tmp_path: Path) -> None:
+    env = [{"name": "PASSWORD", "value": "hidden"}]
+    await lab.create("web", containers=[{"name": "main", "image": "i", "env": env}])
+    await lab.until(lambda: lab.is_ready("web"))
+    pages, address = lab.agent._pages(), f"unix:{tmp_path}/node.sock"
+    service = NodeAgentService(lab.agent._manager, lab.runtime, lab.agent._statistics, pages, secure=False)
+    stop = await serve(service, address, None)
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub: Any = node_pb2_grpc.NodeAgentStub(channel)
+        parts = [part async for part in stub.Page(node_pb2.PageRequest(path="/pods"))]
+        shown = msgspec.json.decode(b"".join(part.data for part in parts))
+        assert (parts[0].content_type, shown["items"][0]["spec"]["containers"][0]["env"]) == ("application/json", env)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Page(node_pb2.PageRequest(path="/other")).read()
+        assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    await stop()
+    assert set(pages) == {"/healthz", "/metrics", "/pods"}
+    assert {path for path in pages if path in PUBLIC} == {"/healthz", "/metrics"}
 
 
 async def test_a_pod_comes_and_goes(lab: Lab) -> None:

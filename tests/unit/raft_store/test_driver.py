@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from random import Random
 from types import SimpleNamespace
 
@@ -11,19 +12,28 @@ from raft_store.disk.directory import OsDirectory
 from raft_store.disk.snapshot import Framer
 from raft_store.disk.storage import Storage
 from raft_store.driver import Driver, DriverConfig
-from raft_store.engine import Index, MemberId, NoLeader, Stopped, Term
+from raft_store.engine import Entry, Index, MemberId, NoLeader, Overloaded, Stopped, Term
+from raft_store.etcd_api.errors import rpc_error
+from raft_store.raft import messages as m
 from raft_store.raft.core import Core, CoreConfig
 from raft_store.raft.log import Log
 from raft_store.raft.membership import founded
 from raft_store.raft.messages import HardState, Save, SnapshotMark
 from raft_store.raft.replica import Replica, Work
 
+GROUP = founded({MemberId(1): (), MemberId(2): ()})
+
 
 class Restored:
-    """A machine that remembers what it was restored from."""
+    """A machine that remembers what it was restored from, and what it applied."""
 
     def __init__(self):
         self.chunks = []
+        self.applied = []
+
+    def apply(self, entries):
+        self.applied.extend(entry.index for entry in entries)
+        return [None] * len(entries)
 
     def begin_restore(self):
         return self
@@ -33,9 +43,6 @@ class Restored:
 
     def finish(self):
         pass
-
-    def apply(self, entries):
-        return [None for _ in entries]
 
 
 @pytest.fixture
@@ -75,6 +82,82 @@ async def test_a_snapshot_can_be_restored_although_newer_ones_came_meanwhile(sto
         await driver._catching_up
     await driver.stop()
     assert (machine.chunks, fatal) == ([b"5", b"6", b"7"], [])
+
+
+@pytest.fixture
+async def follower(storage):
+    """A driver of one of two members, whose leader is the test."""
+    core = Core(
+        CoreConfig(member=MemberId(1)),
+        hard_state=HardState(),
+        log=Log(SnapshotMark(configuration=GROUP)),
+        random=Random(1),
+        logger=logging.getLogger("test"),
+    )
+    fatal = []
+    config = DriverConfig(tick_s=0.01, snapshot_entries=100_000, keep_entries=10)
+    driver = Driver(
+        config, replica=Replica(core, session=1), storage=storage, machine=Restored(), on_fatal=fatal.append
+    )
+    driver.start(lambda messages: None, lambda step: None)
+    yield driver
+    await driver.stop()
+    assert not fatal
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+async def test_what_comes_during_a_restore_waits_in_the_log_alone(follower, storage, monkeypatch):
+    """A long restore beside a busy leader may not hold everything twice, nor claim to have applied it."""
+    arrived = threading.Event()
+
+    def slow_chunks(mark):
+        assert arrived.wait(10)
+        yield b"state"
+
+    monkeypatch.setattr(storage, "read_snapshot", slow_chunks)
+    mark = SnapshotMark(Index(5), Term(1), GROUP)
+    framer, incoming = Framer(), storage.receive_snapshot()
+    incoming.write(framer.head(mark) + framer.end())
+    snapshot = incoming.finish()
+    follower.receive([m.InstallSnapshot(MemberId(2), MemberId(1), Term(1), mark=mark, data=snapshot.data)])
+    await until(lambda: follower._catching_up is not None)
+    for index in range(6, 1006):
+        append = m.Append(
+            MemberId(2),
+            MemberId(1),
+            Term(1),
+            prev_index=Index(index - 1),
+            prev_term=Term(1),
+            entries=(Entry(Index(index), Term(1), b"\0" * 16),),
+            commit=Index(index),
+        )
+        follower.receive([append])
+        await asyncio.sleep(0)
+    await until(lambda: follower._replica.core.log.saved == 1005)
+    assert len(follower._behind) == 0
+    assert (follower.applied, follower._machine.applied) == (0, [])
+    arrived.set()
+    await until(lambda: follower.applied == 1005)
+    assert follower._machine.applied == list(range(6, 1006))
+
+
+async def test_more_proposals_than_a_member_keeps_are_refused_as_in_etcd(follower, monkeypatch):
+    monkeypatch.setattr("raft_store.waiting.MAX_OPEN_BYTES", 100)
+    kept = asyncio.create_task(follower.propose(b"x" * 90, timeout_s=0.05))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded) as refused:
+        await follower.propose(b"y" * 11, timeout_s=0.05)
+    told = rpc_error(refused.value)
+    assert (told.code.name, told.text) == ("RESOURCE_EXHAUSTED", "etcdserver: too many requests")
+    with pytest.raises(NoLeader):
+        await kept
+    with pytest.raises(NoLeader):  # there is room again
+        await follower.propose(b"y" * 11, timeout_s=0.05)
 
 
 async def test_who_gave_up_waiting_for_a_leader_is_forgotten(storage):

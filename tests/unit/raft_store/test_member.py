@@ -163,3 +163,19 @@ async def test_a_taken_address_is_named(member: Member) -> None:
     taken = msgspec.structs.replace(config(), client_listen=f"127.0.0.1:{member.client_port}")
     with pytest.raises(OSError, match=f"client_listen 127.0.0.1:{member.client_port}"):
         await Member(taken, FickleEngine(taken.member)).start()
+
+
+async def test_a_member_whose_housekeeping_fails_for_good_ends(
+    engine: FickleEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member that ends no leases and tells nobody would be worse than none."""
+    monkeypatch.setattr("raft_store.chores.REST_S", 0.0)
+
+    def broken() -> None:
+        raise RuntimeError("our own mistake")
+
+    async with running(config(), engine) as started:
+        monkeypatch.setattr(started._leases, "due", broken)
+        async with asyncio.timeout(5):
+            await started.failed.wait()
+        assert str(started.failure) == "our own mistake"

@@ -126,6 +126,23 @@ def test_nothing_runs_for_long(text):
         evaluate(compiled(text), {"self": big}, Budget(50_000))
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["1" + "+1" * 3000, "self" + ".a" * 8000, "self" + "[0]" * 4000, "'a'" + ".replace('a', 'b')" * 800, "==".join("1" * 5000)],
+    ids=lambda text: text[:12],
+)  # fmt: skip
+def test_what_grows_without_parentheses_is_refused_before_it_exhausts_the_stack(text):
+    with pytest.raises(CelSyntaxError, match="deep"):
+        compiled(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("&&".join(["true"] * 2000), True), ("||".join(["false"] * 1999 + ["true"]), True)]
+)
+def test_many_conditions_are_no_deep_expression(text, expected):
+    assert value(text) is expected
+
+
 ATOMS = st.sampled_from(
     ["1", "2", "0", "true", "false", "'a'", "self.n", "self.on", "[1, 2]", "{'a': 1}", "1.5", "null", "self.z"]
 )

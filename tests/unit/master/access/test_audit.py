@@ -195,6 +195,19 @@ async def test_a_disk_that_stalls_costs_lines_and_no_memory(tmp_path, monkeypatc
     assert len((tmp_path / "audit.log").read_text().splitlines()) == 3
 
 
+async def test_large_lines_count_by_their_size(tmp_path, monkeypatch):
+    from master.access import audit as module
+
+    monkeypatch.setattr(module, "QUEUED_BYTES", 1500)
+    audit = AuditLog(AuditFile(tmp_path / "audit.log"), Policy(rules=(PolicyRule(level="Request"),)))
+    for size in (100, 5000, 100):
+        audit.tell(told(GET_POD, request_body=b'{"x":"%b"}' % (b"x" * size)))
+    lines = audit._take()
+    assert [len(line) > 5000 for line in lines] == [False, False]
+    audit.tell(told(GET_POD, request_body=b'{"x":"%b"}' % (b"x" * 800)))
+    assert len(audit._take()) == 1, "what was taken counts no more"
+
+
 @pytest.mark.parametrize(
     ("peer", "address"), [("ipv4:10.0.0.1:40000", "10.0.0.1"), ("ipv6:%5Bfd00::1%5D:4", "fd00::1"), ("unix:", "")]
 )
@@ -205,20 +218,17 @@ def test_where_a_grpc_call_comes_from(peer, address):
 
 
 async def test_what_is_told_of_a_grpc_call(tmp_path):
-    from types import SimpleNamespace
-
     from master.grpc_audit import Call
     from master.notes import annotate
 
     path = tmp_path / "audit.log"
     audit = AuditLog(AuditFile(path))
-    target = SimpleNamespace(group="", resource="pods", subresource="", namespace="shop", name="p", version="v1")
+    asked = Request(ALICE, "delete", "", "pods", "", "shop", "p")
+    more = {"version": "v1", "code": 200, "stage": "ResponseComplete", "body": b""}
     call = Call("Delete")
     annotate("authorization.k8s.io/decision", "allow")
-    call.tell(audit, target, user=ALICE, peer="ipv4:10.0.0.1:4", code=200, body=b"")
-    Call("Update").tell(
-        audit, SimpleNamespace(**vars(target) | {"subresource": "status"}), user=NODE, peer="", code=200, body=b""
-    )
+    call.tell(audit, asked, peer="ipv4:10.0.0.1:4", **more)
+    Call("Update").tell(audit, asked._replace(user=NODE, verb="update", subresource="status"), peer="", **more)
     task = asyncio.create_task(audit.run())
     await asyncio.sleep(0)
     task.cancel()

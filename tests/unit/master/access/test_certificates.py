@@ -47,13 +47,14 @@ def test_what_a_request_says():
         (subject("system:master:x", "system:node:n1", group=NODES), KUBELET_CLIENT, Invalid, "more than one common"),
         (subject("alice", group="system:masters"), KUBE_APISERVER_CLIENT, Forbidden, "system:masters group"),
         (subject("system:master:x"), KUBE_APISERVER_CLIENT, Forbidden, "a master's name"),
+        (subject("master1"), KUBE_APISERVER_CLIENT, Forbidden, "a master's name"),
     ],
 )
 async def test_nobody_becomes_a_master_by_asking(name, signer, error, why):
     spec = {"request": request(name), "signerName": signer, "usages": ["client auth"]}
     found = made("certificates.k8s.io/v1", "CertificateSigningRequest", metadata={"name": "r"}, spec=spec)
     with pytest.raises(error) as raised:
-        await CertificateRequests().judge(attributes(found, user=ALICE))
+        await CertificateRequests({"master1"}).judge(attributes(found, user=ALICE))
     told = [raised.value.message, *(each.message for each in raised.value.causes)]
     assert any(why in each for each in told), told
 

@@ -366,8 +366,14 @@ def node(**metadata):
     return made("v1", "Node", metadata={"name": "n1", **metadata})
 
 
-def token_request(**reference):
-    return made_token({"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", **reference}})
+def token_request(audiences=(), **reference):
+    bound = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", **reference}
+    return made_token({"boundObjectRef": bound, "audiences": list(audiences)})
+
+
+def mounting(*audiences):
+    sources = [{"serviceAccountToken": {"path": "token", "audience": each}} for each in audiences]
+    return [{"name": "v", "projected": {"sources": sources}}]
 
 
 def made_token(spec):
@@ -409,11 +415,16 @@ def asked_token(request):
         (asked_token(token_request(uid="other")), "not there"),
         (asked_token(token_request(name="elsewhere", uid="v")), "scheduled on a different node"),
         (asked_token(made_token({})), "not bound to a pod"),
+        (asked_token(token_request(audiences=["vault"])), ""),
+        (asked_token(token_request(audiences=["other"])), 'audience "other" not found'),
+        (asked_token(token_request(audiences=["vault", "other"])), "0 or 1 audiences"),
+        (asked_token(token_request(name="bare", uid="w")), 'audience "" not found'),
     ],
 )  # fmt: skip
 async def test_nodes(found, why):
     pods = {
-        "p": pod(nodeName="n1", metadata={"uid": "u"}),
+        "p": pod(nodeName="n1", metadata={"uid": "u"}, volumes=mounting("", "vault")),
+        "bare": pod(nodeName="n1", metadata={"uid": "w", "name": "bare"}),
         "elsewhere": pod(nodeName="n2", metadata={"uid": "v", "name": "elsewhere"}),
     }
 

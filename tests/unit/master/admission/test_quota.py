@@ -1,15 +1,20 @@
 """Quotas: what objects count for, whose scope they are in, and that a count never gives room away twice."""
 
+import random
 from fractions import Fraction
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.errors import Forbidden
 from api.kinds.table import TABLE
+from master.admission.chain import Ledger
+from master.admission.quota import ResourceQuotas
 from master.controllers.resourcequota import plan_used
 from master.quota import as_text, exceeded, is_about, unsaid, usage_of
-from tests.unit.master.admission.objects import made, pod
+from tests.unit.master.admission.objects import attributes, made, pod
 
 NOW = 1_800_000_000.0
 
@@ -131,6 +136,42 @@ def test_what_must_be_said():
     both = pod(resources(cpu="1", limit_memory="1Mi"), {"name": "d"}, initContainers=[{"name": "i", "image": "i"}])
     assert unsaid(found, both) == "cpu for: d,i; limits.memory for: d,i"
     assert not unsaid(found, pod(resources(cpu="1", limit_memory="1Mi")))
+
+
+class Kept:
+    """A modifier of one quota that is kept in memory."""
+
+    def __init__(self, found):
+        self.found = found
+
+    async def modify(self, kind, namespace, name, alter, *, dry_run=False):
+        changed = await alter(SimpleNamespace(obj=self.found))
+        self.found = self.found if dry_run else changed
+
+
+async def test_a_write_that_is_worked_out_again_pays_once():
+    """Goal: a conflict in the store does not cost the quota twice. Method: judge one request again and again."""
+    kept = Kept(quota({"requests.storage": "9Gi"}))
+
+    async def quotas(namespace):
+        return [kept.found]
+
+    rule = ResourceQuotas(TABLE.of(type(kept.found)), quotas, kept, rng=random.Random(1), now=lambda: NOW)
+    ledger = Ledger()
+
+    async def judge(storage, old):
+        grown = claim(resources={"requests": {"storage": storage}})
+        await rule.judge(attributes(grown, old=claim(resources={"requests": {"storage": old}}), ledger=ledger))
+        return kept.found.status.used["requests.storage"]
+
+    assert await judge("8Gi", "2Gi") == "6Gi"
+    assert await judge("8Gi", "2Gi") == "6Gi"
+    # Somebody else made it larger meanwhile, and paid for that: what is left to pay is less.
+    assert await judge("8Gi", "5Gi") == "3Gi"
+    assert await judge("8Gi", "8Gi") == "0"
+    with pytest.raises(Forbidden, match="exceeded quota"):
+        await judge("18Gi", "2Gi")
+    assert kept.found.status.used["requests.storage"] == "0"
 
 
 STEPS = st.lists(st.sampled_from(["charge", "store", "lose", "delete", "count", "settle"]), max_size=40)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from master.config import ConfigError, load, parse
-from master.grpc_api import user_of_subject
+from master.grpc_calls import user_of_subject
 
 GOOD: dict[str, Any] = {
     "name": "master1",

@@ -1,8 +1,10 @@
 """Who is let in by the gRPC face, and to what."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from api.errors import MethodNotAllowed
+from api.errors import BadRequest, MethodNotAllowed, NotFound
 from api.kinds.table import TABLE
 from master.access.authorization import Authorizer
 from master.grpc_api import ResourcesService
@@ -12,6 +14,15 @@ from trireme_pb.cluster import cluster_pb2 as pb
 
 class Registry:
     table = TABLE
+
+    async def catch_up(self):
+        pass
+
+
+async def admit(service, method, **target):
+    request = SimpleNamespace(target=pb.Target(**target), field_selector="")
+    async with service._admitted(Context(), method, request) as found:
+        return found
 
 
 class Context:
@@ -23,8 +34,38 @@ class Context:
 async def test_a_review_is_not_stored(resource):
     service = ResourcesService(Registry(), Authorizer(Policies()))
     group = "authentication.k8s.io" if resource == "tokenreviews" else "authorization.k8s.io"
-    for verb in ("get", "create"):
+    for method in ("Get", "Create"):
         with pytest.raises(MethodNotAllowed):
-            await service._admit(Context(), verb, pb.Target(group=group, resource=resource, name="x"))
-    kind, user = await service._admit(Context(), "get", pb.Target(resource="nodes", name="x"))
+            await admit(service, method, group=group, resource=resource, name="x")
+    kind, user = await admit(service, "Get", resource="nodes", name="x")
     assert (kind.plural, user.name) == ("nodes", "admin")
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "refusal"),
+    [
+        ("Get", {"subresource": "status"}, None),
+        ("Get", {"subresource": "log"}, MethodNotAllowed),  # would be the pod itself, to who may only read its log
+        ("Get", {"subresource": "exec"}, MethodNotAllowed),
+        ("Get", {"subresource": "binding"}, MethodNotAllowed),
+        ("Update", {"subresource": "binding"}, MethodNotAllowed),
+        ("Patch", {"subresource": "eviction"}, MethodNotAllowed),
+        ("Delete", {"subresource": "status"}, MethodNotAllowed),  # would be the pod itself
+        ("Create", {"subresource": "binding"}, None),
+        ("Create", {"subresource": "status"}, MethodNotAllowed),
+        ("Create", {}, None),
+        ("List", {"subresource": "status"}, MethodNotAllowed),
+        ("Get", {"name": ""}, BadRequest),
+        ("Get", {"namespace": ""}, BadRequest),
+        ("Create", {"namespace": ""}, BadRequest),
+        ("Get", {"subresource": "scale"}, NotFound),
+    ],
+)
+async def test_a_target_lets_one_do_what_its_path_would(method, target, refusal):
+    service = ResourcesService(Registry(), Authorizer(Policies()))
+    wanted = {"resource": "pods", "namespace": "default", "name": "p"} | target
+    if refusal is None:
+        await admit(service, method, **wanted)
+        return
+    with pytest.raises(refusal):
+        await admit(service, method, **wanted)

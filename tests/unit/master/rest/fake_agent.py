@@ -50,12 +50,21 @@ class FakeAgent(node_pb2_grpc.NodeAgentServicer):
         start = (await anext(aiter(requests))).start
         self.starts.append(start)
         word, *rest = [*start.command] or ["attached"]
+        if word != "abort":
+            await context.send_initial_metadata(())
         match word:
             case "echo":
                 yield node_pb2.ExecOutput(stdout=(" ".join(rest) + "\n").encode())
             case "fail":
                 yield node_pb2.ExecOutput(stderr=b"it failed\n")
                 yield node_pb2.ExecOutput(exit_code=int(rest[0]))
+                return
+            case "head":
+                data = (await anext(aiter(requests))).stdin
+                yield node_pb2.ExecOutput(stdout=data[: int(rest[0])])
+                yield node_pb2.ExecOutput(exit_code=0)
+                async for _ in requests:  # until the master ends the call
+                    pass
                 return
             case "abort":
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "container is not running")
@@ -80,9 +89,27 @@ class FakeAgent(node_pb2_grpc.NodeAgentServicer):
                 yield node_pb2.ExecOutput(stdout=f"{word}\n".encode())
         yield node_pb2.ExecOutput(exit_code=0)
 
+    async def Page(self, request, context):  # noqa: N802
+        """Show a page in two parts; the agent is not well at /healthz."""
+        if request.path == "/healthz":
+            yield node_pb2.PagePart(data=b"the engine is down\n")
+        elif request.path == "/metrics":
+            yield node_pb2.PagePart(content_type="text/plain; version=0.0.4", data=b"one 1\n")
+            yield node_pb2.PagePart(data=b"two 2\n")
+        else:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"the agent has no page {request.path}")
+
     async def PortForward(self, requests, context):  # noqa: N802
         """Answer each chunk in capitals; port 81 refuses, port 8888 leads to ``self.behind`` of this machine."""
         start = (await anext(aiter(requests))).start
+        if start.port != 81:
+            await context.send_initial_metadata(())
+        if start.port == 82:  # says one word and hangs up
+            yield node_pb2.PortForwardData(data=b"bye")
+            yield node_pb2.PortForwardData(closed=True)
+            async for _ in requests:  # until the master ends the call
+                pass
+            return
         if start.port == 8888:
             async for answer in self._bridge(requests):
                 yield answer

@@ -1,11 +1,14 @@
 """Requests passed on to pods, services and nodes, and their answers passed back."""
 
 import asyncio
+import ssl
 
 import aiohttp
 import pytest
 from aiohttp import web
 
+from deploy.pki import Authority, Subject
+from master.rest.pipes import SocketPipe
 from master.rest.proxy import _chunks
 
 POD = "/api/v1/namespaces/default/pods/web:8888/proxy"
@@ -76,6 +79,37 @@ async def test_a_websocket_goes_through(api, pod, behind):
         assert (await asyncio.wait_for(socket.receive(), 5)).data == "HELLO"
 
 
+@pytest.fixture
+async def behind_tls(agent, tmp_path):
+    """The same server, with a certificate that nobody knows."""
+    pair = Authority.create("stranger").issue(Subject("elsewhere", server=True))
+    (tmp_path / "pem").write_bytes(pair.certificate + pair.key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "pem")
+    runner = web.ServerRunner(web.Server(_echo))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    agent.behind = runner.addresses[0][1]
+    yield
+    await runner.cleanup()
+
+
+async def test_tls_is_spoken_where_the_path_says_so(api, pod, behind_tls):
+    secure = POD.replace("/web:", "/https:web:")
+    body = b"x" * 300_000
+    assert (await api.json("POST", f"{secure}/a", data=body))["body"] == body.decode()
+    async with api.ask("GET", f"{secure}/stream") as answer:
+        assert await answer.read() == b"one two " + b"x" * 200_000
+    async with api.session.ws_connect(f"{api.url}{secure}/ws", headers={"Authorization": "Bearer admin"}) as socket:
+        await socket.send_str("hello")
+        assert (await asyncio.wait_for(socket.receive(), 5)).data == "HELLO"
+
+
+async def test_tls_with_one_who_does_not_speak_it_is_an_answer(api, pod, behind):
+    status = await api.json("GET", POD.replace("/web:", "/https:web:") + "/", code=503)
+    assert status["message"].startswith("error trying to reach service: TLS: ")
+
+
 async def test_relative_links_need_a_slash(api, pod, behind):
     async with api.ask("GET", f"{POD}?a=b", allow_redirects=False) as answer:
         assert (answer.status, answer.headers["Location"]) == (301, f"{POD}/?a=b")
@@ -103,18 +137,50 @@ async def test_no_service_leads_to_the_master_itself(api, behind, address):
     assert (await api.json("GET", f"{SERVICE}/me/proxy/", code=400))["message"] == "address not allowed"
 
 
-async def test_a_node_is_asked_itself(api, pod, behind):
-    assert (await api.json("GET", f"/api/v1/nodes/n1:{behind}/proxy/metrics"))["path"] == "/metrics"
+async def test_a_node_is_asked_itself(api, pod, behind, monkeypatch):
+    dialled, here = [], SocketPipe.open
+
+    async def open_here(host, port):
+        dialled.append((host, port))
+        return await here("127.0.0.1", port)
+
+    monkeypatch.setattr(SocketPipe, "open", open_here)
+    address = {"type": "InternalIP", "address": "192.0.2.7"}
+    await api.create("/api/v1/nodes", {"metadata": {"name": "n2"}, "status": {"addresses": [address]}})
+    assert (await api.json("GET", f"/api/v1/nodes/n2:{behind}/proxy/metrics"))["path"] == "/metrics"
+    assert dialled == [("192.0.2.7", behind)]
+
+
+async def test_the_agent_of_a_node_shows_its_own_pages(api, agent, pod):
+    for name in ("n1", f"n1:{agent.port}"):
+        async with api.ask("GET", f"/api/v1/nodes/{name}/proxy/metrics") as answer:
+            assert answer.headers["Content-Type"] == "text/plain; version=0.0.4"
+            assert await answer.read() == b"one 1\ntwo 2\n"
+    async with api.ask("GET", "/api/v1/nodes/n1/proxy/healthz") as answer:
+        assert (answer.status, await answer.read()) == (503, b"the engine is down\n")
+    status = await api.json("GET", "/api/v1/nodes/n1/proxy/secret", code=404)
+    assert status["message"] == "the agent has no page /secret"
+    await api.json("POST", "/api/v1/nodes/n1/proxy/metrics", code=405)
+    await agent.stop()
+    status = await api.json("GET", "/api/v1/nodes/n1/proxy/metrics", code=500)
+    assert "error dialing the agent of node n1" in status["message"]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "169.254.169.254", "0.0.0.0", "somewhere.example"])
+async def test_no_node_leads_to_the_master_itself(api, behind, address):
+    told = [{"type": "InternalIP", "address": address}]
+    await api.create("/api/v1/nodes", {"metadata": {"name": "n2"}, "status": {"addresses": told}})
+    answer = await api.json("GET", f"/api/v1/nodes/n2:{behind}/proxy/metrics", code=400)
+    assert answer["message"] == "address not allowed"
 
 
 @pytest.mark.parametrize(
     ("path", "code", "why"),
     [
         (f"{POD}/".replace("8888", "81"), 503, "connection refused"),
-        ("/api/v1/namespaces/default/pods/https:web:1/proxy/", 400, "only http is passed on"),
+        ("/api/v1/namespaces/default/pods/ftp:web:1/proxy/", 400, "the scheme is http or https"),
         ("/api/v1/namespaces/default/pods/web:x/proxy/", 400, "invalid port 'x'"),
         ("/api/v1/namespaces/default/pods/none/proxy/", 404, 'pods "none" not found'),
-        ("/api/v1/nodes/n1:1/proxy/", 503, "error trying to reach service"),
     ],
 )
 async def test_what_cannot_be_reached_is_told(api, pod, behind, path, code, why):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from master.rest import spdy
+from master.rest import spdy, spdy_session
 from master.rest.spdy import DataReceived, Framer, PingReceived, SpdyError, StreamOpened, StreamReset
 
 
@@ -97,3 +97,28 @@ def test_a_header_block_cannot_grow_without_bound():
 def test_no_bytes_break_it_but_with_its_own_error(data):
     with contextlib.suppress(SpdyError):
         list(Framer().receive(data))
+
+
+class Sent:
+    """A connection that the client has written all of; what comes back is nobody's concern."""
+
+    def __init__(self, *parts):
+        self.parts = list(parts)
+
+    async def read(self):
+        return self.parts.pop(0) if self.parts else b""
+
+    async def write(self, data):
+        pass
+
+
+async def test_streams_that_nobody_accepts_are_bounded():
+    """Goal: opening and resetting for ever costs no memory. Method: more of both, and of farewells, than are kept."""
+    client, framer = Client(), Framer()
+    count = spdy_session.MAX_STREAMS + 100
+    frames = [client.open(number, {"a": "b"}) + framer.reset(number) for number in range(1, 2 * count, 2)]
+    session = spdy_session.SpdySession(Sent(*frames, framer.go_away(1) * 50, client.open(2 * count + 1, {"a": "b"})))
+    await session.run()
+    accepted = [await session.accept() for _ in range(session._opened.qsize())]
+    assert len(accepted) == spdy_session.MAX_STREAMS + 1
+    assert [number for number, each in enumerate(accepted) if each is None] == [spdy_session.MAX_STREAMS]

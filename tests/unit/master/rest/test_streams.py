@@ -166,6 +166,16 @@ async def test_input_resizes_and_end_of_input(api, agent, pod):
     assert not agent.starts[0].stderr  # a terminal has one output
 
 
+async def test_input_that_a_command_does_not_want_harms_nothing(api, pod):
+    async with socket(api, f"{POD}/exec?command=head&command=3&stdin=1&stdout=1", "v5.channel.k8s.io") as ws:
+        with contextlib.suppress(ConnectionError):
+            for _ in range(200):
+                await ws.send_bytes(b"\0abcdef" + b"x" * 10_000)
+        found = await run(ws)
+    assert found[1] == b"abc"
+    assert json.loads(found[3])["status"] == "Success"
+
+
 async def test_a_client_that_leaves_ends_the_command(api, agent, pod):
     async with socket(api, f"{POD}/exec?command=hang&stdout=1", "v4.channel.k8s.io") as ws:
         await until(lambda: agent.starts)
@@ -349,6 +359,25 @@ async def test_ports_over_websocket_channels(api, pod):
         found = {message.data[0]: message.data[1:] for message in [await ws.receive(), await ws.receive()]}
     assert found[0] == b"TEXT"
     assert b"connection refused" in found[3]
+
+
+async def test_a_websocket_ends_when_the_pod_has_hung_up_on_every_port(api, pod):
+    async with socket(api, f"{POD}/portforward?ports=82&ports=82", "v4.channel.k8s.io") as ws:
+        greetings = {(await ws.receive_bytes())[0] for _ in range(4)}
+        assert greetings == {0, 1, 2, 3}
+        await ws.send_bytes(b"\0still talking")
+        said = [message.data async for message in ws]
+    assert sorted(said) == [b"\0bye", b"\2bye"]
+    assert ws.close_code == 1000
+
+
+async def test_a_port_over_spdy_is_done_when_the_pod_hangs_up_first(api, pod):
+    """A client closes its own side only when both streams have ended."""
+    async with raw_spdy(api, f"{POD}/portforward", "portforward.k8s.io") as connection:
+        error, data = await forward(connection, 1, 82)
+        await connection.until(lambda: {error, data} <= connection.finished)
+    assert connection.data.get(data) == b"bye"
+    assert not connection.data.get(error)
 
 
 @pytest.mark.parametrize("query", ["", "ports=x", "ports=0", "ports=80,70000", "ports=" + ",".join(["1"] * 65)])

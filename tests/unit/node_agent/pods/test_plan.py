@@ -223,6 +223,26 @@ def test_the_end_containers_then_sidecars_backwards_then_sandbox() -> None:
     assert plan_pod(situation(of, *over, within=sandbox(running=False), ending=True)).ended
 
 
+DEBUGGER = {"name": "debugger", "image": "img:1", "targetContainerName": "main"}
+
+
+def test_a_debugger_starts_beside_whatever_there_is_and_only_once() -> None:
+    of = pod(MAIN, initContainers=[{"name": "init", "image": "img:1"}], ephemeralContainers=[DEBUGGER])
+    stuck = instance("init")
+    assert plan_pod(situation(of, stuck, within=sandbox())).actions == (StartContainer("debugger", 0, 0),)
+    assert plan_pod(situation(of, stuck, within=sandbox(), busy=frozenset({"debugger"}))).actions == ()
+    half_made = instance("debugger", state=State.CREATED)
+    assert plan_pod(situation(of, stuck, half_made, within=sandbox())).actions == (RemoveContainer("debugger-0"),)
+    for left in (instance("debugger"), ended("debugger", exit_code=1)):
+        assert plan_pod(situation(of, stuck, left, within=sandbox())).actions == ()
+
+
+def test_a_debugger_ends_with_its_pod_and_does_not_keep_it() -> None:
+    of = pod(MAIN, ephemeralContainers=[DEBUGGER], restartPolicy="Never")
+    plan = plan_pod(situation(of, ended(), instance("debugger"), within=sandbox()))
+    assert plan.actions == (KillContainer("debugger", "debugger-0", "Stopping container debugger"),)
+
+
 @pytest.mark.parametrize("more", [{"busy": frozenset({"main"})}, {"busy": frozenset({SANDBOX})}])
 def test_the_end_waits_for_what_is_under_way(more: dict[str, Any]) -> None:
     plan = plan_pod(situation(pod(), ended(), within=sandbox(), ending=True, **more))

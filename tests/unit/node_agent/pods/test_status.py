@@ -183,3 +183,15 @@ def test_the_patch_has_what_changed_and_removes_what_went() -> None:
     assert patch["metadata"] == {"uid": "uid-1"}
     assert patch["status"] == {"podIP": "10.1.1.1", "podIPs": [{"ip": "10.1.1.1"}], "message": None}
     assert status_patch("uid-1", msgspec.json.decode(msgspec.json.encode(new)), new) is None
+
+
+def test_a_debugger_has_a_status_of_its_own_and_says_nothing_of_the_pod() -> None:
+    of = pod(MAIN, ephemeralContainers=[{"name": "debugger", "image": "img:1"}])
+    waiting = show(situation(of, instance(), within=sandbox(), health=WELL))
+    assert waiting.ephemeral_container_statuses[0].state.waiting.reason == "ContainerCreating"
+    assert conditions(waiting)["Ready"] == "True"
+    over = show(situation(of, instance(), ended("debugger", exit_code=3), within=sandbox(), health=WELL))
+    (debugger,) = over.ephemeral_container_statuses
+    assert (debugger.name, debugger.ready, debugger.started) == ("debugger", False, None)
+    assert debugger.state.terminated.exit_code == 3
+    assert (over.phase, len(over.container_statuses)) == ("Running", 1)

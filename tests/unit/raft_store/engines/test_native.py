@@ -6,6 +6,7 @@ import datetime as dt
 import ipaddress
 import socket
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -54,6 +55,7 @@ class Group:
         self._addresses = {MemberId(i): f"127.0.0.1:{port}" for i, port in enumerate(free_ports(size), 1)}
         self._folder = folder
         self._options = options
+        self._tls = {}
         self.engines = {}
         self.machines = {}
         self.fatal = []
@@ -64,7 +66,7 @@ class Group:
             members=self._addresses,
             data_dir=self._folder / str(member),
             listen=self._addresses[member],
-            **(self._options | options),
+            **({"tls": self._tls.get(member)} | self._options | options),
         )
 
     async def start(self, *members):
@@ -72,6 +74,10 @@ class Group:
             self.machines[member] = Values()
             self.engines[member] = NativeEngine(self.config(member), on_fatal=self.fatal.append)
             await self.engines[member].start(self.machines[member])
+
+    async def start_with(self, tls):
+        self._tls.update(tls)
+        await self.start(*tls)
 
     async def stop(self, *members):
         for member in members or tuple(self.engines):
@@ -315,6 +321,30 @@ async def test_over_mutual_tls(tmp_path):
                 await stranger.propose(b"y", timeout_s=1)
         finally:
             await stranger.stop()
+    finally:
+        await group.stop()
+
+
+async def test_over_mutual_tls_among_those_who_are_named(tmp_path, caplog):
+    """Method: three members of one authority, of whom the third's certificate is not for a member."""
+    ca, ca_key = certificate("ca")
+
+    def tls(name):
+        files = tls_files(tmp_path / name, ca, *certificate(name, ca, ca_key))
+        return msgspec.structs.replace(files, names=("m1", "m2", "m3"))
+
+    group = Group(tmp_path)
+    try:
+        await group.start_with({1: tls("m1"), 2: tls("m2")})
+        await group.engines[1].propose(b"x", timeout_s=20)
+        await group.start_with({3: tls("node")})
+        with pytest.raises(EngineError):
+            await group.engines[3].propose(b"y", timeout_s=1)
+        assert any("commonName='node'" in told for told in caplog.messages)
+        assert b"y" not in group.machines[1].values
+        await group.stop(3)
+        await group.start_with({3: tls("m3")})
+        await group.engines[3].propose(b"z", timeout_s=20)
     finally:
         await group.stop()
 

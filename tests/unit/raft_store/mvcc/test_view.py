@@ -11,6 +11,7 @@ from raft_store.machine import Machine, encode
 from raft_store.mvcc import store as store_module
 from raft_store.mvcc.lease import LeaseClock
 from raft_store.mvcc.model import LeaseId, Revision
+from raft_store.mvcc.notices import WatchSpec
 from raft_store.mvcc.requests import (
     Alarm,
     AlarmKind,
@@ -27,7 +28,6 @@ from raft_store.mvcc.requests import (
 )
 from raft_store.mvcc.store import checksum
 from raft_store.mvcc.txn import read
-from raft_store.mvcc.watch import WatchSpec
 
 KEYS = st.sampled_from([b"a", b"b", b"ba", b"c", b"d"])
 LEASES = st.sampled_from([LeaseId(1), LeaseId(2)])

@@ -1,23 +1,16 @@
 """Watchers that cannot keep up, and what a stream says of its progress."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from raft_store.engine import Entry, Index, Term
 from raft_store.machine import Machine, encode
 from raft_store.mvcc.lease import LeaseClock
-from raft_store.mvcc.model import Revision
+from raft_store.mvcc.model import Event, Revision
+from raft_store.mvcc.notices import NO_WATCH, Canceled, Changes, Created, Notice, Progress, WatchSpec
 from raft_store.mvcc.requests import Command, Compact, DeleteRange, Put
-from raft_store.mvcc.watch import (
-    NO_WATCH,
-    Canceled,
-    Changes,
-    Created,
-    Notice,
-    Progress,
-    WatchLimits,
-    WatchSpec,
-    WatchStream,
-)
+from raft_store.mvcc.watch import WatchLimits, WatchStream
 
 
 class World:
@@ -184,8 +177,120 @@ def test_closing_forgets_everything(world: World) -> None:
     assert world.woken == woken
 
 
-def test_a_stream_without_watches_has_no_progress(world: World) -> None:
+def test_a_stream_without_watches_has_heard_of_everything(world: World) -> None:
+    """etcd 3.4 answers like this."""
+    world.put("a")
     world.stream.request_progress()
-    assert world.said() == []
-    world.stream.create(EVERYTHING)
-    assert [type(notice) for notice in world.said()] == [Created]
+    assert world.said() == [Progress(NO_WATCH, Revision(2))]
+
+
+# -- edges that take changes as they happen ------------------------------------------------------------------------------
+
+
+class Edge:
+    """Takes what it is offered, or not."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.open = True
+        self.taken: list[Notice] = []
+        self.woken = 0
+        self.stream = world.machine.hub.open(self._wake, self._take)
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def _take(self, watch_id: int, revision: Revision, events: Sequence[Event]) -> bool:
+        if self.open:
+            self.taken.append(Changes(watch_id, revision, events))
+        return self.open
+
+    def said(self) -> list[Notice]:
+        return self.world.said(self.stream)
+
+
+@pytest.fixture
+def edge(world: World) -> Edge:
+    return Edge(world)
+
+
+def test_changes_are_handed_over_as_they_happen(world: World, edge: Edge) -> None:
+    edge.stream.create(EVERYTHING)
+    edge.said()
+    woken = edge.woken
+    world.put("a", "b")
+    (changes,) = edge.taken
+    assert isinstance(changes, Changes)
+    assert (keys(edge.taken), changes.revision) == ([b"a", b"b"], 3)
+    assert (edge.said(), edge.woken) == ([], woken)
+
+
+def test_nothing_overtakes_what_waits(world: World, edge: Edge) -> None:
+    """A notice, another watch's history, a wish to know the progress, or changes that were not taken."""
+    world.put("old")
+    edge.stream.create(EVERYTHING)
+    world.put("a")
+    assert [type(notice) for notice in edge.said()] == [Created, Changes]
+    edge.stream.create(WatchSpec(key=b"old", start_revision=Revision(2)))
+    assert isinstance(edge.stream.next(), Created)
+    world.put("b")
+    assert keys(edge.said()) == [b"old", b"b"]
+    edge.stream.request_progress()
+    world.put("c")
+    assert [type(notice) for notice in edge.said()] == [Changes, Progress]
+    edge.open = False
+    world.put("d")
+    edge.open = True
+    world.put("e")
+    assert keys(edge.said()) == [b"d", b"e"]
+    assert edge.taken == []
+    world.put("f")
+    assert keys(edge.taken) == [b"f"]
+
+
+def test_who_does_not_take_anything_falls_behind(world: World, edge: Edge) -> None:
+    world.machine.hub.limits = WatchLimits(pending_events=3)
+    edge.stream.create(EVERYTHING)
+    edge.said()
+    edge.open = False
+    world.put(*"abcde")
+    (watcher,) = edge.stream.watchers.values()
+    assert not watcher.synced
+    edge.open = True
+    world.put("f")
+    assert keys(edge.said()) == [b"a", b"b", b"c", b"d", b"e", b"f"]
+    world.put("g")
+    assert keys(edge.taken) == [b"g"]
+
+
+def test_what_is_more_than_one_response_is_not_handed_over(world: World, edge: Edge) -> None:
+    world.machine.hub.limits = WatchLimits(batch_bytes=1)
+    edge.stream.create(EVERYTHING)
+    edge.said()
+    world.put("a", "b", "c")
+    assert edge.taken == []
+    assert keys(edge.said()) == [b"a", b"b", b"c"]
+    world.put("d")
+    assert keys(edge.taken) == [b"d"]
+
+
+def test_only_what_is_wished_for_is_handed_over(world: World, edge: Edge) -> None:
+    edge.stream.create(WatchSpec(key=b"\0", end=b"\0", puts=False))
+    edge.stream.create(WatchSpec(key=b"a", start_revision=Revision(4)))
+    edge.said()
+    world.put("a", "b")
+    assert edge.taken == []
+    world.apply(DeleteRange(b"a"), Put(b"a", b"again"))
+    assert [(notice.watch_id, keys([notice])) for notice in edge.taken] == [(1, [b"a", b"a"]), (0, [b"a"])]
+
+
+def test_who_was_handed_something_needs_no_progress_notice(world: World, edge: Edge) -> None:
+    wished = edge.stream.create(WatchSpec(key=b"a", progress_notify=True))
+    edge.said()
+    edge.stream.notify_progress()
+    assert edge.said() == [Progress(wished, Revision(1))]
+    world.put("a")
+    edge.stream.notify_progress()
+    assert edge.said() == []
+    edge.stream.notify_progress()
+    assert edge.said() == [Progress(wished, Revision(2))]

@@ -313,3 +313,37 @@ def test_a_transfer_is_over_when_its_heir_is_removed():
     desk[1].core.transfer(MemberId(3))
     desk.deliver()
     assert desk[1].core.may_append
+
+
+def test_a_removed_member_whose_snapshot_ends_with_its_removal_still_votes():
+    """4.2.2: only the seal says that nobody needs it; a snapshot of the removal alone does not."""
+    desk = Group(2)
+    desk.elect(1)
+    desk.change(1, ("REMOVE", 2))
+    desk[1].slow = True  # its seal stays in memory
+    desk.deliver(lambda message: not carries(message, 3))
+    desk.tick(1, 3)
+    desk.deliver(lambda message: not carries(message, 3))
+    assert desk[2].core.configuration.voters == {1}
+    desk.take_snapshot(2)
+    for member in (1, 2):
+        desk.crash(member)
+        desk[member].slow = False
+        desk.start(member)
+    assert not desk[2].core.removed
+    desk.elect(1)
+    desk.heartbeat(1)
+    assert desk[2].core.removed
+    desk.propose(1, b"alone")
+    assert desk[1].values == [b"alone"]
+
+
+def test_a_snapshot_after_the_seal_says_who_is_gone():
+    desk = Group(3)
+    desk.elect(1)
+    desk.change(1, ("REMOVE", 3))
+    desk.deliver()
+    desk.take_snapshot(2)
+    desk.crash(2)
+    desk.start(2)
+    assert desk[2].core.gone_for_good == {3}

@@ -1,0 +1,43 @@
+"""Which rules hold for the objects of which kind: (group, plural) -> what returns their faults.
+
+SPEC_RULES judge an object whenever it is written, CREATE_RULES only a new one, CHANGE_RULES an update: (old, new).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from api.custom.definition_rules import definition_change_faults, definition_faults
+from api.custom.definitions import PLACE as DEFINITIONS
+from api.errors import Fault
+from api.validation import batch, cluster, data, networking, pods, scaling, services, storage, workloads
+
+_PODS = ("", "pods")
+
+SPEC_RULES: Mapping[tuple[str, str], Callable[[Any], list[Fault]]] = {
+    **batch.SPEC_RULES,
+    **cluster.SPEC_RULES,
+    **data.SPEC_RULES,
+    **networking.SPEC_RULES,
+    **scaling.SPEC_RULES,
+    **services.SPEC_RULES,
+    **storage.SPEC_RULES,
+    **workloads.SPEC_RULES,
+    DEFINITIONS: definition_faults,
+    _PODS: pods.pod_faults,
+}
+CREATE_RULES: Mapping[tuple[str, str], Callable[[Any], list[Fault]]] = {
+    **batch.CREATE_RULES,
+    **networking.CREATE_RULES,
+    _PODS: pods.new_pod_faults,
+}
+CHANGE_RULES: Mapping[tuple[str, str], Callable[[Any, Any], list[Fault]]] = {
+    **cluster.CHANGE_RULES,
+    **batch.CHANGE_RULES,
+    **data.CHANGE_RULES,
+    **networking.CHANGE_RULES,
+    **services.CHANGE_RULES,
+    **storage.CHANGE_RULES,
+    **workloads.CHANGE_RULES,
+    DEFINITIONS: definition_change_faults,
+    _PODS: pods.pod_change_faults,
+}

@@ -1,0 +1,111 @@
+"""The connections that become something else than HTTP: aiohttp speaks websockets, and lets go of what SPDY takes over.
+
+``fasthttp`` hands them over with the bytes that came; they stay here until they end, whatever else they ask. Imported
+when there is the first one: a master that nobody talks through is ready sooner, and smaller.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, cast
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+from multidict import MultiMapping
+
+from fasthttp.writing import Response
+from master.access.user import User
+from master.rest.request import Request, Stream
+from master.rest.routes import Target
+
+
+def _not_the_clients_fault(record: logging.LogRecord) -> bool:
+    """Keep aiohttp from logging a traceback for each request that is no HTTP: the client gets its 400."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
+
+
+_log = logging.getLogger(__name__)
+_log.addFilter(_not_the_clients_fault)
+
+
+class Call(NamedTuple):
+    """One request for what a client talks through, authenticated and authorized."""
+
+    request: web.BaseRequest
+    user: User
+    target: Target
+    query: MultiMapping[str]
+    headers: dict[str, str]  # that every answer carries
+
+
+Serve = Callable[[Request], Awaitable[Response | Stream]]
+
+
+class UpgradableRequest(web.BaseRequest):
+    """A request that may take its connection over, in the shape of ``master.rest.request.Request`` as well."""
+
+    memo: dict[str, Any]
+    kept_body: bytes
+
+    async def read_some(self) -> bytes:
+        """Return what has come of the body; empty at its end."""
+        return await self.content.readany()
+
+    async def begin(self, headers: dict[str, str]) -> Stream:
+        """Begin an answer whose length is not known, with status 200."""
+        response = web.StreamResponse(headers=headers)
+        response.enable_chunked_encoding()
+        await response.prepare(self)
+        return response
+
+
+class UpgradableServer:
+    """Makes the protocol of each connection that is handed over.
+
+    serve: what answers requests everywhere else, too.
+    """
+
+    def __init__(self, serve: Serve, *, keepalive_s: float) -> None:
+        self._serve = serve
+        self._server = web.Server(
+            self._handle,
+            request_factory=_make_request,
+            handler_cancellation=True,
+            keepalive_timeout=keepalive_s,
+            access_log=None,
+            logger=_log,
+        )
+
+    def __call__(self) -> RequestHandler:
+        """Return the protocol for one connection."""
+        return self._server()
+
+    async def stop(self, grace_s: float) -> None:
+        """Let requests finish for a while, close."""
+        self._server.pre_shutdown()
+        await self._server.shutdown(grace_s)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        assert isinstance(request, UpgradableRequest), request
+        answer = await self._serve(request)
+        if not isinstance(answer, Response):
+            return cast("web.StreamResponse", answer)
+        response = web.Response(status=answer.code, body=answer.body)
+        for name, value in answer.headers:
+            if name == "Content-Type":
+                response.headers[name] = value
+            else:
+                response.headers.add(name, value)
+        return response
+
+
+def _make_request(
+    message: RawRequestMessage, payload: StreamReader, protocol: RequestHandler, writer: AbstractStreamWriter, task: Any
+) -> UpgradableRequest:
+    request = UpgradableRequest(message, payload, protocol, writer, task, protocol._loop)  # noqa: SLF001 - as aiohttp's own does
+    request.memo, request.kept_body = {}, b""
+    return request
