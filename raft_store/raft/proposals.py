@@ -162,9 +162,8 @@ class Origin:
         if session != self.session:
             return proposed, ()
         batch = self._settle(entry.term, number)
-        assert not batch or len(batch) == len(proposed), (
-            f"number {number} has {len(proposed)} of {len(batch)} proposals"
-        )
+        items = sum(len(proposal.items) for proposal in batch)
+        assert not batch or items == len(proposed), f"number {number} has {len(proposed)} of {items} proposals"
         return proposed, batch
 
     def restored(self, term: Term) -> list[Proposal]:
