@@ -5,34 +5,24 @@ before the connection broke, the message says so, for the server may have done w
 """
 
 import asyncio
-import contextlib
-import socket
 import ssl
+<<<<<<< HEAD
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, cast
 
 import msgspec
+=======
+from typing import Any
+>>>>>>> main
 
 from . import calls
-from .calls import CallFailed, MessageReader, Metadata, Status, frame_message
-from .connection import Connection, Refused
-from .events import (
-    ConnectionEnded,
-    DataReceived,
-    Event,
-    GoAwayReceived,
-    HeadersReceived,
-    Limits,
-    PingAcknowledged,
-    SendProgress,
-    StreamEnded,
-    TrailersReceived,
-)
-from .frames import ErrorCode
-from .headers import Headers
-from .serving import MAX_QUEUED_BYTES
+from .calling import ClientCall
+from .calls import CallFailed, Metadata, Status
+from .connection import Refused
+from .wire import ChannelConfig, Wire
 
+<<<<<<< HEAD
 KEEPALIVE_PING = b"are you?"
 
 
@@ -360,6 +350,9 @@ def _of_reset(event: StreamEnded) -> CallFailed:
     status = _OF_RESET.get(ErrorCode(event.code), Status.INTERNAL) if known else Status.INTERNAL
     name = ErrorCode(event.code).name if known else str(event.code)
     return CallFailed(status, f"the stream was reset with {name}: {event.reason}")
+=======
+__all__ = ["Channel", "ChannelConfig", "ClientCall", "client_tls"]
+>>>>>>> main
 
 
 class Channel:
@@ -385,13 +378,13 @@ class Channel:
             tls.set_alpn_protocols(["h2"])
         self._server_name = server_name
         self._config = config or ChannelConfig()
-        self._wire: _Wire | None = None
-        self._connecting = asyncio.Lock()
+        self._wire: Wire | None = None
+        self._connecting: asyncio.Task[Wire | CallFailed] | None = None  # whoever wants to call waits for the same
         self._closed = False
 
     async def connect(self) -> None:
         """Be connected. Raises CallFailed (UNAVAILABLE)."""
-        await self._connected()
+        await self._connected(None)
 
     @property
     def connected(self) -> bool:
@@ -421,8 +414,12 @@ class Channel:
         return response
 
     async def start(self, path: str, *, timeout_s: float | None = None, metadata: Metadata = ()) -> ClientCall:
-        """Begin a call of any kind. Raises CallFailed (UNAVAILABLE)."""
-        wire = await self._connected()
+        """Begin a call of any kind, to end within ``timeout_s``. Raises CallFailed (UNAVAILABLE, DEADLINE_EXCEEDED)."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        wire = await self._connected(timeout_s)
+        if timeout_s is not None:
+            timeout_s -= clock() - began
         scheme = "http" if self._tls is None else "https"
         fields = calls.call_fields(path, authority=self.target, scheme=scheme, metadata=metadata, timeout_s=timeout_s)
         try:
@@ -438,38 +435,54 @@ class Channel:
     async def close(self) -> None:
         """Hang up; calls under way fail."""
         self._closed = True
+        if (connecting := self._connecting) is not None:
+            connecting.cancel()
+            await asyncio.wait({connecting})
         if self._wire is not None:
             self._wire.hang_up()
             self._wire = None
         await asyncio.sleep(0)
 
-    async def _connected(self) -> _Wire:
+    async def _connected(self, timeout_s: float | None) -> Wire:
         if self._closed:
             raise CallFailed(Status.UNAVAILABLE, "this channel is closed")
         if self._wire is not None and self._wire.is_alive:
             return self._wire
-        async with self._connecting:
-            if self._wire is None or not self._wire.is_alive:
-                self._wire = await self._connect()
-            return self._wire
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._connect())
+        connecting = self._connecting
+        done, _ = await asyncio.wait({connecting}, timeout=timeout_s)
+        if not done:
+            raise CallFailed(Status.DEADLINE_EXCEEDED, f"{self.target} was not reached in time")
+        if connecting.cancelled():
+            raise CallFailed(Status.UNAVAILABLE, "this channel is closed")
+        made = connecting.result()
+        if isinstance(made, CallFailed):
+            raise CallFailed(made.status, made.message) from made
+        if not made.is_alive:
+            raise CallFailed(Status.UNAVAILABLE, f"{self.target} hung up at once")
+        return made
 
-    async def _connect(self) -> _Wire:
+    async def _connect(self) -> Wire | CallFailed:
+        """Return a failure instead of raising it: there may be nobody left to hear of it."""
         loop = asyncio.get_running_loop()
         name = (self._server_name or self._host) if self._tls is not None else None
         try:
             async with asyncio.timeout(self._config.connect_timeout_s):
-                _, wire = await loop.create_connection(
-                    lambda: _Wire(self._config, self._lost),
+                _, self._wire = await loop.create_connection(
+                    lambda: Wire(self._config, self._lost),
                     self._host,
                     self._port,
                     ssl=self._tls,
                     server_hostname=name,
                 )
         except (OSError, TimeoutError, ssl.SSLError, UnicodeError) as exc:  # the last of a name that can be none
-            raise CallFailed(Status.UNAVAILABLE, f"{self.target} cannot be reached: {exc or 'timed out'}") from exc
-        return wire
+            return CallFailed(Status.UNAVAILABLE, f"{self.target} cannot be reached: {exc or 'timed out'}")
+        finally:
+            self._connecting = None
+        return self._wire
 
-    def _lost(self, wire: _Wire) -> None:
+    def _lost(self, wire: Wire) -> None:
         if self._wire is wire:
             self._wire = None
 

@@ -155,7 +155,7 @@ class Member:
         self.backend.member = status.member  # one that joins is told its id
         self._learns = status.role == "learner"
         try:
-            self._http = HttpDoor(self._methods(), self._observer.routes(), self.guard, self.calls)
+            self._http = HttpDoor(self._methods(), self._observer.client_routes(), self.guard, self.calls)
             self._front = self._make_front(self._http)
             self.client_port = await self._front.start(self.config.client_listen, self.config.client_tls)
             await self._observe(self._http)
@@ -195,7 +195,7 @@ class Member:
             self.guard,
             self.calls,
             other_protocol=http.protocol,
-            web=functools.partial(page, self._observer.routes()),
+            web=functools.partial(page, self._observer.client_routes()),
             inline=inline,
         )
 
@@ -269,9 +269,10 @@ class Member:
                     auditing = asyncio.create_task(self._take_audit(view))
                 await asyncio.sleep(PULSE_S)
         finally:
-            for task in (housekeeping, auditing):
-                if task is not None:
-                    task.cancel()
+            left = [task for task in (housekeeping, auditing) if task is not None]
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
     def _chore(self) -> LeaseExpire | Audit | None:
         """Return what time and size demand to be proposed."""
@@ -358,3 +359,11 @@ async def running(
         yield member
     finally:
         await member.stop()
+
+
+def _is_over(task: asyncio.Task[None] | None) -> bool:
+    """Return whether there is no such task, or no more; raises what it failed of."""
+    if task is None or not task.done():
+        return task is None
+    task.result()
+    return True

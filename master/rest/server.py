@@ -168,7 +168,8 @@ class RestServer:
             exchange.asked = _asked(exchange, exchange.real_user, found)
             exchange.verb = exchange.asked.verb
         user = await self._user(exchange)
-        exchange.asked = exchange.asked._replace(user=user)
+        if user is not exchange.real_user:
+            exchange.asked = exchange.asked._replace(user=user)
         connected = isinstance(found, routes.Target) and found.subresource in routes.CONNECTED
         exchange.lasting = exchange.verb == "watch" or connected
         flow = classify(exchange.asked)

@@ -21,6 +21,15 @@ from raft_store.engine import Index, MemberId, Term
 ASK_AGAIN_TICKS = 8  # a question without an answer is asked again after so long
 
 
+def lease_ms(*, election_ticks: int, tick_ms: float, drift: float) -> float:
+    """Return how long a majority that heard a heartbeat is sure to ignore candidates, by its leader's clock.
+
+    drift: as a part of 1, how much faster the others' ticks may come than that clock lets expect. The last tick of a
+    time-out may be short.
+    """
+    return (election_ticks - 1) * tick_ms / (1 + drift)
+
+
 class Question(msgspec.Struct, frozen=True):
     """Who asked, and the name of the question there."""
 
