@@ -103,6 +103,22 @@ class TestCreate:
             written = await cluster.write_new(kind, document, "default", field_validation=strictness)
             assert written.warnings == (('unknown field "datum"',) if strictness == "Warn" else ())
 
+    async def test_what_is_accepted_and_means_little_is_told(self, cluster: Cluster) -> None:
+        twice = [{"name": "a", "value": "1"}, {"name": "a", "value": "2"}]
+        told = 'env[1]: hides previous definition of "a", which may be dropped when using apply'
+        template = {"spec": {"containers": [{"name": "c", "image": "i", "env": twice}]}}
+        written = await cluster.write_new(cluster.kind("pods"), {**POD, **template}, "default")
+        assert written.warnings == (f"spec.containers[0].{told}",)
+        await cluster.create("deployments.apps", deployment())
+        patch: Any = {"spec": {"template": template}}
+        for what, expected in (
+            (patch, (f"spec.template.spec.containers[0].{told}",)),
+            ({"spec": {"replicas": 2}}, (f"spec.template.spec.containers[0].{told}",)),
+            ({"metadata": {"labels": {"x": "y"}}}, ()),
+        ):
+            written = await cluster.write_patch("deployments.apps", "web", what)
+            assert written.warnings == expected
+
     async def test_too_large(self, cluster: Cluster) -> None:
         with pytest.raises((RequestTooLarge, Invalid)):
             await cluster.create("configmaps", config_map("a", x="x" * 2_000_000))

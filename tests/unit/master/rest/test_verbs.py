@@ -466,6 +466,8 @@ async def test_unknown_things_are_not_found(api):
         status = await api.json("GET", path, code=404)
         assert status["message"] == "the server could not find the requested resource"
     await api.json("PUT", PODS, json={}, code=405)
+    status = await api.json("DELETE", "/api/v1/namespaces", code=405)
+    assert status["message"] == "the server does not allow this method on the requested resource"
 
 
 async def test_many_requests_share_a_connection(api):
