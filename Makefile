@@ -21,10 +21,10 @@ test:            ## everything, Docker and end-to-end tests included
 contract:        ## the store beside a real etcd, and both under their real clients
 	./trireme test tests/contract/kv
 
-sim: setup       ## simulate one seed, and shrink it if it breaks: make sim SEED=7 [WORLD=raft|storm|store] [VERBOSE=1]
+sim: setup       ## simulate one seed, and shrink it if it breaks: make sim SEED=7 [WORLD=raft|clock|storm|store] [VERBOSE=1]
 	$(PYTHON) -m raft_store.simulation --seed $(or $(SEED),1) --world $(or $(WORLD),all) $(if $(VERBOSE),--verbose)
 
-sim-many: setup  ## simulate seeds until one breaks: make sim-many SEED=1 COUNT=2000 [WORLD=raft|storm|store]
+sim-many: setup  ## simulate seeds until one breaks: make sim-many SEED=1 COUNT=2000 [WORLD=raft|clock|storm|store]
 	$(PYTHON) -m raft_store.simulation --seed $(or $(SEED),1) --count $(or $(COUNT),2000) --jobs 2 --world $(or $(WORLD),all)
 
 robustness: setup  ## torment real members of the store: make robustness MINUTES=60 [MEMBERS=5] [SEED=3] [ENGINE=raftos]

@@ -83,10 +83,11 @@ class ApiError(Exception):
             "status": "Failure",
             "message": self.message,
             "reason": self.reason,
-            "code": self.code,
         }
         if kept := {key: value for key, value in details.items() if value}:
             status["details"] = kept
+        # In the real server's order: people compare texts.
+        status["code"] = self.code
         return status
 
 

@@ -97,11 +97,10 @@ def _is_next_generation(strategy: Strategy, old: Resource, new: Resource) -> boo
 
 
 def prepare_status(kind: Kind, old: Resource, new: Resource) -> Resource:
-    """Return what a write to the status makes of ``old``: nothing else changes, but for the kinds that say so."""
-    changed = with_status_of(old, new)
-    if strategy_of(kind).status_carries_annotations:
-        return replace(changed, metadata=replace(changed.metadata, annotations=new.metadata.annotations))
-    return changed
+    """Return what a write to the status makes of ``old``: its spec stays, its metadata as far as the kind says so."""
+    kept = {name: getattr(old.metadata, name) for name in strategy_of(kind).status_keeps}
+    meta = replace(_kept(old.metadata, new.metadata), generation=old.metadata.generation, **kept)
+    return replace(with_status_of(old, new), metadata=meta)
 
 
 def _kept(old: ObjectMeta, new: ObjectMeta) -> ObjectMeta:

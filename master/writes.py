@@ -27,7 +27,7 @@ from api.faults import strict_fault, strict_patch_fault
 from api.kinds.autoscaling import Scale
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, Resource
-from api.validation.objects import faults_on_create, faults_on_update
+from api.validation.objects import faults_on_create, faults_on_status, faults_on_update
 from master.access.authorization import Authorizer
 from master.access.user import User
 from master.admission.chain import Attributes, Chain, Ledger
@@ -327,8 +327,8 @@ class Writer:
         new = await self._chain.mutate(attributes, new)
         if (claimant := self._modifier.claimant(owner)) is not None and not subresource:
             new = claimant.complete(old, new, ())
-        judged = subresource != "status" or owner.custom is not None
-        if judged and (faults := faults_on_update(owner, bare(old), new)):
+        judge = faults_on_status if subresource == "status" and owner.custom is None else faults_on_update
+        if faults := judge(owner, bare(old), new):
             raise invalid(owner.kind, stored.name, faults, group=owner.group)
         await self._chain.judge(msgspec.structs.replace(attributes, obj=new))
         return Gone(new) if is_released(owner, new) else new

@@ -7,7 +7,7 @@ library of that name, which keeps fewer promises (``docs/raftos.md``). Nothing a
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from enum import Enum, IntEnum
-from typing import NewType, Protocol
+from typing import ClassVar, Literal, NewType, Protocol
 
 import msgspec
 
@@ -145,6 +145,29 @@ class MemberStatus(msgspec.Struct, frozen=True):
 Done = Callable[[object, EngineError | None], None]  # (what a proposal came to, or why that is not known)
 
 
+class TraceEvent(msgspec.Struct, frozen=True):
+    """Something that a core said, heard or became."""
+
+    LEADER: ClassVar[str] = "{leader}"  # stands in a text for the name of ``peer``, which a member does not know
+
+    at_s: float  # by the clock of ``TracePage.now_s``
+    kind: Literal["sent", "received", "became"]
+    peer: str  # to or from whom, or whom it follows, in hexadecimal; empty: nobody
+    text: str
+    beat: bool = False
+
+
+class TracePage(msgspec.Struct, frozen=True):
+    """What happened since the last look."""
+
+    member: str  # in hexadecimal
+    now_s: float  # this member's monotonic clock
+    next: int  # look from there the next time
+    missed: int  # events that were forgotten since the last look
+    applied: int  # index
+    events: list[TraceEvent]
+
+
 class Engine(Protocol):
     """Replicates proposals; every method may be called from any task of the member's event loop."""
 
@@ -189,6 +212,9 @@ class Engine(Protocol):
 
     def status(self) -> MemberStatus:
         """Return this member's view; never waits."""
+
+    def trace(self, after: int) -> TracePage | None:
+        """Return what this member said and heard from event ``after`` on (0: from now on); None: it cannot tell."""
 
     def members(self) -> Sequence[MemberRecord]:
         """Return the group as this member knows it, in the order of the ids; never waits."""

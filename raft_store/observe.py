@@ -83,6 +83,10 @@ class Observer:
         """Return who answers which path."""
         return {"/health": self._health, "/version": self._version, "/metrics": self._metrics}
 
+    def client_routes(self) -> dict[str, Handler]:
+        """Return ``routes``, and what is for clients alone."""
+        return self.routes() | {"/trace": self._trace}
+
     async def _health(self, query: Query) -> Answer:
         """Healthy means no alarm, and that the group can agree on something now.
 
@@ -115,6 +119,17 @@ class Observer:
         del query
         body = {"etcdserver": ETCD_VERSION, "etcdcluster": CLUSTER_VERSION, "trireme": version("trireme")}
         return Answer(200, JSON, msgspec.json.encode(body))
+
+    async def _trace(self, query: Query) -> Answer:
+        """Return what the core says and hears; ``?after=``: the last look's ``next`` (see ``trace``)."""
+        (after,) = query.get("after", ["0"])[-1:]
+        try:
+            found = self._backend.engine.trace(int(after) if after.isdecimal() else 0)
+        except EngineError as exc:
+            return Answer(503, "text/plain", f"{exc}\n".encode())
+        if found is None:
+            return Answer(404, "text/plain", b"this engine shows no messages\n")
+        return Answer(200, JSON, msgspec.json.encode(found))
 
     async def _metrics(self, query: Query) -> Answer:
         del query

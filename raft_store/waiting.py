@@ -37,6 +37,9 @@ class Proposers:
         self._deadlines: Deadlines[_Proposer] = Deadlines()
         self._open = self._open_bytes = 0
 
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
     def submit(self, data: bytes, done: Done, *, until_s: float) -> Proposal:
         """Propose; ``done`` is called with what comes of it. Raises Overloaded if too many wait."""
         if not data:
@@ -105,6 +108,9 @@ class Waits:
         self._now_s = now_s
         # A timer for each would cost as much as the rest of a wait; the tick looks at all of them.
         self._deadlines: Deadlines[tuple[asyncio.Future[object], Callable[[], Exception]]] = Deadlines()
+
+    def __bool__(self) -> bool:
+        return bool(self._deadlines)
 
     def note(
         self, future: "asyncio.Future[object]", timeout_s: float, too_late: Callable[[], Exception]

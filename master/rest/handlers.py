@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -10,7 +11,7 @@ from msgspec.structs import replace
 from api import apply as managed_fields
 from api import codec, fields, selectors
 from api.errors import BadRequest, UnsupportedMediaType, invalid
-from api.faults import forbidden, strict_fault, strict_patch_fault
+from api.faults import forbidden, strict_fault, strict_patch_fault, strict_texts
 from api.kinds.pods import Binding
 from api.kinds.table import Kind
 from api.meta import DeleteOptions
@@ -252,7 +253,7 @@ class Handlers:
         document = await http.parse_body(body, http.media_type(call.request), duplicates)
         http.check_depth(document)
         if duplicates and options.field_validation == "Strict":
-            raise strict_fault(call.target.kind.kind, call.target.kind.version, duplicates)
+            raise _strict_fault(call.target, document, duplicates)
         return fit_to_url(document, call.target), duplicates or []
 
     async def _delete_options(self, call: Call) -> DeleteOptions:
@@ -268,6 +269,15 @@ class Handlers:
         except msgspec.ValidationError as error:
             raise BadRequest(f"DeleteOptions in the body cannot be read: {error}") from None
         return parameters.read_delete_options(call.query, options)
+
+
+def _strict_fault(target: Target, document: Any, duplicates: list[str]) -> BadRequest:
+    """Return the refusal of a body with repeated fields, and with unknown ones if it has these as well."""
+    kind, unknown = target.kind, list[str]()
+    if not target.subresource and isinstance(document, dict):
+        with suppress(BadRequest):
+            codec.decode(kind, document, unknown=unknown)
+    return strict_fault(kind.kind, kind.version, strict_texts(document, repeated=duplicates, unknown=unknown))
 
 
 def _query(call: Call) -> Query:

@@ -87,6 +87,9 @@ class MemoryEngine:
         """Return ourselves."""
         return [MemberRecord(self._member, self._peer_urls, learner=False)]
 
+    def trace(self, after: int) -> None:
+        """Return None: there is nobody to talk to."""
+
     async def change_members(
         self, changes: Sequence[Change], *, timeout_s: float, joint: bool = False, started: Collection[MemberId] | None
     ) -> None:

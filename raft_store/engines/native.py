@@ -7,6 +7,7 @@ import os
 import random
 import secrets
 import signal
+import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 
@@ -29,15 +30,18 @@ from raft_store.engine import (
     StateMachine,
     Stopped,
     Term,
+    TracePage,
 )
 from raft_store.joining import founder, joiner
 from raft_store.peers import Peers
 from raft_store.raft.core import Core, CoreConfig, Role
 from raft_store.raft.membership import Step, alone, encode, founded
-from raft_store.raft.messages import HardState, Save, SnapshotMark
+from raft_store.raft.messages import AnyMessage, HardState, Save, SnapshotMark
+from raft_store.raft.reads import lease_ms
 from raft_store.raft.replica import Replica
 from raft_store.regrouping import Regrouping
 from raft_store.tls import TlsFiles
+from raft_store.trace import Trace
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +64,8 @@ class NativeConfig(msgspec.Struct, frozen=True, kw_only=True):
     force_new_cluster: bool = False  # give up all other members for lost, for ever; our data is the group's
     tls: TlsFiles | None = None  # None: plain text
     disk_orders: Path | None = None  # for tests: a file that tells the disk to be slow or to fail (``disk.faults``)
-    tick_ms: int = 30  # every tick wakes an idle member
-    heartbeat_ticks: int = 2
+    tick_ms: int = 30
+    heartbeat_ticks: int = 3  # every heartbeat wakes idle members
     election_ticks: int = 9  # a follower waits this long, and up to twice as long, before it campaigns
     snapshot_entries: int = 20_000  # applied entries between two snapshots
     lease_reads: bool = False  # answer reads by the clock, without asking the others: see ``raft.reads`` for the danger
@@ -86,8 +90,9 @@ def _give_up_others(storage: Storage, past: Past, member: MemberId) -> Past:
 
 
 def _lease_ms(config: NativeConfig) -> float:
-    """Return how long a majority is sure to ignore candidates: the last tick of a time-out may be short."""
-    return (config.election_ticks - 1) * config.tick_ms / (1 + CLOCK_DRIFT)
+    if not config.lease_reads:
+        return 0
+    return lease_ms(election_ticks=config.election_ticks, tick_ms=config.tick_ms, drift=CLOCK_DRIFT)
 
 
 def end_process(exc: Exception) -> None:
@@ -152,6 +157,7 @@ class NativeEngine:
         self._regrouping: Regrouping | None = None
         self._identity: Identity | None = None
         self._removal: asyncio.Task[None] | None = None
+        self._trace: Trace | None = None
 
     async def start(self, machine: StateMachine) -> None:
         """Recover and join; raises DiskError (DirectoryInUse, CorruptLog), ListenFailed."""
@@ -170,7 +176,7 @@ class NativeEngine:
                     member=identity.member,
                     heartbeat_ticks=config.heartbeat_ticks,
                     election_ticks=config.election_ticks,
-                    lease_ms=_lease_ms(config) if config.lease_reads else 0,
+                    lease_ms=_lease_ms(config),
                 ),
                 hard_state=past.hard_state,
                 log=past.log,
@@ -178,6 +184,7 @@ class NativeEngine:
                 logger=logging.getLogger("raft_store.raft"),
             )
             self._replica = Replica(core, session=secrets.randbits(64))
+            self._trace = Trace(identity.member, now=time.monotonic, stand=lambda: (core.role, core.term, core.leader))
             self._driver = Driver(
                 DriverConfig(
                     tick_s=config.tick_ms / 1000,
@@ -197,14 +204,14 @@ class NativeEngine:
                 members=core.configuration.urls or identity.contacts,
                 tls=config.tls,
                 group=self._regrouping,
-                receive=self._driver.receive,
+                receive=self._receive,
                 send_snapshot=self._driver.send_snapshot,
                 receive_snapshot=self._driver.receive_snapshot,
                 snapshot_failed=self._driver.snapshot_failed,
             )
             self._regrouping.use(self._peers)
             await self._peers.start(config.listen)
-            self._driver.start(self._peers.send, self._follow)
+            self._driver.start(self._send, self._follow)
         except BaseException:
             await self._close()
             raise
@@ -281,6 +288,22 @@ class NativeEngine:
             applied_index=self._driver.applied,
             log_bytes=self._storage.log_bytes,
         )
+
+    def trace(self, after: int) -> TracePage | None:
+        """See ``Engine.trace``."""
+        return None if self._trace is None else self._trace.look(after, applied=self.status().applied_index)
+
+    def _send(self, messages: Sequence[AnyMessage]) -> None:
+        assert self._peers is not None
+        if self._trace is not None and self._trace.on and messages:
+            self._trace.sent(messages)
+        self._peers.send(messages)
+
+    def _receive(self, messages: Sequence[AnyMessage]) -> None:
+        if self._trace is not None and self._trace.on:
+            self._trace.received(messages)
+        if self._driver is not None:
+            self._driver.receive(messages)
 
     def _running(self) -> Driver:
         if self._driver is None:

@@ -255,6 +255,9 @@ class RaftosEngine:
         members = self._config.members
         return [MemberRecord(member, (f"http://{members[member]}",), learner=False) for member in sorted(members)]
 
+    def trace(self, after: int) -> None:
+        """Return None: the library tells nobody what it says."""
+
     async def change_members(
         self, changes: Sequence[Change], *, timeout_s: float, joint: bool = False, started: Collection[MemberId] | None
     ) -> None:

@@ -104,6 +104,11 @@ class Origin:
             self._waiting.popleft()
 
     @property
+    def open(self) -> bool:
+        """Whether any proposal is not settled."""
+        return bool(self._waiting) or any(flight.batches for flight in self._flights)
+
+    @property
     def waiting(self) -> bool:
         """Whether any proposal is in no flight."""
         return bool(self._waiting)

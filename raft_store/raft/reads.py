@@ -21,6 +21,15 @@ from raft_store.engine import Index, MemberId, Term
 ASK_AGAIN_TICKS = 8  # a question without an answer is asked again after so long
 
 
+def lease_ms(*, election_ticks: int, tick_ms: float, drift: float) -> float:
+    """Return how long a majority that heard a heartbeat is sure to ignore candidates, by its leader's clock.
+
+    drift: as a part of 1, how much faster the others' ticks may come than that clock lets expect. The last tick of a
+    time-out may be short.
+    """
+    return (election_ticks - 1) * tick_ms / (1 + drift)
+
+
 class Question(msgspec.Struct, frozen=True):
     """Who asked, and the name of the question there."""
 
@@ -148,6 +157,11 @@ class Readers:
     def tick(self) -> None:
         """Let time pass for the open question."""
         self._quiet_ticks += 1
+
+    @property
+    def open(self) -> bool:
+        """Whether anybody waits for an answer."""
+        return bool(self._asked or self._waiting)
 
     def ask(self, term: Term) -> int | None:
         """A leader of ``term`` is known: return the number of a question to ask it now, if there is one."""

@@ -57,6 +57,11 @@ class Replica:
         self._origin.tick()
         self._readers.tick()
 
+    @property
+    def quiet_ticks(self) -> int:
+        """See ``Core.quiet_ticks``; 1 while anything waits here that a tick may repeat."""
+        return 1 if self._origin.open or self._readers.open else self.core.quiet_ticks
+
     def propose(self, data: bytes, owner: object) -> Proposal:
         """Take a proposal; it comes back in ``Work.settled`` or ``Work.lost``."""
         return self._origin.submit(data, owner)

@@ -24,7 +24,7 @@ from raft_store.raft.replica import Replica, Work
 from raft_store.simulation.disk import SimulatedDirectory
 from raft_store.simulation.invariants import Judge, Violation
 from raft_store.simulation.network import Network
-from raft_store.simulation.plan import Action, Plan
+from raft_store.simulation.plan import TICK_JITTER, Action, Plan
 from raft_store.simulation.timeline import Event, Timeline
 
 _FATE = {True: "made", False: "not made", None: "anybody's guess"}
@@ -180,6 +180,7 @@ class Host:
                 max_append_bytes=settings.max_append_bytes,
                 max_apply_entries=8,
                 snapshot_patience_ticks=40,
+                lease_ms=settings.lease_ms,
             ),
             hard_state=past.hard_state,
             log=past.log,
@@ -227,6 +228,7 @@ class Host:
         """What the driver does after each event."""
         judge, core = self._world.judge, self.replica.core
         judge.stepped(core)
+        core.now_ms = self.clock_s() * 1000
         while (work := self.replica.ready()) is not None:
             self._do(work)
             judge.stepped(core)
@@ -238,7 +240,7 @@ class Host:
         self.replica.tick()
         self.serve()
         tick_ms = self._world.plan.settings.tick_ms / self.rate
-        self.soon(tick_ms * self._chance.uniform(0.95, 1.05), self._tick)
+        self.soon(tick_ms * self._chance.uniform(1 - TICK_JITTER, 1 + TICK_JITTER), self._tick)
 
     def _do(self, work: Work) -> None:
         guest = self._world.guest

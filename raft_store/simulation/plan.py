@@ -12,7 +12,12 @@ from typing import TypeAlias
 
 import msgspec
 
+from raft_store.raft.reads import lease_ms
+
 LEADER = 0
+TICK_JITTER = 0.05  # a tick comes so much early or late
+CLOCK_DRIFT = 0.17  # of two clocks that run apart by 5 % each, and of ticks that come early
+LEASES = 0.3  # of the seeds read by the clock
 
 
 def chance(seed: int, name: str) -> Random:
@@ -75,6 +80,7 @@ class Partition(Action, frozen=True):
 
     side: tuple[int, ...]  # LEADER may be one of them
     direction: str
+    against: tuple[int, ...] = ()  # not from all others, but from these alone
 
 
 class Heal(Action, frozen=True):
@@ -120,6 +126,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     segment_bytes: int = 2000
     snapshot_entries: int = 30
     keep_entries: int = 5
+    lease_reads: bool = False
+
+    @property
+    def lease_ms(self) -> float:
+        """Return how long a leader may answer reads by its clock; 0: never."""
+        if not self.lease_reads:
+            return 0
+        return lease_ms(election_ticks=self.election_ticks, tick_ms=self.tick_ms, drift=CLOCK_DRIFT)
+
+
+def draw_settings(seed: int) -> Settings:
+    """Return one seed's settings: by the clock in some, which is no business of the plan's own chance."""
+    return Settings(lease_reads=chance(seed, "lease").random() < LEASES)
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from raft_store.mvcc.requests import (
     Range,
     Txn,
 )
-from raft_store.simulation.plan import Action, Mix, Plan, chance, draw_trouble, draw_weather
+from raft_store.simulation.plan import Action, Mix, Plan, chance, draw_settings, draw_trouble, draw_weather
 
 KEYS = (b"a", b"b", b"c", b"d", b"e")
 RANGES = ((b"a", b"\0"), (b"b", b"d"), (b"c", b"\0"), (b"a", b""), (b"d", b""))
@@ -138,6 +138,7 @@ def draw(seed: int, *, mix: Mix | None = None, asks: int = 130) -> Plan:
         duration_ms=duration_ms,
         weather=weather,
         actions=tuple(actions),
+        settings=draw_settings(seed),
     )
 
 

@@ -21,6 +21,7 @@ class Kind(msgspec.Struct, frozen=True):
 
 KINDS: Mapping[str, Kind] = {
     "raft": Kind(values.draw, values.Proposers),
+    "clock": Kind(values.draw_clock, values.Proposers),
     "storm": Kind(values.draw_storm, values.Proposers),
     "store": Kind(requests.draw, store.StoreGuest),
 }

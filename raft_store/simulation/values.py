@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from random import Random
 
 import msgspec
 
@@ -10,7 +11,23 @@ from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Work
 from raft_store.simulation.host import Host
 from raft_store.simulation.invariants import Ledger, demand
-from raft_store.simulation.plan import Action, Mix, Plan, Settings, Weather, chance, draw_trouble, draw_weather
+from raft_store.simulation.plan import (
+    LEADER,
+    Action,
+    Crash,
+    Heal,
+    Mix,
+    Partition,
+    Pause,
+    Plan,
+    Settings,
+    Transfer,
+    Weather,
+    chance,
+    draw_settings,
+    draw_trouble,
+    draw_weather,
+)
 from raft_store.simulation.world import World
 
 
@@ -223,7 +240,47 @@ def draw(seed: int, *, mix: Mix | None = None, proposals: int = 150, reads: int 
         duration_ms=duration_ms,
         weather=weather,
         actions=tuple(actions),
+        settings=draw_settings(seed),
     )
+
+
+_CUT_OFF = Mix(every_ms=1500, crash=0.2, rot=0, pause=0.5, partition=1, heal=0.5, transfer=0.3, aimed=0.8)
+
+
+def draw_clock(seed: int) -> Plan:
+    """Return a plan in which leaders that read by the clock are cut off, stand still and hand over all the time."""
+    drawn = draw(seed, mix=_CUT_OFF, proposals=20, reads=100)
+    random = chance(seed, "plan of rivals")
+    actions = list(drawn.actions)
+    for number in range(4):
+        # One after the other: each ends what the one before it cut.
+        actions += _draw_rival(random, 700 + 1300 * number, members=drawn.members)
+    actions.sort(key=lambda action: action.at_ms)
+    return msgspec.structs.replace(drawn, actions=tuple(actions), settings=Settings(lease_reads=True))
+
+
+def _draw_rival(random: Random, at_ms: float, *, members: int) -> list[Action]:
+    """Return a rival's best chance against a leader that does not know of it, while all of them are in use."""
+    rival, third = random.sample(range(1, members + 1), 2)
+    moment_ms = at_ms + random.uniform(200, 500)
+    cut_off = Partition(at_ms=moment_ms, side=(LEADER,), direction="both")
+    # The rival does not hear the leader, a third member hears both.
+    between = Partition(at_ms=at_ms, side=(LEADER,), direction="both", against=(rival,))
+    variants: tuple[tuple[Action, ...], ...] = (
+        # The third confirmed the leader's last heartbeat, and comes back without having heard of any leader.
+        (between, Crash(at_ms=moment_ms, who=third, down_ms=random.uniform(1, 10)), cut_off),
+        # The rival was asked to take over.
+        (between, Transfer(at_ms=at_ms - random.uniform(0, 10), to=rival)),
+        # The leader reads confirmations of before it stood still, and nothing else.
+        (Pause(at_ms=moment_ms - random.uniform(5, 30), who=LEADER, for_ms=random.uniform(250, 450)), cut_off),
+    )
+    actions = [Heal(at_ms=at_ms - 300), *random.choice(variants), Heal(at_ms=at_ms + 1000)]
+    for _ in range(80):
+        in_use_ms, member = at_ms + random.uniform(0, 900), random.randint(1, members)
+        actions.append(Read(at_ms=in_use_ms, member=member))
+        # To the rival alone: whoever lacks an entry of the third's is not elected.
+        actions.append(Propose(at_ms=in_use_ms, member=rival, patience_ms=1000))
+    return actions
 
 
 _STORM = Mix(every_ms=150, crash=1, fail_sync=0, rot=0, pause=0, partition=1, heal=0.3, transfer=0, aimed=0.8)

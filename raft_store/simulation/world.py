@@ -170,8 +170,8 @@ class World:
             self.guest.act(action)
             return
         match action:
-            case p.Partition(side=side, direction=direction):
-                self._cut(side, direction)
+            case p.Partition(side=side, direction=direction, against=against):
+                self._cut(side, direction, against)
             case p.Heal():
                 self.network.cut.clear()
                 self.tell("partition heals")
@@ -230,17 +230,13 @@ class World:
         if host.directory.rot(self._crash_chance):
             self.tell(f"member {host.id}: a bit flips in {host.directory.rotten}")
 
-    def _cut(self, side: tuple[int, ...], direction: str) -> None:
+    def _cut(self, side: tuple[int, ...], direction: str, against: tuple[int, ...]) -> None:
         leader = self._leader()
         numbers = {leader.id if number == p.LEADER and leader else MemberId(number) for number in side} - {p.LEADER}
-        self.network.cut = {
-            (sender, to)
-            for sender in self.hosts
-            for to in self.hosts
-            if (sender in numbers) != (to in numbers)
-            and (direction == "both" or (direction == "out") == (sender in numbers))
-        }
-        self.tell(f"partition: {sorted(numbers)} cut off, direction={direction}")
+        others = {MemberId(number) for number in against or self.hosts} - numbers
+        out, in_ = ({(a, b) for a in these for b in those} for these, those in ((numbers, others), (others, numbers)))
+        self.network.cut = {"out": out, "in": in_, "both": out | in_}[direction]
+        self.tell(f"partition: {sorted(numbers)} cut off from {sorted(others)}, direction={direction}")
 
     def _reconfigure(self, changes: tuple[tuple[str, int], ...], *, joint: bool) -> None:
         leader = self._leader()

@@ -1,7 +1,11 @@
 """What a running store says about itself, over the etcd API that every client uses."""
 
+import contextlib
+import http.client
 import os
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +41,24 @@ class Access(msgspec.Struct, frozen=True):
             certificate_chain=Path(self.cert).read_bytes() if self.cert else None,
         )
         return grpc.secure_channel(address, credentials, options=_OPTIONS)
+
+    def get(self, endpoint: str, path: str, *, timeout_s: float) -> bytes | None:
+        """Return what a member answers to a GET request; None if it has no such page. Raises OSError."""
+        address = endpoint.split("://", 1)[-1]
+        if self.ca:
+            tls = ssl.create_default_context(cafile=self.ca)
+            if self.cert:
+                tls.load_cert_chain(self.cert, self.key)
+            asking: http.client.HTTPConnection = http.client.HTTPSConnection(address, timeout=timeout_s, context=tls)
+        else:
+            asking = http.client.HTTPConnection(address, timeout=timeout_s)
+        with contextlib.closing(asking):
+            try:
+                asking.request("GET", path)
+                answer = asking.getresponse()
+                return answer.read() if answer.status == HTTPStatus.OK else None
+            except http.client.HTTPException as exc:
+                raise OSError(f"{endpoint}{path}: {exc!r}") from exc
 
 
 class StoreUnreachable(Exception):

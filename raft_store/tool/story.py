@@ -16,18 +16,13 @@ from raft_store.raft import messages as m
 from raft_store.raft.core import Core, CoreConfig, Role
 from raft_store.raft.membership import founded
 from raft_store.raft.replica import Replica, Work
+from raft_store.raft.words import describe, is_beat, stands
 from raft_store.simulation.disk import SimulatedDirectory
 from raft_store.tool.sequence import Aside, Became, Said, Scene
 
 TICK_MS = 20.0
 DISK_MS = 1.0
 _SILENT = logging.Logger("story", logging.CRITICAL + 1)  # noqa: LOG001 - the diagram tells what would be logged
-_ROLES = {
-    Role.FOLLOWER: "follows",
-    Role.PRECANDIDATE: "lost patience: would anybody vote for me in term {next}?",
-    Role.CANDIDATE: "campaigns in term {term}, votes for itself",
-    Role.LEADER: "LEADS in term {term}",
-}
 
 
 class _Player:
@@ -176,7 +171,7 @@ class Story:
 
     def _send(self, player: _Player, message: m.AnyMessage) -> None:
         receiver = self._players[message.to]
-        beat = isinstance(message, m.Heartbeat | m.HeartbeatReply)
+        beat = is_beat(message)
         # One round of heartbeats says it all, until something else happens.
         self._heartbeats = self._heartbeats + 1 if beat else self._heartbeats
         if not beat or self._heartbeats <= 2 * (len(self._players) - 1):
@@ -204,48 +199,10 @@ class Story:
         if seen == player.seen:
             return
         player.seen, core = seen, player.replica.core
-        text = _ROLES[core.role].format(term=core.term, next=core.term + 1)
-        if core.role is Role.FOLLOWER:
-            text = f"follows member{core.leader} in term {core.term}" if core.leader else f"now in term {core.term}"
+        text = stands(core.role, core.term, f"member{core.leader}" if core.leader else "")
         self._became(player, text, "new" if core.role is Role.LEADER else "")
         if core.role is not Role.FOLLOWER:
             self._heartbeats = 0
 
     def _became(self, player: _Player, text: str, tone: str = "") -> None:
         self.scenes.append(Became(self._now_ms / 1000, player.place, text, tone))
-
-
-def describe(message: m.AnyMessage) -> str:
-    """Return what a message says, in a few words."""
-    match message:
-        case m.VoteRequest():
-            wish = "would you" if message.pre else "VOTE"
-            return f"{wish}? t{message.term}, log {message.last_index}/t{message.last_term}"
-        case m.VoteReply():
-            return f"{'yes' if message.granted else 'no'}, t{message.term}"
-        case m.Append(entries=[]) | m.Append(entries=()):
-            return f"have you {message.prev_index}/t{message.prev_term}?"
-        case m.Append():
-            first, last = message.entries[0].index, message.entries[-1].index
-            which = f"{first}" if first == last else f"{first}..{last}"
-            return f"append {which} after {message.prev_index}/t{message.prev_term}"
-        case m.AppendReply(rejected=True):
-            return f"no, try {message.hint_index}/t{message.hint_term}"
-        case m.AppendReply():
-            return f"on my disk up to {message.index}"
-        case m.Heartbeat():
-            return f"heartbeat t{message.term}"
-        case m.HeartbeatReply():
-            return "still yours"
-        case m.Commit():
-            return f"committed up to {message.commit}"
-        case m.Forward():
-            return f"forward {len(message.proposals)} proposal"
-        case m.ForwardReply():
-            return f"took {message.accepted}"
-        case m.InstallSnapshot():
-            return f"snapshot of {message.mark.index}/t{message.mark.term}"
-        case m.TimeoutNow():
-            return "campaign now: you take over"
-        case _:
-            return type(message).__name__

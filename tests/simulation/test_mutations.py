@@ -5,6 +5,7 @@ rule that nothing guards. Every mutation names the world that has to notice, wit
 chance does not hit often enough, commitment of an old term's entry by counting, has a history of its own.
 """
 
+from collections import deque
 from collections.abc import Callable
 
 import msgspec
@@ -23,10 +24,14 @@ from raft_store.mvcc.store import Change, Event, Store
 from raft_store.mvcc.watch import Watcher, WatchHub, WatchStream
 from raft_store.raft import messages as m
 from raft_store.raft.core import Core, Role
+from raft_store.raft.elections import Elections
+from raft_store.raft.leading import Leading
 from raft_store.raft.log import Log
 from raft_store.raft.membership import Configuration
 from raft_store.raft.proposals import Arrivals, Origin
 from raft_store.raft.quorum import joint_commit_index
+from raft_store.raft.reads import Lease
+from raft_store.raft.state import State
 from raft_store.simulation.disk import SimulatedFile
 from raft_store.simulation.runs import KINDS, breach_of
 
@@ -358,6 +363,52 @@ def damaged_snapshot_is_served(patch):
     patch.setattr(snapshots, "google_crc32c", Trusting())
 
 
+@mutation("clock")
+def a_leader_answers_reads_after_its_lease(patch):
+    patch.setattr(Lease, "holds", lambda self, now_ms: self._until_ms > 0 and not self._given_up)
+
+
+@mutation("clock")
+def a_lease_counts_from_the_answer(patch):
+    """The voters' silence began when they heard the heartbeat, which may be long ago."""
+    original = Leading._answer_reads
+
+    def answer_reads(self):
+        self._lease._sent = deque((round_, self.now_ms) for round_, _ in self._lease._sent)
+        original(self)
+
+    patch.setattr(Leading, "_answer_reads", answer_reads)
+
+
+@mutation("clock")
+def a_voter_forgets_the_lease_that_rests_on_it(patch):
+    """A candidate of a term that it knows of already gets its vote at once."""
+    patch.setattr(State, "_hears_leader", lambda self: False)
+    original = Elections._on_vote_request
+
+    def on_vote_request(self, request):
+        self._deaf_ticks = 0
+        original(self, request)
+
+    patch.setattr(Elections, "_on_vote_request", on_vote_request)
+
+
+@mutation("clock")
+def a_voter_that_restarts_forgets_the_lease_that_rests_on_it(patch):
+    original = State.__init__
+
+    def init(self, *args, **options):
+        original(self, *args, **options)
+        self._deaf_ticks = 0
+
+    patch.setattr(State, "__init__", init)
+
+
+@mutation("clock")
+def a_leader_that_hands_over_keeps_its_lease(patch):
+    patch.setattr(Lease, "give_up", lambda self: None)
+
+
 @mutation("store")
 def a_read_is_answered_without_a_quorum(patch):
     reads_without_a_quorum(patch)
@@ -567,6 +618,7 @@ def test_what_is_not_broken_is_not_noticed():
     """Goal: the list above proves something. Method: the same search without a mutation."""
     assert first_seed_that_notices("raft", 5) is None
     assert first_seed_that_notices("store", 3) is None
+    assert first_seed_that_notices("clock", 5) is None
 
 
 def test_an_old_entry_committed_by_counting_is_noticed_by_its_own_history(monkeypatch):

@@ -543,6 +543,13 @@ class TestApply:
             await self.apply(cluster, "one", {"x": "1", "y": "1"})
         assert [cause.field for cause in refusal.value.causes] == [".data.x"]
 
+    async def test_who_leaves_the_bookkeeping_out_leaves_it_as_it_is(self, cluster: Cluster) -> None:
+        made = await self.apply(cluster, "one", {"x": "1"})
+        for left in ({}, {"managedFields": []}):
+            meta = {key: each for key, each in made["metadata"].items() if key != "managedFields"}
+            bare = {**made, "metadata": {**meta, **left}}
+            assert await cluster.update("configmaps", bare) == made
+
     async def test_bookkeeping_is_not_the_clients_to_write(self, cluster: Cluster) -> None:
         made = await self.apply(cluster, "one", {"x": "1"})
         forged = {**made, "metadata": {**made["metadata"], "managedFields": [{"manager": "forged"}]}}

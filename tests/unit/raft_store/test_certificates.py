@@ -1,5 +1,6 @@
 """Whom the store takes a client for: by its certificate, by its token, and never by the gateway's."""
 
+import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ import pytest
 from deploy.pki import Authority, Subject
 from raft_store.config import Config, TlsTable
 from raft_store.member import running
+from raft_store.tool.live import Access
 from tests.contract.kv.stores import free_ports
 from trireme_pb.authpb import auth_pb2
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
@@ -98,3 +100,26 @@ async def gateway_knows_no_certificate(port: int, tls: TlsTable) -> None:
     url = f"https://127.0.0.1:{port}/v3/kv/range"
     async with aiohttp.ClientSession() as session, session.post(url, json={"key": "YQ=="}, ssl=context) as response:
         assert (response.status, json.loads(await response.text())["error"]) == (400, "etcdserver: user name is empty")
+
+
+async def test_the_tools_fetch_pages_with_a_certificate(certificates: Certificates, tmp_path: Path) -> None:
+    config = Config(
+        name="m0",
+        members={"m0": "http://127.0.0.1:1"},
+        data_dir=tmp_path / "data",
+        client_url="https://127.0.0.1:1",
+        client_listen="127.0.0.1:0",
+        engine="memory",
+        client_tls=certificates.of("server", server=True),
+    )
+    ann = certificates.of("ann")
+    async with running(config) as member:
+        endpoint = f"127.0.0.1:{member.client_port}"
+        access = Access((endpoint,), ca=str(ann.ca), cert=str(ann.cert), key=str(ann.key))
+        health = await asyncio.to_thread(access.get, endpoint, "/health", timeout_s=5)
+        assert health is not None
+        assert json.loads(health)["health"] == "true"
+        # A group of one tells no messages.
+        assert await asyncio.to_thread(access.get, endpoint, "/trace?after=0", timeout_s=5) is None
+        with pytest.raises(OSError, match=r"(?i)certificate|ssl|tls|reset|closed"):
+            await asyncio.to_thread(Access((endpoint,), ca=str(ann.ca)).get, endpoint, "/health", timeout_s=5)

@@ -147,7 +147,7 @@ async def test_what_comes_during_a_restore_waits_in_the_log_alone(follower, stor
 
 
 async def test_more_proposals_than_a_member_keeps_are_refused_as_in_etcd(follower, monkeypatch):
-    monkeypatch.setattr("raft_store.driver.MAX_OPEN_BYTES", 100)
+    monkeypatch.setattr("raft_store.waiting.MAX_OPEN_BYTES", 100)
     kept = asyncio.create_task(follower.propose(b"x" * 90, timeout_s=0.05))
     await asyncio.sleep(0)
     with pytest.raises(Overloaded) as refused:

@@ -9,8 +9,9 @@ from api.errors import Expired, Timeout, Unavailable
 from api.kinds.table import TABLE
 from client.resources import EventType
 from master import cache as cache_module
-from master.cache import Freshness, HistoryLost, KeyChange, KeyChanges, WatchCache
+from master.cache import HistoryLost, KeyChange, KeyChanges, WatchCache
 from master.changes import Watcher
+from master.freshness import Freshness
 from master.objects import Selection, with_revision, without_revision
 
 KIND = TABLE.preferred("", "configmaps")

@@ -10,7 +10,16 @@ from api.errors import BadRequest
 from api.kinds.table import TABLE, Kind
 from api.meta import DeleteOptions, Resource
 from master import lifecycle
-from master.lifecycle import Gone, Surroundings, generated_name, is_released, plan_delete, prepare_change, prepare_new
+from master.lifecycle import (
+    Gone,
+    Surroundings,
+    generated_name,
+    is_released,
+    plan_delete,
+    prepare_change,
+    prepare_new,
+    prepare_status,
+)
 from master.strategy import qos_class
 
 NOW = 1_800_000_000.0
@@ -105,6 +114,33 @@ def test_change_keeps_identity_and_status() -> None:
     )
     new: Any = prepare_change(kind("pods"), old, forged)
     assert (new.metadata.uid, new.metadata.labels, new.status.phase) == ("u1", {"a": "b"}, "Pending")
+
+
+@pytest.mark.parametrize(
+    ("plural", "group", "carried"),
+    [
+        ("services", "", {"labels", "annotations", "owner_references"}),
+        ("pods", "", {"labels", "annotations"}),
+        ("deployments", "apps", {"annotations", "owner_references"}),
+        ("customresourcedefinitions", "apiextensions.k8s.io", set()),
+    ],
+)
+def test_a_write_to_the_status_carries_metadata_as_far_as_its_kind_says(
+    plural: str, group: str, carried: set[str]
+) -> None:
+    row = kind(plural, group)
+    old = codec.decode(row, {"metadata": {"name": "a", "uid": "u1", "generation": 3}})
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u2"}
+    wanted = {
+        "uid": "forged",
+        "generation": 9,
+        "labels": {"a": "b"},
+        "annotations": {"c": "d"},
+        "ownerReferences": [owner],
+    }
+    meta = prepare_status(row, old, codec.decode(row, {"metadata": wanted})).metadata
+    assert {name for name in ("labels", "annotations", "owner_references") if getattr(meta, name)} == carried
+    assert (meta.name, meta.uid, meta.generation) == ("a", "u1", 3)
 
 
 def test_generated_names_fit() -> None:

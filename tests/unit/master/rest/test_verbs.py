@@ -116,7 +116,18 @@ async def test_unknown_and_repeated_fields(api):
     headers = {"Content-Type": "application/json"}
     status = await api.json("POST", f"{MAPS}?fieldValidation=Strict", data=text, headers=headers, code=400)
     assert status["message"] == (
-        'ConfigMap in version "v1" cannot be handled as a ConfigMap: strict decoding error: duplicate field "data.a"'
+        'ConfigMap in version "v1" cannot be handled as a ConfigMap: strict decoding error: duplicate field "data.a", '
+        'unknown field "dota"'
+    )
+    both = (
+        '{"bogus": {"x": 1, "x": 2}, "bogus": 3, "metadata": {"name": "m"}, "spec": {"paused": true, "paused": false, '
+        '"selector": {"odd": 1}, "template": {"spec": {"containers": [{"name": "a", "name": "b", "un": 1}]}}}}'
+    )
+    path = "/apis/apps/v1/namespaces/default/deployments?fieldValidation=Strict"
+    status = await api.json("POST", path, data=both, headers=headers, code=400)
+    assert status["message"].partition("error: ")[2] == (
+        'unknown field "bogus", duplicate field "spec.paused", unknown field "spec.selector.odd", '
+        'duplicate field "spec.template.spec.containers[0].name", unknown field "spec.template.spec.containers[0].un"'
     )
     async with api.ask("POST", f"{MAPS}?fieldValidation=Warn", data=text, headers=headers) as answer:
         assert answer.status == 201
