@@ -29,6 +29,7 @@ from api.pod_summary import summarize
 Cells = list[Any]
 NONE, UNSET = "<none>", "<unset>"
 MAX_ENDPOINTS = 3
+MAX_HOSTS = 3
 
 
 def _age(obj: Resource, now: float) -> str:
@@ -166,14 +167,12 @@ def stateful_set(obj: apps.StatefulSet, now: float) -> Cells:
 
 def _job_status(job: batch.Job) -> str:
     met = {each.type for each in job.status.conditions if each.status == "True"}
-    for condition, shown in (("Complete", "Complete"), ("Failed", "Failed"), ("Suspended", "Suspended")):
+    for condition in ("Complete", "Failed"):
         if condition in met:
-            return shown
-    if "FailureTarget" in met:
-        return "FailureTarget"
-    if "SuccessCriteriaMet" in met:
-        return "SuccessCriteriaMet"
-    return "Terminating" if job.metadata.deletion_timestamp else "Running"
+            return condition
+    if job.metadata.deletion_timestamp:
+        return "Terminating"
+    return next((each for each in ("Suspended", "FailureTarget", "SuccessCriteriaMet") if each in met), "Running")
 
 
 def job(job: batch.Job, now: float) -> Cells:
@@ -452,11 +451,21 @@ def ingress(obj: networking.Ingress, now: float) -> Cells:
     return [
         obj.metadata.name,
         obj.spec.ingress_class_name or NONE,
-        ",".join(each.host for each in obj.spec.rules if each.host) or "*",
+        _hosts(obj.spec.rules),
         ",".join(addresses),
         "80, 443" if obj.spec.tls else "80",
         _age(obj, now),
     ]
+
+
+def _hosts(rules: Sequence[networking.IngressRule]) -> str:
+    """Return the first hosts; how many more there are is counted in rules, as the real server does."""
+    hosts: list[str] = []
+    for rule in rules:
+        if len(hosts) == MAX_HOSTS:
+            return f"{','.join(hosts)} + {len(rules) - MAX_HOSTS} more..."
+        hosts += [rule.host] if rule.host else []
+    return ",".join(hosts) or "*"
 
 
 def ingress_class(obj: networking.IngressClass, now: float) -> Cells:

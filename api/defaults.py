@@ -1,145 +1,21 @@
 """Defaults: what the API server writes into an object where its author wrote nothing.
 
 Documents are filled in place before they are decoded, so that what is stored, shown and patched is complete. A rule is
-a path and a value; ``[]`` in a path means each item of a list. A rule applies where the parent exists and the field is
-absent or null. Source: the defaulting functions documented with each field of the published API.
+a path and a value; ``[]`` in a path means each item of a list. A rule applies where the parent exists and the field
+says nothing: it is absent, null, or as empty as Go's zero value of its kind, which clients in Go cannot tell from
+nothing. Source: the defaulting functions documented with each field of the published API.
 """
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from api import codec
+from api.filling import Document, Rule, fill, reach
 from api.kinds.table import Kind
-
-Document = dict[str, Any]
-Rule = tuple[str, Any]  # (path, value, or a function of the parent that returns a value or None for "leave it")
-
-
-def _reach(document: Any, path: list[str]) -> Iterator[Document]:
-    """Yield every map that ``path`` (without its last step) leads to."""
-    if not isinstance(document, dict):
-        return
-    if not path:
-        yield document
-        return
-    step, rest = path[0], path[1:]
-    if step.endswith("[]"):
-        items = document.get(step[:-2])
-        for item in items if isinstance(items, list) else ():
-            yield from _reach(item, rest)
-    elif step == "*":
-        for value in document.values():
-            yield from _reach(value, rest)
-    else:
-        yield from _reach(document.get(step), rest)
-
-
-def _fill(document: Document, rules: tuple[Rule, ...], prefix: str = "") -> None:
-    for path, value in rules:
-        *way, last = (prefix + path).split(".")
-        for parent in _reach(document, way):
-            if parent.get(last) is None:
-                filled = value(parent) if callable(value) else value
-                if filled is not None:
-                    # Containers are copied: two objects must never share a default.
-                    parent[last] = deepcopy(filled)
-
-
-def _pull_policy(container: Document) -> str:
-    """Return Always for images without a tag or tagged latest: they may change under their name."""
-    name = str(container.get("image", "")).rpartition("/")[2]
-    if "@" in name:
-        return "IfNotPresent"
-    tag = name.partition(":")[2]
-    return "Always" if tag in ("", "latest") else "IfNotPresent"
-
-
-def _fill_requests(container: Document) -> None:
-    resources = container.get("resources")
-    if isinstance(resources, dict) and isinstance(resources.get("limits"), dict):
-        resources["requests"] = {**resources["limits"], **(resources.get("requests") or {})}
-
-
-_PROBE: tuple[Rule, ...] = (
-    ("timeoutSeconds", 1),
-    ("periodSeconds", 10),
-    ("successThreshold", 1),
-    ("failureThreshold", 3),
-    ("httpGet.path", "/"),
-    ("httpGet.scheme", "HTTP"),
-    ("grpc.service", ""),
-)
-_CONTAINER: tuple[Rule, ...] = (
-    ("imagePullPolicy", _pull_policy),
-    ("terminationMessagePath", "/dev/termination-log"),
-    ("terminationMessagePolicy", "File"),
-    ("resources", {}),
-    ("ports[].protocol", "TCP"),
-    ("env[].valueFrom.fieldRef.apiVersion", "v1"),
-    ("env[].valueFrom.resourceFieldRef.divisor", "0"),
-    *(
-        (f"{probe}.{path}", value)
-        for probe in ("livenessProbe", "readinessProbe", "startupProbe")
-        for path, value in _PROBE
-    ),
-    ("lifecycle.postStart.httpGet.path", "/"),
-    ("lifecycle.postStart.httpGet.scheme", "HTTP"),
-    ("lifecycle.preStop.httpGet.path", "/"),
-    ("lifecycle.preStop.httpGet.scheme", "HTTP"),
-)
-_VOLUME: tuple[Rule, ...] = (
-    ("secret.defaultMode", 0o644),
-    ("configMap.defaultMode", 0o644),
-    ("downwardAPI.defaultMode", 0o644),
-    ("downwardAPI.items[].fieldRef.apiVersion", "v1"),
-    ("projected.defaultMode", 0o644),
-    ("projected.sources[].serviceAccountToken.expirationSeconds", 3600),
-    ("projected.sources[].downwardAPI.items[].fieldRef.apiVersion", "v1"),
-    ("hostPath.type", ""),
-    ("ephemeral.volumeClaimTemplate.spec.volumeMode", "Filesystem"),
-    ("emptyDir", lambda volume: {} if not volume.keys() - {"name"} else None),
-)
-_POD_SPEC: tuple[Rule, ...] = (
-    ("restartPolicy", "Always"),
-    ("dnsPolicy", "ClusterFirst"),
-    ("schedulerName", "default-scheduler"),
-    ("terminationGracePeriodSeconds", 30),
-    ("securityContext", {}),
-    ("enableServiceLinks", True),
-    *(
-        (f"{containers}[].{path}", value)
-        for containers in ("containers", "initContainers", "ephemeralContainers")
-        for path, value in _CONTAINER
-    ),
-    *((f"volumes[].{path}", value) for path, value in _VOLUME),
-)
-
-
-def _pod_spec(document: Document, prefix: str) -> None:
-    """Fill the pod spec that lies at ``prefix`` ("spec." or "spec.template.spec.")."""
-    _fill(document, _POD_SPEC, prefix)
-    for spec in _reach(document, prefix.rstrip(".").split(".")):
-        if spec.get("serviceAccountName") and not spec.get("serviceAccount"):
-            spec["serviceAccount"] = spec["serviceAccountName"]
-        elif spec.get("serviceAccount") and not spec.get("serviceAccountName"):
-            spec["serviceAccountName"] = spec["serviceAccount"]
-        for containers in ("containers", "initContainers"):
-            for container in spec.get(containers) or ():
-                if isinstance(container, dict):
-                    _fill_requests(container)
-                    _host_ports(spec, container)
-
-
-def _host_ports(spec: Document, container: Document) -> None:
-    """On the host's network a container port is a host port."""
-    if spec.get("hostNetwork"):
-        for port in container.get("ports") or ():
-            if isinstance(port, dict) and port.get("hostPort") is None:
-                port["hostPort"] = port.get("containerPort")
+from api.pod_defaults import AZURE_DISK, RBD, fill_pod, fill_pod_spec
 
 
 def _template_labels(document: Document) -> None:
@@ -157,20 +33,38 @@ def _template_labels(document: Document) -> None:
             metadata["labels"] = dict(labels)
 
 
-def _target_port(port: Document) -> Any:
-    return port.get("port")
+def _service(document: Document) -> None:
+    """Fill what depends on a service's other fields; its type is filled by now."""
+    for spec in reach(document, ["spec"]):
+        _session_affinity(spec)
+        kind = spec.get("type")
+        outside = kind in ("NodePort", "LoadBalancer") or (kind == "ClusterIP" and spec.get("externalIPs"))
+        if outside and not spec.get("externalTrafficPolicy"):
+            spec["externalTrafficPolicy"] = "Cluster"
+        for port in reach(spec, ["ports[]"]):
+            port["targetPort"] = port.get("targetPort") or port.get("port")
+        if kind == "LoadBalancer":
+            for entry in reach(document, ["status", "loadBalancer", "ingress[]"]):
+                if entry.get("ip") and not entry.get("ipMode"):
+                    entry["ipMode"] = "VIP"
 
 
-def _affinity_timeout(spec: Document) -> Document | None:
-    return {"clientIP": {"timeoutSeconds": 10800}} if spec.get("sessionAffinity") == "ClientIP" else None
-
-
-def _external_policy(spec: Document) -> str | None:
-    return "Cluster" if spec.get("type") in ("NodePort", "LoadBalancer") else None
+def _session_affinity(spec: Document) -> None:
+    if spec.get("sessionAffinity") == "None":
+        spec.pop("sessionAffinityConfig", None)
+    elif spec.get("sessionAffinity") == "ClientIP":
+        seconds = [each.get("timeoutSeconds") for each in reach(spec, ["sessionAffinityConfig", "clientIP"])]
+        if seconds in ([], [None]):
+            spec["sessionAffinityConfig"] = {"clientIP": {"timeoutSeconds": 10800}}
 
 
 def _internal_policy(spec: Document) -> str | None:
-    return None if spec.get("type") == "ExternalName" else "Cluster"
+    return "Cluster" if spec.get("type") in ("ClusterIP", "NodePort", "LoadBalancer") else None
+
+
+def _only_balanced(value: Any) -> Callable[[Document], Any]:
+    """Return a default of services that a balancer leads to."""
+    return lambda spec: value if spec.get("type") == "LoadBalancer" else None
 
 
 def _secret_data(document: Document) -> None:
@@ -186,7 +80,7 @@ def _secret_data(document: Document) -> None:
 
 
 def _endpoint_slice_ports(document: Document) -> None:
-    _fill(document, (("ports[].protocol", "TCP"), ("ports[].name", "")))
+    fill(document, (("ports[].protocol", "TCP"), ("ports[].name", "")))
 
 
 _ROLE_REF_GROUP: tuple[Rule, ...] = (
@@ -195,6 +89,8 @@ _ROLE_REF_GROUP: tuple[Rule, ...] = (
 )
 _HISTORY: tuple[Rule, ...] = (("spec.revisionHistoryLimit", 10),)
 _CLAIM_TEMPLATES: tuple[Rule, ...] = (
+    ("spec.volumeClaimTemplates[].apiVersion", "v1"),
+    ("spec.volumeClaimTemplates[].kind", "PersistentVolumeClaim"),
     ("spec.volumeClaimTemplates[].spec.volumeMode", "Filesystem"),
     ("spec.volumeClaimTemplates[].status.phase", "Pending"),
 )
@@ -212,7 +108,7 @@ def _scaling(kind: str, value: int) -> Document:
 
 def _limits(document: Document) -> None:
     """A limit of containers says by its maximum what their limit usually is, and by that what their request is."""
-    for item in _reach(document, ["spec", "limits[]"]):
+    for item in reach(document, ["spec", "limits[]"]):
         if item.get("type") != "Container":
             continue
         usual = {**(item.get("max") or {}), **(item.get("default") or {})}
@@ -225,17 +121,14 @@ RULES: Mapping[tuple[str, str], tuple[Rule, ...]] = {
     ("", "services"): (
         ("spec.type", "ClusterIP"),
         ("spec.sessionAffinity", "None"),
-        ("spec.sessionAffinityConfig", _affinity_timeout),
         ("spec.ports[].protocol", "TCP"),
-        ("spec.ports[].targetPort", _target_port),
-        ("spec.externalTrafficPolicy", _external_policy),
         ("spec.internalTrafficPolicy", _internal_policy),
-        ("spec.allocateLoadBalancerNodePorts", lambda spec: True if spec.get("type") == "LoadBalancer" else None),
+        ("spec.allocateLoadBalancerNodePorts", _only_balanced(value=True)),
     ),
     ("", "endpoints"): (("subsets[].ports[].protocol", "TCP"),),
     # The finalizer "kubernetes" is given to new namespaces alone: finalizing means taking it away.
     ("", "namespaces"): (("spec", {}), ("status", {}), ("status.phase", "Active")),
-    ("", "nodes"): (("spec", {}), ("status", {})),
+    ("", "nodes"): (("spec", {}), ("status", {}), ("status.allocatable", lambda status: status.get("capacity"))),
     ("", "secrets"): (("type", "Opaque"),),
     ("", "replicationcontrollers"): (("spec.replicas", 1),),
     ("", "persistentvolumes"): (
@@ -244,6 +137,10 @@ RULES: Mapping[tuple[str, str], tuple[Rule, ...]] = {
         ("spec.persistentVolumeReclaimPolicy", "Retain"),
         ("spec.volumeMode", "Filesystem"),
         ("spec.hostPath.type", ""),
+        ("spec.iscsi.iscsiInterface", "default"),
+        *((f"spec.{path}", value) for path, value in (*RBD, *AZURE_DISK)),
+        ("spec.scaleIO.storageMode", "ThinProvisioned"),
+        ("spec.scaleIO.fsType", "xfs"),
     ),
     ("", "persistentvolumeclaims"): (("status", {}), ("status.phase", "Pending"), ("spec.volumeMode", "Filesystem")),
     ("apps", "deployments"): (
@@ -263,7 +160,10 @@ RULES: Mapping[tuple[str, str], tuple[Rule, ...]] = {
         ("spec.updateStrategy", {"type": "RollingUpdate"}),
         ("spec.updateStrategy.type", "RollingUpdate"),
         ("spec.updateStrategy.rollingUpdate", lambda s: {"partition": 0} if s.get("type") == "RollingUpdate" else None),
-        ("spec.persistentVolumeClaimRetentionPolicy", {"whenDeleted": "Retain", "whenScaled": "Retain"}),
+        ("spec.updateStrategy.rollingUpdate.partition", 0),
+        ("spec.persistentVolumeClaimRetentionPolicy", {}),
+        ("spec.persistentVolumeClaimRetentionPolicy.whenDeleted", "Retain"),
+        ("spec.persistentVolumeClaimRetentionPolicy.whenScaled", "Retain"),
         *_HISTORY,
         *_CLAIM_TEMPLATES,
     ),
@@ -278,7 +178,8 @@ RULES: Mapping[tuple[str, str], tuple[Rule, ...]] = {
     ("batch", "jobs"): (
         ("spec.completions", lambda spec: 1 if spec.get("parallelism") is None else None),
         ("spec.parallelism", 1),
-        ("spec.backoffLimit", 6),
+        # Where each index has a limit of its own there is none for all of them.
+        ("spec.backoffLimit", lambda spec: 6 if spec.get("backoffLimitPerIndex") is None else 2**31 - 1),
         ("spec.completionMode", "NonIndexed"),
         ("spec.suspend", False),
         ("spec.podReplacementPolicy", lambda s: "Failed" if s.get("podFailurePolicy") else "TerminatingOrFailed"),
@@ -292,7 +193,7 @@ RULES: Mapping[tuple[str, str], tuple[Rule, ...]] = {
     ),
     ("autoscaling", "horizontalpodautoscalers"): (
         ("spec.minReplicas", 1),
-        ("spec.metrics", lambda spec: [_CPU_AT_80] if spec.get("metrics") is None else None),
+        ("spec.metrics", [_CPU_AT_80]),
         ("spec.behavior.scaleUp", {}),
         ("spec.behavior.scaleUp.stabilizationWindowSeconds", 0),
         ("spec.behavior.scaleUp.selectPolicy", "Max"),
@@ -306,6 +207,7 @@ RULES: Mapping[tuple[str, str], tuple[Rule, ...]] = {
         ("spec.ingress[].ports[].protocol", "TCP"),
         ("spec.egress[].ports[].protocol", "TCP"),
     ),
+    ("networking.k8s.io", "ingressclasses"): (("spec.parameters.scope", "Cluster"),),
     ("rbac.authorization.k8s.io", "rolebindings"): _ROLE_REF_GROUP,
     ("rbac.authorization.k8s.io", "clusterrolebindings"): _ROLE_REF_GROUP,
     ("apiextensions.k8s.io", "customresourcedefinitions"): (
@@ -340,21 +242,26 @@ POD_SPECS: Mapping[tuple[str, str], str] = {
     ("batch", "cronjobs"): "spec.jobTemplate.spec.template.spec.",
 }
 _FUNCTIONS: Mapping[tuple[str, str], Callable[[Document], None]] = {
+    ("", "pods"): fill_pod,
     ("", "replicationcontrollers"): _template_labels,
     ("", "secrets"): _secret_data,
     ("", "limitranges"): _limits,
     ("discovery.k8s.io", "endpointslices"): _endpoint_slice_ports,
 }
+# What depends on fields that have defaults of their own.
+_LAST: Mapping[tuple[str, str], Callable[[Document], None]] = {("", "services"): _service}
 
 
 def apply_defaults(kind: Kind, document: Document) -> None:
     """Fill ``document``, an object of ``kind`` as its author wrote it, in place."""
     key = (kind.group, kind.plural)
     if prefix := POD_SPECS.get(key):
-        _pod_spec(document, prefix)
+        fill_pod_spec(document, prefix)
     if function := _FUNCTIONS.get(key):
         function(document)
-    _fill(document, RULES.get(key, ()))
+    fill(document, RULES.get(key, ()))
+    if function := _LAST.get(key):
+        function(document)
 
 
 def completed(kind: Kind, document: Mapping[str, Any]) -> Document:

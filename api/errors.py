@@ -83,10 +83,11 @@ class ApiError(Exception):
             "status": "Failure",
             "message": self.message,
             "reason": self.reason,
-            "code": self.code,
         }
         if kept := {key: value for key, value in details.items() if value}:
             status["details"] = kept
+        # In the real server's order: people compare texts.
+        status["code"] = self.code
         return status
 
 
@@ -200,6 +201,13 @@ def not_found(plural: str, name: str, *, group: str = "") -> NotFound:
 def already_exists(plural: str, name: str, *, group: str = "") -> AlreadyExists:
     """Return ``pods "web" already exists``."""
     return AlreadyExists(f'{_qualified(plural, group)} "{name}" already exists', group=group, kind=plural, name=name)
+
+
+def no_unique_name(plural: str, name: str, *, group: str = "") -> AlreadyExists:
+    """Return the refusal where every name that was made up is taken."""
+    why = "the server was not able to generate a unique name for the object"
+    message = f'{_qualified(plural, group)} "{name}" already exists, {why}'
+    return AlreadyExists(message, group=group, kind=plural, name=name, retry_after_s=1)
 
 
 def conflict(plural: str, name: str, why: str, *, group: str = "") -> Conflict:

@@ -2,7 +2,7 @@
 
 import ipaddress
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -169,6 +169,36 @@ def strict_fault(kind: str, version: str, texts: Iterable[str]) -> BadRequest:
     """Return the refusal of an object with fields that are unknown, or stand twice, to who wants none of them."""
     why = f"strict decoding error: {', '.join(texts)}"
     return BadRequest(f'{kind} in version "{version}" cannot be handled as a {kind}: {why}')
+
+
+def strict_texts(document: Any, *, repeated: Iterable[str], unknown: Iterable[str]) -> list[str]:
+    """Return what a strict client is told of its document: fields that stand twice or are unknown, as they come in it.
+
+    A field that is unknown is not told of as repeated, too, nor is anything in it. Lines of YAML come first: they are
+    seen before any field.
+    """
+    lost = tuple(_path_in(text) for text in unknown)
+    within = tuple(f"{path}{sign}" for path in lost for sign in ".[")
+    known = (text for text in repeated if _path_in(text) not in lost and not _path_in(text).startswith(within))
+    texts = [*unknown, *known]
+    places = {path: number for number, path in enumerate(_paths(document, ""))}
+    return sorted(texts, key=lambda text: places.get(_path_in(text), -1))
+
+
+def _path_in(text: str) -> str:
+    """Return the path that ``unknown field "spec.x"`` tells of; of a line of YAML nothing."""
+    return "" if text.startswith("line ") else text.partition('"')[2].removesuffix('"')
+
+
+def _paths(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, each in value.items():
+            at = f"{path}.{key}" if path else key
+            yield at
+            yield from _paths(each, at)
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from _paths(each, f"{path}[{index}]")
 
 
 def strict_patch_fault(patch: Any, texts: Iterable[str]) -> Invalid:

@@ -30,6 +30,18 @@ def _path(path: str) -> Getter:
     return get
 
 
+def _flag(path: str) -> Getter:
+    """Return a getter for a boolean that is false where nothing is said."""
+    get = _path(path)
+    return lambda obj: get(obj) or "false"
+
+
+def _either(first: str, second: str) -> Getter:
+    """Return a getter for the first of two fields that says something."""
+    one, other = _path(first), _path(second)
+    return lambda obj: one(obj) or other(obj)
+
+
 def _paths(**paths: str) -> dict[str, Getter]:
     return {label.replace("__", "."): _path(path) for label, path in paths.items()}
 
@@ -48,13 +60,13 @@ _OF_KIND: dict[tuple[str, str], Mapping[str, Getter]] = {
         spec__restartPolicy="spec.restart_policy",
         spec__schedulerName="spec.scheduler_name",
         spec__serviceAccountName="spec.service_account_name",
-        spec__hostNetwork="spec.host_network",
         status__phase="status.phase",
         status__podIP="status.pod_ip",
         status__nominatedNodeName="status.nominated_node_name",
     )
+    | {"spec.host": _path("spec.node_name"), "spec.hostNetwork": _flag("spec.host_network")}
     | {"status.podIPs": lambda _: ""},  # may be named and is never set: so it is in the real server
-    ("", "nodes"): {"spec.unschedulable": lambda obj: "true" if getattr(obj, "spec").unschedulable else "false"},  # noqa: B009 - Resource has no spec to mypy
+    ("", "nodes"): {"spec.unschedulable": _flag("spec.unschedulable")},
     ("", "namespaces"): _paths(status__phase="status.phase"),
     ("", "secrets"): _paths(type="type"),
     ("", "services"): _paths(spec__clusterIP="spec.cluster_ip", spec__type="spec.type"),
@@ -62,7 +74,8 @@ _OF_KIND: dict[tuple[str, str], Mapping[str, Getter]] = {
     ("apps", "replicasets"): _paths(status__replicas="status.replicas"),
     ("batch", "jobs"): _paths(status__successful="status.succeeded"),
     ("", "events"): _INVOLVED
-    | _paths(reason="reason", reportingComponent="reporting_component", source="source.component", type="type"),
+    | _paths(reason="reason", reportingComponent="reporting_component", type="type")
+    | {"source": _either("source.component", "reporting_component")},
     ("events.k8s.io", "events"): _INVOLVED
     | _paths(reason="reason", reportingController="reporting_controller", type="type"),
     ("certificates.k8s.io", "certificatesigningrequests"): _paths(spec__signerName="spec.signer_name"),

@@ -14,7 +14,7 @@ import asyncio
 import heapq
 import itertools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -23,6 +23,7 @@ from api.errors import ApiError, Expired, Fault, NotFound, Timeout, Unavailable
 from api.kinds.table import Kind, Table
 from client.resources import EventType
 from master.changes import PlaceCache, Watcher
+from master.freshness import Freshness
 from master.objects import Selection, StoredObject, Wanted, read_stored, read_uid
 from master.rest.seam import Event
 
@@ -80,28 +81,6 @@ def place_prefix(place: Place) -> str:
     """Return where a place's keys begin, without the registry's prefix: ``pods/``, ``apps/deployments/``."""
     group, plural = place
     return f"{group}/{plural}/" if group else f"{plural}/"
-
-
-class Freshness:
-    """Asks for the store's revision, once for everybody who is waiting."""
-
-    def __init__(self, ask: Callable[[], Awaitable[int]]) -> None:
-        self._ask = ask
-        self._running: asyncio.Task[int] | None = None
-        self._next: asyncio.Task[int] | None = None
-
-    async def revision(self) -> int:
-        """Return a revision that the store was at after this call began."""
-        # A question under way may have been answered before we came: only the one after it is good for us.
-        if self._next is None:
-            self._next = asyncio.create_task(self._ask_after(self._running))
-        return await asyncio.shield(self._next)
-
-    async def _ask_after(self, running: "asyncio.Task[int] | None") -> int:
-        if running is not None:
-            await asyncio.wait([running])
-        self._running, self._next = self._next, None
-        return await self._ask()
 
 
 class WatchCache:

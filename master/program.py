@@ -258,6 +258,8 @@ async def _collect_garbage(cache: WatchCache) -> None:
         async with asyncio.timeout(_FILLED_WITHIN_S):
             await cache.filled.wait()
     gc.freeze()
+    # By default there would be a look through the young objects every few requests.
+    gc.set_threshold(10_000, 20, 20)
     gc.enable()
 
 

@@ -48,7 +48,8 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
     keeps_status: bool = False  # a new object's status is its author's
     counts_generations: bool = False
     counts_annotations: bool = False  # a change of annotations is a new generation, too
-    status_carries_annotations: bool = False  # a write to the status may change them, and is no new generation
+    # What of the metadata a write to the status leaves alone; the rest it may change, and is no new generation.
+    status_keeps: tuple[str, ...] = ()
     # Seconds of grace that a deletion gives; None: the kind knows no grace.
     grace_s: Callable[[Resource, DeleteOptions], int | None] = _not_graceful
     # Whether something beside metadata.finalizers keeps a deleted object in place.
@@ -165,11 +166,21 @@ def _new_job(obj: Resource) -> Resource:
 
 
 _COUNTING = Strategy(counts_generations=True)
+_CONDITIONAL = Strategy(unconditional_update=False)
 _PLAIN = Strategy()
-_CUSTOM = Strategy(counts_generations=True, unconditional_update=False)
+_OF_AUTHORS = ("annotations", "finalizers", "labels", "owner_references")
+_CUSTOM = Strategy(counts_generations=True, unconditional_update=False, status_keeps=_OF_AUTHORS)
+_ACCESS = Strategy(create_on_update=True)
 
 STRATEGIES: Mapping[tuple[str, str], Strategy] = {
-    ("", "pods"): Strategy(on_create=_new_pod, on_change=_changed_pod, grace_s=_pod_grace, counts_generations=True),
+    ("", "pods"): Strategy(
+        on_create=_new_pod,
+        on_change=_changed_pod,
+        grace_s=_pod_grace,
+        counts_generations=True,
+        status_keeps=("owner_references",),
+    ),
+    ("", "podtemplates"): _COUNTING,
     ("", "namespaces"): Strategy(
         on_create=_new_namespace, on_change=_changed_namespace, on_delete=_leaving_namespace, held=_namespace_held
     ),
@@ -181,9 +192,7 @@ STRATEGIES: Mapping[tuple[str, str], Strategy] = {
     ("", "replicationcontrollers"): Strategy(counts_generations=True, orphans_by_default=True),
     ("", "persistentvolumes"): Strategy(on_create=_new_volume),
     ("", "persistentvolumeclaims"): Strategy(on_create=_new_volume),
-    ("apps", "deployments"): Strategy(
-        counts_generations=True, counts_annotations=True, status_carries_annotations=True
-    ),
+    ("apps", "deployments"): Strategy(counts_generations=True, counts_annotations=True, status_keeps=("labels",)),
     ("apps", "replicasets"): _COUNTING,
     ("apps", "statefulsets"): _COUNTING,
     ("apps", "daemonsets"): _COUNTING,
@@ -201,9 +210,20 @@ STRATEGIES: Mapping[tuple[str, str], Strategy] = {
         on_delete=definitions.on_delete,
         counts_generations=True,
         unconditional_update=False,
+        status_keeps=_OF_AUTHORS,
     ),
     ("certificates.k8s.io", "certificatesigningrequests"): Strategy(on_change=_changed_request),
     ("coordination.k8s.io", "leases"): Strategy(unconditional_update=False, create_on_update=True),
+    ("node.k8s.io", "runtimeclasses"): _CONDITIONAL,
+    ("rbac.authorization.k8s.io", "clusterrolebindings"): _ACCESS,
+    ("rbac.authorization.k8s.io", "clusterroles"): _ACCESS,
+    ("rbac.authorization.k8s.io", "rolebindings"): _ACCESS,
+    ("rbac.authorization.k8s.io", "roles"): _ACCESS,
+    ("scheduling.k8s.io", "priorityclasses"): _COUNTING,
+    ("storage.k8s.io", "csidrivers"): Strategy(counts_generations=True, unconditional_update=False),
+    ("storage.k8s.io", "csinodes"): _CONDITIONAL,
+    ("storage.k8s.io", "csistoragecapacities"): _CONDITIONAL,
+    ("storage.k8s.io", "volumeattachments"): _CONDITIONAL,
 }
 
 

@@ -9,6 +9,7 @@ import msgspec
 from api import apply as managed_fields
 from api import codec
 from api import patch as patches
+from api.cautions import cautions
 from api.custom.jsonpath import set_field
 from api.defaults import completed
 from api.errors import (
@@ -22,12 +23,13 @@ from api.errors import (
     already_exists,
     conflict,
     invalid,
+    no_unique_name,
 )
 from api.faults import strict_fault, strict_patch_fault
 from api.kinds.autoscaling import Scale
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, Resource
-from api.validation.objects import faults_on_create, faults_on_update
+from api.validation.objects import faults_on_create, faults_on_status, faults_on_update
 from master.access.authorization import Authorizer
 from master.access.user import User
 from master.admission.chain import Attributes, Chain, Ledger
@@ -94,10 +96,13 @@ class Writer:
         for attempt in range(ATTEMPTS):
             try:
                 stored = await self._create(owner, obj, namespace, options, fence, managed=managed, ledger=ledger)
-            except AlreadyExists:
-                if not generated or attempt == ATTEMPTS - 1:
+            except AlreadyExists as taken:
+                if not generated:
                     raise
+                if attempt == ATTEMPTS - 1:
+                    raise no_unique_name(owner.plural, taken.name, group=owner.group) from None
             else:
+                warnings = (*warnings, *cautions(owner, stored.obj))
                 return Written(as_kind(stored, kind), created=True, warnings=warnings)
         raise AssertionError("the last attempt returns or raises")
 
@@ -168,10 +173,10 @@ class Writer:
     ) -> Written:
         """Replace an object, or the part of it that ``subresource`` shows."""
         new, warnings = self._decode(SCALE if subresource == "scale" else kind, document, options)
-        ledger = Ledger()
+        ledger, told = Ledger(), list[str]()
 
         async def alter(old: StoredObject) -> Outcome:
-            return await self._altered(kind, old, new, subresource, options, ledger=ledger)
+            return await self._altered(kind, old, new, subresource, options, ledger=ledger, told=told)
 
         try:
             stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=options.dry_run, fence=fence)
@@ -181,7 +186,7 @@ class Writer:
                 raise
             await self._check_may_create(kind, namespace, name, options.user)
             return await self.create(kind, document, namespace=namespace, options=options, fence=fence)
-        return Written(_shown(stored, kind, subresource), warnings=warnings)
+        return Written(_shown(stored, kind, subresource), warnings=(*warnings, *told))
 
     async def apply(
         self,
@@ -198,7 +203,7 @@ class Writer:
         managed_fields.check_manager(options.field_manager)
         owner = self._modifier.owner(kind)
         intent = _intent(owner, to_owner(kind, owner, intent), subresource)
-        ledger = Ledger()
+        ledger, told = Ledger(), list[str]()
 
         async def alter(old: StoredObject) -> Outcome:
             _check_same_life(kind, old, intent)
@@ -206,7 +211,7 @@ class Writer:
             document = self._applied(owner, live, intent, subresource, options)
             new = self._decode_applied(owner, document)
             managed = new.metadata.managed_fields
-            return await self._altered(owner, old, new, subresource, options, ledger=ledger, managed=managed)
+            return await self._altered(owner, old, new, subresource, options, ledger=ledger, told=told, managed=managed)
 
         for _ in range(ATTEMPTS):
             try:
@@ -215,7 +220,7 @@ class Writer:
                 if subresource or _life(intent) != ("", ""):
                     raise
             else:
-                return Written(_shown(stored, kind, subresource))
+                return Written(_shown(stored, kind, subresource), warnings=tuple(told))
             await self._check_may_create(kind, namespace, name, options.user)
             new = self._decode_applied(owner, self._applied(owner, None, intent, "", options))
             new = msgspec.structs.replace(new, metadata=msgspec.structs.replace(new.metadata, name=name))
@@ -224,7 +229,7 @@ class Writer:
                 made = await self._create(owner, new, namespace, options, fence, managed=managed, ledger=ledger)
             except AlreadyExists:
                 continue
-            return Written(as_kind(made, kind), created=True)
+            return Written(as_kind(made, kind), created=True, warnings=tuple(cautions(owner, made.obj)))
         raise conflict(kind.plural, name, MODIFIED, group=kind.group)
 
     async def _check_may_create(self, kind: Kind, namespace: str, name: str, user: User) -> None:
@@ -271,7 +276,7 @@ class Writer:
         """Change an object; ``patch_type``: "json", "merge" or "strategic"."""
         shown_kind = SCALE if subresource == "scale" else kind
         warnings: tuple[str, ...] = ()
-        ledger = Ledger()
+        ledger, told = Ledger(), list[str]()
 
         async def alter(old: StoredObject) -> Outcome:
             nonlocal warnings
@@ -281,10 +286,10 @@ class Writer:
             if new.metadata.name != old.name:
                 fault = Fault("metadata.name", f'Invalid value: "{new.metadata.name}": field is immutable')
                 raise invalid(kind.kind, old.name, [fault], group=kind.group)
-            return await self._altered(kind, old, new, subresource, options, ledger=ledger)
+            return await self._altered(kind, old, new, subresource, options, ledger=ledger, told=told)
 
         stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=options.dry_run, fence=fence)
-        return Written(_shown(stored, kind, subresource), warnings=warnings)
+        return Written(_shown(stored, kind, subresource), warnings=(*warnings, *told))
 
     async def _altered(
         self,
@@ -295,10 +300,12 @@ class Writer:
         options: WriteOptions,
         *,
         ledger: Ledger,
+        told: list[str],
         managed: Managed | None = None,
     ) -> Outcome:
         """Return what writing ``new`` to ``subresource`` makes of ``stored``.
 
+        told: filled with what to warn of in the object that comes of it.
         managed: the managedFields that an apply has worked out; None: the write is no apply.
         """
         owner, old = self._modifier.owner(kind), stored.obj
@@ -327,10 +334,11 @@ class Writer:
         new = await self._chain.mutate(attributes, new)
         if (claimant := self._modifier.claimant(owner)) is not None and not subresource:
             new = claimant.complete(old, new, ())
-        judged = subresource != "status" or owner.custom is not None
-        if judged and (faults := faults_on_update(owner, bare(old), new)):
+        judge = faults_on_status if subresource == "status" and owner.custom is None else faults_on_update
+        if faults := judge(owner, bare(old), new):
             raise invalid(owner.kind, stored.name, faults, group=owner.group)
         await self._chain.judge(msgspec.structs.replace(attributes, obj=new))
+        told[:] = [] if subresource else cautions(owner, new, old)
         return Gone(new) if is_released(owner, new) else new
 
     # Delete

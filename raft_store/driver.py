@@ -1,7 +1,7 @@
 """The asyncio edge of one replica: it feeds events in and does the work that comes out.
 
-Everything runs in the event loop but the disk, which has one thread of its own, used by one call at a time. While the
-thread syncs, messages and proposals go on being taken in; whatever came meanwhile is the next save. One pass
+Everything runs in the event loop but the disk (``saving``). While it syncs, messages and proposals go on being taken
+in; whatever came meanwhile is the next save. One pass
 (``_pump``) serves all events that came in the same turn of the loop.
 
 Snapshots hold nothing up. Taking one draws the machine's chunks a few at a time, and other threads write them to files
@@ -23,7 +23,6 @@ import msgspec
 from raft_store.disk.directory import DiskError
 from raft_store.disk.snapshot import READ_BYTES, NotASnapshot
 from raft_store.disk.storage import Storage
-from raft_store.disk.thread import DiskThread
 from raft_store.engine import (
     Change,
     ChangeRefused,
@@ -43,6 +42,8 @@ from raft_store.raft.membership import Step
 from raft_store.raft.messages import NOBODY, AnyMessage, Save, Snapshot, SnapshotMark
 from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Replica, Work
+from raft_store.saving import Saver
+from raft_store.ticking import Ticks
 from raft_store.waiting import Proposers, Waits, is_done, refuse, resolve
 
 log = logging.getLogger(__name__)
@@ -88,16 +89,17 @@ class Driver:
         self._follow: Callable[[Step], None] = lambda _: None
         self._followed: Step | None = None
         self._loop = asyncio.get_running_loop()
-        self._disk = DiskThread(self._loop, name="disk")
+        self._saver = Saver(storage, self._loop)
         self._snapshot_disk = ThreadPoolExecutor(SNAPSHOT_THREADS, thread_name_prefix="snapshots")
         self._inbox: list[AnyMessage] = []
-        self._proposers = Proposers(replica.propose)
+        self._proposers = Proposers(replica.propose_together)
         self._waits = Waits(self._loop.time)
         self._pump_scheduled = False
-        self._tick_due = False
+        self._ticks = Ticks(config.tick_s, self._loop.time())
         self._reading: asyncio.Future[object] | None = None  # who asks to read in this turn shares it
         self._readers_left = False  # some wait no more, and may still stand in the replica's line
         self._ticker: asyncio.TimerHandle | None = None
+        self._wakes_s = 0.0  # when it does
         self._running = False
         self._snapshotting: asyncio.Task[None] | None = None
         self.applied: Index = replica.applied  # by the machine; the replica's is ahead of it during a restore
@@ -112,7 +114,8 @@ class Driver:
         self._send = send
         self._follow = follow
         self._running = True
-        self._ticker = self._loop.call_later(self._config.tick_s, self._tick)
+        self._wakes_s = self._ticks.due_s
+        self._ticker = self._loop.call_at(self._wakes_s, self._tick)
         self._schedule()
 
     def halt(self) -> None:
@@ -138,7 +141,7 @@ class Driver:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.to_thread(self._snapshot_disk.shutdown)
-        await asyncio.to_thread(self._disk.close)
+        await self._saver.close()
 
     def receive(self, messages: Sequence[AnyMessage]) -> None:
         """Take messages from other members."""
@@ -148,10 +151,10 @@ class Driver:
         self._inbox.extend(messages[:room])
         self._schedule()
 
-    def submit(self, data: bytes, done: Done, *, timeout_s: float) -> Proposal:
+    def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> Proposal:
         """See ``Engine.submit``."""
         self._check_running()
-        proposal = self._proposers.submit(data, done, until_s=self._loop.time() + timeout_s)
+        proposal = self._proposers.submit(items, done, until_s=self._loop.time() + timeout_s)
         self._schedule()
         return proposal
 
@@ -159,13 +162,13 @@ class Driver:
         """See ``Engine.propose``."""
         future: asyncio.Future[object] = self._loop.create_future()
 
-        def done(result: object, exc: Exception | None) -> None:
+        def done(results: Sequence[object], exc: Exception | None) -> None:
             if exc is None:
-                resolve(future, result)
+                resolve(future, results[0])
             else:
                 refuse(future, exc)
 
-        proposal = self.submit(data, done, timeout_s=timeout_s)
+        proposal = self.submit((data,), done, timeout_s=timeout_s)
         try:
             return await future
         finally:
@@ -278,16 +281,14 @@ class Driver:
     def _tick(self) -> None:
         if not self._running:
             return
-        # A stall of the process is one tick, however long it was; and what arrived meanwhile has to be read before
-        # anybody is declared dead, so the pump comes after the sockets' turn.
-        self._ticker = self._loop.call_later(self._config.tick_s, self._tick)
+        self._ticker = None
         now_s = self._loop.time()
         self._proposers.look_at_clock(now_s)
         self._waits.look_at_clock(now_s)
         if self._readers_left:
             self._readers_left = False
             self._replica.forget_readers(is_done)
-        self._tick_due = True
+        # What arrived meanwhile has to be read before anybody is declared dead: the pump comes after the sockets' turn.
         self._schedule()
 
     def _schedule(self) -> None:
@@ -301,11 +302,13 @@ class Driver:
         if not self._running:
             return
         try:
-            self._step_inbox()
-            if self._tick_due:
-                self._tick_due = False
+            now_s = self._loop.time()
+            for _ in range(self._ticks.pass_quietly(now_s)):
                 self._replica.tick()
-            turn_ends_s = self._loop.time() + TURN_S
+            self._step_inbox()
+            if self._ticks.is_over(now_s):
+                self._replica.tick()
+            turn_ends_s = now_s + TURN_S
             while True:
                 if self._config.tells_time:
                     self._replica.core.now_ms = time.clock_gettime(time.CLOCK_BOOTTIME) * 1000
@@ -321,8 +324,21 @@ class Driver:
                 self._followed = agreed
                 self._follow(agreed)
             self._snapshot_if_due()
+            self._plan_ticks()
         except Exception as exc:  # noqa: BLE001 - our own error or the machine's: this state must not reach the disk
             self.fail(exc)
+
+    def _plan_ticks(self) -> None:
+        """Let the next tick that matters wake us: while anybody waits, that is every tick."""
+        waited_for = self._proposers or self._waits or self._readers_left
+        self._ticks.plan(1 if waited_for else self._replica.quiet_ticks)
+        due_s = self._ticks.due_s
+        if self._ticker is not None:
+            if self._wakes_s <= due_s + self._config.tick_s / 2:
+                return  # early enough; when it is too early, it is planned anew
+            self._ticker.cancel()
+        self._wakes_s = due_s
+        self._ticker = self._loop.call_at(due_s, self._tick)
 
     def _step_inbox(self) -> None:
         messages, self._inbox = self._inbox, []
@@ -337,7 +353,7 @@ class Driver:
         opened = None
         if work.restore is not None:
             # In line with the saves: a later one may bring a newer snapshot, and remove this one's file.
-            opened = self._disk.run(functools.partial(self._storage.read_snapshot, work.restore.mark))
+            opened = self._saver.run(functools.partial(self._storage.read_snapshot, work.restore.mark))
             self._replica.core.holds_back = True
             if self._catching_up is None:
                 self._catching_up = asyncio.create_task(self._catch_up())
@@ -351,7 +367,7 @@ class Driver:
             results = self._machine.apply(work.committed)
             self.applied = work.committed[-1].index
             for place, proposal in work.settled:
-                self._proposers.settle(proposal, results[place])
+                self._proposers.settle(proposal, results[place : place + len(proposal.items)])
         for proposal in work.lost:
             overtaken = ProposalTimedOut("a snapshot overtook this member; the proposal may be in it")
             self._proposers.lose(proposal, overtaken)
@@ -389,8 +405,7 @@ class Driver:
         return await self._loop.run_in_executor(self._snapshot_disk, call, *arguments)
 
     def _begin_save(self, save: Save) -> None:
-        def done(result: object, exc: BaseException | None) -> None:
-            del result
+        def saved(exc: BaseException | None) -> None:
             if exc is not None:
                 # Whether the disk holds the save or not, nobody knows; a second sync could lie. The member has to end.
                 self.fail(exc)
@@ -398,7 +413,7 @@ class Driver:
                 self._replica.saved(save)
                 self._schedule()
 
-        self._disk.begin(functools.partial(self._storage.save, save), done)
+        self._saver.begin(save, saved)
 
     def _snapshot_if_due(self) -> None:
         """Shorten the log: what a snapshot holds need not be replayed nor kept."""
@@ -426,7 +441,7 @@ class Driver:
                 if chunk:
                     await self._beside(growing.write, chunk)
             await self._beside(growing.finish)
-            await self._disk.run(functools.partial(self._storage.let_go, mark))
+            await self._saver.run(functools.partial(self._storage.let_go, mark))
         except Exception as exc:  # noqa: BLE001 - a disk that cannot take a snapshot cannot be trusted with the log
             self.fail(exc)
             return

@@ -25,15 +25,15 @@ from .http_door import HttpDoor
 from .lease_keeper import LeaseKeeper
 from .machine import Machine, encode
 from .mvcc.lease import LeaseClock
-from .mvcc.requests import Audit, Audited, Publish
-from .mvcc.store import checksum
+from .mvcc.requests import Audit, Audited, LeaseExpire, Publish
+from .mvcc.store import View, checksum
 from .observe import Observer, page, serve
 from .pacing import result_of
 from .tool import snapshots
 
 log = logging.getLogger(__name__)
 
-PULSE_S = 0.1  # how often the member looks at its leases, its leader and its size
+PULSE_S = 0.2  # how often the member looks at its leases, its leader and its size
 LEADERLESS_S = 1.0  # without a leader for so long, streams that asked for one are cut
 MIN_LEASE_TTL_S = 1  # whole seconds; longer than an election takes
 IDLE_TRIM = 1_000  # compacted changes given back at each pulse
@@ -166,7 +166,7 @@ class Member:
                 await self._front.stop(0)
             await self.engine.stop()
             raise
-        for chore in (self._pulse, self._keep_house, self._publish, self._take_audits):
+        for chore in (self._pulse, self._publish):
             self._chores.begin(chore.__name__.lstrip("_"), chore)
         if self.config.backup is not None:
             self._chores.begin("keep_backups", functools.partial(self._keep_backups, self.config.backup))
@@ -250,25 +250,47 @@ class Member:
         )
 
     async def _pulse(self) -> None:
+        """Look after everything that has no event of its own, in one turn of the loop: an idle member is woken once."""
         serving, front = None, self._front
         assert front is not None
-        while True:
-            self._look_at_leader()
-            if (now_serving := bool(self._leader)) != serving:
-                serving = now_serving
-                await front.set_serving(serving=serving)
-            self.machine.store.trim(IDLE_TRIM)
-            await asyncio.sleep(PULSE_S)
+        housekeeping: asyncio.Task[None] | None = None
+        auditing: asyncio.Task[None] | None = None
+        try:
+            while True:
+                self._look_at_leader()
+                if (now_serving := bool(self._leader)) != serving:
+                    serving = now_serving
+                    await front.set_serving(serving=serving)
+                self.machine.store.trim(IDLE_TRIM)
+                # In tasks, because proposals may wait for an election.
+                if _is_over(housekeeping) and (command := self._chore()) is not None:
+                    housekeeping = asyncio.create_task(self._keep_house(command))
+                if _is_over(auditing) and (view := self.machine.to_audit) is not None:
+                    auditing = asyncio.create_task(self._take_audit(view))
+                await asyncio.sleep(PULSE_S)
+        finally:
+            left = [task for task in (housekeeping, auditing) if task is not None]
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
-    async def _keep_house(self) -> None:
-        """Propose what time and size demand; apart from the pulse, because proposals may wait for an election."""
-        while True:
-            try:
-                await self._expire_leases()
-                await self._call_audit()
-            except EngineError as exc:
-                log.warning("housekeeping waits for the group reason=%s", exc)
-            await asyncio.sleep(PULSE_S)
+    def _chore(self) -> LeaseExpire | Audit | None:
+        """Return what time and size demand to be proposed."""
+        if (expiry := self._leases.due()) is not None:
+            return expiry
+        leads, every_s = self.engine.status().leader == self.backend.member, self.config.corrupt_check_s
+        if not leads or not every_s or time.monotonic() - self._audit_called < every_s:
+            return None
+        if self.machine.to_audit is not None:
+            return None  # another one would take the place of that, before it has an end
+        self._audit_called = time.monotonic()
+        return Audit()
+
+    async def _keep_house(self, command: LeaseExpire | Audit) -> None:
+        try:
+            await self.engine.propose(encode(command), timeout_s=self.config.request_timeout_s)
+        except EngineError as exc:
+            log.warning("housekeeping waits for the group reason=%s", exc)
 
     def _look_at_leader(self) -> None:
         status, now = self.engine.status(), time.monotonic()
@@ -284,27 +306,13 @@ class Member:
                 log.info("following leader leader=%x term=%d", status.leader, status.term)
         self._leases.look(leads=status.leader == self.backend.member, term=status.term)
 
-    async def _expire_leases(self) -> None:
-        if (command := self._leases.due()) is not None:
-            await self.engine.propose(encode(command), timeout_s=self.config.request_timeout_s)
-
-    async def _call_audit(self) -> None:
-        """As the leader, let the members' states be compared, every so often."""
-        leads, every_s = self.engine.status().leader == self.backend.member, self.config.corrupt_check_s
-        if not leads or not every_s or time.monotonic() - self._audit_called < every_s:
-            return
-        self._audit_called = time.monotonic()
-        await self.engine.propose(encode(Audit()), timeout_s=self.config.request_timeout_s)
-
-    async def _take_audits(self) -> None:
-        while True:
-            if (view := self.machine.to_audit) is not None:
-                index = self.machine.audit.index
-                found = await result_of(checksum(view, view.revision))
-                if self.machine.to_audit is view:  # no newer one meanwhile
-                    self.machine.drop_audit()
-                    await self._tell(Audited(index, self.backend.member, found))
-            await asyncio.sleep(PULSE_S)
+    async def _take_audit(self, view: View) -> None:
+        """Take a checksum of a moment that all members pass, and tell the others."""
+        index = self.machine.audit.index
+        found = await result_of(checksum(view, view.revision))
+        if self.machine.to_audit is view:  # no newer one meanwhile
+            self.machine.drop_audit()
+            await self._tell(Audited(index, self.backend.member, found))
 
     async def _tell(self, found: Audited) -> None:
         try:
@@ -330,6 +338,14 @@ class Member:
             except EngineError as exc:
                 log.debug("not in the member list yet reason=%s", exc)
                 await asyncio.sleep(0.2)
+
+
+def _is_over(task: "asyncio.Task[None] | None") -> bool:
+    """Return whether a task has ended; raises what it failed of."""
+    if task is None or not task.done():
+        return task is None
+    task.result()
+    return True
 
 
 @contextlib.asynccontextmanager

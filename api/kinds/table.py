@@ -110,6 +110,8 @@ _STATUS = ("status",)
 _SCALE = ("status", "scale")
 # Computed, not stored.
 _READ = ("get", "list")
+# Too much hangs on each for all of them to go with one request.
+_ONE_BY_ONE = tuple(verb for verb in STANDARD_VERBS if verb != "deletecollection")
 # Questions that are answered, not stored.
 _ASKED = ("create",)
 
@@ -131,7 +133,14 @@ ROWS: tuple[Kind, ...] = (
             "proxy",
         ),
     ),
-    _row(core.Namespace, "namespaces", "ns", namespaced=False, subresources=("status", "finalize")),
+    _row(
+        core.Namespace,
+        "namespaces",
+        "ns",
+        namespaced=False,
+        verbs=_ONE_BY_ONE,
+        subresources=("status", "finalize"),
+    ),
     _row(core.Node, "nodes", "no", namespaced=False, subresources=("status", "proxy")),
     _row(core.Service, "services", "svc", categories=_ALL, subresources=("status", "proxy")),
     _row(core.Endpoints, "endpoints", "ep"),

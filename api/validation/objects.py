@@ -22,6 +22,7 @@ from api.faults import (
 from api.kinds.table import Kind
 from api.meta import ObjectMeta, OwnerReference, Resource
 from api.validation.kinds import CHANGE_RULES, CREATE_RULES, SPEC_RULES
+from api.validation.statuses import STATUS_RULES
 
 # How objects of a kind may be called, where it is not by a domain name.
 _NAME_RULES: Mapping[tuple[str, str], names.Rule] = {
@@ -144,6 +145,14 @@ def faults_on_update(kind: Kind, old: Resource, new: Resource) -> list[Fault]:
         faults += rule(new)
     if change_rule := CHANGE_RULES.get(kind.place):
         faults += change_rule(old, new)
+    return _once_each(faults)
+
+
+def faults_on_status(kind: Kind, old: Resource, new: Resource) -> list[Fault]:
+    """Return everything that is wrong with a write to the status of a built-in kind."""
+    faults = _metadata_changes(kind, old.metadata, new.metadata)
+    if rule := STATUS_RULES.get(kind.place):
+        faults += rule(old, new)
     return _once_each(faults)
 
 

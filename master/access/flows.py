@@ -120,6 +120,8 @@ class Flow(NamedTuple):
 
 def classify(request: Request) -> Flow:
     """Return the flow of a request: the first schema that matches."""
-    schema = next(each for each in SCHEMAS if each.matches(request))
-    told = {"user": request.user.name, "namespace": request.namespace}.get(schema.by, "")
+    for schema in SCHEMAS:
+        if schema.matches(request):
+            break
+    told = request.user.name if schema.by == "user" else request.namespace if schema.by == "namespace" else ""
     return Flow(schema, LEVEL[schema.level], f"{schema.name}/{told}")

@@ -98,7 +98,7 @@ def _node_fault(attributes: Attributes, node: str) -> str:
     if reserved:
         verb = "set" if attributes.operation == "CREATE" else "modify"
         return f"is not allowed to {verb} the following labels: {', '.join(reserved)}"
-    if attributes.operation == "UPDATE" and not attributes.subresource:
+    if attributes.operation == "UPDATE":  # a write to the status changes metadata, too
         old, new = cast("Node", attributes.old), cast("Node", attributes.obj)
         if old.spec.taints != new.spec.taints:
             return "is not allowed to modify taints"

@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from api.kinds.table import TABLE, Table
+from api.meta import Resource
 from client.clock import Clock, SystemClock
 from client.events import EventRecorder
 from client.informer import SharedInformers
@@ -82,6 +84,15 @@ ROWS: Sequence[Row] = (
 )
 
 
+def without_managers(obj: Resource) -> Resource:
+    """Return ``obj`` without its managedFields, as large as all the rest of a pod and of no use to a controller.
+
+    A write without them leaves what the server has.
+    """
+    meta = obj.metadata
+    return replace(obj, metadata=replace(meta, managed_fields=())) if meta.managed_fields else obj
+
+
 class ControllerManager:
     """The controllers and the scheduler of a leading master."""
 
@@ -101,7 +112,7 @@ class ControllerManager:
         self._clock = clock or SystemClock()
         self._resources = resources
         self._recorders: dict[str, EventRecorder] = {}
-        self.informers = SharedInformers(resources, clock=self._clock)
+        self.informers = SharedInformers(resources, clock=self._clock, transform=without_managers)
         context = Context(
             resources=resources,
             informers=self.informers,

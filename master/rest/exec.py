@@ -217,20 +217,20 @@ def exit_status(code: int) -> dict[str, Any]:
 async def run_command(stub: Stub, start: node_pb2.ExecStart, peer: Peer, *, node: str) -> None:
     """Join one command's call to the client until either ends."""
     call: Any = stub.Exec()
+    input_task: asyncio.Task[None] | None = None
     try:
         await call.write(node_pb2.ExecInput(start=start))
         await call.initial_metadata()
         input_task = asyncio.create_task(_pump_or_cancel(peer, call))
-        try:
-            status = await _copy_output(call, peer, node)
-        except grpc.aio.AioRpcError as error:
-            status = refusal(error, node).status()
-        finally:
+        status = await _copy_output(call, peer, node)
+    except grpc.aio.AioRpcError as error:
+        status = refusal(error, node).status()
+    finally:
+        if input_task is not None:
             input_task.cancel()
             await asyncio.gather(input_task, return_exceptions=True)
-        await peer.finish(status)
-    finally:
         call.cancel()
+    await peer.finish(status)
 
 
 async def _pump_or_cancel(peer: Peer, call: Any) -> None:

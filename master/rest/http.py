@@ -259,7 +259,7 @@ def failure(error: ApiError) -> Answer:
     # Not with every 429: a client's library waits and repeats by itself when it is told how long, and says nothing.
     if error.retry_after_s or error.code in (503, 504):
         headers["Retry-After"] = str(error.retry_after_s or 1)
-    return Answer(code=error.code, body=encode_json(error.status()), headers=headers)
+    return Answer(code=error.code, body=encode_json(error.status()) + b"\n", headers=headers)
 
 
 def success_status(message: str = "", **details: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import os
 import resource
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,9 +33,10 @@ class Metrics:
         self._requests[verb, resource_name, code] += 1
         if verb in ("watch", "connect"):
             return
-        counts = self._buckets.setdefault((verb, resource_name), [0] * (len(BUCKETS_S) + 1))
-        position = next((index for index, bound in enumerate(BUCKETS_S) if seconds <= bound), len(BUCKETS_S))
-        counts[position] += 1
+        counts = self._buckets.get((verb, resource_name))
+        if counts is None:
+            counts = self._buckets[verb, resource_name] = [0] * (len(BUCKETS_S) + 1)
+        counts[bisect_left(BUCKETS_S, seconds)] += 1
         self._seconds[verb, resource_name] += seconds  # type: ignore[assignment]
 
     def render(self, *, open_streams: int) -> str:

@@ -4,10 +4,12 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
+from api import codec
 from api.errors import ApiError
 from api.kinds.table import Kind
+from api.meta import ObjectMeta, Resource
 from client.resources import EventType
 from master.rest.http import encode_json
 from master.rest.negotiation import Form
@@ -48,15 +50,36 @@ class _Lines:
         return event.line
 
     def _bookmark(self, event: Event) -> dict[str, Any]:
+        ends = {"k8s.io/initial-events-end": "true"} if event.initial_events_end else {}
         if self._printer is not None:
-            return self._printer.table((), revision=event.revision, with_columns=self._first)
+            return self._marked_row(event.revision, ends)
         metadata: dict[str, Any] = {"resourceVersion": str(event.revision), "creationTimestamp": None}
-        if event.initial_events_end:
-            metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
+        if ends:
+            metadata["annotations"] = ends
         if self._form.transform:
             version = f"meta.k8s.io/{self._form.version}"
             return {"kind": "PartialObjectMetadata", "apiVersion": version, "metadata": metadata}
         return {"kind": self._kind.kind, "apiVersion": self._kind.group_version, "metadata": metadata}
+
+    def _marked_row(self, revision: int, annotations: dict[str, str]) -> dict[str, Any]:
+        """Return a table of one row, an empty object, whose metadata are the bookmark's."""
+        assert self._printer is not None
+        meta = ObjectMeta(resource_version=str(revision), annotations=annotations)
+        head = {"api_version": self._kind.group_version, "kind": self._kind.kind}
+        obj = self._kind.model(metadata=meta, **head)
+        table = self._printer.table(
+            [_Mark(obj, codec.encode(obj), revision)], revision=revision, with_columns=self._first
+        )
+        self._first = False
+        return table
+
+
+class _Mark(NamedTuple):
+    """The empty object of a bookmark, as if it were stored."""
+
+    obj: Resource
+    json: bytes
+    revision: int
 
 
 def _line(kind: str, obj: bytes) -> bytes:

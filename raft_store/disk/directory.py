@@ -35,6 +35,10 @@ class Source(Protocol):
 class File(Protocol):
     """A file open for appending."""
 
+    @property
+    def descriptor(self) -> int | None:
+        """Return its number, for who asks the kernel to sync it; None if only ``sync`` may."""
+
     def append(self, data: bytes) -> None:
         """Write ``data`` after what was written before; not durable yet."""
 
@@ -83,6 +87,11 @@ def _failed(what: str, exc: OSError) -> DiskError:
     return DiskError(f"cannot {what}: {exc.strerror}")
 
 
+def sync_failed(exc: OSError) -> DiskError:
+    """Return what it means that a log cannot be synced."""
+    return _failed("sync the log", exc)
+
+
 class _OsSource:
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -111,6 +120,10 @@ class _OsFile:
         self._path = path
         self._descriptor = descriptor
         self._offset = offset
+
+    @property
+    def descriptor(self) -> int:
+        return self._descriptor
 
     def append(self, data: bytes) -> None:
         view = memoryview(data)

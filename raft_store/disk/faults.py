@@ -37,6 +37,8 @@ class FaultyDirectory(OsDirectory):
 
 
 class _FaultyFile:
+    descriptor = None  # or the kernel would sync behind our back
+
     def __init__(self, file: File, orders: Path) -> None:
         self._file = file
         self._orders = orders

@@ -88,7 +88,7 @@ class IncomingSnapshot:
 
 
 class Storage:
-    """Blocking. The log has one thread, one call at a time; what says so may be called from a second one."""
+    """Blocking. One call at a time has to do with the log; what says so may be called from any thread meanwhile."""
 
     def __init__(self, directory: Directory, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._directory = directory
@@ -99,6 +99,16 @@ class Storage:
     def log_bytes(self) -> int:
         """Size of the log on disk."""
         return self._wal.size_bytes
+
+    @property
+    def descriptor(self) -> int | None:
+        """See ``Wal.descriptor``."""
+        return self._wal.descriptor
+
+    @property
+    def ends_file(self) -> bool:
+        """See ``Wal.ends_file``."""
+        return self._wal.ends_file
 
     def recover(self, founders: Configuration = NO_MEMBERS) -> Past:
         """Read the log and open it for writing; raises DiskError, CorruptLog.

@@ -87,6 +87,16 @@ class Wal:
         """Size of the whole log."""
         return sum(size for _, size, _ in self._segments)
 
+    @property
+    def descriptor(self) -> int | None:
+        """Number of the file that the next record goes to; None if it may only be synced by ``sync``."""
+        return None if self._file is None else self._file.descriptor
+
+    @property
+    def ends_file(self) -> bool:
+        """Whether the next record begins a new file."""
+        return self._written >= self._segment_bytes
+
     def recover(self, snapshot: SnapshotMark) -> Recovered:
         """Read the log after ``snapshot``, cut off a torn tail, and open it for writing.
 
@@ -112,7 +122,7 @@ class Wal:
 
     def write(self, save: Save) -> None:
         """Write one record; durable after ``sync``."""
-        if self._written >= self._segment_bytes:
+        if self.ends_file:
             self._begin_segment(save.hard_state)
         mark = save.snapshot.mark if save.snapshot is not None else SnapshotMark()
         self._append(_pack(save.hard_state, mark, save.entries))

@@ -64,8 +64,8 @@ class NativeConfig(msgspec.Struct, frozen=True, kw_only=True):
     force_new_cluster: bool = False  # give up all other members for lost, for ever; our data is the group's
     tls: TlsFiles | None = None  # None: plain text
     disk_orders: Path | None = None  # for tests: a file that tells the disk to be slow or to fail (``disk.faults``)
-    tick_ms: int = 30  # every tick wakes an idle member
-    heartbeat_ticks: int = 2
+    tick_ms: int = 30
+    heartbeat_ticks: int = 3  # every heartbeat wakes idle members
     election_ticks: int = 9  # a follower waits this long, and up to twice as long, before it campaigns
     snapshot_entries: int = 20_000  # applied entries between two snapshots
     lease_reads: bool = False  # answer reads by the clock, without asking the others: see ``raft.reads`` for the danger
@@ -237,9 +237,9 @@ class NativeEngine:
         """See ``Engine.propose``; raises EngineError too if too many proposals are waiting (surely not made)."""
         return self._running().propose(data, timeout_s=timeout_s)
 
-    def submit(self, data: bytes, done: Done, *, timeout_s: float) -> None:
+    def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> None:
         """See ``Engine.submit``."""
-        self._running().submit(data, done, timeout_s=timeout_s)
+        self._running().submit(items, done, timeout_s=timeout_s)
 
     def read_barrier(self, *, timeout_s: float) -> Coroutine[None, None, Index]:
         """See ``Engine.read_barrier``."""

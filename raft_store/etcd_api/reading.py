@@ -73,7 +73,12 @@ class Reading:
             for ask, _ in reads:
                 self._answer_alone(ask, call)
         else:
-            self._answer(reads)
+            try:
+                self._answer(reads)
+            except Exception as exc:
+                log.exception("reads failed")
+                for ask, _ in reads:  # those of them that have no answer yet
+                    ask.fail(Code.UNKNOWN, f"{type(exc).__name__}: {exc}")
 
     def _answer(self, reads: Reads) -> None:
         store, answers = self._backend.machine.store, self._backend.answers

@@ -6,6 +6,7 @@ of, so a renewal that was committed first saves the lease.
 """
 
 from collections.abc import Callable, Iterable
+from heapq import heapify, heappop, heappush
 
 import msgspec
 
@@ -13,6 +14,7 @@ from .model import NO_LEASE, LeaseExists, LeaseId, LeaseNotFound, LeaseTooLong
 from .requests import Expiry
 
 MAX_TTL_S = 9_000_000_000
+MOST_STALE = 64  # ends of renewed or ended leases that may stand in the queue, beside as many as there are leases
 
 
 class Lease(msgspec.Struct):
@@ -96,10 +98,17 @@ class LeaseClock:
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
         self._ends: dict[LeaseId, float] = {}
+        # A heap of them, so that nobody looks at ten thousand leases several times a second to find that none is over.
+        # A renewal leaves the old end in it, which counts no more.
+        self._queue: list[tuple[float, LeaseId]] = []
 
     def start(self, lease: LeaseId, ttl_s: int) -> None:
         """Give a lease its whole time from now."""
-        self._ends[lease] = self.now() + ttl_s
+        end = self._ends[lease] = self.now() + ttl_s
+        heappush(self._queue, (end, lease))
+        if len(self._queue) > 2 * len(self._ends) + MOST_STALE:
+            self._queue = [(end, lease) for lease, end in self._ends.items()]
+            heapify(self._queue)
 
     def stop(self, lease: LeaseId) -> None:
         """Forget a lease that ended."""
@@ -108,6 +117,7 @@ class LeaseClock:
     def restart(self, leases: Iterable[Lease]) -> None:
         """Give every lease its whole time: a new leader cannot know how much had passed for the old one."""
         self._ends.clear()
+        self._queue.clear()
         for lease in leases:
             self.start(lease.lease, lease.ttl_s)
 
@@ -116,12 +126,18 @@ class LeaseClock:
         return max(0.0, self._ends.get(lease, 0.0) - self.now())
 
     def expired(self, leases: LeaseTable, limit: int) -> list[Expiry]:
-        """Return at most ``limit`` leases whose time has run out."""
-        now = self.now()
+        """Return at most ``limit`` leases whose time has run out, the first ones, again and again until ``stop``."""
+        now, queue = self.now(), self._queue
+        due: dict[tuple[float, LeaseId], None] = {}
         found: list[Expiry] = []
-        for lease, end in self._ends.items():
-            if end <= now and (known := leases.get(lease)) is not None:
+        while queue and queue[0][0] <= now and len(found) < limit:
+            entry = heappop(queue)
+            end, lease = entry
+            if self._ends.get(lease) != end or entry in due:  # renewed since, or twice in the same moment
+                continue
+            due[entry] = None
+            if (known := leases.get(lease)) is not None:
                 found.append(Expiry(lease, known.renewals))
-                if len(found) == limit:
-                    break
+        for entry in due:
+            heappush(queue, entry)
         return found

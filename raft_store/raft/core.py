@@ -73,6 +73,18 @@ class Core(Elections, Following, Changing):
         else:
             self._tick_without_lead()
 
+    @property
+    def quiet_ticks(self) -> int:
+        """Return how many ticks, 1 at least, may pass before what they do is seen by anybody, if nothing else happens.
+
+        Only the last of them may send heartbeats, and none may judge anybody by its silence, unless it is the only one.
+        """
+        if self.role is Role.LEADER:
+            return self._quiet_ticks_of_leader()
+        if self.role is Role.FOLLOWER and self.configuration.electorate != {self.member}:
+            return max(1, self._patience - self._since_leader - 1)
+        return 1
+
     def append(self, proposals: Sequence[bytes]) -> bool:
         """As the leader, put proposals into the log, in order; return False, and do nothing, if we may not."""
         if not self.may_append:

@@ -35,6 +35,13 @@ class Leading(State):
         if self._since_heartbeat >= config.heartbeat_ticks:
             self._send_heartbeats()
 
+    def _quiet_ticks_of_leader(self) -> int:
+        watched = self.transferee != NOBODY or any(progress.waits_by_ticks for progress in self._progress.values())
+        if watched:
+            return 1
+        to_heartbeat = self.config.heartbeat_ticks - self._since_heartbeat
+        return max(1, min(to_heartbeat, self.config.election_ticks - self._since_leader - 1))
+
     def _active(self) -> set[MemberId]:
         """Return whoever was heard from within an election time-out, and ourselves (thesis 6.2)."""
         limit = self.config.election_ticks

@@ -150,6 +150,11 @@ class Progress:
             if self.waited_ticks >= snapshot_patience:
                 self.give_up_snapshot()
 
+    @property
+    def waits_by_ticks(self) -> bool:
+        """Whether a tick may end something."""
+        return self.state is State.SNAPSHOT or self.farewell_ticks is not None
+
     def say_farewell(self, ticks: int) -> None:
         """The follower is no member any more; it may be forgotten after ``ticks``."""
         if self.farewell_ticks is None:

@@ -158,6 +158,11 @@ class Readers:
         """Let time pass for the open question."""
         self._quiet_ticks += 1
 
+    @property
+    def open(self) -> bool:
+        """Whether anybody waits for an answer."""
+        return bool(self._asked or self._waiting)
+
     def ask(self, term: Term) -> int | None:
         """A leader of ``term`` is known: return the number of a question to ask it now, if there is one."""
         if self._asked and (term != self._asked_term or self._quiet_ticks >= ASK_AGAIN_TICKS):

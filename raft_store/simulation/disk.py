@@ -13,6 +13,8 @@ SECTOR_BYTES = 64  # a real one has 512; small ones tear small records
 class SimulatedFile:
     """A file whose tail is in the cache until it is synced."""
 
+    descriptor = None
+
     def __init__(self, content: bytes = b"") -> None:
         self.content = bytearray(content)
         self.durable_bytes = len(content)

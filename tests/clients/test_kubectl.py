@@ -161,7 +161,8 @@ def test_cron_jobs_and_budgets_in_the_versions_of_each_kubectl(shell: Shell, web
     assert shell.get("cronjobs.v1beta1.batch cj")["apiVersion"] == "batch/v1beta1"
     assert shell.get("cronjobs.v1.batch cj")["apiVersion"] == "batch/v1"
     assert shell.get("pdb pdb")["spec"]["minAvailable"] == 1
-    # Nobody counts disruptions here: the budget would hold up a drain for ever.
+    until("it is counted", lambda: shell.get("pdb pdb")["status"].get("disruptionsAllowed") == 1)
+    # What the drain below evicts from the only node finds no other: it would wait for this budget for ever.
     shell("delete pdb pdb")
 
 
@@ -223,6 +224,8 @@ def _readable(process: "subprocess.Popen[str]") -> bool:
 
 def test_explain_and_discovery(shell: Shell) -> None:
     assert "strategy" in shell("explain deployment.spec")
+    of_either_type = "string" if shell.old else "IntOrString"
+    assert f"maxSurge\t<{of_either_type}>" in shell("explain deployment.spec.strategy.rollingUpdate")
     assert "apps/v1" in shell("api-versions")
     assert re.search(r"^deployments +deploy +", shell("api-resources"), re.MULTILINE)
     assert "trireme" in shell("version")

@@ -38,7 +38,8 @@ class Master:
             await asyncio.sleep(0 if stdin is not None else 3600)
 
         out, err, code = b"", b"", -1
-        async for part in self.stub.Exec(requests()):
+        call = self.stub.Exec(requests())
+        async for part in call:
             match part.WhichOneof("output"):
                 case "stdout":
                     out += part.stdout
@@ -46,6 +47,8 @@ class Master:
                     err += part.stderr
                 case "exit_code":
                     code = part.exit_code
+                    break  # a master ends the call when it knows how the command ended
+        call.cancel()
         return out, err, code
 
 
@@ -122,6 +125,18 @@ def test_exec_and_attach(lab: Lab) -> None:
         assert (await attached.read()).stdout == b"got one\n"
         attached.cancel()
 
+        async def typed_and_ended() -> AsyncIterator[node_pb2.ExecInput]:
+            yield node_pb2.ExecInput(start=node_pb2.ExecStart(target=master.ref("box"), stdin=True))
+            yield node_pb2.ExecInput(stdin_closed=True)
+            async for each in typed():
+                if each.WhichOneof("input") != "start":
+                    yield each
+
+        # One client's end of input is not the process's: it goes on reading, and we hearing.
+        attached = master.stub.Exec(typed_and_ended())
+        assert (await attached.read()).stdout == b"got one\n"
+        attached.cancel()
+
     run(lab, scenario)
 
 
@@ -138,9 +153,14 @@ def test_port_forward_reaches_the_loopback_of_the_pod(lab: Lab) -> None:
             await asyncio.sleep(3600)
 
         async def fetch(port: int) -> bytes:
-            parts = [part async for part in master.stub.PortForward(requests(port))]
-            assert parts[-1].closed
-            return b"".join(part.data for part in parts)
+            call, found = master.stub.PortForward(requests(port)), b""
+            async for part in call:
+                found += part.data
+                if part.closed:
+                    break
+            assert part.closed
+            call.cancel()
+            return found
 
         for _ in range(50):
             try:

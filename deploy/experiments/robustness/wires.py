@@ -50,6 +50,7 @@ class Proxy:
         self._wires = wires
         self._pids = pids
         self._server: asyncio.Server | None = None
+        self._stopped = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._inner: weakref.WeakSet[asyncio.WriteTransport] = weakref.WeakSet()  # the loop holds those that are open
@@ -61,6 +62,7 @@ class Proxy:
 
     async def stop(self) -> None:
         """Hang up everything."""
+        self._stopped = True
         if self._server is not None:
             self._server.close()
         while self._tasks or self._writers:
@@ -78,6 +80,9 @@ class Proxy:
         await asyncio.sleep(0)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._stopped:  # it was accepted just before the server was closed
+            writer.transport.abort()
+            return
         self._writers.add(writer)
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)

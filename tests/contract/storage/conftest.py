@@ -107,12 +107,16 @@ class Cluster:
     async def patch(
         self, resource: str, name: str, patch: Any, how: str = "merge", *, subresource: str = "", **more: Any
     ) -> dict[str, Any]:
+        return _json((await self.write_patch(resource, name, patch, how, subresource=subresource, **more)).stored)
+
+    async def write_patch(
+        self, resource: str, name: str, patch: Any, how: str = "merge", *, subresource: str = "", **more: Any
+    ) -> Written:
         kind = self.kind(resource)
         namespace = more.pop("namespace", "default") if kind.namespaced else ""
-        written = await self.registry.patch(
+        return await self.registry.patch(
             kind, patch, how, namespace=namespace, name=name, subresource=subresource, options=self._options(more)
         )
-        return _json(written.stored)
 
     async def delete(self, resource: str, name: str, *, namespace: str = "default", **more: Any) -> Deleted:
         kind = self.kind(resource)

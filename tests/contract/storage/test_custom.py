@@ -209,6 +209,14 @@ class TestObjects:
         with pytest.raises(BadRequest, match=r'unknown field "spec\.other"'):
             await custom.write_new(kind, widget("b", other=1), "default", field_validation="Strict")
 
+    async def test_a_finalizer_without_a_domain_is_told_of_when_it_is_added(self, custom: Cluster) -> None:
+        kind = custom.kind(WIDGETS)
+        plain = {**widget("a"), "metadata": {"name": "a", "finalizers": ["mine", "example.com/mine", "orphan"]}}
+        written = await custom.write_new(kind, plain, "default")
+        (told,) = written.warnings
+        assert told.startswith('metadata.finalizers: "mine": prefer a domain-qualified finalizer name')
+        assert (await custom.write_patch(WIDGETS, "a", {"spec": {"size": 2}})).warnings == ()
+
     async def test_a_wrong_object_is_refused_with_every_fault(self, custom: Cluster) -> None:
         with pytest.raises(Invalid) as refused:
             await custom.create(WIDGETS, {"metadata": {"name": "A_"}, "spec": {"size": 0, "color": 1}})

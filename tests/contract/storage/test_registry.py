@@ -103,6 +103,22 @@ class TestCreate:
             written = await cluster.write_new(kind, document, "default", field_validation=strictness)
             assert written.warnings == (('unknown field "datum"',) if strictness == "Warn" else ())
 
+    async def test_what_is_accepted_and_means_little_is_told(self, cluster: Cluster) -> None:
+        twice = [{"name": "a", "value": "1"}, {"name": "a", "value": "2"}]
+        told = 'env[1]: hides previous definition of "a", which may be dropped when using apply'
+        template = {"spec": {"containers": [{"name": "c", "image": "i", "env": twice}]}}
+        written = await cluster.write_new(cluster.kind("pods"), {**POD, **template}, "default")
+        assert written.warnings == (f"spec.containers[0].{told}",)
+        await cluster.create("deployments.apps", deployment())
+        patch: Any = {"spec": {"template": template}}
+        for what, expected in (
+            (patch, (f"spec.template.spec.containers[0].{told}",)),
+            ({"spec": {"replicas": 2}}, (f"spec.template.spec.containers[0].{told}",)),
+            ({"metadata": {"labels": {"x": "y"}}}, ()),
+        ):
+            written = await cluster.write_patch("deployments.apps", "web", what)
+            assert written.warnings == expected
+
     async def test_too_large(self, cluster: Cluster) -> None:
         with pytest.raises((RequestTooLarge, Invalid)):
             await cluster.create("configmaps", config_map("a", x="x" * 2_000_000))
@@ -211,7 +227,7 @@ class TestDelete:
     async def test_preconditions(self, cluster: Cluster) -> None:
         made = await cluster.create("configmaps", config_map("a"))
         for wrong in ({"uid": "other"}, {"version": "1"}):
-            with pytest.raises(Conflict, match="Precondition failed"):
+            with pytest.raises(Conflict, match="in the precondition"):
                 await cluster.delete("configmaps", "a", **wrong)
         meta = made["metadata"]
         assert (await cluster.delete("configmaps", "a", uid=meta["uid"], version=meta["resourceVersion"])).gone
@@ -367,6 +383,31 @@ class TestPods:
         await cluster.patch("poddisruptionbudgets.policy", "b", always)
         await cluster.create("pods", {}, name="sick", subresource="eviction")
         assert (await cluster.get("pods", "sick"))["metadata"]["deletionTimestamp"]
+
+    async def test_a_pod_that_became_healthy_meanwhile_is_not_spared(
+        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It was let go because it served nobody; by the time of its deletion it does."""
+        await self.bound(cluster, "slow")
+        await cluster.patch("pods", "slow", {"status": {"phase": "Running"}}, subresource="status")
+        budget = {
+            "metadata": {"name": "b"},
+            "spec": {"selector": {"matchLabels": {"app": "web"}}, "unhealthyPodEvictionPolicy": "AlwaysAllow"},
+        }
+        await cluster.create("poddisruptionbudgets.policy", budget)
+        evictions = cluster.registry._evictions
+        delete = evictions._delete
+
+        async def delete_late(*args: Any, **options: Any) -> Any:
+            ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+            await cluster.patch("pods", "slow", ready, subresource="status")
+            return await delete(*args, **options)
+
+        monkeypatch.setattr(evictions, "_delete", delete_late)
+        with pytest.raises(TooManyRequests) as refused:
+            await cluster.create("pods", {}, name="slow", subresource="eviction")
+        assert "still being processed" in refused.value.causes[0].message
+        assert "deletionTimestamp" not in (await cluster.get("pods", "slow"))["metadata"]
 
     async def test_node_agents_write_only_their_own(self, cluster: Cluster) -> None:
         await self.bound(cluster)
@@ -542,6 +583,13 @@ class TestApply:
         with pytest.raises(Conflict) as refusal:
             await self.apply(cluster, "one", {"x": "1", "y": "1"})
         assert [cause.field for cause in refusal.value.causes] == [".data.x"]
+
+    async def test_who_leaves_the_bookkeeping_out_leaves_it_as_it_is(self, cluster: Cluster) -> None:
+        made = await self.apply(cluster, "one", {"x": "1"})
+        for left in ({}, {"managedFields": []}):
+            meta = {key: each for key, each in made["metadata"].items() if key != "managedFields"}
+            bare = {**made, "metadata": {**meta, **left}}
+            assert await cluster.update("configmaps", bare) == made
 
     async def test_bookkeeping_is_not_the_clients_to_write(self, cluster: Cluster) -> None:
         made = await self.apply(cluster, "one", {"x": "1"})

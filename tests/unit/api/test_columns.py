@@ -225,3 +225,35 @@ def test_both_faces_of_events_show_the_same_line(group, face, about, text):
     document = {about: {"kind": "Pod", "name": "web"}, text: "went fine\n", "reason": "Fine", "type": "Normal", **times}
     found = line(group, "v1", "events", document)
     assert list(found.values()) == ["5m", "Normal", "Fine", "pod/web", "went fine"]
+
+
+@pytest.mark.parametrize(
+    ("met", "leaving", "shown"),
+    [
+        ((), False, "Running"),
+        (("Suspended",), False, "Suspended"),
+        (("Suspended",), True, "Terminating"),
+        (("Complete", "SuccessCriteriaMet"), True, "Complete"),
+        (("Failed", "FailureTarget"), False, "Failed"),
+        (("FailureTarget",), False, "FailureTarget"),
+        (("SuccessCriteriaMet",), False, "SuccessCriteriaMet"),
+    ],
+)
+def test_a_job_in_one_word(met, leaving, shown):
+    metadata = {"deletionTimestamp": CREATED} if leaving else {}
+    status = {"conditions": [{"type": each, "status": "True"} for each in met]}
+    assert line("batch", "v1", "jobs", {"metadata": metadata, "status": status})["Status"] == shown
+
+
+@pytest.mark.parametrize(
+    ("hosts", "shown"),
+    [
+        ([], "*"),
+        ([""], "*"),
+        (["a", "", "b", "c"], "a,b,c"),
+        (["a", "b", "c", "d", "e"], "a,b,c + 2 more..."),
+    ],
+)
+def test_the_hosts_of_an_ingress_are_shortened(hosts, shown):
+    rules = [{"host": each} if each else {} for each in hosts]
+    assert line("networking.k8s.io", "v1", "ingresses", {"spec": {"rules": rules}})["Hosts"] == shown

@@ -1,6 +1,6 @@
 import pytest
 
-from api import fields, selectors
+from api import codec, fields, selectors
 from api.errors import BadRequest
 from api.kinds.table import ROWS
 from api.meta import LabelSelector, LabelSelectorRequirement
@@ -86,3 +86,20 @@ def test_every_kind_is_selected_by_the_fields_that_clients_name(kind):
     empty = row.model()
     for label, get in fields.selectable(row).items():
         assert isinstance(get(empty), str), label
+
+
+@pytest.mark.parametrize(
+    ("kind", "document", "label", "value"),
+    [
+        ("Pod", {"spec": {"containers": []}}, "spec.hostNetwork", "false"),
+        ("Pod", {"spec": {"containers": [], "hostNetwork": True}}, "spec.hostNetwork", "true"),
+        ("Pod", {"spec": {"containers": [], "nodeName": "n"}}, "spec.host", "n"),
+        ("Node", {}, "spec.unschedulable", "false"),
+        ("Node", {"spec": {"unschedulable": True}}, "spec.unschedulable", "true"),
+        ("Event", {"source": {"component": "a"}, "reportingComponent": "b"}, "source", "a"),
+        ("Event", {"reportingComponent": "b"}, "source", "b"),
+    ],
+)
+def test_what_a_field_reads_as(kind, document, label, value):
+    row = next(each for each in ROWS if each.kind == kind)
+    assert fields.selectable(row)[label](codec.decode(row, document)) == value

@@ -7,6 +7,7 @@ from random import Random
 from types import SimpleNamespace
 
 import pytest
+import uvloop
 
 from raft_store.disk.directory import OsDirectory
 from raft_store.disk.snapshot import Framer
@@ -67,7 +68,7 @@ async def test_a_snapshot_can_be_restored_although_newer_ones_came_meanwhile(sto
     driver = Driver(
         DriverConfig(tick_s=1, snapshot_entries=100, keep_entries=10),
         replica=SimpleNamespace(
-            applied=Index(0), core=SimpleNamespace(member=MemberId(1)), saved=lambda save: None, propose=None
+            applied=Index(0), core=SimpleNamespace(member=MemberId(1)), saved=lambda save: None, propose_together=None
         ),
         storage=storage,
         machine=machine,
@@ -261,3 +262,40 @@ async def test_a_proposal_that_a_snapshot_overtook_is_answered_when_the_member_e
     await follower.stop()
     with pytest.raises(Stopped):
         await waiting
+
+
+def test_a_pass_that_lasts_beyond_its_next_tick_ends_well_on_the_members_own_loop(storage):
+    """uvloop's timer for a moment that has passed is no timer: it knows no time."""
+
+    async def run():
+        core = Core(
+            CoreConfig(member=MemberId(1)),
+            hard_state=HardState(),
+            log=Log(SnapshotMark(configuration=founded({MemberId(1): (), MemberId(2): ()}))),
+            random=Random(1),
+            logger=logging.getLogger("test"),
+        )
+        fatal = []
+        config = DriverConfig(tick_s=0.01, snapshot_entries=100, keep_entries=10)
+        driver = Driver(
+            config, replica=Replica(core, session=1), storage=storage, machine=Restored(), on_fatal=fatal.append
+        )
+        driver.start(lambda messages: None, lambda step: None)
+        ticked = 0
+        tick = core.tick
+
+        def slow():
+            nonlocal ticked
+            ticked += 1
+            tick()
+            driver._ticks.plan(1)
+            driver._ticks._from_s -= 1.0  # as if the pass had taken so long
+
+        core.tick = slow
+        while ticked < 5:
+            driver._pump()
+            await asyncio.sleep(0.005)
+        await driver.stop()
+        return fatal
+
+    assert uvloop.run(run()) == []

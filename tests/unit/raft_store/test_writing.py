@@ -20,7 +20,14 @@ from raft_store.etcd_api.kv import to_put
 from raft_store.etcd_api.learners import guard_learners
 from raft_store.etcd_api.reading import Reading
 from raft_store.etcd_api.services import Batch, UnaryMethod
-from raft_store.etcd_api.writing import Writing, read_delete_range, read_put, read_txn
+from raft_store.etcd_api.writing import (
+    MAX_TOGETHER,
+    MAX_TOGETHER_BYTES,
+    Writing,
+    read_delete_range,
+    read_put,
+    read_txn,
+)
 from raft_store.member import Member, running
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
@@ -100,6 +107,22 @@ async def test_a_lot_is_answered_each_with_its_own_revision(config):
         assert missing.heard == "5 etcdserver: requested lease not found"
 
 
+async def test_a_large_lot_is_proposed_in_portions(config, monkeypatch):
+    async with running(config, MemoryEngine()) as member:
+        portions, submit = [], member.engine.submit
+        monkeypatch.setattr(
+            member.engine,
+            "submit",
+            lambda items, done, **more: portions.append(len(items)) or submit(items, done, **more),
+        )
+        lot = [Writer(pb.PutRequest(key=b"k%d" % i, value=b"v")) for i in range(MAX_TOGETHER + 1)]
+        lot += [Writer(pb.PutRequest(key=b"large", value=bytes(MAX_TOGETHER_BYTES))) for _ in range(2)]
+        batch_of(member, "Put")(lot, NO_CONTEXT)
+        assert portions == [MAX_TOGETHER, 1, 1, 1]
+        revisions = [pb.PutResponse.FromString(writer.heard).header.revision for writer in lot]
+        assert revisions == list(range(revisions[0], revisions[0] + len(lot)))
+
+
 async def test_deletions_and_transactions_go_the_same_way(config):
     async with running(config, MemoryEngine()) as member:
         batch_of(member, "Put")([Writer(pb.PutRequest(key=b"k", value=b"v"))], NO_CONTEXT)
@@ -140,11 +163,11 @@ async def test_what_the_engine_cannot_do_is_told(config, monkeypatch):
     async with running(config, MemoryEngine()) as member:
         batch = batch_of(member, "Put")
 
-        def refuse(data, done, *, timeout_s):
+        def refuse(items, done, *, timeout_s):
             raise EngineError("too many requests")
 
-        def time_out(data, done, *, timeout_s):
-            done(None, NoLeader("nobody"))
+        def time_out(items, done, *, timeout_s):
+            done((), NoLeader("nobody"))
 
         heard = []
         for submit in (refuse, time_out):

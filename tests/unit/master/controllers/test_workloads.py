@@ -103,6 +103,15 @@ async def test_a_replicaset_makes_its_pods_and_counts_them() -> None:
         assert reasons(world).count("SuccessfulCreate") == 5
 
 
+async def test_caches_hold_no_bookkeeping_and_writes_leave_it() -> None:
+    from api.meta import ManagedFieldsEntry
+    from master.controllers.manager import without_managers
+
+    found = ReplicaSet(metadata=ObjectMeta(name="a", managed_fields=(ManagedFieldsEntry(manager="m"),)))
+    assert without_managers(found) == replace(found, metadata=ObjectMeta(name="a"))
+    assert without_managers(ReplicaSet()) == ReplicaSet()
+
+
 async def test_deleted_and_failed_pods_are_replaced() -> None:
     world = World(rows=ROWS)
     async with world.running():

@@ -10,7 +10,16 @@ from api.errors import BadRequest
 from api.kinds.table import TABLE, Kind
 from api.meta import DeleteOptions, Resource
 from master import lifecycle
-from master.lifecycle import Gone, Surroundings, generated_name, is_released, plan_delete, prepare_change, prepare_new
+from master.lifecycle import (
+    Gone,
+    Surroundings,
+    generated_name,
+    is_released,
+    plan_delete,
+    prepare_change,
+    prepare_new,
+    prepare_status,
+)
 from master.strategy import qos_class
 
 NOW = 1_800_000_000.0
@@ -86,6 +95,16 @@ def test_propagation(present: list[str], options: dict[str, Any], left: tuple[st
     assert (None if isinstance(outcome, Gone) else outcome.metadata.finalizers) == left
 
 
+def test_grace_that_is_shortened_does_not_end_before_it_was_asked_for() -> None:
+    leaving = pod(
+        metadata={"name": "p", "deletionTimestamp": lifecycle.timestamp(NOW + 1), "deletionGracePeriodSeconds": 60},
+        spec={"nodeName": "n1"},
+    )
+    outcome: Any = plan_delete(kind("pods"), leaving, DeleteOptions(grace_period_seconds=5), NOW)
+    meta = outcome.metadata
+    assert (meta.deletion_timestamp, meta.deletion_grace_period_seconds) == (lifecycle.timestamp(NOW), 1)
+
+
 def test_new_object_gets_what_the_server_owns() -> None:
     forged = {"uid": "forged", "creationTimestamp": "x", "deletionTimestamp": "x", "selfLink": "x", "generation": 9}
     made = prepare_new(kind("configmaps"), config_map(**forged), "n", WORLD).metadata
@@ -105,6 +124,33 @@ def test_change_keeps_identity_and_status() -> None:
     )
     new: Any = prepare_change(kind("pods"), old, forged)
     assert (new.metadata.uid, new.metadata.labels, new.status.phase) == ("u1", {"a": "b"}, "Pending")
+
+
+@pytest.mark.parametrize(
+    ("plural", "group", "carried"),
+    [
+        ("services", "", {"labels", "annotations", "owner_references"}),
+        ("pods", "", {"labels", "annotations"}),
+        ("deployments", "apps", {"annotations", "owner_references"}),
+        ("customresourcedefinitions", "apiextensions.k8s.io", set()),
+    ],
+)
+def test_a_write_to_the_status_carries_metadata_as_far_as_its_kind_says(
+    plural: str, group: str, carried: set[str]
+) -> None:
+    row = kind(plural, group)
+    old = codec.decode(row, {"metadata": {"name": "a", "uid": "u1", "generation": 3}})
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u2"}
+    wanted = {
+        "uid": "forged",
+        "generation": 9,
+        "labels": {"a": "b"},
+        "annotations": {"c": "d"},
+        "ownerReferences": [owner],
+    }
+    meta = prepare_status(row, old, codec.decode(row, {"metadata": wanted})).metadata
+    assert {name for name in ("labels", "annotations", "owner_references") if getattr(meta, name)} == carried
+    assert (meta.name, meta.uid, meta.generation) == ("a", "u1", 3)
 
 
 def test_generated_names_fit() -> None:

@@ -150,6 +150,14 @@ async def test_a_command_that_cannot_start_says_why(api, pod):
     assert (status["status"], status["message"]) == ("Failure", "container is not running")
 
 
+async def test_a_node_that_cannot_be_reached_is_named(api, agent, pod):
+    await agent.stop()
+    async with socket(api, f"{POD}/exec?command=echo&stdout=1", "v5.channel.k8s.io") as ws:
+        status = json.loads((await run(ws))[3])
+    assert status["reason"] == "InternalError"
+    assert status["message"].startswith("error dialing the agent of node n1: ")
+
+
 async def test_input_resizes_and_end_of_input(api, agent, pod):
     path = f"{POD}/exec?command=cat&stdin=1&stdout=1&tty=1&stderr=1"
     async with socket(api, path, "v5.channel.k8s.io") as ws:

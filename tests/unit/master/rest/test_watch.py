@@ -97,6 +97,17 @@ async def test_tables_name_their_columns_once(api):
     assert second["object"]["rows"][0]["object"]["kind"] == "PartialObjectMetadata"
 
 
+async def test_a_bookmark_in_a_table_is_a_row_that_says_which(api):
+    await pod(api, "a")
+    query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    async with api.ask("GET", f"{PODS}?{query}", headers=TABLE) as answer:
+        _, bookmark = await lines(answer, 2)
+    (row,) = bookmark["object"]["rows"]
+    assert (bookmark["type"], bookmark["object"]["kind"]) == ("BOOKMARK", "Table")
+    assert row["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+    assert row["object"]["metadata"]["resourceVersion"] == str(api.registry.revision)
+
+
 async def test_metadata_only(api):
     async with api.ask("GET", f"{PODS}?watch=1&resourceVersion=100", headers=METADATA) as answer:
         await pod(api, "a")

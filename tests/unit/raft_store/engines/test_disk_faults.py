@@ -46,6 +46,8 @@ class Fault:
 
 
 class FaultyFile:
+    descriptor = None
+
     def __init__(self, file, name, fault):
         self._file, self._name, self._fault = file, name, fault
 

@@ -260,7 +260,7 @@ async def test_a_failed_sync_ends_the_member(group, monkeypatch):
     def broken(save):
         raise DiskError("cannot sync: Input/output error")
 
-    monkeypatch.setattr(group.engines[victim]._storage, "save", broken)
+    monkeypatch.setattr(group.engines[victim]._storage, "write", broken)
     with pytest.raises(Stopped):
         await group.engines[victim].propose(b"x", timeout_s=20)
     assert [str(exc) for exc in group.fatal] == ["cannot sync: Input/output error"]

@@ -1,8 +1,11 @@
 """Expiry by a clock that is not replicated."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from raft_store.engine import Entry, Index, Term
 from raft_store.machine import Machine, encode
-from raft_store.mvcc.lease import LeaseClock
+from raft_store.mvcc.lease import MOST_STALE, Lease, LeaseClock, LeaseTable
 from raft_store.mvcc.model import LeaseId
 from raft_store.mvcc.requests import Command, LeaseExpire, LeaseGrant, LeaseRenew, LeaseRevoke, Put
 
@@ -96,3 +99,46 @@ def test_only_so_many_at_once() -> None:
         world.apply(LeaseGrant(LeaseId(lease), 1))
     world.now += 5
     assert len(world.machine.lease_clock.expired(world.machine.leases, 3)) == 3
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("start"), st.integers(1, 6), st.integers(0, 5)),
+        st.tuples(st.just("stop"), st.integers(1, 6), st.just(0)),
+        st.tuples(st.just("wait"), st.just(0), st.integers(0, 3)),
+        st.tuples(st.just("restart"), st.just(0), st.just(0)),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS, st.integers(1, 7))
+def test_the_queue_finds_what_a_look_at_every_lease_would(steps: list[tuple[str, int, int]], limit: int) -> None:
+    now = 0.0
+    clock, table = LeaseClock(lambda: now), LeaseTable([Lease(LeaseId(i), i) for i in range(1, 7)])
+    ends: dict[int, float] = {}
+    for what, lease, number in steps:
+        match what:
+            case "start":
+                clock.start(LeaseId(lease), number)
+                ends[lease] = now + number
+            case "stop":
+                clock.stop(LeaseId(lease))
+                ends.pop(lease, None)
+            case "wait":
+                now += number
+            case "restart":
+                clock.restart(table.all())
+                ends = {i: now + i for i in range(1, 7)}
+        over = sorted((end, lease) for lease, end in ends.items() if end <= now)
+        for _ in range(2):  # what was found once is found again until it is stopped
+            assert [expiry.lease for expiry in clock.expired(table, limit)] == [lease for _, lease in over[:limit]]
+
+
+def test_renewals_leave_little_behind() -> None:
+    now = 0.0
+    clock = LeaseClock(lambda: now)
+    for i in range(10_000):
+        now = i / 10
+        clock.start(LeaseId(i % 3 + 1), 100_000)
+    assert len(clock._queue) <= 2 * 3 + MOST_STALE

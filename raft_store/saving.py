@@ -1,0 +1,81 @@
+"""How saves reach the disk: one at a time, beside the event loop.
+
+Nearly every save is one record at the end of a file that is there. The loop writes it, which is a copy into the
+kernel's cache, and the kernel syncs by itself (``disk.kernel``). Whatever makes, renames or removes files takes
+longer, and goes to a thread. So does everything where the kernel cannot help, and everything for a while after a write
+that held the loop up.
+"""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from raft_store.counts import wal_syncs
+from raft_store.disk.directory import sync_failed
+from raft_store.disk.kernel import KernelSyncs
+from raft_store.disk.storage import Storage
+from raft_store.disk.thread import DiskThread
+from raft_store.raft.messages import Save
+
+log = logging.getLogger(__name__)
+
+Saved = Callable[[BaseException | None], None]
+
+LONG_S = 0.02  # for a write, in the loop
+THREAD_S = 10.0  # after that, for so long, all of them have a thread
+
+T = TypeVar("T")
+
+
+class Saver:
+    """Saves for one event loop."""
+
+    def __init__(self, storage: Storage, loop: asyncio.AbstractEventLoop) -> None:
+        self._storage = storage
+        self._loop = loop
+        self._thread = DiskThread(loop, name="disk")
+        self._kernel: KernelSyncs | None = None
+        with contextlib.suppress(OSError):
+            self._kernel = KernelSyncs(loop)
+        self._threads_until_s = 0.0
+
+    def begin(self, save: Save, saved: Saved) -> None:
+        """Make ``save`` durable, then call ``saved``, in the loop but never from here. One at a time."""
+        storage, kernel, began_s = self._storage, self._kernel, time.perf_counter()
+        descriptor = storage.descriptor
+        is_short = save.snapshot is None and not storage.ends_file and began_s >= self._threads_until_s
+        if kernel is not None and descriptor is not None and is_short:
+            self._by_kernel(kernel, descriptor, save, saved, began_s)
+        else:
+            self._thread.begin(functools.partial(storage.save, save), lambda _, exc: saved(exc))
+
+    def run(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Run what blocks in the saves' thread, after the saves that went there before."""
+        return self._thread.run(call)
+
+    async def close(self) -> None:
+        """End; a save under way is finished first. Once more does no harm."""
+        kernel, self._kernel = self._kernel, None
+        if kernel is not None:
+            kernel.leave()
+            await asyncio.to_thread(kernel.close)
+        await asyncio.to_thread(self._thread.close)
+
+    def _by_kernel(self, kernel: KernelSyncs, descriptor: int, save: Save, saved: Saved, began_s: float) -> None:
+        def synced(exc: OSError | None) -> None:
+            wal_syncs.observe(time.perf_counter() - written_s)
+            saved(sync_failed(exc) if exc is not None else None)
+
+        try:
+            self._storage.write(save)
+            written_s = time.perf_counter()
+            if written_s - began_s > LONG_S:
+                log.info("a write held up the loop seconds=%.3f", written_s - began_s)
+                self._threads_until_s = written_s + THREAD_S
+            kernel.begin(descriptor, synced)
+        except Exception as exc:  # noqa: BLE001 - told where all failures are
+            self._loop.call_soon(saved, exc)

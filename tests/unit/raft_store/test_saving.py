@@ -1,0 +1,173 @@
+"""Which way saves take to the disk, and what comes back."""
+
+import asyncio
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from raft_store import saving
+from raft_store.disk.directory import DiskError, OsDirectory
+from raft_store.disk.kernel import KernelSyncs
+from raft_store.disk.storage import Storage
+from raft_store.engine import Entry, Index, MemberId, Term
+from raft_store.raft.messages import HardState, Save
+from raft_store.saving import Saver
+
+STATE = HardState(Term(1), MemberId(1))
+
+
+def entries(first, count=1, size=10):
+    return [Entry(Index(first + i), Term(1), bytes([i]) * size) for i in range(count)]
+
+
+class Kernel:
+    """A kernel that does as it is told, and remembers by whom it was asked."""
+
+    def __init__(self, loop):
+        self.loop = loop
+        self.asked = []
+        self.answer = None
+        self.refuses = False
+
+    def begin(self, descriptor, done):
+        if self.refuses:
+            raise OSError(11, "Resource temporarily unavailable")
+        self.asked.append(descriptor)
+        self.loop.call_soon(done, self.answer)
+
+    def leave(self):
+        pass
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def directory(tmp_path):
+    directory = OsDirectory(tmp_path)
+    yield directory
+    directory.close()
+
+
+@pytest.fixture
+def storage(directory):
+    storage = Storage(directory, segment_bytes=1000)
+    storage.recover()
+    yield storage
+    storage.close()
+
+
+@pytest.fixture
+async def saver(storage, monkeypatch):
+    monkeypatch.setattr(saving, "KernelSyncs", Kernel)
+    saver = Saver(storage, asyncio.get_running_loop())
+    yield saver
+    await saver.close()
+
+
+async def save(saver, save):
+    told = asyncio.get_running_loop().create_future()
+    saver.begin(save, told.set_result)
+    assert not told.done()
+    async with asyncio.timeout(10):
+        return await told
+
+
+async def test_a_record_at_the_end_of_a_file_is_synced_by_the_kernel(saver, storage):
+    assert await save(saver, Save(STATE, entries(1), None)) is None
+    assert saver._kernel.asked == [storage.descriptor]
+
+
+async def test_a_new_file_is_made_in_the_thread(saver, storage):
+    first = storage.descriptor
+    assert await save(saver, Save(STATE, entries(1, 20, 100), None)) is None
+    assert storage.ends_file
+    assert await save(saver, Save(STATE, entries(21), None)) is None
+    assert saver._kernel.asked == [first]
+    assert not storage.ends_file
+    assert await save(saver, Save(STATE, entries(22), None)) is None
+    assert len(saver._kernel.asked) == 2
+
+
+async def test_after_a_write_that_took_long_the_thread_takes_over_for_a_while(saver, storage, monkeypatch):
+    now_s = [100.0]
+    monkeypatch.setattr(saving, "time", SimpleNamespace(perf_counter=lambda: now_s[0]))
+    write = storage.write
+
+    def slow(save):
+        write(save)
+        now_s[0] += 1.0
+
+    monkeypatch.setattr(storage, "write", slow)
+    for index in range(1, 4):
+        assert await save(saver, Save(STATE, entries(index), None)) is None
+    assert len(saver._kernel.asked) == 1
+    now_s[0] += 60.0
+    assert await save(saver, Save(STATE, entries(4), None)) is None
+    assert len(saver._kernel.asked) == 2
+
+
+@pytest.mark.parametrize("case", ["sync fails", "order is refused", "write fails"])
+async def test_what_fails_is_told(saver, storage, monkeypatch, case):
+    def broken(save):
+        raise DiskError("cannot write")
+
+    if case == "sync fails":
+        saver._kernel.answer = OSError(5, "Input/output error")
+    elif case == "order is refused":
+        saver._kernel.refuses = True
+    else:
+        monkeypatch.setattr(storage, "write", broken)
+    assert isinstance(await save(saver, Save(STATE, entries(1), None)), OSError | DiskError)
+
+
+async def test_without_the_kernels_help_all_saves_have_the_thread(directory, storage, monkeypatch):
+    def refuse(loop):
+        raise OSError("no asynchronous I/O is known here")
+
+    monkeypatch.setattr(saving, "KernelSyncs", refuse)
+    saver = Saver(storage, asyncio.get_running_loop())
+    assert await save(saver, Save(STATE, entries(1), None)) is None
+    await saver.close()
+    storage.close()
+    assert Storage(directory).recover().log.last_index == 1
+
+
+def _has_kernel_syncs():
+    loop = asyncio.new_event_loop()
+    try:
+        syncs = KernelSyncs(loop)
+    except OSError:
+        return False
+    else:
+        syncs.leave()
+        syncs.close()
+        return True
+    finally:
+        loop.close()
+
+
+@pytest.mark.skipif(not _has_kernel_syncs(), reason="this kernel, or its guard, offers no asynchronous I/O")
+async def test_the_real_kernel_syncs_a_file_and_tells_when_it_cannot(tmp_path):
+    syncs = KernelSyncs(asyncio.get_running_loop())
+    file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    inside, outside = os.pipe()
+    heard = []
+    for descriptor in (file, file, outside):
+        told = asyncio.get_running_loop().create_future()
+        os.pwrite(file, b"x", 0)
+        try:
+            syncs.begin(descriptor, told.set_result)
+        except OSError as exc:  # of a pipe the kernel says so at once
+            told.set_result(exc)
+        async with asyncio.timeout(10):
+            heard.append(await told)
+    assert heard[:2] == [None, None]
+    assert isinstance(heard[2], OSError)
+    syncs.begin(file, lambda _: heard.append("too late"))
+    syncs.leave()
+    await asyncio.to_thread(syncs.close)
+    assert len(heard) == 3
+    for descriptor in (file, inside, outside):
+        os.close(descriptor)
