@@ -203,6 +203,13 @@ def already_exists(plural: str, name: str, *, group: str = "") -> AlreadyExists:
     return AlreadyExists(f'{_qualified(plural, group)} "{name}" already exists', group=group, kind=plural, name=name)
 
 
+def no_unique_name(plural: str, name: str, *, group: str = "") -> AlreadyExists:
+    """Return the refusal where every name that was made up is taken."""
+    why = "the server was not able to generate a unique name for the object"
+    message = f'{_qualified(plural, group)} "{name}" already exists, {why}'
+    return AlreadyExists(message, group=group, kind=plural, name=name, retry_after_s=1)
+
+
 def conflict(plural: str, name: str, why: str, *, group: str = "") -> Conflict:
     """Return ``Operation cannot be fulfilled on pods "web": why``."""
     message = f'Operation cannot be fulfilled on {_qualified(plural, group)} "{name}": {why}'

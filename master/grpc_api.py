@@ -24,7 +24,7 @@ from master.access.user import User
 from master.grpc_calls import Context, asked_by, caller, refusing, refusing_stream
 from master.registry import Registry
 from master.rest import http
-from master.rest.handlers import fit_to_url
+from master.rest.documents import fit_to_url
 from master.rest.negotiation import JSON
 from master.rest.parameters import manager_faults
 from master.rest.routes import Target, pick_verb, unknown_path

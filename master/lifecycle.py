@@ -58,7 +58,7 @@ def prepare_new(kind: Kind, obj: Resource, namespace: str, world: Surroundings) 
     meta = replace(
         meta,
         name=meta.name or (generated_name(meta.generate_name, world.rng) if meta.generate_name else ""),
-        namespace=namespace if kind.namespaced else meta.namespace,
+        namespace=namespace if kind.namespaced else "",
         uid=world.new_uid(),
         creation_timestamp=timestamp(world.now()),
         deletion_timestamp="",
@@ -144,11 +144,17 @@ def check_preconditions(kind: Kind, old: Resource, options: DeleteOptions, revis
         return
     why = ""
     if wanted.uid and wanted.uid != old.metadata.uid:
-        why = f"UID in precondition: {wanted.uid}, UID in object meta: {old.metadata.uid}"
+        why = (
+            f"the UID in the precondition ({wanted.uid}) does not match the UID in record ({old.metadata.uid}). "
+            "The object might have been deleted and then recreated"
+        )
     elif wanted.resource_version and wanted.resource_version != str(revision):
-        why = f"ResourceVersion in precondition: {wanted.resource_version}, ResourceVersion in object meta: {revision}"
+        why = (
+            f"the ResourceVersion in the precondition ({wanted.resource_version}) does not match the ResourceVersion "
+            f"in record ({revision}). The object might have been modified"
+        )
     if why:
-        raise conflict(kind.plural, old.metadata.name, f"Precondition failed: {why}", group=kind.group)
+        raise conflict(kind.kind, old.metadata.name, why, group=kind.group)
 
 
 def plan_delete(kind: Kind, old: Resource, options: DeleteOptions, now: float) -> Gone | Resource:
@@ -158,7 +164,7 @@ def plan_delete(kind: Kind, old: Resource, options: DeleteOptions, now: float) -
     meta = replace(old.metadata, finalizers=finalizers, resource_version="")
     grace = strategy.grace_s(old, options)
     if old.metadata.deletion_timestamp:
-        meta = _shortened(meta, grace, options)
+        meta = _shortened(meta, grace, options, now)
     else:
         meta = replace(
             meta,
@@ -170,13 +176,16 @@ def plan_delete(kind: Kind, old: Resource, options: DeleteOptions, now: float) -
     return Gone() if is_released(kind, marked) else marked
 
 
-def _shortened(meta: ObjectMeta, grace: int | None, options: DeleteOptions) -> ObjectMeta:
+def _shortened(meta: ObjectMeta, grace: int | None, options: DeleteOptions, now: float) -> ObjectMeta:
     """Return the metadata of an object that is being deleted already; its grace may only get shorter."""
     present = meta.deletion_grace_period_seconds or 0
     # Somebody who asks again without saying how long does not mean to change it.
     if grace is None or options.grace_period_seconds is None or grace >= present:
         return meta if grace != 0 else replace(meta, deletion_grace_period_seconds=0)
     until = seconds(meta.deletion_timestamp) - present + grace
+    if until < now:
+        # Nothing ends before it was asked for; and who asked for grace is not taken to want none.
+        until, grace = now, min(grace, 1)
     return replace(meta, deletion_timestamp=timestamp(until), deletion_grace_period_seconds=grace)
 
 

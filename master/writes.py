@@ -22,6 +22,7 @@ from api.errors import (
     already_exists,
     conflict,
     invalid,
+    no_unique_name,
 )
 from api.faults import strict_fault, strict_patch_fault
 from api.kinds.autoscaling import Scale
@@ -94,9 +95,11 @@ class Writer:
         for attempt in range(ATTEMPTS):
             try:
                 stored = await self._create(owner, obj, namespace, options, fence, managed=managed, ledger=ledger)
-            except AlreadyExists:
-                if not generated or attempt == ATTEMPTS - 1:
+            except AlreadyExists as taken:
+                if not generated:
                     raise
+                if attempt == ATTEMPTS - 1:
+                    raise no_unique_name(owner.plural, taken.name, group=owner.group) from None
             else:
                 return Written(as_kind(stored, kind), created=True, warnings=warnings)
         raise AssertionError("the last attempt returns or raises")

@@ -92,13 +92,14 @@ class Driver:
         self._saver = Saver(storage, self._loop)
         self._snapshot_disk = ThreadPoolExecutor(SNAPSHOT_THREADS, thread_name_prefix="snapshots")
         self._inbox: list[AnyMessage] = []
-        self._proposers = Proposers(replica.propose)
+        self._proposers = Proposers(replica.propose_together)
         self._waits = Waits(self._loop.time)
         self._pump_scheduled = False
         self._ticks = Ticks(config.tick_s, self._loop.time())
         self._reading: asyncio.Future[object] | None = None  # who asks to read in this turn shares it
         self._readers_left = False  # some wait no more, and may still stand in the replica's line
         self._ticker: asyncio.TimerHandle | None = None
+        self._wakes_s = 0.0  # when it does
         self._running = False
         self._snapshotting: asyncio.Task[None] | None = None
         self.applied: Index = replica.applied  # by the machine; the replica's is ahead of it during a restore
@@ -113,7 +114,8 @@ class Driver:
         self._send = send
         self._follow = follow
         self._running = True
-        self._ticker = self._loop.call_at(self._ticks.due_s, self._tick)
+        self._wakes_s = self._ticks.due_s
+        self._ticker = self._loop.call_at(self._wakes_s, self._tick)
         self._schedule()
 
     def halt(self) -> None:
@@ -123,6 +125,9 @@ class Driver:
             if task is not None:
                 task.cancel()
         stopped = Stopped("this member is shutting down")
+        for work, _ in self._behind:
+            for proposal in work.lost:
+                self._proposers.lose(proposal, stopped)
         self._proposers.refuse_all(stopped)
         self._waits.refuse_all(stopped)
 
@@ -146,10 +151,10 @@ class Driver:
         self._inbox.extend(messages[:room])
         self._schedule()
 
-    def submit(self, data: bytes, done: Done, *, timeout_s: float) -> Proposal:
+    def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> Proposal:
         """See ``Engine.submit``."""
         self._check_running()
-        proposal = self._proposers.submit(data, done, until_s=self._loop.time() + timeout_s)
+        proposal = self._proposers.submit(items, done, until_s=self._loop.time() + timeout_s)
         self._schedule()
         return proposal
 
@@ -157,13 +162,13 @@ class Driver:
         """See ``Engine.propose``."""
         future: asyncio.Future[object] = self._loop.create_future()
 
-        def done(result: object, exc: Exception | None) -> None:
+        def done(results: Sequence[object], exc: Exception | None) -> None:
             if exc is None:
-                resolve(future, result)
+                resolve(future, results[0])
             else:
                 refuse(future, exc)
 
-        proposal = self.submit(data, done, timeout_s=timeout_s)
+        proposal = self.submit((data,), done, timeout_s=timeout_s)
         try:
             return await future
         finally:
@@ -328,11 +333,12 @@ class Driver:
         waited_for = self._proposers or self._waits or self._readers_left
         self._ticks.plan(1 if waited_for else self._replica.quiet_ticks)
         due_s = self._ticks.due_s
-        if self._ticker is None:
-            self._ticker = self._loop.call_at(due_s, self._tick)
-        elif self._ticker.when() > due_s + self._config.tick_s / 2:
+        if self._ticker is not None:
+            if self._wakes_s <= due_s + self._config.tick_s / 2:
+                return  # early enough; when it is too early, it is planned anew
             self._ticker.cancel()
-            self._ticker = self._loop.call_at(due_s, self._tick)
+        self._wakes_s = due_s
+        self._ticker = self._loop.call_at(due_s, self._tick)
 
     def _step_inbox(self) -> None:
         messages, self._inbox = self._inbox, []
@@ -361,10 +367,10 @@ class Driver:
             results = self._machine.apply(work.committed)
             self.applied = work.committed[-1].index
             for place, proposal in work.settled:
-                self._proposers.settle(proposal, results[place])
+                self._proposers.settle(proposal, results[place : place + len(proposal.items)])
         for proposal in work.lost:
             overtaken = ProposalTimedOut("a snapshot overtook this member; the proposal may be in it")
-            self._proposers.refuse(proposal, overtaken)
+            self._proposers.lose(proposal, overtaken)
         for owner, index in work.readers:
             resolve(owner, index)
         for owner, made in work.changes:

@@ -18,6 +18,7 @@ from api.meta import DeleteOptions
 from master.access.reviews import Reviews
 from master.access.user import User
 from master.rest import http, parameters
+from master.rest.documents import fit_to_url, unrecognized
 from master.rest.http import Answer
 from master.rest.negotiation import JSON, Form, pick_form
 from master.rest.request import Request, Stream
@@ -35,15 +36,6 @@ PATCH_TYPES = {
     "application/strategic-merge-patch+json": "strategic",
     "application/apply-patch+yaml": "apply",
 }
-# Subresources whose documents are of a kind of their own: (apiVersion, kind).
-DOCUMENT_KINDS = {
-    "scale": ("autoscaling/v1", "Scale"),
-    "binding": ("v1", "Binding"),
-    "eviction": ("policy/v1", "Eviction"),
-    "token": ("authentication.k8s.io/v1", "TokenRequest"),
-}
-# Versions of these in which older clients send the same fields.
-_OLDER_DOCUMENTS = {"eviction": ("policy/v1beta1",)}
 # Actions that are answered with a document; the others with a Status.
 ANSWERED = ("token",)
 # Kinds whose last state answers a delete; of others it is a Status. Strict clients decode one or the other.
@@ -250,11 +242,15 @@ class Handlers:
         """Return the body's object, made to agree with the URL, and warnings about how it is written."""
         body = await http.read_body(call.request)
         duplicates: list[str] | None = None if options.field_validation == "Ignore" else []
-        document = await http.parse_body(body, http.media_type(call.request), duplicates)
+        try:
+            document = await http.parse_body(body, http.media_type(call.request), duplicates)
+        except BadRequest as error:
+            raise unrecognized(call.target, error.message, body) from None
         http.check_depth(document)
         if duplicates and options.field_validation == "Strict":
             raise _strict_fault(call.target, document, duplicates)
-        return fit_to_url(document, call.target), duplicates or []
+        replaces = call.request.method == "PUT"
+        return fit_to_url(document, call.target, replaces=replaces), duplicates or []
 
     async def _delete_options(self, call: Call) -> DeleteOptions:
         body = await http.read_body(call.request)
@@ -297,49 +293,6 @@ def _without_nulls(value: Any) -> Any:
 def _write_options(call: Call, options: str) -> WriteOptions:
     agent = call.request.headers.get("User-Agent", "")
     return parameters.read_write_options(call.query, call.user, agent=agent, options=options)
-
-
-def fit_to_url(document: Any, target: Target) -> dict[str, Any]:
-    """Return ``document`` with what the URL implies filled in; raises BadRequest where the two disagree."""
-    if not isinstance(document, dict):
-        raise BadRequest("couldn't get version/kind; json parse error: the body must be an object")
-    kind = target.kind
-    api_version, name = DOCUMENT_KINDS.get(target.subresource, (kind.group_version, kind.kind))
-    if document.get("apiVersion") in _OLDER_DOCUMENTS.get(target.subresource, ()):
-        document = {**document, "apiVersion": api_version}
-    _check_type(document, api_version, name)
-    metadata = document.get("metadata")
-    if metadata is None:
-        metadata = {}
-    if not isinstance(metadata, dict):
-        raise BadRequest(
-            f'{name} in version "{kind.version}" cannot be handled as a {name}: metadata must be an object'
-        )
-    if kind.namespaced:
-        if (metadata.get("namespace") or target.namespace) != target.namespace:
-            raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
-        metadata = {**metadata, "namespace": target.namespace}
-    elif metadata.get("namespace"):
-        raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
-    if target.name:
-        given = metadata.get("name")
-        if given and given != target.name:
-            raise BadRequest(f"the name of the object ({given}) does not match the name on the URL ({target.name})")
-        metadata = {**metadata, "name": target.name}
-    return {**document, "apiVersion": api_version, "kind": name, "metadata": metadata}
-
-
-def _check_type(document: dict[str, Any], api_version: str, kind: str) -> None:
-    given_version, given_kind = document.get("apiVersion") or api_version, document.get("kind") or kind
-    if given_kind != kind:
-        version = str(given_version).rpartition("/")[2]
-        raise BadRequest(
-            f'{given_kind} in version "{version}" cannot be handled as a {kind}: the URL names another kind'
-        )
-    if given_version != api_version:
-        raise BadRequest(
-            f"the API version in the data ({given_version}) does not match the expected API version ({api_version})"
-        )
 
 
 def _printer(call: Call, form: Form) -> Printer:

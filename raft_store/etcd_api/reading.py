@@ -104,6 +104,10 @@ class Reading:
             ask.answer(await self._one_by_one(_decode(ask.message), call))
         except RpcError as exc:
             ask.fail(exc.code, exc.text)
+        except Exception as exc:
+            # Our own mistake; whoever asked is told what a front tells of a call that it took in alone.
+            log.exception("a request failed")
+            ask.fail(Code.UNKNOWN, f"{type(exc).__name__}: {exc}")
 
 
 def read_request(message: bytes) -> tuple[Wanted, bool]:

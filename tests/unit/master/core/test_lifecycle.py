@@ -95,6 +95,16 @@ def test_propagation(present: list[str], options: dict[str, Any], left: tuple[st
     assert (None if isinstance(outcome, Gone) else outcome.metadata.finalizers) == left
 
 
+def test_grace_that_is_shortened_does_not_end_before_it_was_asked_for() -> None:
+    leaving = pod(
+        metadata={"name": "p", "deletionTimestamp": lifecycle.timestamp(NOW + 1), "deletionGracePeriodSeconds": 60},
+        spec={"nodeName": "n1"},
+    )
+    outcome: Any = plan_delete(kind("pods"), leaving, DeleteOptions(grace_period_seconds=5), NOW)
+    meta = outcome.metadata
+    assert (meta.deletion_timestamp, meta.deletion_grace_period_seconds) == (lifecycle.timestamp(NOW), 1)
+
+
 def test_new_object_gets_what_the_server_owns() -> None:
     forged = {"uid": "forged", "creationTimestamp": "x", "deletionTimestamp": "x", "selfLink": "x", "generation": 9}
     made = prepare_new(kind("configmaps"), config_map(**forged), "n", WORLD).metadata

@@ -47,8 +47,21 @@ async def test_yaml_goes_in_and_out(api):
 @pytest.mark.parametrize(
     ("document", "why"),
     [
-        (config_map(apiVersion="v2"), "does not match the expected API version"),
-        (config_map(kind="Secret"), "cannot be handled as a ConfigMap"),
+        (
+            config_map(apiVersion="v2"),
+            'ConfigMap in version "v2" cannot be handled as a ConfigMap: no kind "ConfigMap" is registered for version "v2"',
+        ),
+        (
+            config_map(kind="Secret"),
+            (
+                'Secret in version "v1" cannot be handled as a ConfigMap: converting (v1.Secret) to (core.ConfigMap): '
+                "unknown conversion"
+            ),
+        ),
+        (
+            config_map(kind="Karte"),
+            'Karte in version "v1" cannot be handled as a ConfigMap: no kind "Karte" is registered for version "v1"',
+        ),
         ({"metadata": {"name": "m", "namespace": "other"}}, "the namespace of the provided object does not match"),
         ({"metadata": {"name": 7}}, "cannot unmarshal number"),
         ({"metadata": []}, "metadata must be an object"),
@@ -63,10 +76,37 @@ async def test_bodies_that_disagree_are_refused(api, document, why):
     assert why in status["message"]
 
 
-async def test_a_cluster_scoped_body_may_name_no_namespace(api):
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        ("", "couldn't get version/kind; json parse error: unexpected end of JSON input (<empty>)"),
+        ('{"kind": "ConfigMap", "metadata": {{}', '({"kind": "ConfigMap", "metadat ...)'),
+        ("nothing", "(6e6f7468696e67)"),
+    ],
+)
+async def test_bodies_that_cannot_be_read_are_shown(api, body, shown):
+    status = await api.json("POST", MAPS, data=body, headers={"Content-Type": "application/json"}, code=400)
+    assert status["message"].startswith("the object provided is unrecognized (must be of type ConfigMap): couldn't get")
+    assert status["message"].endswith(shown)
+
+
+async def test_a_namespace_means_nothing_where_there_are_none(api):
     document = {"metadata": {"name": "n", "namespace": "default"}}
-    status = await api.json("POST", "/api/v1/nodes", json=document, code=400)
-    assert "namespace" in status["message"]
+    made = await api.json("POST", "/api/v1/nodes", json=document, code=201)
+    assert "namespace" not in made["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "why"),
+    [
+        ({"name": "m", "namespace": "other"}, "the namespace of the object (other) does not match the namespace on the request (default)"),
+        ({}, "the name of the object (m based on URL) was undeterminable: name must be provided"),
+    ],
+)  # fmt: skip
+async def test_what_replaces_an_object_says_which(api, metadata, why):
+    await api.create(MAPS, config_map())
+    status = await api.json("PUT", f"{MAPS}/m", json={"metadata": metadata}, code=400)
+    assert status["message"] == why
 
 
 async def test_the_name_on_the_url_wins_or_nothing(api):
@@ -391,6 +431,18 @@ async def test_a_compressed_body_is_read_within_the_same_limit(api):
     bomb = gzip.compress(b" " * 50_000_000)
     assert len(bomb) < 100_000
     await api.json("POST", MAPS, data=bomb, headers=headers, code=413)
+
+
+@pytest.mark.parametrize("more", [{}, {"Upgrade": "h2c", "Connection": "Upgrade"}], ids=["plain", "handed over"])
+async def test_bodies_that_wait_or_are_not_what_they_say(api, more):
+    """Goal: connections that may become something else than HTTP take bodies as all others do."""
+    headers = {"Content-Type": "application/json", **more}
+    async with asyncio.timeout(5):
+        await api.json("POST", MAPS, data=json.dumps(config_map()), headers=headers, expect100=True, code=201)
+    for encoding in ("gzip", "deflate"):
+        lying = {**headers, "Content-Encoding": encoding}
+        async with api.ask("POST", MAPS, data=b"{}", headers=lying) as answer:
+            assert answer.status == 400
 
 
 async def test_pretty_answers_are_for_people(api):

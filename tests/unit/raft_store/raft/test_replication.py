@@ -122,6 +122,46 @@ def test_proposals_that_come_together_share_an_entry():
     assert group[1].settled == group[3].values == [b"%d" % i for i in range(MAX_BATCH + 1)]
 
 
+@pytest.mark.parametrize("origin", [1, 3], ids=["the leader", "a follower"])
+def test_what_is_proposed_together_is_settled_together_at_its_place(origin):
+    group = Group(3)
+    group.elect(1)
+    replica = group[origin].replica
+    replica.propose(b"a", "first")
+    replica.propose_together([b"b", b"c"], "both")
+    replica.propose(b"d", "last")
+    settled = []
+    work = group._do
+
+    def note(desk, work_):
+        settled.extend(
+            (proposal.owner, [entry.data for entry in work_.committed[place : place + len(proposal.items)]])
+            for place, proposal in work_.settled
+        )
+        work(desk, work_)
+
+    group._do = note
+    group.serve(origin)
+    group.deliver()
+    group.heartbeat(1)
+    assert settled == [("first", [b"a"]), ("both", [b"b", b"c"]), ("last", [b"d"])]
+    assert [desk.values for desk in group.desks.values()] == [[b"a", b"b", b"c", b"d"]] * 3
+
+
+def test_what_is_proposed_together_shares_an_entry_whatever_its_size():
+    group = Group(3)
+    group.elect(1)
+    replica = group[1].replica
+    replica.propose(b"a", "a")
+    replica.propose_together([b"%d" % i for i in range(MAX_BATCH + 1)], "many")
+    replica.propose(b"z", "z")
+    group.serve(1)
+    (append,) = [message for message in group.under_way if isinstance(message, m.Append) and message.to == 2]
+    assert [len(unpack(entry.data)[2]) for entry in append.entries] == [1, MAX_BATCH + 1, 1]
+    group.deliver()
+    assert group[1].settled == ["a", "many", "z"]
+
+
 def test_a_dead_batch_is_proposed_again_but_for_what_was_given_up():
     """Whoever waits no more is not proposed anew; the others board another entry, with whoever came meanwhile."""
     group = Group(3)
