@@ -351,3 +351,11 @@ async def running(
         yield member
     finally:
         await member.stop()
+
+
+def _is_over(task: "asyncio.Task[None] | None") -> bool:
+    """Return whether there is no such task, or no more; raises what it failed of."""
+    if task is None or not task.done():
+        return task is None
+    task.result()
+    return True
