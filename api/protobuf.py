@@ -8,10 +8,11 @@ Sources: kubernetes.io, "Alternate representations of resources"; protobuf.dev, 
 
 import base64
 import datetime as dt
-import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
+
+import msgspec
 
 from api.errors import BadRequest, UnsupportedMediaType
 from api.kinds.authentication import TokenRequest
@@ -179,8 +180,15 @@ def _value(value: int | memoryview, owner: tuple[str, str], shape: Shape) -> Any
             return _string(_bytes(value), owner)
         case AnyJson():
             raw = dict(_records(_bytes(value))).get(1)
-            return json.loads(bytes(_bytes(raw))) if raw else None
+            return _json(_bytes(raw)) if raw else None
     raise _Malformed(f"{'.'.join(owner)} has the wrong type")
+
+
+def _json(data: memoryview) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except ValueError as error:
+        raise _Malformed(f"what should be JSON is none: {error}") from None
 
 
 def _string(data: memoryview, owner: tuple[str, str]) -> str | None:
@@ -202,11 +210,13 @@ def _time(data: memoryview) -> str | None:
     seconds, nanos = _signed(fields.get(1, 0)), fields.get(2, 0)
     if not seconds and not nanos:
         return None
+    if nanos >= 10**9:
+        raise _Malformed("a time is out of range: a second has a thousand million nanoseconds")
     try:
         moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
     except (OverflowError, ValueError, OSError) as error:
         raise _Malformed(f"a time is out of range: {error}") from None
-    text = moment.strftime("%Y-%m-%dT%H:%M:%S")
+    text = moment.replace(tzinfo=None).isoformat(timespec="seconds")
     return f"{text}.{nanos // 1000:06d}Z" if nanos else f"{text}Z"
 
 

@@ -115,10 +115,17 @@ class _Writer:
         self._version = version
         self._prefix = PREFIXES[version]
         self.found: dict[str, Schema] = {
-            QUANTITY: {"type": "string"},
-            INT_OR_STRING: {"type": "string", "format": "int-or-string"},
+            QUANTITY: self._either({"type": "string"}, "number"),
+            INT_OR_STRING: self._either({"type": "string", "format": "int-or-string"}, "integer"),
             TIME: {"type": "string", "format": "date-time"},
         }
+
+    def _either(self, schema: Schema, other: str) -> Schema:
+        """Return the schema of what may be of another type, too, which only v3 can say."""
+        if self._version == 2:
+            return schema
+        kept = {key: value for key, value in schema.items() if key != "type"}
+        return {"oneOf": [{"type": other}, {"type": schema["type"]}], **kept}
 
     def add_kind(self, kind: Kind) -> None:
         own = group_version_kind(kind)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from api import codec
-from api.errors import AlreadyExists, Conflict, NotFound, Timeout, Unavailable
+from api.errors import AlreadyExists, Conflict, NotFound, Timeout, TooManyRequests, Unavailable
 from api.kinds.authentication import TokenRequest, TokenRequestSpec, TokenRequestStatus
 from api.kinds.core import ServiceAccount
 from api.kinds.pods import Binding, Pod
@@ -72,7 +72,8 @@ class RemoteResources:
             except Lost as lost:
                 doubtful = doubtful or lost.maybe_applied
                 why = str(lost)
-            except Unavailable as error:  # a master without a store: surely nothing happened
+            # A master without a store, or with too many who wait for their turn: surely nothing happened.
+            except (Unavailable, TooManyRequests) as error:
                 why = error.message
             except (AlreadyExists, Conflict, NotFound) as error:
                 raise _Refused(error, doubtful=doubtful) from error
@@ -131,7 +132,7 @@ class RemoteResources:
                     yield event
             except Lost as lost:
                 why = str(lost)
-            except Unavailable as error:
+            except (Unavailable, TooManyRequests) as error:
                 why = error.message
             finally:
                 await _close(stream)

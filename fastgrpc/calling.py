@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Protocol
 
 from . import calls
@@ -33,6 +33,9 @@ class Carrier(Protocol):
     def forget(self, stream: int, owed: int) -> None:
         """A call has ended; ``owed`` bytes of it are not called consumed yet."""
 
+    def flush(self) -> None:
+        """Write what is to be written, at once."""
+
     def flush_soon(self) -> None:
         """Write at the end of this turn of the loop."""
 
@@ -60,6 +63,12 @@ class ClientCall:
         """Send one message without waiting, whatever waits already; see ``waiting_bytes``."""
         self._wire.http.send_data(self._stream, frame_message(message))
         self._wire.flush_soon()
+
+    def write_now(self, messages: Iterable[bytes]) -> None:
+        """Send messages as ``write`` does, and do not wait for the end of the turn: nothing else is to go along."""
+        for message in messages:
+            self._wire.http.send_data(self._stream, frame_message(message))
+        self._wire.flush()
 
     @property
     def waiting_bytes(self) -> int:

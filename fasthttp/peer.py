@@ -94,7 +94,7 @@ class Peer(asyncio.Protocol):
         self._waiting.clear()
         for request in (self._serving, self._arriving):
             if request is not None:
-                request.body.lose()
+                request.body.fail(ConnectionResetError("the client has gone"))
         self.resume_writing()
         if self._task is not None:
             self._task.cancel()
@@ -173,7 +173,9 @@ class Peer(asyncio.Protocol):
                         return
         except Malformed as error:
             self._refusal = error
-            if self._serving is None:
+            if self._arriving is not None:
+                self._arriving.body.fail(error)  # its answer is the last one
+            elif self._serving is None:
                 self._next()
             return
         self._pause_reading()
@@ -212,6 +214,11 @@ class Peer(asyncio.Protocol):
         try:
             answer = await self._hosting.handler(request)
             self._answer(request, answer)
+        except Malformed as error:
+            if request.stream is None:
+                self._refuse(error)
+            else:
+                self.abort()
         except ConnectionError:
             self.abort()
         except Exception:

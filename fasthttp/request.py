@@ -70,14 +70,14 @@ def _parse_query(text: str) -> MultiDictProxy[str]:
 class Body:
     """The body of one request: it may still be coming while the request is served."""
 
-    __slots__ = ("_chunks", "_connection", "_lost", "_owes_continue", "_waiter", "ended", "waiting_bytes")
+    __slots__ = ("_chunks", "_connection", "_failure", "_owes_continue", "_waiter", "ended", "waiting_bytes")
 
     def __init__(self, connection: Connection, *, owes_continue: bool) -> None:
         self._connection = connection
         self._chunks: deque[bytes] = deque()
         self._owes_continue = owes_continue
         self._waiter: asyncio.Future[None] | None = None
-        self._lost = False
+        self._failure: Exception | None = None  # why there will be no more of it
         self.ended = False
         self.waiting_bytes = 0  # that have come and were not read
 
@@ -93,20 +93,24 @@ class Body:
         self.ended = True
         self._wake()
 
-    def lose(self) -> None:
-        """The client has gone before it was complete."""
-        self._lost = not self.ended
-        self._wake()
+    def fail(self, error: Exception) -> None:
+        """No more of it will come: whoever reads on is told ``error``."""
+        if not self.ended:
+            self._failure = error
+            self._wake()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def read(self) -> bytes:
-        """Return all that has come, waiting for something; empty at the end; raises ConnectionResetError."""
+        """Return all that has come, waiting for something; empty at the end.
+
+        Raises ConnectionResetError when the client has gone, Malformed when what comes is no body.
+        """
         while not self._chunks and not self.ended:
-            if self._lost:
-                raise ConnectionResetError("the client has gone")
+            if self._failure is not None:
+                raise self._failure
             if self._owes_continue:
                 self._owes_continue = False
                 self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")

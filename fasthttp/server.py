@@ -9,7 +9,7 @@ from .peer import Config, Handler, Hosting, Peer
 __all__ = ["Config", "Handler", "Hosting", "Server"]
 
 SWEEP_S = 1.0
-HANDSHAKE_S = 10.0
+HANDSHAKE_S = 20.0
 
 
 class Server:

@@ -238,8 +238,22 @@ class PlaceCache:
         if selection.name and (selection.namespace or not self.kind.namespaced):
             found = self.get(selection.namespace, selection.name)
             return iter((found,) if found is not None and not after and wanted(found) else ())
-        first, last = after, None
-        if selection.namespace:
-            first, last = max(after, f"{selection.namespace}/"), f"{selection.namespace}0"  # "0" follows "/"
+        first, last = _range(selection, after)
         keys = self.objects.irange(first or None, last, inclusive=(first != after, False))
-        return filter(wanted, map(self.objects.__getitem__, keys))
+        objects: Iterator[StoredObject] = map(self.objects.__getitem__, keys)
+        return objects if selection.unfiltered else filter(wanted, objects)
+
+    def count(self, selection: Selection, *, after: str) -> int:
+        """Return how many objects an unfiltered selection wants behind the key ``after``, looking at none of them."""
+        assert selection.unfiltered, selection
+        first, last = _range(selection, after)
+        end = len(self.objects) if last is None else self.objects.bisect_left(last)
+        begin: int = self.objects.bisect_right(first) if first == after else self.objects.bisect_left(first)
+        return max(0, end - begin)  # a client may have made up a key behind all of them
+
+
+def _range(selection: Selection, after: str) -> tuple[str, str | None]:
+    """Return the keys between which a selection's objects lie; the first belongs to them unless it is ``after``."""
+    if not selection.namespace:
+        return after, None
+    return max(after, f"{selection.namespace}/"), f"{selection.namespace}0"  # "0" follows "/"

@@ -98,6 +98,8 @@ def _unescaped(text: str) -> str:
     return _ESCAPED.sub(plain, text.encode()).decode(errors="replace")
 
 
+# A node agent calls some times a second, and is always the same.
+@functools.lru_cache(maxsize=4096)
 def user_of_subject(subject: str) -> User | None:
     """Return the user that a certificate's subject (as RFC 2253 writes it, last part first) names, or None."""
     names, groups = [], []
@@ -219,7 +221,7 @@ class _Told:
         self._audit: AuditLog | None = getattr(service, "audit", None)
         if getattr(request, "target", None) is None:
             self._audit = None
-        self._call = Call(method)
+        self._call = Call(method) if self._audit is not None else None
         self._method = method
         self._request = request
         self._context = context
@@ -233,7 +235,7 @@ class _Told:
         self._tell(code, "ResponseComplete")
 
     def _tell(self, code: int, stage: str) -> None:
-        if self._audit is None:
+        if self._audit is None or self._call is None:
             return
         try:
             user = caller(self._context)

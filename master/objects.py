@@ -149,6 +149,11 @@ class Selection(msgspec.Struct, frozen=True):
         )
 
     @property
+    def unfiltered(self) -> bool:
+        """Return whether everything in the namespace, or everything, is wanted."""
+        return self.labels.everything and self.fields.everything
+
+    @property
     def name(self) -> str:
         """Return the one name that is wanted, or the empty string."""
         return self.fields.exact("metadata.name") or ""

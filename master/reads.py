@@ -141,14 +141,12 @@ class Reader:
         place, revision = self._cache.place(kind), self._cache.revision
         found = place.select(selection, seen_as(kind, selection), after=after)
         if not limit:
-            return Page([as_kind(each, kind) for each in found], revision)
+            return Page([as_kind(each, kind) for each in found] if shows_another(kind) else list(found), revision)
         items: list[StoredObject] = []
         for each in found:
             if len(items) == limit:
                 token = _encode_token(_Token(revision, items[-1].key))
-                remaining = None
-                if selection.labels.everything and selection.fields.everything:
-                    remaining = 1 + sum(1 for _ in found)
+                remaining = place.count(selection, after=items[-1].key) if selection.unfiltered else None
                 return Page(items, revision, token, remaining)
             items.append(as_kind(each, kind))
         return Page(items, revision)

@@ -34,7 +34,7 @@ from node_agent.statistics import Pressure, Size
 log = logging.getLogger(__name__)
 
 LEASES = "kube-node-lease"
-KUBELET_VERSION = "v1.33.0+trireme"
+KUBELET_VERSION = "v1.32.0+trireme"  # as the masters' own: a node may not be ahead of them
 _STATUS_S = 10.0
 _HEARTBEAT_LIMIT_S = 3.0
 _WRITE_LIMIT_S = 15.0

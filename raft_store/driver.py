@@ -48,6 +48,7 @@ from raft_store.waiting import Proposers, Waits, is_done, refuse, resolve
 
 log = logging.getLogger(__name__)
 
+COMMIT_DELAY_S = 0.001  # for so long an append may come that takes a commit mark along
 TURN_S = 0.01  # of work; then the loop's other tasks have their turn, also while a long log is replayed
 MAX_INBOX = 20_000  # messages; more is dropped, which Raft tolerates
 LOG_BYTES = 32 << 20  # a log as large as this is long enough to be shortened, whatever few entries it has ...
@@ -92,13 +93,15 @@ class Driver:
         self._saver = Saver(storage, self._loop)
         self._snapshot_disk = ThreadPoolExecutor(SNAPSHOT_THREADS, thread_name_prefix="snapshots")
         self._inbox: list[AnyMessage] = []
-        self._proposers = Proposers(replica.propose)
+        self._proposers = Proposers(replica.propose_together)
         self._waits = Waits(self._loop.time)
         self._pump_scheduled = False
         self._ticks = Ticks(config.tick_s, self._loop.time())
         self._reading: asyncio.Future[object] | None = None  # who asks to read in this turn shares it
         self._readers_left = False  # some wait no more, and may still stand in the replica's line
         self._ticker: asyncio.TimerHandle | None = None
+        self._wakes_s = 0.0  # when it does
+        self._commits: asyncio.TimerHandle | None = None  # when followers are told of commits
         self._running = False
         self._snapshotting: asyncio.Task[None] | None = None
         self.applied: Index = replica.applied  # by the machine; the replica's is ahead of it during a restore
@@ -113,7 +116,8 @@ class Driver:
         self._send = send
         self._follow = follow
         self._running = True
-        self._ticker = self._loop.call_at(self._ticks.due_s, self._tick)
+        self._wakes_s = self._ticks.due_s
+        self._ticker = self._loop.call_at(self._wakes_s, self._tick)
         self._schedule()
 
     def halt(self) -> None:
@@ -123,14 +127,18 @@ class Driver:
             if task is not None:
                 task.cancel()
         stopped = Stopped("this member is shutting down")
+        for work, _ in self._behind:
+            for proposal in work.lost:
+                self._proposers.lose(proposal, stopped)
         self._proposers.refuse_all(stopped)
         self._waits.refuse_all(stopped)
 
     async def stop(self) -> None:
         """End; a save under way is finished first."""
         self.halt()
-        if self._ticker is not None:
-            self._ticker.cancel()
+        for timer in (self._ticker, self._commits):
+            if timer is not None:
+                timer.cancel()
         tasks = [task for task in (self._snapshotting, self._catching_up) if task is not None]
         for task in tasks:
             task.cancel()
@@ -146,10 +154,10 @@ class Driver:
         self._inbox.extend(messages[:room])
         self._schedule()
 
-    def submit(self, data: bytes, done: Done, *, timeout_s: float) -> Proposal:
+    def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> Proposal:
         """See ``Engine.submit``."""
         self._check_running()
-        proposal = self._proposers.submit(data, done, until_s=self._loop.time() + timeout_s)
+        proposal = self._proposers.submit(items, done, until_s=self._loop.time() + timeout_s)
         self._schedule()
         return proposal
 
@@ -157,13 +165,13 @@ class Driver:
         """See ``Engine.propose``."""
         future: asyncio.Future[object] = self._loop.create_future()
 
-        def done(result: object, exc: Exception | None) -> None:
+        def done(results: Sequence[object], exc: Exception | None) -> None:
             if exc is None:
-                resolve(future, result)
+                resolve(future, results[0])
             else:
                 refuse(future, exc)
 
-        proposal = self.submit(data, done, timeout_s=timeout_s)
+        proposal = self.submit((data,), done, timeout_s=timeout_s)
         try:
             return await future
         finally:
@@ -319,20 +327,37 @@ class Driver:
                 self._followed = agreed
                 self._follow(agreed)
             self._snapshot_if_due()
+            self._plan_commits()
             self._plan_ticks()
         except Exception as exc:  # noqa: BLE001 - our own error or the machine's: this state must not reach the disk
             self.fail(exc)
+
+    def _plan_commits(self) -> None:
+        """Let followers hear of commits with the next append, or in a moment by themselves.
+
+        Whoever writes one thing after the other would otherwise wake each follower twice a write, and wait for it.
+        """
+        core = self._replica.core
+        core.delays_commits = True
+        if self._commits is None and core.owes_commits:
+            self._commits = self._loop.call_later(COMMIT_DELAY_S, self._tell_commits)
+
+    def _tell_commits(self) -> None:
+        self._commits = None
+        self._replica.core.delays_commits = False
+        self._schedule()
 
     def _plan_ticks(self) -> None:
         """Let the next tick that matters wake us: while anybody waits, that is every tick."""
         waited_for = self._proposers or self._waits or self._readers_left
         self._ticks.plan(1 if waited_for else self._replica.quiet_ticks)
         due_s = self._ticks.due_s
-        if self._ticker is None:
-            self._ticker = self._loop.call_at(due_s, self._tick)
-        elif self._ticker.when() > due_s + self._config.tick_s / 2:
+        if self._ticker is not None:
+            if self._wakes_s <= due_s + self._config.tick_s / 2:
+                return  # early enough; when it is too early, it is planned anew
             self._ticker.cancel()
-            self._ticker = self._loop.call_at(due_s, self._tick)
+        self._wakes_s = due_s
+        self._ticker = self._loop.call_at(due_s, self._tick)
 
     def _step_inbox(self) -> None:
         messages, self._inbox = self._inbox, []
@@ -361,10 +386,10 @@ class Driver:
             results = self._machine.apply(work.committed)
             self.applied = work.committed[-1].index
             for place, proposal in work.settled:
-                self._proposers.settle(proposal, results[place])
+                self._proposers.settle(proposal, results[place : place + len(proposal.items)])
         for proposal in work.lost:
             overtaken = ProposalTimedOut("a snapshot overtook this member; the proposal may be in it")
-            self._proposers.refuse(proposal, overtaken)
+            self._proposers.lose(proposal, overtaken)
         for owner, index in work.readers:
             resolve(owner, index)
         for owner, made in work.changes:

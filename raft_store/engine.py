@@ -142,7 +142,7 @@ class MemberStatus(msgspec.Struct, frozen=True):
     log_bytes: int
 
 
-Done = Callable[[object, EngineError | None], None]  # (what a proposal came to, or why that is not known)
+Done = Callable[[Sequence[object], EngineError | None], None]  # (what proposals came to, or why that is not known)
 
 
 class TraceEvent(msgspec.Struct, frozen=True):
@@ -184,11 +184,11 @@ class Engine(Protocol):
         Raises NoLeader or Overloaded (surely not made), ProposalTimedOut (unknown), Stopped.
         """
 
-    def submit(self, data: bytes, done: Done, *, timeout_s: float) -> object:
-        """As ``propose``, but ``done`` is called with the result, or with what ``propose`` raises; it must not wait.
+    def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> object:
+        """Propose one thing or several, in their order and with one fate: all of them take effect, or none does.
 
-        What comes in one turn of the event loop may travel together. Raises EngineError if nothing was proposed; then
-        ``done`` is not called.
+        ``done`` is called with a result for each, or with what ``propose`` raises; it must not wait. Raises EngineError
+        if nothing was proposed; then ``done`` is not called. What comes in one turn of the event loop travels together.
         """
 
     async def read_barrier(self, *, timeout_s: float) -> Index:

@@ -353,7 +353,7 @@ async def running(
         await member.stop()
 
 
-def _is_over(task: asyncio.Task[None] | None) -> bool:
+def _is_over(task: "asyncio.Task[None] | None") -> bool:
     """Return whether there is no such task, or no more; raises what it failed of."""
     if task is None or not task.done():
         return task is None

@@ -91,8 +91,7 @@ class Link:
     def send(self, messages: Sequence[raft_pb2.Message]) -> None:
         """Send what one round brought, in one write."""
         assert self._call is not None, "whoever sends looks at takes_more"
-        for batch in _batches(messages):
-            self._call.write(raft_pb2.Batch(messages=batch).SerializeToString())
+        self._call.write_now(raft_pb2.Batch(messages=batch).SerializeToString() for batch in _batches(messages))
 
     async def send_snapshot(self, term: Term, data: AsyncIterator[bytes]) -> None:
         """Stream a snapshot; returns when the peer has taken it in, raises CallFailed if it did not."""

@@ -58,10 +58,11 @@ class Saver:
         return self._thread.run(call)
 
     async def close(self) -> None:
-        """End; a save under way is finished first."""
-        if self._kernel is not None:
-            self._kernel.leave()
-            await asyncio.to_thread(self._kernel.close)
+        """End; a save under way is finished first. Once more does no harm."""
+        kernel, self._kernel = self._kernel, None
+        if kernel is not None:
+            kernel.leave()
+            await asyncio.to_thread(kernel.close)
         await asyncio.to_thread(self._thread.close)
 
     def _by_kernel(self, kernel: KernelSyncs, descriptor: int, save: Save, saved: Saved, began_s: float) -> None:

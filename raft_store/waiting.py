@@ -6,7 +6,7 @@ the group are fewer, and wait for futures.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fastgrpc.deadlines import Deadlines
 from raft_store.engine import Done, EngineError, NoLeader, Overloaded, ProposalTimedOut
@@ -32,7 +32,7 @@ class _Proposer:
 class Proposers:
     """Whoever waits for what it proposed."""
 
-    def __init__(self, propose: Callable[[bytes, object], Proposal]) -> None:
+    def __init__(self, propose: Callable[[Sequence[bytes], object], Proposal]) -> None:
         self._propose = propose
         self._deadlines: Deadlines[_Proposer] = Deadlines()
         self._open = self._open_bytes = 0
@@ -40,33 +40,42 @@ class Proposers:
     def __bool__(self) -> bool:
         return bool(self._open)
 
-    def submit(self, data: bytes, done: Done, *, until_s: float) -> Proposal:
-        """Propose; ``done`` is called with what comes of it. Raises Overloaded if too many wait."""
-        if not data:
+    def submit(self, items: Sequence[bytes], done: Done, *, until_s: float) -> Proposal:
+        """Propose ``items`` together; ``done`` hears what comes of them. Raises Overloaded if too many wait."""
+        if not all(items):
             raise ValueError("an empty proposal means a leader's first entry")
-        if self._open >= MAX_OPEN_PROPOSALS or self._open_bytes + len(data) > MAX_OPEN_BYTES:
+        size_bytes = sum(map(len, items))
+        if self._open >= MAX_OPEN_PROPOSALS or self._open_bytes + size_bytes > MAX_OPEN_BYTES:
             raise Overloaded(f"{self._open} requests of {self._open_bytes} bytes are waiting")
         proposer = _Proposer(done)
-        proposer.proposal = self._propose(data, proposer)
+        proposer.proposal = self._propose(items, proposer)
         proposer.place = self._deadlines.add(proposer, until_s)
-        self._open += 1
-        self._open_bytes += len(data)
+        self._open += len(items)
+        self._open_bytes += size_bytes
         return proposer.proposal
 
-    def settle(self, proposal: Proposal, result: object) -> None:
+    def settle(self, proposal: Proposal, results: Sequence[object]) -> None:
         """The machine has applied a proposal."""
         if not proposal.abandoned:
-            self._end(proposal, result, None)
+            self._end(proposal, results, None)
 
     def refuse(self, proposal: Proposal, exc: EngineError) -> None:
         """Nothing comes of a proposal, or nobody will ever know."""
         if not proposal.abandoned:
-            self._end(proposal, None, exc)
+            self._end(proposal, (), exc)
 
     def forget(self, proposal: Proposal) -> None:
         """Its proposer waits no more; where it is under way, it goes on."""
         if not proposal.abandoned:
             self._let_go(proposal)
+
+    def lose(self, proposal: Proposal, exc: EngineError) -> None:
+        """A snapshot hides what became of a proposal.
+
+        The replica has abandoned it, so that it is proposed no more; its proposer still waits.
+        """
+        proposal.abandoned = False
+        self.refuse(proposal, exc)
 
     def look_at_clock(self, now_s: float) -> None:
         """Refuse those whose time is over."""
@@ -78,10 +87,10 @@ class Proposers:
         for proposer in self._deadlines.all():
             self.refuse(proposer.proposal, exc)
 
-    def _end(self, proposal: Proposal, result: object, exc: EngineError | None) -> None:
+    def _end(self, proposal: Proposal, results: Sequence[object], exc: EngineError | None) -> None:
         proposer = self._let_go(proposal)
         try:
-            proposer.done(result, exc)
+            proposer.done(results, exc)
         except Exception:
             log.exception("whoever proposed cannot take the answer")
 
@@ -90,8 +99,8 @@ class Proposers:
         assert isinstance(proposer, _Proposer)
         proposal.abandoned = True
         self._deadlines.discard(proposer, proposer.place)
-        self._open -= 1
-        self._open_bytes -= len(proposal.data)
+        self._open -= len(proposal.items)
+        self._open_bytes -= proposal.size_bytes
         return proposer
 
 

@@ -160,6 +160,7 @@ ROWS: dict[str, list[Row]] = {
             "Nothing that a client sends has a 5xx or a traceback for an answer",
             """
             openapi-requests::test_no_request_is_too_much
+            openapi-requests::test_no_object_in_protobuf_is_too_much
             rest-requests::test_any_document_anywhere
             rest-requests::test_any_bytes_instead_of_http
             custom-requests::test_any_definition
@@ -412,6 +413,7 @@ ROWS: dict[str, list[Row]] = {
             """
             rest-and-grpc::test_the_same_question_has_the_same_answer
             rest-and-grpc::test_random_changes_come_to_the_same
+            rest-and-grpc::test_whatever_is_written_comes_to_the_same
             grpc-targets::test_a_target_lets_one_do_what_its_path_would
             """,
             "bearer tokens, impersonation, tables and streams to containers",

@@ -8,7 +8,7 @@ come again. Seats are not lent between levels.
 import asyncio
 import contextlib
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
+from types import TracebackType
 
 from api.errors import TooManyRequests
 from master.access.flows import LEVELS, Flow, Level
@@ -100,22 +100,32 @@ class Fairness:
     def __init__(self) -> None:
         self.levels = {level.name: Seats(level) for level in LEVELS}
 
-    @contextlib.asynccontextmanager
-    async def seat(self, flow: Flow, *, lasting: bool = False) -> AsyncIterator[None]:
-        """Hold a seat for a request; raises TooManyRequests.
+    def seat(self, flow: Flow, *, lasting: bool = False) -> "Seat":
+        """Return what holds a seat for a request while it is entered; entering raises TooManyRequests.
 
         lasting: the request goes on for as long as its client likes (a watch, a stream): it only waits for its turn.
         """
-        if not flow.level.seats:
-            yield
-            return
-        seats = self.levels[flow.level.name]
-        await seats.take(flow.key)
-        if lasting:
-            seats.give_back()
-            yield
-            return
-        try:
-            yield
-        finally:
-            seats.give_back()
+        return Seat(self.levels[flow.level.name] if flow.level.seats else None, flow.key, lasting=lasting)
+
+
+class Seat:
+    """A seat for one request; of a level without limits there is nothing to hold."""
+
+    __slots__ = ("_flow", "_lasting", "_seats")
+
+    def __init__(self, seats: Seats | None, flow: str, *, lasting: bool) -> None:
+        self._seats = seats
+        self._flow = flow
+        self._lasting = lasting
+
+    async def __aenter__(self) -> None:
+        if self._seats is not None:
+            await self._seats.take(self._flow)
+            if self._lasting:
+                self._seats.give_back()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._seats is not None and not self._lasting:
+            self._seats.give_back()

@@ -7,6 +7,7 @@ Routes come from the table of kinds, so one function of method and path replaces
 import asyncio
 import importlib
 import logging
+import re
 import ssl
 import time
 from collections.abc import Mapping
@@ -242,10 +243,10 @@ def _hands_over(head: Head) -> bool:
     if head.wants_upgrade:
         return True
     path = unquote(head.target) if "%" in head.target else head.target
-    return any(each in path for each in _CONNECTED)
+    return _CONNECTED.search(path) is not None
 
 
-_CONNECTED = tuple(f"/{each}" for each in routes.CONNECTED)
+_CONNECTED = re.compile(f"/(?:{'|'.join(routes.CONNECTED)})")
 
 
 def _refuse(code: int, reason: str) -> Response:

@@ -16,7 +16,8 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 from multidict import MultiMapping
 
-from fasthttp.writing import Response
+from api.errors import BadRequest
+from fasthttp.writing import CONTINUE, Response
 from master.access.user import User
 from master.rest.request import Request, Stream
 from master.rest.routes import Target
@@ -50,10 +51,21 @@ class UpgradableRequest(web.BaseRequest):
 
     memo: dict[str, Any]
     kept_body: bytes
+    owes_continue: bool  # the client waits for a word before it sends the body
+    is_broken: bool  # where the next request begins is not known
 
     async def read_some(self) -> bytes:
-        """Return what has come of the body; empty at its end."""
-        return await self.content.readany()
+        """Return what has come of the body; empty at its end. Raises BadRequest for one that is not what it says."""
+        if self.owes_continue and self.transport is not None:
+            self.owes_continue = False
+            self.transport.write(CONTINUE)
+        try:
+            return await self.content.readany()
+        except web.RequestPayloadError as error:
+            self.is_broken = True
+            self.content.feed_eof()  # nothing more of it can be read, so aiohttp shall not try to
+            why = " ".join(str(error).split())
+            raise BadRequest(f"the body of the request cannot be read: {why}") from None
 
     async def begin(self, headers: dict[str, str]) -> Stream:
         """Begin an answer whose length is not known, with status 200."""
@@ -100,6 +112,8 @@ class UpgradableServer:
                 response.headers[name] = value
             else:
                 response.headers.add(name, value)
+        if request.is_broken:
+            response.force_close()
         return response
 
 
@@ -107,5 +121,6 @@ def _make_request(
     message: RawRequestMessage, payload: StreamReader, protocol: RequestHandler, writer: AbstractStreamWriter, task: Any
 ) -> UpgradableRequest:
     request = UpgradableRequest(message, payload, protocol, writer, task, protocol._loop)  # noqa: SLF001 - as aiohttp's own does
-    request.memo, request.kept_body = {}, b""
+    request.memo, request.kept_body, request.is_broken = {}, b"", False
+    request.owes_continue = message.headers.get("Expect", "").lower() == "100-continue"
     return request

@@ -45,10 +45,10 @@ class MemoryEngine:
         del timeout_s  # nothing is waited for
         return self._apply(data)
 
-    def submit(self, data: bytes, done: Done, *, timeout_s: float) -> None:
-        """Apply ``data`` now."""
+    def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> None:
+        """Apply ``items`` now."""
         del timeout_s
-        done(self._apply(data), None)
+        done([self._apply(data) for data in items], None)
 
     async def read_barrier(self, *, timeout_s: float) -> Index:
         """Return at once: nothing is ever committed elsewhere."""

@@ -237,9 +237,9 @@ class NativeEngine:
         """See ``Engine.propose``; raises EngineError too if too many proposals are waiting (surely not made)."""
         return self._running().propose(data, timeout_s=timeout_s)
 
-    def submit(self, data: bytes, done: Done, *, timeout_s: float) -> None:
+    def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> None:
         """See ``Engine.submit``."""
-        self._running().submit(data, done, timeout_s=timeout_s)
+        self._running().submit(items, done, timeout_s=timeout_s)
 
     def read_barrier(self, *, timeout_s: float) -> Coroutine[None, None, Index]:
         """See ``Engine.read_barrier``."""

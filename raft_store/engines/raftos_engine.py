@@ -182,16 +182,16 @@ class RaftosEngine:
         finally:
             del self._pending[number]
 
-    def submit(self, data: bytes, done: Done, *, timeout_s: float) -> None:
-        """See ``Engine.submit``: a task each, for this engine's waiting needs one."""
+    def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> None:
+        """See ``Engine.submit``; but each has a fate of its own, and if one fails, nothing is known of the others."""
 
         async def run() -> None:
             try:
-                result = await self.propose(data, timeout_s=timeout_s)
+                results = [await self.propose(data, timeout_s=timeout_s) for data in items]
             except EngineError as exc:
-                done(None, exc)
+                done((), exc)
             else:
-                done(result, None)
+                done(results, None)
 
         task = asyncio.create_task(run())
         self._submitted.add(task)

@@ -96,7 +96,7 @@ class Answers:
         self._versions = Versions()
         self._told_of: Sequence[Event] = ()  # the changes encoded last, and what was made of them:
         self._told_events: dict[bool, bytes] = {}  # without prev -> the events
-        self._told: dict[tuple[int, bool, int, int, int], bytes] = {}  # (watch, without prev, the header's) -> response
+        self._told: dict[tuple[int, bool, Revision], bytes] = {}  # (watch, without prev, header's revision) -> response
         self._ends = (-1, -1, b"", b"")  # member, term, and what they make of a header
         self._newest = (-1, b"")  # the revision asked for last, and its header
 
@@ -145,7 +145,7 @@ class Answers:
             self._told_of = events
             self._told_events.clear()
             self._told.clear()
-        place = watch_id, prev is None, revision, self._member(), self._term()
+        place = watch_id, prev is None, revision
         told = self._told.get(place)
         if told is not None:
             return told

@@ -6,6 +6,7 @@ there already.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from google.protobuf.message import DecodeError
@@ -20,6 +21,8 @@ from .backend import Backend
 from .call import Asked, CallContext
 from .errors import Code, RpcError, rpc_error
 from .kv import to_range
+
+log = logging.getLogger(__name__)
 
 Wanted = bytes | Range  # bytes: the newest value of that key
 Reads = list[tuple[Asked, Wanted]]
@@ -70,7 +73,12 @@ class Reading:
             for ask, _ in reads:
                 self._answer_alone(ask, call)
         else:
-            self._answer(reads)
+            try:
+                self._answer(reads)
+            except Exception as exc:
+                log.exception("reads failed")
+                for ask, _ in reads:  # those of them that have no answer yet
+                    ask.fail(Code.UNKNOWN, f"{type(exc).__name__}: {exc}")
 
     def _answer(self, reads: Reads) -> None:
         store, answers = self._backend.machine.store, self._backend.answers
@@ -96,6 +104,10 @@ class Reading:
             ask.answer(await self._one_by_one(_decode(ask.message), call))
         except RpcError as exc:
             ask.fail(exc.code, exc.text)
+        except Exception as exc:
+            # Our own mistake; whoever asked is told what a front tells of a call that it took in alone.
+            log.exception("a request failed")
+            ask.fail(Code.UNKNOWN, f"{type(exc).__name__}: {exc}")
 
 
 def read_request(message: bytes) -> tuple[Wanted, bool]:

@@ -59,6 +59,7 @@ class _Session:
         self, backend: Backend, send: Send, call: CallContext, *, push: Callable[[bytes], bool] | None = None
     ) -> None:
         self._backend = backend
+        self._answers = backend.answers
         self._send = send
         self._push = push
         self._call = call
@@ -114,11 +115,13 @@ class _Session:
         """Send changes in the step that makes them, if the client can take them."""
         if self._push is None or self._writing or watch_id in self._fragmented:
             return False
-        return self._push(self._changes(watch_id, revision, events))
-
-    def _changes(self, watch_id: int, revision: Revision, events: Sequence[Event]) -> bytes:
         prev = self._prev if watch_id in self._with_prev else None
-        return self._backend.answers.changes(watch_id, revision, events, prev)
+        try:
+            return self._push(self._answers.changes(watch_id, revision, events, prev))
+        except Exception as exc:  # noqa: BLE001 - it ends this stream; the change is being made for everybody
+            self._failure = exc
+            self._wake.set()
+            return False
 
     async def tick(self, interval_s: float) -> None:
         while True:
@@ -154,7 +157,8 @@ class _Session:
 
     def _responses(self, notice: Notice) -> Iterator[pb.WatchResponse | bytes]:
         if self._push is not None and isinstance(notice, Changes) and notice.watch_id not in self._fragmented:
-            yield self._changes(notice.watch_id, notice.revision, notice.events)
+            prev = self._prev if notice.watch_id in self._with_prev else None
+            yield self._answers.changes(notice.watch_id, notice.revision, notice.events, prev)
             return
         header = self._backend.header(notice.revision)
         match notice:

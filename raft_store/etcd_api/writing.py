@@ -5,6 +5,7 @@ and its value, is told by its bytes.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -24,10 +25,15 @@ from .call import Asked, CallContext
 from .errors import Code, RpcError, rpc_error
 from .kv import to_delete_range, to_put, to_txn
 
+log = logging.getLogger(__name__)
+
 OneByOne = Callable[[Any, CallContext], Awaitable[bytes]]
 
 _Command = TypeVar("_Command", Put, DeleteRange, Txn)
 _Request = TypeVar("_Request", bound=Message)
+
+MAX_TOGETHER = 64  # writes of one client that share a proposal ...
+MAX_TOGETHER_BYTES = 64 << 10  # ... and their bytes; a larger one is proposed alone
 
 _KEY, _VALUE = 0x0A, 0x12  # tags of a put's first two fields
 
@@ -57,17 +63,29 @@ class Writing:
 
     def take(self, asks: Sequence[Asked], call: CallContext) -> None:
         """Propose what ``asks`` want, and answer each when it has taken effect."""
-        backend = self._backend
-        alone = backend.machine.auth.enabled or call.token is not None
+        alone = self._backend.machine.auth.enabled or call.token is not None
+        together: list[Asked] = []
+        items: list[bytes] = []
+        size_bytes = 0
         for ask in asks:
             try:
                 command = None if alone else self._read(ask.message)
                 if command is None or not self._fits(command):
                     self._answer_alone(ask, call)
-                else:
-                    self._submit(ask, command)
+                    continue
+                data = encode(command)
+                check_size(data)
             except RpcError as exc:
                 ask.fail(exc.code, exc.text)
+                continue
+            if items and (len(items) == MAX_TOGETHER or size_bytes + len(data) > MAX_TOGETHER_BYTES):
+                self._submit(together, items)
+                together, items, size_bytes = [], [], 0
+            together.append(ask)
+            items.append(data)
+            size_bytes += len(data)
+        if items:
+            self._submit(together, items)
 
     def _fits(self, command: Put | DeleteRange | Txn) -> bool:
         quota_bytes = self._backend.quota_bytes
@@ -75,26 +93,26 @@ class Writing:
             command, held_bytes=self._backend.machine.store.held_bytes, quota_bytes=quota_bytes
         )
 
-    def _submit(self, ask: Asked, command: Put | DeleteRange | Txn) -> None:
-        data, backend = encode(command), self._backend
-        check_size(data)
+    def _submit(self, asks: Sequence[Asked], items: Sequence[bytes]) -> None:
+        backend = self._backend
+        backend.proposals_pending += len(asks)
         try:
-            backend.engine.submit(data, partial(self._answer, ask), timeout_s=backend.request_timeout_s)
+            backend.engine.submit(items, partial(self._answer, asks), timeout_s=backend.request_timeout_s)
         except EngineError as exc:
-            backend.proposals_failed += 1
-            raise rpc_error(exc) from exc
-        backend.proposals_pending += 1
+            self._answer(asks, (), exc)
 
-    def _answer(self, ask: Asked, result: object, exc: EngineError | None) -> None:
-        self._backend.proposals_pending -= 1
+    def _answer(self, asks: Sequence[Asked], results: Sequence[object], exc: EngineError | None) -> None:
+        backend, encode_answer = self._backend, self._encode_answer
+        backend.proposals_pending -= len(asks)
         if exc is not None:
-            self._backend.proposals_failed += 1
-        error = exc or (result if isinstance(result, StoreError) else None)
-        if error is None:
-            ask.answer(self._encode_answer(result))
-        else:
-            told = rpc_error(error)
-            ask.fail(told.code, told.text)
+            backend.proposals_failed += len(asks)
+            results = [exc] * len(asks)
+        for ask, result in zip(asks, results, strict=True):
+            if isinstance(result, StoreError | EngineError):
+                told = rpc_error(result)
+                ask.fail(told.code, told.text)
+            else:
+                ask.answer(encode_answer(result))
 
     def _answer_alone(self, ask: Asked, call: CallContext) -> None:
         task = asyncio.ensure_future(self._run_alone(ask, call))
@@ -106,6 +124,10 @@ class Writing:
             ask.answer(await self._one_by_one(_decode(self._request, ask.message), call))
         except RpcError as exc:
             ask.fail(exc.code, exc.text)
+        except Exception as exc:
+            # Our own mistake; whoever asked is told what a front tells of a call that it took in alone.
+            log.exception("a request failed")
+            ask.fail(Code.UNKNOWN, f"{type(exc).__name__}: {exc}")
 
 
 def read_put(message: bytes) -> Put:

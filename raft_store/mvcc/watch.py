@@ -266,8 +266,12 @@ class WatchStream:
             self._wake()
 
     def request_progress(self) -> None:
-        """Ask for a notice as soon as every watch of the stream has been sent all there is."""
-        self._progress_wanted = True
+        """Ask for a notice as soon as every watch of the stream has been sent all there is: in turn, if that is now."""
+        now = Progress(NO_WATCH, self._hub.store.revision)
+        if self._ready:
+            self._progress_wanted = True
+        elif not self._notices or self._notices[-1] != now:
+            self._notices.append(now)
         self._wake()
 
     def notify_progress(self) -> None:

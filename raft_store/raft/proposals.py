@@ -35,22 +35,35 @@ _NAME = struct.Struct("<QQ")  # session, number: before the callers' bytes in ev
 _BATCH = 1 << 63  # this bit of the number: several proposals follow, as how many, their lengths, their bytes
 _COUNT = struct.Struct("<I")
 MAX_BATCH = 256  # proposals in one entry ...
-MAX_BATCH_BYTES = 256 << 10  # ... and their bytes; a larger one has an entry of its own
+MAX_BATCH_BYTES = (
+    256 << 10
+)  # ... and their bytes; a larger one, or larger ones made together, have an entry of their own
 RESEND_TICKS = 8  # an unconfirmed forward is repeated after so long
 WINDOW = 2048  # entries forwarded without confirmation
 MAX_FORWARD_BYTES = 8 << 20  # of entries in one forward; a larger one travels alone
 
 
 class Proposal:
-    """One proposal on its way; ``owner`` is the driver's business."""
+    """One proposal on its way, or several that one owner made together; ``owner`` is the driver's business."""
 
-    __slots__ = ("abandoned", "data", "in_flight", "owner")
+    __slots__ = ("abandoned", "in_flight", "items", "owner")
 
-    def __init__(self, data: bytes, owner: object) -> None:
-        self.data = data
+    def __init__(self, items: Sequence[bytes], owner: object) -> None:
+        self.items = items
         self.owner = owner
         self.in_flight = False  # its fate is not ours to decide just now
         self.abandoned = False  # nobody waits any more: it is not proposed again
+
+    @property
+    def data(self) -> bytes:
+        """Return the bytes of one that was made alone."""
+        (data,) = self.items
+        return data
+
+    @property
+    def size_bytes(self) -> int:
+        """Return how many bytes it has."""
+        return sum(map(len, self.items))
 
 
 Batch = Sequence[Proposal]  # what shares an entry
@@ -90,9 +103,9 @@ class Origin:
         self._flights: deque[_Flight] = deque()  # one a term, terms rise
         self._applied_term = Term(0)
 
-    def submit(self, data: bytes, owner: object) -> Proposal:
-        """Take a proposal; it waits for a leader."""
-        proposal = Proposal(data, owner)
+    def submit(self, items: Sequence[bytes], owner: object) -> Proposal:
+        """Take what is proposed together, in an entry and with a fate in common; it waits for a leader."""
+        proposal = Proposal(items, owner)
         self._waiting.append(proposal)
         return proposal
 
@@ -140,10 +153,7 @@ class Origin:
             self._flights[-1].confirm(accepted)
 
     def applied(self, entry: Entry) -> tuple[Sequence[bytes], Batch]:
-        """An entry is applied: return the callers' bytes in it, and the proposals that they settle if they are ours.
-
-        The latter one for each of the former, or none.
-        """
+        """An entry is applied: return the callers' bytes in it, and the proposals that they settle if they are ours."""
         if entry.term > self._applied_term:
             self._bury_before(entry.term)
         if entry.reconfigures or not entry.data:
@@ -152,9 +162,8 @@ class Origin:
         if session != self.session:
             return proposed, ()
         batch = self._settle(entry.term, number)
-        assert not batch or len(batch) == len(proposed), (
-            f"number {number} has {len(proposed)} of {len(batch)} proposals"
-        )
+        items = sum(len(proposal.items) for proposal in batch)
+        assert not batch or items == len(proposed), f"number {number} has {len(proposed)} of {items} proposals"
         return proposed, batch
 
     def restored(self, term: Term) -> list[Proposal]:
@@ -188,12 +197,13 @@ class Origin:
 
     def _next_batch(self) -> Batch:
         """Take what shares the next entry from those that wait; nothing if nobody does."""
-        waiting, batch, size = self._waiting, list[Proposal](), 0
-        while waiting and len(batch) < MAX_BATCH:
+        waiting, batch, count, size = self._waiting, list[Proposal](), 0, 0
+        while waiting:
             proposal = waiting[0]
             if not proposal.abandoned:
-                size += len(proposal.data)
-                if batch and size > MAX_BATCH_BYTES:
+                count += len(proposal.items)
+                size += proposal.size_bytes
+                if batch and (count > MAX_BATCH or size > MAX_BATCH_BYTES):
                     break
                 proposal.in_flight = True
                 batch.append(proposal)
@@ -201,7 +211,7 @@ class Origin:
         return batch
 
     def _entry(self, number: int, batch: Batch) -> bytes:
-        return pack(self.session, number, [proposal.data for proposal in batch])
+        return pack(self.session, number, [data for proposal in batch for data in proposal.items])
 
     def _settle(self, term: Term, number: int) -> Batch:
         flight = next((flight for flight in self._flights if flight.term == term), None)

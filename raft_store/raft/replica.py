@@ -23,7 +23,7 @@ class Work(msgspec.Struct, frozen=True):
     save: m.Save | None  # begin; call ``Replica.saved`` when it is synced
     restore: m.Snapshot | None  # replace the machine's state by this one
     committed: Sequence[Entry]  # apply; one a proposal, with the proposer's bytes; a batch's have the same index
-    settled: Sequence[tuple[int, Proposal]]  # (place in ``committed``, whose result that is)
+    settled: Sequence[tuple[int, Proposal]]  # (place in ``committed``, whose results those from there on are)
     lost: Sequence[Proposal]  # nobody will ever know
     readers: Sequence[tuple[object, Index]]  # after that may read: (owner, the index it waited for)
     changes: Sequence[tuple[object, bool | None]] = ()  # (owner, whether the group was changed; None: nobody knows)
@@ -64,7 +64,11 @@ class Replica:
 
     def propose(self, data: bytes, owner: object) -> Proposal:
         """Take a proposal; it comes back in ``Work.settled`` or ``Work.lost``."""
-        return self._origin.submit(data, owner)
+        return self._origin.submit((data,), owner)
+
+    def propose_together(self, items: Sequence[bytes], owner: object) -> Proposal:
+        """Take proposals of one owner that share an entry, whatever its size, and come back as one."""
+        return self._origin.submit(items, owner)
 
     def propose_change(
         self,
@@ -159,7 +163,10 @@ class Replica:
         applied = self._origin.applied
         for entry in entries:
             proposed, ours = applied(entry)
-            settled.extend(enumerate(ours, len(committed)))
+            place = len(committed)
+            for proposal in ours:
+                settled.append((place, proposal))
+                place += len(proposal.items)
             index, term = entry.index, entry.term
             committed.extend([Entry(index, term, data) for data in proposed])
         if committed:
@@ -187,6 +194,7 @@ class Replica:
         fresh, accepted = self._arrivals.accept(core.term, forward.session, forward.first, forward.proposals)
         if fresh:
             core.append(fresh)
+            core.awaited = core.log.last_index  # the origin answers when it hears of the commit
         self._outbox.append(
             m.ForwardReply(core.member, forward.sender, core.term, session=forward.session, accepted=accepted)
         )

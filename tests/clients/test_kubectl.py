@@ -224,6 +224,8 @@ def _readable(process: "subprocess.Popen[str]") -> bool:
 
 def test_explain_and_discovery(shell: Shell) -> None:
     assert "strategy" in shell("explain deployment.spec")
+    of_either_type = "string" if shell.old else "IntOrString"
+    assert f"maxSurge\t<{of_either_type}>" in shell("explain deployment.spec.strategy.rollingUpdate")
     assert "apps/v1" in shell("api-versions")
     assert re.search(r"^deployments +deploy +", shell("api-resources"), re.MULTILINE)
     assert "trireme" in shell("version")

@@ -58,6 +58,17 @@ _VALUES = (
     "Warn",
 )
 _MEDIA = (JSON, "application/yaml", "application/vnd.kubernetes.protobuf", "text/plain", "")
+# Who may do everything, who may do next to nothing, a node's agent, nobody that is known.
+_USERS = (*["admin"] * 30, "alice", "node", "node", "stranger")
+_HEADERS = (
+    "Impersonate-User", "Impersonate-Group", "Impersonate-Uid", "Impersonate-Extra-a%2Fb", "Impersonate-Extra-%ff", "Accept",
+    "Accept-Encoding", "Content-Encoding", "Content-Type", "If-None-Match", "User-Agent", "Audit-Id", "Upgrade", "Expect", "Range",
+    "X-Forwarded-For", "Authorization",
+)  # fmt: skip
+_HEADER_VALUES = (
+    "", "a", "bob", "system:masters", "system:serviceaccount:default:default", "system:node:a", "gzip", "deflate", "100-continue", "*", "Basic YTpi",
+    "Bearer", "Bearer  x", ",;,=", "application/json;as=Table;v=;g=", "x" * 3000, "websocket", "SPDY/3.1", "bytes=0-",
+)  # fmt: skip
 _TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 _ACCEPTS = (*[JSON] * 15, *[_TABLE] * 4, "application/yaml", "application/vnd.kubernetes.protobuf", "*/*",
             "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io")  # fmt: skip
@@ -173,7 +184,9 @@ class Requests:
         query = [pair for pair in query if pair[0] not in ("watch", "resourceVersion")]
         if method == "patch":
             query.append(("fieldManager", "me"))
-        headers = {"Accept": rng.choice(_ACCEPTS)}
+        headers = {"Accept": rng.choice(_ACCEPTS), "Authorization": f"Bearer {rng.choice(_USERS)}"}
+        if rng.random() < self._odd:
+            headers[rng.choice(_HEADERS)] = rng.choice(_HEADER_VALUES)
         content = operation.get("requestBody", {}).get("content", {})
         if not content or (method == "delete" and rng.random() < 0.5):
             return Drawn(method.upper(), path, query, headers, b"")
@@ -248,6 +261,9 @@ class Requests:
             return self._value(self._schemas[schema["$ref"].rpartition("/")[2]], depth)
         if "allOf" in schema:
             return self._value(schema["allOf"][0], depth)
+        if "oneOf" in schema:
+            # Any of the types, in the words of what it is.
+            return self._text(schema) if "format" in schema else self._value(rng.choice(schema["oneOf"]), depth)
         match schema.get("type"):
             case "object" if "properties" in schema:
                 chance = 0.85 if depth < 2 else 0.5 / depth

@@ -34,6 +34,8 @@ CHANNEL_OPTIONS = [
 ]
 
 
+OWN_DISK = 3  # every so many members have a disk that takes no orders: there the kernel syncs, without a thread
+
 # Debian's package libfaketime; without it no clock jumps.
 FAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
 
@@ -43,10 +45,16 @@ class NotReady(Exception):
 
 
 class Member:
-    """One member: where it is, and its process while it has one."""
+    """One member: where it is, and its process while it has one.
 
-    def __init__(self, name: str, folder: Path, *, client_port: int, listen_port: int, peer_port: int) -> None:
+    obeys: its disk is one that takes orders (``raft_store.disk.faults``); the others write as members do everywhere.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, *, client_port: int, listen_port: int, peer_port: int, obeys: bool
+    ) -> None:
         self.name = name
+        self.obeys = obeys
         self.config = folder / f"{name}.toml"
         self.log = folder / f"{name}.log"
         self.orders = folder / f"{name}.disk"
@@ -107,6 +115,7 @@ class Members:
             client_port=client,
             listen_port=listen,
             peer_port=peer if self.proxied else listen,
+            obeys=self._count % OWN_DISK != 0,
         )
         self.members[member.name] = member
         self.channels[member.name] = grpc.aio.insecure_channel(member.endpoint, options=CHANNEL_OPTIONS)
@@ -119,12 +128,13 @@ class Members:
     def _configure(self, member: Member, group: list[Member], *, state: str) -> None:
         peers = "\n".join(f'{each.name} = "http://127.0.0.1:{each.peer_port}"' for each in group)
         joins = f'initial_cluster_state = "{state}"\n' if self.engine == "native" else ""
+        testing = f'[testing]\ndisk_orders = "{member.orders}"\n' if member.obeys else ""
         member.config.write_text(
             f'name = "{member.name}"\ncluster = "robustness"\ndata_dir = "{self.folder / member.name}"\n'
             f'engine = "{self.engine}"\nclient_listen = "{member.endpoint}"\nwatch_progress_s = 0.3\n'
             f'peer_listen = "127.0.0.1:{member.listen_port}"\nclient_url = "http://{member.endpoint}"\n{joins}'
             f"[members]\n{peers}\n[raft]\nsnapshot_entries = {SNAPSHOT_ENTRIES}\n"
-            f'[testing]\ndisk_orders = "{member.orders}"\n'
+            f"{testing}"
         )
 
     def _pids(self) -> Mapping[str, int]:
@@ -186,7 +196,7 @@ class Members:
         self.members[name].paused = False
 
     def order_disk(self, name: str, *, sync_ms: float = 0.0, fail_syncs: bool = False) -> None:
-        """Make a member's disk slow, or fail; without arguments: make it good again."""
+        """Make the disk of a member that obeys slow, or let it fail; without arguments: make it good again."""
         orders = self.members[name].orders
         fresh = orders.with_suffix(".new")
         fresh.write_text(json.dumps({"sync_ms": sync_ms, "fail_syncs": fail_syncs}))

@@ -21,6 +21,13 @@ async def _victim(members: Members, random: Random) -> str:
     return leader if leader is not None and random.random() < 0.7 else random.choice(list(members.members))
 
 
+async def _obedient(members: Members, random: Random) -> str | None:
+    """Return a victim whose disk takes orders; None if there is no such member."""
+    obedient = [name for name, member in members.members.items() if member.obeys]
+    victim = await _victim(members, random)
+    return victim if victim in obedient else random.choice(obedient or [None])
+
+
 async def kill(members: Members, random: Random) -> str:
     """SIGKILL one."""
     victim = await _victim(members, random)
@@ -71,7 +78,8 @@ async def bad_wires(members: Members, random: Random) -> str:
 
 async def slow_disk(members: Members, random: Random) -> str:
     """Let one member's disk take its time."""
-    victim = await _victim(members, random)
+    if (victim := await _obedient(members, random)) is None:
+        return "no disk takes orders"
     sync_ms = random.choice((20, 100, 500))
     members.order_disk(victim, sync_ms=sync_ms)
     return f"disk of {victim} slow by {sync_ms} ms"
@@ -79,7 +87,8 @@ async def slow_disk(members: Members, random: Random) -> str:
 
 async def failing_disk(members: Members, random: Random) -> str:
     """Let one member's syncs fail: it has to end, and loses nothing that it had promised."""
-    victim = await _victim(members, random)
+    if (victim := await _obedient(members, random)) is None:
+        return "no disk takes orders"
     members.order_disk(victim, fail_syncs=True)
     return f"disk of {victim} fails"
 

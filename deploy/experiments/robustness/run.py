@@ -50,64 +50,105 @@ class Round(msgspec.Struct, frozen=True):
     served: bool  # in the end
 
 
+class _Play:
+    """Everybody who takes part in one round, and what was noted down."""
+
+    def __init__(self, members: Members, number: int, seed: int, shape: Shape) -> None:
+        self.members = members
+        self.prefix = f"r{number}/"
+        self.records = Records(operations=[], watches=[], holds=[])
+        self.marks: list[Mark] = []
+        self.faults: list[str] = []
+        self.began_s = time.monotonic()
+        self._number = number
+        self._seed = seed
+        self._shape = shape
+        self._working = True
+
+    def chance(self, who: str) -> Random:
+        """Return one participant's own randomness, which is the same for a seed."""
+        return Random(f"{self._seed}/{self._number}{who}")  # noqa: S311 - has to be repeatable
+
+    def watchers(self, *, start: int) -> list[Watcher]:
+        """Return watchers of everything from revision ``start`` on."""
+        return [
+            Watcher(self.members.channels, self.records, self.chance(f"/w{n}"), prefix=self.prefix, start=start)
+            for n in range(self._shape.watchers)
+        ]
+
+    async def work(self) -> None:
+        """Let clients work while members are tormented, until all is mended."""
+        async with asyncio.TaskGroup() as working:
+            for client in self._clients():
+                working.create_task(client.run(self._is_over))
+            for n in range(self._shape.holders):
+                working.create_task(self._hold(n))
+            try:
+                await torment(
+                    self.members, self.chance(""), faults=self._shape.faults, for_s=self._shape.for_s, mark=self._mark
+                )
+                await self.members.ready()
+                self._mark("all members serve again")
+            except NotReady as exc:
+                self.faults.append(str(exc))
+            finally:
+                self._working = False
+
+    def _clients(self) -> list[KvClient]:
+        shape, channels = self._shape, self.members.channels
+        return [
+            KvClient(
+                f"r{self._number}c{n}",
+                channels,
+                self.records,
+                self.chance(f"/c{n}"),
+                prefix=self.prefix,
+                writes=n < shape.clients,
+            )
+            for n in range(shape.clients + shape.readers)
+        ]
+
+    async def _hold(self, n: int) -> None:
+        channels, chance = self.members.channels, self.chance(f"/h{n}")
+        await hold_leases(f"h{n}", channels, self.records, chance, prefix=self.prefix, until=self._is_over)
+
+    def _is_over(self) -> bool:
+        return not self._working
+
+    def _mark(self, what: str) -> None:
+        self.marks.append(Mark(time.monotonic() - self.began_s, what))
+
+
 async def run_round(members: Members, number: int, seed: int, shape: Shape) -> Round:
     """Run one round on members that serve; raises NotReady if they do not. Whether they do after it, is judged."""
-    random, prefix = Random(f"{seed}/{number}"), f"r{number}/"  # noqa: S311 - has to be repeatable
-    records, marks = Records(operations=[], watches=[], holds=[]), list[Mark]()
-    faults: list[str] = []
+    play = _Play(members, number, seed, shape)
     final: dict[str, str] | None = None
-    revision = 0
-    began = time.monotonic()
-    _, start = await read_all(members, prefix)
-    stop = {"work": False, "watch": False}
-
-    def mark(what: str) -> None:
-        marks.append(Mark(time.monotonic() - began, what))
-
-    watchers = [
-        Watcher(members.channels, records, Random(f"{seed}/{number}/w{n}"), prefix=prefix, start=start + 1)  # noqa: S311
-        for n in range(shape.watchers)
-    ]
+    revision, watched = 0, False
+    _, start = await read_all(members, play.prefix)
+    watchers = play.watchers(start=start + 1)
     async with asyncio.TaskGroup() as watching:
         for watcher in watchers:
-            watching.create_task(watcher.run(lambda: stop["watch"]))
+            watching.create_task(watcher.run(lambda: watched))
         try:
-            async with asyncio.TaskGroup() as working:
-                for n in range(shape.clients + shape.readers):
-                    client = KvClient(
-                        f"r{number}c{n}",
-                        members.channels,
-                        records,
-                        Random(f"{seed}/{number}/c{n}"),  # noqa: S311
-                        prefix=prefix,
-                        writes=n < shape.clients,
-                    )
-                    working.create_task(client.run(lambda: stop["work"]))
-                for n in range(shape.holders):
-                    chance = Random(f"{seed}/{number}/h{n}")  # noqa: S311
-                    working.create_task(
-                        hold_leases(
-                            f"h{n}", members.channels, records, chance, prefix=prefix, until=lambda: stop["work"]
-                        )
-                    )
-                try:
-                    await torment(members, random, faults=shape.faults, for_s=shape.for_s, mark=mark)
-                    await members.ready()
-                    mark("all members serve again")
-                except NotReady as exc:
-                    faults.append(str(exc))
-                finally:
-                    stop["work"] = True
+            await play.work()
             await asyncio.sleep(TTL_S * 2)  # for the last leases to run out
-            final, revision = await _settled(members, prefix)
+            final, revision = await _settled(members, play.prefix)
             await _until_heard(watchers, revision)
-            faults += await _differing_members(members, revision)
+            play.faults += await _differing_members(members, revision)
         except NotReady as exc:
-            faults.append(str(exc))
+            play.faults.append(str(exc))
         finally:
-            stop["watch"] = True
+            watched = True
+    judgement = _judge(play, watchers, final=final, revision=revision, start=start)
+    return Round(number, seed, play.began_s, tuple(play.marks), judgement, play.records, served=final is not None)
+
+
+def _judge(
+    play: _Play, watchers: list[Watcher], *, final: dict[str, str] | None, revision: int, start: int
+) -> Judgement:
+    """Judge what was noted down, and what was seen in the end."""
     judgement = judge(
-        records,
+        play.records,
         final=final,
         final_revision=revision,
         start_revision=start + 1,
@@ -116,9 +157,8 @@ async def run_round(members: Members, number: int, seed: int, shape: Shape) -> R
     )
     silent = [n for n, watcher in enumerate(watchers, 1) if watcher.next_revision <= revision]
     if silent:
-        faults.append(f"watchers {silent} did not hear of everything within {CATCH_UP_S:.0f} s")
-    judgement = msgspec.structs.replace(judgement, faults=(*judgement.faults, *faults))
-    return Round(number, seed, began, tuple(marks), judgement, records, served=final is not None)
+        play.faults.append(f"watchers {silent} did not hear of everything within {CATCH_UP_S:.0f} s")
+    return msgspec.structs.replace(judgement, faults=(*judgement.faults, *play.faults))
 
 
 async def read_all(members: Members, prefix: str) -> tuple[dict[str, str], int]:

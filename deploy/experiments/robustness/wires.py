@@ -6,6 +6,7 @@ belongs to one of our processes: so one set of addresses does for everybody, as 
 
 import asyncio
 import contextlib
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from random import Random
@@ -49,8 +50,10 @@ class Proxy:
         self._wires = wires
         self._pids = pids
         self._server: asyncio.Server | None = None
+        self._stopped = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._inner: weakref.WeakSet[asyncio.WriteTransport] = weakref.WeakSet()  # the loop holds those that are open
 
     async def start(self, port: int) -> None:
         """Listen."""
@@ -59,6 +62,7 @@ class Proxy:
 
     async def stop(self) -> None:
         """Hang up everything."""
+        self._stopped = True
         if self._server is not None:
             self._server.close()
         while self._tasks or self._writers:
@@ -70,8 +74,15 @@ class Proxy:
                 writer.transport.abort()
             self._writers.clear()
             await asyncio.sleep(0)
+        for transport in list(self._inner):
+            # They are closing; but that would wait until a member that stands still takes what is left.
+            transport.abort()
+        await asyncio.sleep(0)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._stopped:  # it was accepted just before the server was closed
+            writer.transport.abort()
+            return
         self._writers.add(writer)
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
@@ -101,6 +112,7 @@ class Proxy:
         inner_writer: asyncio.StreamWriter,
         sender: str,
     ) -> None:
+        self._inner.add(inner_writer.transport)
         pumps = [
             asyncio.ensure_future(self._pump(reader, inner_writer, sender, self._member)),
             asyncio.ensure_future(self._pump(inner_reader, writer, self._member, sender)),

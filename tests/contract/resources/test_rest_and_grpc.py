@@ -32,6 +32,7 @@ from master.rest.server import RestServer
 from tests.contract.access.cluster import Authority
 from tests.contract.kv.stores import ours
 from tests.contract.storage.conftest import Cluster, running_core
+from tests.property.openapi_requests import Requests
 from tests.unit.master.conftest import Tokens
 from tests.unit.master.rest.fake_registry import FakeRegistry
 from trireme_pb.cluster import cluster_pb2 as pb
@@ -132,6 +133,11 @@ class Faces:
             status = json.loads(pb.Error.FromString(dict(error.trailing_metadata())[STATUS_KEY]).status_json)
             return status["code"], status
         raise AssertionError(step)
+
+    async def openapi(self, root: str) -> Any:
+        """Return the published document of a group version."""
+        async with self._session.get(f"/openapi/v3/{root}", headers={"Authorization": "Bearer admin"}) as answer:
+            return await answer.json()
 
     async def watch_grpc(self, since: int) -> AsyncIterator[pb.WatchEvent]:
         target = pb.Target(resource="configmaps", namespace="grpc")
@@ -307,3 +313,44 @@ async def test_a_caller_that_does_not_read_costs_a_bounded_queue(faces: Faces, m
         await asyncio.wait_for(take_all(), 20)
     assert refusal.value.code() is grpc.StatusCode.OUT_OF_RANGE
     assert 0 < len(taken) < 60
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_whatever_is_written_comes_to_the_same(faces: Faces, seed: int) -> None:
+    """Goal: no rule that one face has and the other has not. Method: objects drawn from the published OpenAPI."""
+    rng = random.Random(seed)
+    codes: set[int] = set()
+    for root, group in (("api/v1", ""), ("apis/apps/v1", "apps")):
+        document = await faces.openapi(root)
+        requests = Requests(document, rng, odd=0.02)
+        for drawn in (requests.draw() for _ in range(400)):
+            if "/.." in drawn.path:
+                continue  # our client of REST would shorten it
+            match drawn.path.removeprefix(f"/{root}/namespaces/").split("/"):
+                case [_, "finalize" | "status" | "bindings"]:
+                    continue  # of the namespace itself; and what over gRPC is the pod's subresource alone
+                case [_, resource]:
+                    name, subresource = "", ""
+                case [_, resource, name]:
+                    subresource = ""
+                case [_, resource, name, ("status" | "scale") as subresource]:
+                    pass
+                case _:
+                    continue
+            verb = {"POST": "create", "PUT": "update"}.get(drawn.method, "")
+            if (
+                not verb
+                or drawn.headers.get("Content-Type") != "application/json"
+                or not drawn.path.startswith(f"/{root}/namespaces/")
+            ):
+                continue
+            try:
+                body = json.loads(drawn.body)
+            except ValueError:
+                continue
+            step = Step(verb, resource=resource, name=name, subresource=subresource, body=body, group=group)
+            rest, over_grpc = await faces.both(step)
+            assert over_grpc[0] == rest[0], (step, rest, over_grpc)
+            assert over_grpc[1].get("reason") == rest[1].get("reason"), step
+            codes.add(rest[0])
+    assert {200, 400, 404, 422} <= codes

@@ -384,6 +384,31 @@ class TestPods:
         await cluster.create("pods", {}, name="sick", subresource="eviction")
         assert (await cluster.get("pods", "sick"))["metadata"]["deletionTimestamp"]
 
+    async def test_a_pod_that_became_healthy_meanwhile_is_not_spared(
+        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It was let go because it served nobody; by the time of its deletion it does."""
+        await self.bound(cluster, "slow")
+        await cluster.patch("pods", "slow", {"status": {"phase": "Running"}}, subresource="status")
+        budget = {
+            "metadata": {"name": "b"},
+            "spec": {"selector": {"matchLabels": {"app": "web"}}, "unhealthyPodEvictionPolicy": "AlwaysAllow"},
+        }
+        await cluster.create("poddisruptionbudgets.policy", budget)
+        evictions = cluster.registry._evictions
+        delete = evictions._delete
+
+        async def delete_late(*args: Any, **options: Any) -> Any:
+            ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+            await cluster.patch("pods", "slow", ready, subresource="status")
+            return await delete(*args, **options)
+
+        monkeypatch.setattr(evictions, "_delete", delete_late)
+        with pytest.raises(TooManyRequests) as refused:
+            await cluster.create("pods", {}, name="slow", subresource="eviction")
+        assert "still being processed" in refused.value.causes[0].message
+        assert "deletionTimestamp" not in (await cluster.get("pods", "slow"))["metadata"]
+
     async def test_node_agents_write_only_their_own(self, cluster: Cluster) -> None:
         await self.bound(cluster)
         status = {"status": {"phase": "Running"}}

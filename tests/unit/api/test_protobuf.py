@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api import codec, protobuf
-from api.errors import ApiError
+from api.errors import ApiError, BadRequest
 from api.kinds.table import TABLE
 
 COMMANDS = {
@@ -159,3 +159,33 @@ def test_every_row_names_fields_that_the_structs_have():
             assert unknown <= {"lastObservedTime", "series"} | set(), (message, unknown)
         for name in numbers.values():
             assert not name.startswith("*") or name[1:] in NUMBERS, (message, name)
+
+
+def _record(number: int, data: bytes) -> bytes:
+    return bytes([number << 3 | 2, len(data)]) + data
+
+
+def _body(version: bytes, kind: bytes, message: bytes) -> bytes:
+    return protobuf.MAGIC + _record(1, _record(1, version) + _record(2, kind)) + _record(2, message)
+
+
+@pytest.mark.parametrize("data", [b"{", b'{"a":1}{', b"NaN", b"\xff"])
+def test_data_that_is_no_json_is_refused(data):
+    body = _body(b"apps/v1", b"ControllerRevision", _record(2, _record(1, data)))
+    with pytest.raises(BadRequest):
+        protobuf.decode(body)
+
+
+def test_times_long_ago_keep_their_four_digits():
+    seconds = (-62_135_596_799) % 2**64
+    varint = b"".join(bytes([seconds >> shift & 0x7F | (0x80 if shift < 63 else 0)]) for shift in range(0, 70, 7))
+    meta = _record(8, b"\x08" + varint)
+    assert protobuf.decode(_body(b"v1", b"ConfigMap", _record(1, meta)))["metadata"] == {
+        "creationTimestamp": "0001-01-01T00:00:01Z"
+    }
+
+
+def test_a_second_has_no_more_nanoseconds_than_it_has():
+    meta = _record(8, b"\x08\x01\x10\x80\x94\xeb\xdc\x03")
+    with pytest.raises(BadRequest, match="out of range"):
+        protobuf.decode(_body(b"v1", b"ConfigMap", _record(1, meta)))

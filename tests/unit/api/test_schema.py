@@ -96,3 +96,12 @@ def test_lists_say_how_they_merge():
     assert "x-kubernetes-patch-strategy" not in tolerations
     strategy = found["io.k8s.api.apps.v1.DeploymentSpec"]["properties"]["strategy"]
     assert strategy["x-kubernetes-patch-strategy"] == "retainKeys"
+
+
+def test_what_may_be_of_two_types_says_so_where_it_can() -> None:
+    name = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
+    assert schema.definitions(TABLE, version=2)[name] == {"type": "string", "format": "int-or-string"}
+    assert schema.definitions(TABLE, version=3)[name] == {
+        "oneOf": [{"type": "integer"}, {"type": "string"}],
+        "format": "int-or-string",
+    }

@@ -10,7 +10,17 @@ import msgspec
 import pytest
 
 from api import codec
-from api.errors import AlreadyExists, ApiError, Conflict, Expired, Invalid, NotFound, Timeout, Unavailable
+from api.errors import (
+    AlreadyExists,
+    ApiError,
+    Conflict,
+    Expired,
+    Invalid,
+    NotFound,
+    Timeout,
+    TooManyRequests,
+    Unavailable,
+)
 from api.kinds.core import ConfigMap
 from api.kinds.pods import Container, Pod, PodSpec
 from api.kinds.table import TABLE
@@ -236,6 +246,19 @@ async def test_a_master_without_a_store_is_left() -> None:
         it.masters[0].before = no_store
         await it.remote.create(config_map())
         assert it.masters[1].calls == ["Create"]
+
+
+async def test_who_is_told_to_come_again_does_so() -> None:
+    async with lab() as it:
+
+        async def crowded(verb: str, context: Any) -> None:
+            if len(it.masters[0].calls) < 3:
+                raise TooManyRequests("Too many requests, please try again later.", retry_after_s=1)
+
+        it.masters[0].before = crowded
+        await it.remote.create(config_map())
+        assert it.masters[0].calls == ["Create"] * 3, "it is as crowded elsewhere: no reason to leave"
+        assert it.masters[1].calls == []
 
 
 async def test_with_no_master_at_all_it_says_so_in_time() -> None:

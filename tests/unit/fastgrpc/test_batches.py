@@ -9,8 +9,12 @@ import grpc
 import grpc.aio
 import pytest
 
-from fastgrpc.calls import CallFailed, Status
+from fastgrpc.calls import CallFailed, Status, call_fields, frame_message
 from fastgrpc.channel import Channel
+from fastgrpc.connection import Connection
+from fastgrpc.events import Limits
+from fastgrpc.hosting import Hosting
+from fastgrpc.peer import Peer
 from fastgrpc.server import Ask, BatchMethod, Server, ServerConfig
 
 BIG = bytes(range(256)) * 2000  # many frames
@@ -169,3 +173,18 @@ async def test_only_one_message_is_taken(served: Served, ours: Channel) -> None:
         with pytest.raises(CallFailed, match="UNIMPLEMENTED"):
             await send(*wrong)
     assert [len(lot) for lot in served.lots] == [1]
+
+
+async def test_what_one_client_does_not_take_is_bounded() -> None:
+    """Also when all of it was asked for in one go, before anything was answered."""
+    ended: list[Status] = []
+    method = BatchMethod("/t.T/Big", lambda lot: [ask.answer(bytes(8 << 20)) for ask in lot])
+    peer = Peer(Hosting({method.path: method}, ServerConfig(), lambda _, status: ended.append(status), None, None))
+    client = Connection(client=True, limits=Limits(window_bytes=65_535, connection_window_bytes=65_535))
+    for _ in range(30):
+        stream = client.open(call_fields(method.path, authority="a"))
+        client.send_data(stream, frame_message(b""), end=True)
+    peer.data_received(client.take_output())
+    assert peer.http.waiting_bytes < 80 << 20
+    assert ended.count(Status.OK) == 9
+    assert ended.count(Status.RESOURCE_EXHAUSTED) == 21

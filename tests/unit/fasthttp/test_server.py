@@ -319,6 +319,21 @@ async def test_malformed_requests_are_told_behind_the_answers_that_are_due(front
     assert front.seen == ["/a"]
 
 
+@pytest.mark.parametrize("path", ["/echo", "/refused"])
+async def test_a_body_that_is_none_is_told_at_once(front, path):
+    reader, writer = await front.open(get(path, "Transfer-Encoding: chunked", method="POST") + b"2\r\nok\r\nzz\r\n")
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 " if path == "/echo" else b"HTTP/1.1 403 ")
+    assert b"Connection: close" in head
+    writer.write(get("/never"))
+    (peer,) = front.hosting.peers
+    front.later(3.0)
+    assert peer._transport.is_closing()
+    assert front.seen == [path]
+    writer.close()
+
+
 async def test_stopping_lets_requests_finish_and_takes_no_others(front):
     front.gates["/slow"] = asyncio.Event()
     asking = asyncio.create_task(front.ask(get("/slow") + get("/never")))
@@ -331,7 +346,7 @@ async def test_stopping_lets_requests_finish_and_takes_no_others(front):
     assert bodies(answer) == [b"/slow"]
     assert b"Connection: close" in answer
     await stopping
-    with pytest.raises(OSError, match="Connect call failed"):
+    with pytest.raises(ConnectionRefusedError):
         await front.open()
 
 

@@ -120,7 +120,7 @@ async def test_running_members_audit_themselves(tmp_path):
         client_url=f"http://127.0.0.1:{client}",
         client_listen=f"127.0.0.1:{client}",
         peer_listen=f"127.0.0.1:{peer}",
-        corrupt_check_s=0.05,
+        corrupt_check_s=1.0,  # long enough for an answer, on a busy machine too, before the next audit makes it void
     )
     async with asyncio.timeout(60), running(config) as member:
         while not member.machine.audit.hashes:  # noqa: ASYNC110 - it comes through the log

@@ -7,12 +7,13 @@ from random import Random
 from types import SimpleNamespace
 
 import pytest
+import uvloop
 
 from raft_store.disk.directory import OsDirectory
 from raft_store.disk.snapshot import Framer
 from raft_store.disk.storage import Storage
 from raft_store.driver import Driver, DriverConfig
-from raft_store.engine import Entry, Index, MemberId, NoLeader, Overloaded, Stopped, Term
+from raft_store.engine import Entry, Index, MemberId, NoLeader, Overloaded, ProposalTimedOut, Stopped, Term
 from raft_store.etcd_api.errors import rpc_error
 from raft_store.raft import messages as m
 from raft_store.raft.core import Core, CoreConfig
@@ -67,7 +68,7 @@ async def test_a_snapshot_can_be_restored_although_newer_ones_came_meanwhile(sto
     driver = Driver(
         DriverConfig(tick_s=1, snapshot_entries=100, keep_entries=10),
         replica=SimpleNamespace(
-            applied=Index(0), core=SimpleNamespace(member=MemberId(1)), saved=lambda save: None, propose=None
+            applied=Index(0), core=SimpleNamespace(member=MemberId(1)), saved=lambda save: None, propose_together=None
         ),
         storage=storage,
         machine=machine,
@@ -233,3 +234,68 @@ async def test_who_asks_to_read_is_told_when_the_machine_is_there(storage):
         assert await told is None
     assert not driver._waits._deadlines
     await driver.stop()
+
+
+async def test_a_proposal_that_a_snapshot_overtook_is_answered(follower, storage):
+    """Nobody knows what became of it, and its proposer must hear that, not wait for ever."""
+    follower.receive([m.Heartbeat(MemberId(2), MemberId(1), Term(1), commit=Index(0), read_round=0)])
+    await until(lambda: follower._replica.core.leader == 2)
+    waiting = asyncio.create_task(follower.propose(b"x", timeout_s=60))
+    await until(lambda: follower._replica._origin._flights)
+    mark = SnapshotMark(Index(5), Term(1), GROUP)
+    framer, incoming = Framer(), storage.receive_snapshot()
+    incoming.write(framer.head(mark) + framer.end())
+    snapshot = incoming.finish()
+    follower.receive([m.InstallSnapshot(MemberId(2), MemberId(1), Term(1), mark=mark, data=snapshot.data)])
+    async with asyncio.timeout(10):
+        with pytest.raises(ProposalTimedOut, match="a snapshot overtook"):
+            await waiting
+    assert (follower._proposers._open, follower._proposers._open_bytes) == (0, 0)
+
+
+async def test_a_proposal_that_a_snapshot_overtook_is_answered_when_the_member_ends(follower):
+    waiting = asyncio.create_task(follower.propose(b"x", timeout_s=60))
+    await until(lambda: follower._proposers._open)
+    (proposal,) = follower._replica._origin._waiting
+    proposal.abandoned = True
+    follower._behind.append((Work((), None, None, (), (), [proposal], ()), None))
+    await follower.stop()
+    with pytest.raises(Stopped):
+        await waiting
+
+
+def test_a_pass_that_lasts_beyond_its_next_tick_ends_well_on_the_members_own_loop(storage):
+    """uvloop's timer for a moment that has passed is no timer: it knows no time."""
+
+    async def run():
+        core = Core(
+            CoreConfig(member=MemberId(1)),
+            hard_state=HardState(),
+            log=Log(SnapshotMark(configuration=founded({MemberId(1): (), MemberId(2): ()}))),
+            random=Random(1),
+            logger=logging.getLogger("test"),
+        )
+        fatal = []
+        config = DriverConfig(tick_s=0.01, snapshot_entries=100, keep_entries=10)
+        driver = Driver(
+            config, replica=Replica(core, session=1), storage=storage, machine=Restored(), on_fatal=fatal.append
+        )
+        driver.start(lambda messages: None, lambda step: None)
+        ticked = 0
+        tick = core.tick
+
+        def slow():
+            nonlocal ticked
+            ticked += 1
+            tick()
+            driver._ticks.plan(1)
+            driver._ticks._from_s -= 1.0  # as if the pass had taken so long
+
+        core.tick = slow
+        while ticked < 5:
+            driver._pump()
+            await asyncio.sleep(0.005)
+        await driver.stop()
+        return fatal
+
+    assert uvloop.run(run()) == []

@@ -20,6 +20,7 @@ from raft_store.etcd_api.learners import guard_learners
 from raft_store.etcd_api.reading import read_request
 from raft_store.etcd_api.services import UnaryMethod
 from raft_store.member import Member, running
+from raft_store.mvcc.model import KeyValue
 from raft_store.mvcc.requests import Range
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
@@ -155,3 +156,40 @@ async def test_permissions_that_are_asked_for_meanwhile_hold(member: Member, cha
     member.machine.auth.enabled = True
     waiting[0](None)
     assert await asked == "etcdserver: user name is empty"
+
+
+async def test_a_bug_in_one_read_leaves_nobody_waiting(
+    member: Member, channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(kv: KeyValue | None) -> bytes:
+        raise ValueError("a bug")
+
+    def later(tell: Callable[[EngineError | None], None], *, timeout_s: float) -> None:
+        asyncio.get_running_loop().call_soon(tell, None)
+
+    monkeypatch.setattr(member.engine, "when_readable", later)
+    monkeypatch.setattr(member.backend.answers, "newest", broken)
+    for wanted in (pb.RangeRequest(key=b"k"), pb.RangeRequest(key=b"k", serializable=True)):
+        async with asyncio.timeout(5):
+            assert await ask(channel, wanted) == "ValueError: a bug"
+    monkeypatch.undo()
+    assert await ask(channel, pb.RangeRequest(key=b"k")) == [b"v"]
+
+
+async def test_a_bug_in_telling_a_watcher_ends_its_stream_alone(
+    member: Member, channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changes are told in the step that applies them, which must not fail for one listener's sake."""
+    watch = await channel.start("/etcdserverpb.Watch/Watch")
+    await watch.send(pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"k")).SerializeToString())
+    assert pb.WatchResponse.FromString(await watch.receive() or b"").created
+
+    def broken(*arguments: object) -> bytes:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(member.backend.answers, "changes", broken)
+    await channel.unary("/etcdserverpb.KV/Put", pb.PutRequest(key=b"k", value=b"w").SerializeToString())
+    with pytest.raises(CallFailed, match="ValueError: a bug"):
+        await watch.receive()
+    assert await ask(channel, pb.RangeRequest(key=b"k")) == [b"w"]
+    assert member.machine.hub.counts() == (0, 0)

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -11,12 +13,21 @@ from raft_store.auth.model import NOBODY
 from raft_store.config import Config
 from raft_store.engine import EngineError, NoLeader
 from raft_store.engines.memory import MemoryEngine
+from raft_store.etcd_api.backend import Backend
 from raft_store.etcd_api.call import NO_CONTEXT, CallContext
 from raft_store.etcd_api.errors import RpcError
 from raft_store.etcd_api.kv import to_put
 from raft_store.etcd_api.learners import guard_learners
+from raft_store.etcd_api.reading import Reading
 from raft_store.etcd_api.services import Batch, UnaryMethod
-from raft_store.etcd_api.writing import read_delete_range, read_put, read_txn
+from raft_store.etcd_api.writing import (
+    MAX_TOGETHER,
+    MAX_TOGETHER_BYTES,
+    Writing,
+    read_delete_range,
+    read_put,
+    read_txn,
+)
 from raft_store.member import Member, running
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
@@ -96,6 +107,22 @@ async def test_a_lot_is_answered_each_with_its_own_revision(config):
         assert missing.heard == "5 etcdserver: requested lease not found"
 
 
+async def test_a_large_lot_is_proposed_in_portions(config, monkeypatch):
+    async with running(config, MemoryEngine()) as member:
+        portions, submit = [], member.engine.submit
+        monkeypatch.setattr(
+            member.engine,
+            "submit",
+            lambda items, done, **more: portions.append(len(items)) or submit(items, done, **more),
+        )
+        lot = [Writer(pb.PutRequest(key=b"k%d" % i, value=b"v")) for i in range(MAX_TOGETHER + 1)]
+        lot += [Writer(pb.PutRequest(key=b"large", value=bytes(MAX_TOGETHER_BYTES))) for _ in range(2)]
+        batch_of(member, "Put")(lot, NO_CONTEXT)
+        assert portions == [MAX_TOGETHER, 1, 1, 1]
+        revisions = [pb.PutResponse.FromString(writer.heard).header.revision for writer in lot]
+        assert revisions == list(range(revisions[0], revisions[0] + len(lot)))
+
+
 async def test_deletions_and_transactions_go_the_same_way(config):
     async with running(config, MemoryEngine()) as member:
         batch_of(member, "Put")([Writer(pb.PutRequest(key=b"k", value=b"v"))], NO_CONTEXT)
@@ -136,11 +163,11 @@ async def test_what_the_engine_cannot_do_is_told(config, monkeypatch):
     async with running(config, MemoryEngine()) as member:
         batch = batch_of(member, "Put")
 
-        def refuse(data, done, *, timeout_s):
+        def refuse(items, done, *, timeout_s):
             raise EngineError("too many requests")
 
-        def time_out(data, done, *, timeout_s):
-            done(None, NoLeader("nobody"))
+        def time_out(items, done, *, timeout_s):
+            done((), NoLeader("nobody"))
 
         heard = []
         for submit in (refuse, time_out):
@@ -160,3 +187,23 @@ async def test_learners_refuse_writes(config):
         writer = Writer(pb.PutRequest(key=b"k", value=b"v"))
         row.batch([writer], NO_CONTEXT)
         assert writer.heard == "14 etcdserver: rpc not supported for learner"
+
+
+async def test_our_own_mistake_is_told_to_who_asked(caplog: pytest.LogCaptureFixture) -> None:
+    """Goal: nobody waits for ever for a request that broke something. Method: what is asked one by one raises."""
+
+    async def broken(request: object, call: CallContext) -> bytes:
+        raise RuntimeError("our own mistake")
+
+    class Stub:
+        machine = SimpleNamespace(auth=SimpleNamespace(enabled=True))
+
+    backend = cast("Backend", Stub())
+    write = Writing(backend, request=pb.PutRequest, read=read_put, encode_answer=lambda result: b"", one_by_one=broken)
+    for lot, request in ((write, pb.PutRequest(key=b"k")), (Reading(backend, broken), pb.RangeRequest(key=b"k"))):
+        asked = Writer(request.SerializeToString())
+        lot.take([asked], NO_CONTEXT)
+        async with asyncio.timeout(5):
+            await asked.told.wait()
+        assert "our own mistake" in str(asked.heard)
+    assert caplog.messages == ["a request failed"] * 2

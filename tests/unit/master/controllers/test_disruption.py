@@ -15,6 +15,7 @@ from master.controllers.deployment import DeploymentController
 from master.controllers.disruption import DisruptionController
 from master.controllers.disruption_plan import DELETION_S, Scale, Uncountable, plan_counts, plan_status
 from master.controllers.manager import Row
+from master.controllers.podstate import is_ready
 from master.controllers.replicaset import replicaset_controller
 from tests.fakes.world import World, template, with_ready
 
@@ -90,6 +91,12 @@ def test_only_pods_that_stay_and_are_ready_are_healthy() -> None:
     assert allowed([*pods(3), pod("x", leaving=True)]) == (3, 1)
     assert allowed(pods(1)) == (1, 0)
     assert allowed([]) == (0, 0)
+
+
+def test_pods_that_nobody_wants_allow_nothing() -> None:
+    alone = [pod(name, owner="") for name in "abc"]
+    found = plan_status(budget(max_unavailable=1), alone, {}, NOW).status
+    assert (found.expected_pods, found.current_healthy, found.disruptions_allowed) == (0, 3, 0)
 
 
 def test_an_evicted_pod_counts_as_gone_until_its_deletion_is_overdue() -> None:
@@ -180,7 +187,15 @@ async def test_a_budget_follows_its_deployment() -> None:
             await world.resources.update(with_ready(each, "True", world.clock.time()), subresource="status")
         await world.settle()
         assert shown(world) == (3, 2, 3, 1)
-        victim = world.resources.all(Pod)[0]
+        # While two ReplicaSets share the pods, the Deployment says how many there should be.
+        deployment = world.resources.find(Deployment, "web", "default")
+        assert deployment is not None
+        newer = replace(deployment.spec, template=template({"app": "web"}, "web:2"))
+        await world.resources.update(replace(deployment, spec=newer))
+        await world.settle()
+        assert len({each.metadata.owner_references[0].uid for each in world.resources.all(Pod)}) == 2
+        assert shown(world) == (3, 2, 3, 1)
+        victim = next(each for each in world.resources.all(Pod) if is_ready(each))
         await world.resources.update(with_ready(victim, "False", world.clock.time()), subresource="status")
         await world.settle()
         assert shown(world) == (3, 2, 2, 0)

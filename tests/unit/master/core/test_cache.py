@@ -205,3 +205,16 @@ def test_revision_is_put_in_and_taken_out_of_bytes() -> None:
     assert b'"metadata":{"resourceVersion":"7","name":"a"' in shown
     assert without_revision(shown) == data
     assert with_revision(shown, 8) == with_revision(data, 8)
+
+
+@pytest.mark.parametrize("namespace", ["", "a", "b", "ab", "z"])
+def test_what_follows_a_page_is_counted_without_being_looked_at(namespace: str) -> None:
+    place = WatchCache(TABLE, Played()).place(KIND)
+    names = ["a/1", "a/2", "a-b/1", "ab/1", "b/1", "b/2", "b/3", "c/1"]
+    place.fill({name: name for name in names})  # type: ignore[dict-item] - only keys are counted
+    selection = Selection(namespace)
+    for after in ["a/1", "a/15", "ab/1", "b/0", "b/2", "b/3", "c/1", "d/1"]:
+        assert place.count(selection, after=after) == len(list(place.select(selection, selection, after=after)))
+    assert len(list(place.select(selection, selection))) == sum(
+        not namespace or name.startswith(f"{namespace}/") for name in names
+    )

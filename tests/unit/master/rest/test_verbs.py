@@ -433,6 +433,18 @@ async def test_a_compressed_body_is_read_within_the_same_limit(api):
     await api.json("POST", MAPS, data=bomb, headers=headers, code=413)
 
 
+@pytest.mark.parametrize("more", [{}, {"Upgrade": "h2c", "Connection": "Upgrade"}], ids=["plain", "handed over"])
+async def test_bodies_that_wait_or_are_not_what_they_say(api, more):
+    """Goal: connections that may become something else than HTTP take bodies as all others do."""
+    headers = {"Content-Type": "application/json", **more}
+    async with asyncio.timeout(5):
+        await api.json("POST", MAPS, data=json.dumps(config_map()), headers=headers, expect100=True, code=201)
+    for encoding in ("gzip", "deflate"):
+        lying = {**headers, "Content-Encoding": encoding}
+        async with api.ask("POST", MAPS, data=b"{}", headers=lying) as answer:
+            assert answer.status == 400
+
+
 async def test_pretty_answers_are_for_people(api):
     await api.create(MAPS, config_map())
     async with api.ask("GET", f"{MAPS}/m?pretty=true") as answer:

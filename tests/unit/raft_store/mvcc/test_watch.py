@@ -237,7 +237,9 @@ def test_nothing_overtakes_what_waits(world: World, edge: Edge) -> None:
     assert keys(edge.said()) == [b"old", b"b"]
     edge.stream.request_progress()
     world.put("c")
-    assert [type(notice) for notice in edge.said()] == [Changes, Progress]
+    progress, changes = edge.said()
+    assert progress == Progress(NO_WATCH, Revision(4))
+    assert keys([changes]) == [b"c"]
     edge.open = False
     world.put("d")
     edge.open = True

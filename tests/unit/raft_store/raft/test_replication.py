@@ -112,6 +112,40 @@ def test_the_commit_mark_travels_with_appends_while_there_are_any():
     assert group[2].values == [b"0", b"1", b"2"]
 
 
+def test_commit_marks_can_wait_for_the_next_append():
+    group = Group(3)
+    group.elect(1)
+    core = group[1].core
+    core.delays_commits = True
+    group.propose(1, b"a")
+    sent = []
+    group.deliver(lambda message: sent.append(message) or True)
+    assert [type(message) for message in sent if message.to == 2] == [m.Append]
+    assert (group[1].settled, group[2].values) == ([b"a"], [])
+    assert core.owes_commits
+    group.propose(1, b"b")
+    assert not core.owes_commits
+    group.deliver()
+    assert group[2].values == [b"a"]
+    assert core.owes_commits
+    core.delays_commits = False
+    group.serve(1)
+    group.deliver()
+    assert (group[2].values, core.owes_commits) == ([b"a", b"b"], False)
+
+
+def test_commit_marks_that_an_origin_waits_for_do_not_wait():
+    group = Group(3)
+    group.elect(1)
+    group[1].core.delays_commits = True
+    group.propose(3, b"a")
+    group.deliver()
+    assert group[3].settled == [b"a"]
+    group.propose(1, b"b")
+    group.deliver()
+    assert (group[1].settled, group[3].values) == ([b"b"], [b"a"])
+
+
 def test_proposals_that_come_together_share_an_entry():
     group = Group(3)
     group.elect(1)
@@ -120,6 +154,46 @@ def test_proposals_that_come_together_share_an_entry():
     assert [len(unpack(entry.data)[2]) for entry in append.entries] == [MAX_BATCH, 1]
     group.deliver()
     assert group[1].settled == group[3].values == [b"%d" % i for i in range(MAX_BATCH + 1)]
+
+
+@pytest.mark.parametrize("origin", [1, 3], ids=["the leader", "a follower"])
+def test_what_is_proposed_together_is_settled_together_at_its_place(origin):
+    group = Group(3)
+    group.elect(1)
+    replica = group[origin].replica
+    replica.propose(b"a", "first")
+    replica.propose_together([b"b", b"c"], "both")
+    replica.propose(b"d", "last")
+    settled = []
+    work = group._do
+
+    def note(desk, work_):
+        settled.extend(
+            (proposal.owner, [entry.data for entry in work_.committed[place : place + len(proposal.items)]])
+            for place, proposal in work_.settled
+        )
+        work(desk, work_)
+
+    group._do = note
+    group.serve(origin)
+    group.deliver()
+    group.heartbeat(1)
+    assert settled == [("first", [b"a"]), ("both", [b"b", b"c"]), ("last", [b"d"])]
+    assert [desk.values for desk in group.desks.values()] == [[b"a", b"b", b"c", b"d"]] * 3
+
+
+def test_what_is_proposed_together_shares_an_entry_whatever_its_size():
+    group = Group(3)
+    group.elect(1)
+    replica = group[1].replica
+    replica.propose(b"a", "a")
+    replica.propose_together([b"%d" % i for i in range(MAX_BATCH + 1)], "many")
+    replica.propose(b"z", "z")
+    group.serve(1)
+    (append,) = [message for message in group.under_way if isinstance(message, m.Append) and message.to == 2]
+    assert [len(unpack(entry.data)[2]) for entry in append.entries] == [1, MAX_BATCH + 1, 1]
+    group.deliver()
+    assert group[1].settled == ["a", "many", "z"]
 
 
 def test_a_dead_batch_is_proposed_again_but_for_what_was_given_up():
