@@ -13,7 +13,7 @@ from trireme_pb.raft import raft_pb2
 
 log = logging.getLogger(__name__)
 
-SERVICE = "/trireme.raft.Raft/"
+SERVICE = "/trireme.raft.v2.Raft/"
 MAX_QUEUED_BYTES = 64 << 20
 MAX_BATCH_BYTES = 8 << 20
 REDIAL_PAUSE_S = 0.05
@@ -128,6 +128,8 @@ class Link:
     def _report(self, exc: CallFailed, before: str) -> str:
         """Log why a stream ended, once for each new reason; return the reason."""
         reason = str(exc)
+        if exc.status is Status.UNIMPLEMENTED:
+            reason += "; it runs another version, and all members of a group have to be of one"
         if reason != before:
             level = logging.INFO if exc.status is Status.UNAVAILABLE else logging.WARNING
             log.log(level, "lost stream to peer=%d address=%s cause=%s", self.greeting.recipient, self._address, reason)

@@ -37,7 +37,7 @@ class Group(Protocol):
 
 
 class Service:
-    """trireme.raft.Raft."""
+    """The Raft service of ``proto/raft``."""
 
     def __init__(
         self,
