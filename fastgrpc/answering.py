@@ -186,6 +186,7 @@ class Answering(ABC):
     def _ask(self, call: Call, method: BatchMethod, message: bytes) -> None:
         """Go on with a call, which came in pieces, as if it had come whole."""
         ask = self._calls[call.stream] = Ask(self, call.stream, call.head, method, message)
+        self.http.consumed(0, call.forget())
         if call.deadline_s is not None:
             self._deadlines.discard(call, call.bucket)
             ask.deadline_s, ask.bucket = call.deadline_s, self._deadlines.add(ask, call.deadline_s)

@@ -84,6 +84,18 @@ async def test_any_client_any_size(theirs: grpc.aio.Channel, body: bytes) -> Non
     assert await asyncio.gather(*(echo(body, timeout=10) for _ in range(5))) == [body] * 5
 
 
+async def test_large_requests_leave_the_connection_its_whole_window() -> None:
+    """Goal: none of a request's bytes is owed to the client for ever. Method: more large ones than a window holds."""
+    limits = Limits(window_bytes=1 << 16, connection_window_bytes=1 << 17)
+    method = BatchMethod("/t.T/Echo", lambda lot: [ask.answer(b"%d" % len(ask.message)) for ask in lot])
+    server = Server([method], config=ServerConfig(limits=limits, max_message_bytes=1 << 20))
+    channel = Channel(f"127.0.0.1:{await server.listen('127.0.0.1', 0)}")
+    for _ in range(20):
+        assert await channel.unary("/t.T/Echo", BIG, timeout_s=5) == b"%d" % len(BIG)
+    await channel.close()
+    await server.stop(0)
+
+
 async def test_compressed_requests(served: Served, theirs: grpc.aio.Channel) -> None:
     served.handle = lambda lot: [ask.answer(gzip.compress(ask.message)) for ask in lot]
     body = bytes(10_000)
