@@ -93,7 +93,10 @@ class Answering(ABC):
     def _hand_out_lots(self) -> None:
         """Hand over what this read brought."""
         lots, self._lots = self._lots, {}
-        for lot in lots.values():
+        for brought in lots.values():
+            lot = [ask for ask in brought if not ask.gone]  # given up in the same read
+            if not lot:
+                continue
             try:
                 lot[0].method.handler(lot)
             except Exception as exc:  # noqa: BLE001 - a handler's own error ends its calls, not the server
