@@ -57,6 +57,7 @@ class Endpoint:
         self._heard = time.monotonic()
         self._monitor: asyncio.Task[None] | None = None
         self._healed = asyncio.Event()
+        self._closed = False
 
     async def connect(self, timeout_s: float) -> None:
         """Return when a connection stands. Raises EndpointLost: nothing was sent then."""
@@ -128,13 +129,14 @@ class Endpoint:
 
     async def close(self) -> None:
         """Give up every call and close the connection."""
+        self._closed = True
         if self._monitor is not None:
             self._monitor.cancel()
             await asyncio.gather(self._monitor, return_exceptions=True)
         await self._transport.close()
 
     def _ensure_monitor(self) -> None:
-        if self._monitor is None or self._monitor.done():
+        if not self._closed and (self._monitor is None or self._monitor.done()):
             self._heard = time.monotonic()
             self._monitor = asyncio.create_task(self._watch_over())
 

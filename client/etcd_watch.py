@@ -107,6 +107,8 @@ class Watch:
             with endpoint.watched(stream, SILENT_S):
                 await self._create(stream, endpoint)
                 self._stream = stream
+                if self._closed:  # meanwhile, when there was nothing to be cancelled yet
+                    return
                 while (response := await stream.read()) is not None:
                     endpoint.heard()
                     for batch in self._batches_of(response):

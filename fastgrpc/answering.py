@@ -93,7 +93,10 @@ class Answering(ABC):
     def _hand_out_lots(self) -> None:
         """Hand over what this read brought."""
         lots, self._lots = self._lots, {}
-        for lot in lots.values():
+        for brought in lots.values():
+            lot = [ask for ask in brought if not ask.gone]  # given up in the same read
+            if not lot:
+                continue
             try:
                 lot[0].method.handler(lot)
             except Exception as exc:  # noqa: BLE001 - a handler's own error ends its calls, not the server
@@ -186,6 +189,7 @@ class Answering(ABC):
     def _ask(self, call: Call, method: BatchMethod, message: bytes) -> None:
         """Go on with a call, which came in pieces, as if it had come whole."""
         ask = self._calls[call.stream] = Ask(self, call.stream, call.head, method, message)
+        self.http.consumed(0, call.forget())
         if call.deadline_s is not None:
             self._deadlines.discard(call, call.bucket)
             ask.deadline_s, ask.bucket = call.deadline_s, self._deadlines.add(ask, call.deadline_s)

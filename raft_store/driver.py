@@ -127,7 +127,8 @@ class Driver:
             if task is not None:
                 task.cancel()
         stopped = Stopped("this member is shutting down")
-        for work, _ in self._behind:
+        while self._behind:
+            work, _ = self._behind.popleft()
             for proposal in work.lost:
                 self._proposers.lose(proposal, stopped)
         self._proposers.refuse_all(stopped)
@@ -399,9 +400,10 @@ class Driver:
         """Restore what there is; then the replica hands out what came meanwhile."""
         try:
             while self._behind:
-                work, opened = self._behind.popleft()
+                work, opened = self._behind[0]  # it stays in line: ``halt`` answers for it too
                 if work.restore is not None and opened is not None:
                     await self._restore(work.restore.mark, await opened)
+                self._behind.popleft()
                 self._apply(work)
                 await asyncio.sleep(0)
         except Exception as exc:  # noqa: BLE001 - as in ``_pump``

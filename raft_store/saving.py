@@ -3,7 +3,7 @@
 Nearly every save is one record at the end of a file that is there. The loop writes it, which is a copy into the
 kernel's cache, and the kernel syncs by itself (``disk.kernel``). Whatever makes, renames or removes files takes
 longer, and goes to a thread. So does everything where the kernel cannot help, and everything for a while after a write
-that held the loop up.
+that held the loop up, or a sync that the kernel did not take on.
 """
 
 import asyncio
@@ -76,6 +76,14 @@ class Saver:
             if written_s - began_s > LONG_S:
                 log.info("a write held up the loop seconds=%.3f", written_s - began_s)
                 self._threads_until_s = written_s + THREAD_S
-            kernel.begin(descriptor, synced)
         except Exception as exc:  # noqa: BLE001 - told where all failures are
             self._loop.call_soon(saved, exc)
+            return
+        try:
+            kernel.begin(descriptor, synced)
+        except OSError as exc:
+            # Linux before 4.18 syncs so for no file system, and a moment without memory is possible anywhere. Nothing
+            # was begun, so that another way to sync tells the truth.
+            log.info("the kernel does not sync by itself for now reason=%s", exc)
+            self._threads_until_s = written_s + THREAD_S
+            self._thread.begin(self._storage.sync, lambda _, failure: saved(failure))

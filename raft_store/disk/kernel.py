@@ -9,6 +9,7 @@ import asyncio
 import ctypes
 import os
 import platform
+import sys
 from collections.abc import Callable
 
 Done = Callable[[OSError | None], None]
@@ -54,7 +55,8 @@ class KernelSyncs:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Raises OSError if this kernel, or who guards it, offers nothing of the kind."""
         numbers = _NUMBERS.get(platform.machine())
-        if numbers is None or platform.system() != "Linux":
+        # A program of 32 bits has other numbers for calls, also where the machine has 64.
+        if numbers is None or platform.system() != "Linux" or sys.maxsize < 1 << 32:
             raise OSError("no asynchronous I/O is known here")
         setup, self._destroy, self._get_events, self._submit = map(ctypes.c_long, numbers)
         self._context = ctypes.c_ulong(0)
@@ -91,9 +93,13 @@ class KernelSyncs:
             os.eventfd_read(self._told)
         except BlockingIOError:
             return
-        self._checked(self._get_events, self._context, self._one, self._one, ctypes.byref(self._event), None)
         done, self._done = self._done, None
         assert done is not None, "nothing was under way"
+        try:
+            self._checked(self._get_events, self._context, self._one, self._one, ctypes.byref(self._event), None)
+        except OSError as exc:  # the sync has ended, and nobody can tell how
+            done(exc)
+            return
         error = -self._event.result
         done(OSError(error, os.strerror(error)) if error else None)
 

@@ -183,15 +183,16 @@ class RaftosEngine:
             del self._pending[number]
 
     def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> None:
-        """See ``Engine.submit``; but each has a fate of its own, and if one fails, nothing is known of the others."""
+        """See ``Engine.submit``; but each has a fate of its own: an EngineError may be among the results."""
+
+        async def one(data: bytes) -> object:
+            try:
+                return await self.propose(data, timeout_s=timeout_s)
+            except EngineError as exc:  # of this one: what took effect may not be told as what surely did not
+                return exc
 
         async def run() -> None:
-            try:
-                results = [await self.propose(data, timeout_s=timeout_s) for data in items]
-            except EngineError as exc:
-                done((), exc)
-            else:
-                done(results, None)
+            done(await asyncio.gather(*map(one, items)), None)
 
         task = asyncio.create_task(run())
         self._submitted.add(task)

@@ -111,8 +111,14 @@ class Writing:
             if isinstance(result, StoreError | EngineError):
                 told = rpc_error(result)
                 ask.fail(told.code, told.text)
+                continue
+            try:
+                answer = encode_answer(result)
+            except Exception as mistake:  # our own; the others of the lot have their answers all the same
+                log.exception("an answer cannot be made")
+                ask.fail(Code.UNKNOWN, f"{type(mistake).__name__}: {mistake}")
             else:
-                ask.answer(encode_answer(result))
+                ask.answer(answer)
 
     def _answer_alone(self, ask: Asked, call: CallContext) -> None:
         task = asyncio.ensure_future(self._run_alone(ask, call))

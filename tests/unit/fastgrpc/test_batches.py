@@ -13,6 +13,7 @@ from fastgrpc.calls import CallFailed, Status, call_fields, frame_message
 from fastgrpc.channel import Channel
 from fastgrpc.connection import Connection
 from fastgrpc.events import Limits
+from fastgrpc.frames import ErrorCode
 from fastgrpc.hosting import Hosting
 from fastgrpc.peer import Peer
 from fastgrpc.server import Ask, BatchMethod, Server, ServerConfig
@@ -82,6 +83,18 @@ async def test_what_comes_in_one_read_is_one_lot(served: Served, ours: Channel) 
 async def test_any_client_any_size(theirs: grpc.aio.Channel, body: bytes) -> None:
     echo = theirs.unary_unary("/t.T/Echo")
     assert await asyncio.gather(*(echo(body, timeout=10) for _ in range(5))) == [body] * 5
+
+
+async def test_large_requests_leave_the_connection_its_whole_window() -> None:
+    """Goal: none of a request's bytes is owed to the client for ever. Method: more large ones than a window holds."""
+    limits = Limits(window_bytes=1 << 16, connection_window_bytes=1 << 17)
+    method = BatchMethod("/t.T/Echo", lambda lot: [ask.answer(b"%d" % len(ask.message)) for ask in lot])
+    server = Server([method], config=ServerConfig(limits=limits, max_message_bytes=1 << 20))
+    channel = Channel(f"127.0.0.1:{await server.listen('127.0.0.1', 0)}")
+    for _ in range(20):
+        assert await channel.unary("/t.T/Echo", BIG, timeout_s=5) == b"%d" % len(BIG)
+    await channel.close()
+    await server.stop(0)
 
 
 async def test_compressed_requests(served: Served, theirs: grpc.aio.Channel) -> None:
@@ -188,3 +201,19 @@ async def test_what_one_client_does_not_take_is_bounded() -> None:
     assert peer.http.waiting_bytes < 80 << 20
     assert ended.count(Status.OK) == 9
     assert ended.count(Status.RESOURCE_EXHAUSTED) == 21
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+async def test_what_is_given_up_in_the_read_that_brought_it_costs_nobody_work(kept: int) -> None:
+    """Whoever asks and takes it back, again and again, would keep us at work for nothing."""
+    lots: list[Sequence[Ask]] = []
+    method = BatchMethod("/t.T/Echo", lots.append)
+    peer = Peer(Hosting({method.path: method}, ServerConfig(), None, None, None))
+    client = Connection(client=True, limits=Limits())
+    streams = [client.open(call_fields(method.path, authority="a")) for _ in range(3)]
+    for stream in streams:
+        client.send_data(stream, frame_message(b""), end=True)
+    for stream in streams[kept:]:
+        client.reset(stream, ErrorCode.CANCEL)
+    peer.data_received(client.take_output())
+    assert [[ask.stream for ask in lot] for lot in lots] == ([streams[:kept]] if kept else [])

@@ -140,7 +140,7 @@ async def test_what_comes_during_a_restore_waits_in_the_log_alone(follower, stor
         follower.receive([append])
         await asyncio.sleep(0)
     await until(lambda: follower._replica.core.log.saved == 1005)
-    assert len(follower._behind) == 0
+    assert len(follower._behind) == 1  # the restore itself
     assert (follower.applied, follower._machine.applied) == (0, [])
     arrived.set()
     await until(lambda: follower.applied == 1005)
@@ -262,6 +262,35 @@ async def test_a_proposal_that_a_snapshot_overtook_is_answered_when_the_member_e
     await follower.stop()
     with pytest.raises(Stopped):
         await waiting
+
+
+async def test_a_proposal_is_answered_once_when_the_member_ends_within_the_restore_that_overtook_it(
+    follower, storage, monkeypatch
+):
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow_chunks(mark):
+        begun.set()
+        assert may_end.wait(10)
+        yield b"state"
+
+    monkeypatch.setattr(storage, "read_snapshot", slow_chunks)
+    follower.receive([m.Heartbeat(MemberId(2), MemberId(1), Term(1), commit=Index(0), read_round=0)])
+    await until(lambda: follower._replica.core.leader == 2)
+    heard = []
+    follower.submit((b"x",), lambda results, exc: heard.append(exc), timeout_s=60)
+    await until(lambda: follower._replica._origin._flights)
+    mark = SnapshotMark(Index(5), Term(1), GROUP)
+    framer, incoming = Framer(), storage.receive_snapshot()
+    incoming.write(framer.head(mark) + framer.end())
+    snapshot = incoming.finish()
+    follower.receive([m.InstallSnapshot(MemberId(2), MemberId(1), Term(1), mark=mark, data=snapshot.data)])
+    await until(begun.is_set)
+    follower.halt()  # as ``fail`` does before somebody stops it
+    may_end.set()
+    await follower.stop()
+    assert [type(exc) for exc in heard] == [Stopped]
+    assert (follower._proposers._open, follower._proposers._open_bytes) == (0, 0)
 
 
 def test_a_pass_that_lasts_beyond_its_next_tick_ends_well_on_the_members_own_loop(storage):

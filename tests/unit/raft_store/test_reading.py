@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from fastgrpc.channel import Channel
 from raft_store.config import Config
 from raft_store.engine import EngineError
 from raft_store.engines.memory import MemoryEngine
+from raft_store.etcd_api import reading
 from raft_store.etcd_api.call import NO_CONTEXT
 from raft_store.etcd_api.errors import RpcError
 from raft_store.etcd_api.kv import to_range
@@ -21,7 +23,9 @@ from raft_store.etcd_api.reading import read_request
 from raft_store.etcd_api.services import UnaryMethod
 from raft_store.member import Member, running
 from raft_store.mvcc.model import KeyValue
-from raft_store.mvcc.requests import Range
+from raft_store.mvcc.requests import Range, RangeResult
+from raft_store.mvcc.store import Store
+from raft_store.mvcc.txn import read
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
 KEYS = st.binary(min_size=1, max_size=5) | st.binary(min_size=126, max_size=130)
@@ -174,6 +178,30 @@ async def test_a_bug_in_one_read_leaves_nobody_waiting(
             assert await ask(channel, wanted) == "ValueError: a bug"
     monkeypatch.undo()
     assert await ask(channel, pb.RangeRequest(key=b"k")) == [b"v"]
+
+
+async def test_a_lot_of_large_ranges_leaves_the_member_its_other_work(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: one packet of a client stops no heartbeats. Method: each range takes a turn's time, by a clock of ours."""
+    now_s = 0.0
+
+    def read_slowly(store: Store, wanted: Range) -> RangeResult:
+        nonlocal now_s
+        now_s += reading.TURN_S / 2
+        return read(store, wanted)
+
+    monkeypatch.setattr(reading, "time", SimpleNamespace(monotonic=lambda: now_s))
+    monkeypatch.setattr(reading, "read", read_slowly)
+    lot = [Question(pb.RangeRequest(key=b"a", range_end=b"z", serializable=i % 2 == 0)) for i in range(20)]
+    member._services().reading.take(lot, NO_CONTEXT)
+    turns = [0]
+    async with asyncio.timeout(5):
+        while turns[-1] < len(lot):
+            turns.append(sum(question.heard is not None for question in lot))
+            await asyncio.sleep(0)
+    assert len(set(turns)) > 3
+    assert all(isinstance(question.heard, bytes) for question in lot)
 
 
 async def test_a_bug_in_telling_a_watcher_ends_its_stream_alone(

@@ -1,12 +1,14 @@
 """Which way saves take to the disk, and what comes back."""
 
 import asyncio
+import ctypes
 import os
 from types import SimpleNamespace
 
 import pytest
 
 from raft_store import saving
+from raft_store.disk import kernel
 from raft_store.disk.directory import DiskError, OsDirectory
 from raft_store.disk.kernel import KernelSyncs
 from raft_store.disk.storage import Storage
@@ -28,11 +30,13 @@ class Kernel:
         self.loop = loop
         self.asked = []
         self.answer = None
-        self.refuses = False
+        self.refuses = 0
+        self.refused = 0
 
     def begin(self, descriptor, done):
         if self.refuses:
-            raise OSError(11, "Resource temporarily unavailable")
+            self.refused += 1
+            raise OSError(self.refuses, os.strerror(self.refuses))
         self.asked.append(descriptor)
         self.loop.call_soon(done, self.answer)
 
@@ -108,15 +112,39 @@ async def test_after_a_write_that_took_long_the_thread_takes_over_for_a_while(sa
     assert len(saver._kernel.asked) == 2
 
 
-@pytest.mark.parametrize("case", ["sync fails", "order is refused", "write fails"])
+@pytest.mark.parametrize("code", [11, 22])
+async def test_what_the_kernel_does_not_take_on_is_synced_in_the_thread(saver, storage, monkeypatch, code):
+    """Goal: a member runs on kernels that set up such syncs and refuse each (before 4.18), and outlives a bad moment."""
+    now_s, synced = [100.0], []
+    monkeypatch.setattr(saving, "time", SimpleNamespace(perf_counter=lambda: now_s[0]))
+    sync = storage.sync
+    monkeypatch.setattr(storage, "sync", lambda: synced.append(sync()))
+    saver._kernel.refuses = code
+    assert await save(saver, Save(STATE, entries(1), None)) is None
+    assert await save(saver, Save(STATE, entries(2), None)) is None
+    assert (len(synced), saver._kernel.refused) == (2, 1)
+    saver._kernel.refuses = 0
+    now_s[0] += 60.0
+    assert await save(saver, Save(STATE, entries(3), None)) is None
+    assert (len(synced), len(saver._kernel.asked)) == (2, 1)
+
+
+async def test_what_the_thread_cannot_sync_instead_is_told(saver, storage, monkeypatch):
+    def broken():
+        raise DiskError("cannot sync")
+
+    monkeypatch.setattr(storage, "sync", broken)
+    saver._kernel.refuses = 22
+    assert isinstance(await save(saver, Save(STATE, entries(1), None)), DiskError)
+
+
+@pytest.mark.parametrize("case", ["sync fails", "write fails"])
 async def test_what_fails_is_told(saver, storage, monkeypatch, case):
     def broken(save):
         raise DiskError("cannot write")
 
     if case == "sync fails":
         saver._kernel.answer = OSError(5, "Input/output error")
-    elif case == "order is refused":
-        saver._kernel.refuses = True
     else:
         monkeypatch.setattr(storage, "write", broken)
     assert isinstance(await save(saver, Save(STATE, entries(1), None)), OSError | DiskError)
@@ -132,6 +160,13 @@ async def test_without_the_kernels_help_all_saves_have_the_thread(directory, sto
     await saver.close()
     storage.close()
     assert Storage(directory).recover().log.last_index == 1
+
+
+async def test_a_program_of_32_bits_asks_nothing_of_a_kernel_of_64(monkeypatch):
+    """Its calls have other numbers: ours would be other calls."""
+    monkeypatch.setattr(kernel.sys, "maxsize", (1 << 31) - 1)
+    with pytest.raises(OSError, match="no asynchronous"):
+        KernelSyncs(asyncio.get_running_loop())
 
 
 def _has_kernel_syncs():
@@ -165,9 +200,16 @@ async def test_the_real_kernel_syncs_a_file_and_tells_when_it_cannot(tmp_path):
             heard.append(await told)
     assert heard[:2] == [None, None]
     assert isinstance(heard[2], OSError)
+    heard.clear()
+    lost, get_events = asyncio.get_running_loop().create_future(), syncs._get_events
+    syncs._get_events = ctypes.c_long(1 << 20)  # no such call
+    syncs.begin(file, lost.set_result)
+    async with asyncio.timeout(10):
+        assert isinstance(await lost, OSError)  # told, although nobody knows how it ended
+    syncs._get_events = get_events
     syncs.begin(file, lambda _: heard.append("too late"))
     syncs.leave()
     await asyncio.to_thread(syncs.close)
-    assert len(heard) == 3
+    assert not heard
     for descriptor in (file, inside, outside):
         os.close(descriptor)

@@ -207,3 +207,21 @@ async def test_our_own_mistake_is_told_to_who_asked(caplog: pytest.LogCaptureFix
             await asked.told.wait()
         assert "our own mistake" in str(asked.heard)
     assert caplog.messages == ["a request failed"] * 2
+
+
+async def test_an_answer_that_cannot_be_made_leaves_no_other_without_one(config, monkeypatch):
+    async with running(config, MemoryEngine()) as member:
+        batch, encoded = batch_of(member, "Txn"), []
+
+        def broken(result):
+            encoded.append(result)
+            if len(encoded) == 2:
+                raise RuntimeError("our own mistake")
+            return b""
+
+        monkeypatch.setattr(batch.__self__, "_encode_answer", broken)
+        put = pb.RequestOp(request_put=pb.PutRequest(key=b"k"))
+        lot = [Writer(pb.TxnRequest(success=[put])) for _ in range(3)]
+        batch(lot, NO_CONTEXT)
+        assert [writer.heard for writer in lot] == [b"", "2 RuntimeError: our own mistake", b""]
+        assert member.backend.proposals_pending == 0
