@@ -15,6 +15,8 @@ from .writing import LAST_CHUNK, frame_chunk, may_have_body, render_head
 # Reading from the client pauses when this much of a body waits for the handler.
 HIGH_WATER_BYTES = 256 * 1024
 MAX_QUERY_FIELDS = 1000
+# Longer queries are parsed anew each time: the memory stays small whatever clients send.
+_REMEMBERED_LETTERS = 1024
 
 
 class Connection(Protocol):
@@ -47,7 +49,8 @@ class Target:
     @property
     def query(self) -> MultiDictProxy[str]:
         """Return the parameters; raises Malformed for more than anybody needs."""
-        return _parse_query(self.raw_query_string)
+        text = self.raw_query_string
+        return _parse_query(text) if len(text) <= _REMEMBERED_LETTERS else _parse_query.__wrapped__(text)
 
 
 def _origin_form(target: str) -> str:

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from fasthttp.peer import MAX_PIPELINED, Config, Hosting
-from fasthttp.request import HIGH_WATER_BYTES, Request
+from fasthttp.request import HIGH_WATER_BYTES, Request, Target, _parse_query
 from fasthttp.server import Server
 from fasthttp.writing import Response, render_head
 
@@ -384,6 +384,13 @@ async def test_targets(front, target, path, query):
     front.hosting.handler = handle
     await front.ask(get(target, LAST))
     assert found == [(path, query)]
+
+
+def test_long_queries_are_not_remembered():
+    before = _parse_query.cache_info().currsize
+    long = Target("/?" + "a" * 2000)
+    assert list(long.query) == ["a" * 2000]
+    assert _parse_query.cache_info().currsize == before
 
 
 async def test_the_time_between_requests_does_not_count_for_a_head_that_has_begun(front):
