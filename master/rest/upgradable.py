@@ -17,6 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 from multidict import MultiMapping
 
 from api.errors import BadRequest
+from fasthttp.reading import MAX_HEAD_BYTES
 from fasthttp.writing import CONTINUE, Response
 from master.access.user import User
 from master.rest.request import Request, Stream
@@ -88,6 +89,9 @@ class UpgradableServer:
             request_factory=_make_request,
             handler_cancellation=True,
             keepalive_timeout=keepalive_s,
+            # What was taken from the connection before is taken here, too: commands in a URL may be long.
+            max_line_size=MAX_HEAD_BYTES,
+            max_field_size=MAX_HEAD_BYTES,
             access_log=None,
             logger=_log,
         )
