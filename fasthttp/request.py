@@ -197,6 +197,13 @@ class Request:
         return None if text is None else int(text)
 
     @property
+    def connection(self) -> str:
+        """Return what the answer says of the connection; a client of HTTP/1.0 has to be told that it stays."""
+        if not self.keep_alive:
+            return "close"
+        return "" if self.minor else "keep-alive"
+
+    @property
     def transport(self) -> asyncio.Transport | None:
         """Return the way to the client; None when it has gone."""
         return self._connection.transport
@@ -229,7 +236,7 @@ class Request:
         chunked = self.minor > 0 and not bodiless
         # A body that nobody read cannot be told from the next request.
         self.keep_alive = self.keep_alive and (chunked or bodiless)
-        head = render_head(code, headers.items(), length=None, chunked=chunked, close=not self.keep_alive)
+        head = render_head(code, headers.items(), length=None, chunked=chunked, connection=self.connection)
         self.stream = Stream(self._connection, status=code, chunked=chunked, bodiless=bodiless)
         self._connection.write(head)
         return self.stream

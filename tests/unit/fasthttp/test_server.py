@@ -192,6 +192,14 @@ async def test_streams_are_chunked_or_end_with_the_connection(front):
     assert b"Connection: close" in old
 
 
+async def test_a_client_of_http_1_0_is_told_that_the_connection_stays(front):
+    answer = await front.ask(get("/a", "Connection: keep-alive", version="1.0") + get("/b", version="1.0"))
+    assert bodies(answer) == [b"/a", b"/b"]
+    first, _, second = answer.partition(b"/a")
+    assert b"\r\nConnection: keep-alive\r\n" in first
+    assert b"\r\nConnection: close\r\n" in second
+
+
 async def test_answers_without_bodies(front):
     answer = await front.ask(get("/abc", method="HEAD") + get("/nothing") + get("/next", LAST))
     head, nothing, last, body = answer.split(b"\r\n\r\n")
@@ -362,7 +370,7 @@ async def test_stopping_cuts_what_does_not_finish(front):
 @pytest.mark.parametrize("field", [("A", "b\nc"), ("A", "b\rc"), ("A\r\nB", "c")])
 def test_no_field_becomes_two(field):
     with pytest.raises(ValueError, match="line break"):
-        render_head(200, [field], length=0, chunked=False, close=False)
+        render_head(200, [field], length=0, chunked=False, connection="")
 
 
 @pytest.mark.parametrize(
