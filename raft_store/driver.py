@@ -48,6 +48,7 @@ from raft_store.waiting import Proposers, Waits, is_done, refuse, resolve
 
 log = logging.getLogger(__name__)
 
+COMMIT_DELAY_S = 0.001  # for so long an append may come that takes a commit mark along
 TURN_S = 0.01  # of work; then the loop's other tasks have their turn, also while a long log is replayed
 MAX_INBOX = 20_000  # messages; more is dropped, which Raft tolerates
 LOG_BYTES = 32 << 20  # a log as large as this is long enough to be shortened, whatever few entries it has ...
@@ -100,6 +101,7 @@ class Driver:
         self._readers_left = False  # some wait no more, and may still stand in the replica's line
         self._ticker: asyncio.TimerHandle | None = None
         self._wakes_s = 0.0  # when it does
+        self._commits: asyncio.TimerHandle | None = None  # when followers are told of commits
         self._running = False
         self._snapshotting: asyncio.Task[None] | None = None
         self.applied: Index = replica.applied  # by the machine; the replica's is ahead of it during a restore
@@ -134,8 +136,9 @@ class Driver:
     async def stop(self) -> None:
         """End; a save under way is finished first."""
         self.halt()
-        if self._ticker is not None:
-            self._ticker.cancel()
+        for timer in (self._ticker, self._commits):
+            if timer is not None:
+                timer.cancel()
         tasks = [task for task in (self._snapshotting, self._catching_up) if task is not None]
         for task in tasks:
             task.cancel()
@@ -324,9 +327,25 @@ class Driver:
                 self._followed = agreed
                 self._follow(agreed)
             self._snapshot_if_due()
+            self._plan_commits()
             self._plan_ticks()
         except Exception as exc:  # noqa: BLE001 - our own error or the machine's: this state must not reach the disk
             self.fail(exc)
+
+    def _plan_commits(self) -> None:
+        """Let followers hear of commits with the next append, or in a moment by themselves.
+
+        Whoever writes one thing after the other would otherwise wake each follower twice a write, and wait for it.
+        """
+        core = self._replica.core
+        core.delays_commits = True
+        if self._commits is None and core.owes_commits:
+            self._commits = self._loop.call_later(COMMIT_DELAY_S, self._tell_commits)
+
+    def _tell_commits(self) -> None:
+        self._commits = None
+        self._replica.core.delays_commits = False
+        self._schedule()
 
     def _plan_ticks(self) -> None:
         """Let the next tick that matters wake us: while anybody waits, that is every tick."""

@@ -340,14 +340,6 @@ class Member:
                 await asyncio.sleep(0.2)
 
 
-def _is_over(task: "asyncio.Task[None] | None") -> bool:
-    """Return whether a task has ended; raises what it failed of."""
-    if task is None or not task.done():
-        return task is None
-    task.result()
-    return True
-
-
 @contextlib.asynccontextmanager
 async def running(
     config: Config, engine: Engine | None = None, *, force_new_cluster: bool = False
@@ -359,3 +351,11 @@ async def running(
         yield member
     finally:
         await member.stop()
+
+
+def _is_over(task: "asyncio.Task[None] | None") -> bool:
+    """Return whether there is no such task, or no more; raises what it failed of."""
+    if task is None or not task.done():
+        return task is None
+    task.result()
+    return True

@@ -67,9 +67,19 @@ class Leading(State):
             if progress.awaits_answer:
                 continue  # to which the next append, with the commit mark in it, is the answer, or what follows here
             commit = Index(min(progress.matched, log.committed))
-            if commit > progress.commit_sent:
+            delayed = self.delays_commits and progress.commit_sent >= self.awaited
+            if commit > progress.commit_sent and not delayed:
                 progress.commit_sent = commit
                 self._send(m.Commit(self.member, peer, self.term, commit=commit))
+
+    @property
+    def owes_commits(self) -> bool:
+        """Whether a follower could be told of a commit mark that no append is about to bring it."""
+        committed = self.log.committed
+        return any(
+            min(progress.matched, committed) > progress.commit_sent and not progress.awaits_answer
+            for progress in self._progress.values()
+        )
 
     def _send_append(self, peer: MemberId, progress: Progress) -> None:
         log = self.log
@@ -173,6 +183,7 @@ class Leading(State):
 
     def _retire(self) -> None:
         """We have no vote any more, and a majority of those who have knows it: leave the lead to the best of them."""
+        self.delays_commits = False
         self._replicate()
         heirs = {peer: self._progress[peer] for peer in self.configuration.voters}
         heir = max(sorted(heirs), key=lambda peer: (heirs[peer].matched, -heirs[peer].silent_ticks))

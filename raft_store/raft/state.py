@@ -74,6 +74,8 @@ class State:
         self._outbox: list[m.AnyMessage] = []
         self._held: list[m.AnyMessage] = []  # leave after the next save
         self._released: list[m.AnyMessage] = []  # leave after the save under way
+        self.delays_commits = False  # the driver's: commit marks wait for the next append, or until this is taken back
+        self.awaited = Index(0)  # as the leader: some follower waits to hear that this is committed
         self.holds_back = False  # the driver's: the machine is being restored, and takes no entries meanwhile
         self._answers: list[m.ReadState] = []
         self._votes: dict[MemberId, bool] = {}

@@ -132,7 +132,7 @@ class Client:
             answer = read(machine.store, request)
         except (Compacted, FutureRevision) as exc:
             answer = exc
-        position = host.replica.applied
+        position = host.applied
         floor = None if operation.local else operation.floor
         self._promises.read(host.id, request, answer, position=position, floor=floor)
         self._answer(Outcome.ANSWERED, operation, answer, position)

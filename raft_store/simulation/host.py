@@ -121,6 +121,8 @@ class Host:
         self._jobs: deque[tuple[float, Event, Event]] = deque()
         self._snapshotting = False
         self._snapshot_index = Index(0)
+        self.applied = Index(0)  # by the machine; the replica's is ahead of it during a restore
+        self._behind: deque[tuple[Work, list[bytes] | None]] = deque()  # the restores in line, as the driver's
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -169,10 +171,11 @@ class Host:
         self._paused_until_ms = 0.0
         self._snapshotting = self.next_sync_fails = False
         self._jobs.clear()
+        self._behind.clear()
         self.machine = world.guest.machine(self)
         if chunks:
             self._restore(chunks)
-        self._snapshot_index = past.log.base.index
+        self._snapshot_index = self.applied = past.log.base.index
         core = Core(
             CoreConfig(
                 member=self.id,
@@ -243,17 +246,46 @@ class Host:
         self.soon(tick_ms * self._chance.uniform(1 - TICK_JITTER, 1 + TICK_JITTER), self._tick)
 
     def _do(self, work: Work) -> None:
-        guest = self._world.guest
         for message in work.messages:
             self._send(message)
         if work.save is not None:
             self._begin_save(work.save)
+        chunks: list[bytes] | None = None
         if work.restore is not None:
-            self._restore(self.storage.read_snapshot(work.restore.mark))
-            self._snapshot_index = work.restore.mark.index
-            guest.restored(self, work.restore.mark.index)
+            # Read in line with the saves, as the driver opens it: a later one may remove the file.
+            chunks = list(self.storage.read_snapshot(work.restore.mark))
+            self.replica.core.holds_back = True
+        if chunks is None and not self._behind:
+            self._apply(work)
+        elif chunks is not None or work.lost or work.changes:
+            self._behind.append((work, chunks))
+            if len(self._behind) == 1:
+                self.soon(self._restore_ms(), self._catch_up)
+
+    def _restore_ms(self) -> float:
+        """Return how long it takes to restore a snapshot: many ticks, now and then."""
+        return self._disk_chance.choice((1.0, 20.0, 300.0)) * self._disk_chance.random()
+
+    def _catch_up(self) -> None:
+        """Do what stands in line behind a restore."""
+        work, chunks = self._behind.popleft()
+        if work.restore is not None and chunks is not None:
+            mark = work.restore.mark
+            self._restore(chunks)
+            self._snapshot_index = self.applied = mark.index
+            self._world.guest.restored(self, mark.index)
+        self._apply(work)
+        if self._behind:
+            self.soon(self._restore_ms(), self._catch_up)
+        else:
+            self.replica.core.holds_back = False
+            self.serve()
+
+    def _apply(self, work: Work) -> None:
+        guest = self._world.guest
         if work.committed:
             results = self.machine.apply(work.committed)
+            self.applied = work.committed[-1].index
             self._world.judge.applied(self.id, work.committed)
             guest.applied(self, work, results)
         for proposal in work.lost:
@@ -287,7 +319,7 @@ class Host:
 
     def _snapshot_if_due(self) -> None:
         replica, settings = self.replica, self._world.plan.settings
-        if self._snapshotting or replica.applied - self._snapshot_index < settings.snapshot_entries:
+        if self._snapshotting or self._behind or replica.applied - self._snapshot_index < settings.snapshot_entries:
             return
         mark = replica.core.log.mark(replica.applied)
         if mark is None:

@@ -50,7 +50,7 @@ class StoreGuest:
 
     def started(self, host: Host) -> None:
         """See ``Guest``."""
-        self.promises.check_state(host.id, _machine_of(host), host.replica.applied)
+        self.promises.check_state(host.id, _machine_of(host), host.applied)
         keeper = LeaseKeeper(_machine_of(host))
         host.soon(PULSE_MS, lambda: self._pulse(host, keeper))
 
@@ -86,9 +86,7 @@ class StoreGuest:
 
     def readable(self, host: Host, owner: object, barrier: Index) -> None:
         """See ``Guest``."""
-        demand(
-            host.replica.applied >= barrier, "a reader waits for the machine", f"member {host.id} is not at {barrier}"
-        )
+        demand(host.applied >= barrier, "a reader waits for the machine", f"member {host.id} is not at {barrier}")
         client, operation = _asked(owner)
         if operation.done_ms is None:
             client.readable(host, operation)

@@ -92,9 +92,9 @@ class World:
         hosts = [self.hosts[member] for member in configuration.members]
         if not all(host.up or host.refused for host in hosts):
             return False
-        replicas = [host.replica for host in hosts if host.up]
-        leaders = {replica.core.leader for replica in replicas}
-        return m.NOBODY not in leaders and len(leaders) == 1 and all(replica.applied == end for replica in replicas)
+        running = [host for host in hosts if host.up]
+        leaders = {host.replica.core.leader for host in running}
+        return m.NOBODY not in leaders and len(leaders) == 1 and all(host.applied == end for host in running)
 
     def members(self) -> list[Host]:
         """Return the running members of the group as it is agreed on."""

@@ -31,8 +31,10 @@ from raft_store.raft.membership import Configuration
 from raft_store.raft.proposals import Arrivals, Origin
 from raft_store.raft.quorum import joint_commit_index
 from raft_store.raft.reads import Lease
+from raft_store.raft.replica import Replica
 from raft_store.raft.state import State
 from raft_store.simulation.disk import SimulatedFile
+from raft_store.simulation.host import Host
 from raft_store.simulation.runs import KINDS, breach_of
 
 SEEDS = 300
@@ -363,6 +365,20 @@ def damaged_snapshot_is_served(patch):
     patch.setattr(snapshots, "google_crc32c", Trusting())
 
 
+@mutation("raft")
+def entries_are_applied_before_the_snapshot_that_they_follow(patch):
+    """A restore takes time; what comes meanwhile is applied to the old state."""
+    original = Host._do
+
+    def do(self, work):
+        original(self, work)
+        self.replica.core.holds_back = False
+        if work.committed and work.restore is None and self._behind:
+            self._apply(work)
+
+    patch.setattr(Host, "_do", do)
+
+
 @mutation("clock")
 def a_leader_answers_reads_after_its_lease(patch):
     patch.setattr(Lease, "holds", lambda self, now_ms: self._until_ms > 0 and not self._given_up)
@@ -417,7 +433,6 @@ def a_read_is_answered_without_a_quorum(patch):
 @mutation("store")
 def a_follower_reads_what_it_has(patch):
     """Linearizable reads are served from the member's own state."""
-    from raft_store.raft.replica import Replica
 
     def read(self, owner):
         self._readers._ready.append((self.applied, [owner]))

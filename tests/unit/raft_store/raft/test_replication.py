@@ -112,6 +112,40 @@ def test_the_commit_mark_travels_with_appends_while_there_are_any():
     assert group[2].values == [b"0", b"1", b"2"]
 
 
+def test_commit_marks_can_wait_for_the_next_append():
+    group = Group(3)
+    group.elect(1)
+    core = group[1].core
+    core.delays_commits = True
+    group.propose(1, b"a")
+    sent = []
+    group.deliver(lambda message: sent.append(message) or True)
+    assert [type(message) for message in sent if message.to == 2] == [m.Append]
+    assert (group[1].settled, group[2].values) == ([b"a"], [])
+    assert core.owes_commits
+    group.propose(1, b"b")
+    assert not core.owes_commits
+    group.deliver()
+    assert group[2].values == [b"a"]
+    assert core.owes_commits
+    core.delays_commits = False
+    group.serve(1)
+    group.deliver()
+    assert (group[2].values, core.owes_commits) == ([b"a", b"b"], False)
+
+
+def test_commit_marks_that_an_origin_waits_for_do_not_wait():
+    group = Group(3)
+    group.elect(1)
+    group[1].core.delays_commits = True
+    group.propose(3, b"a")
+    group.deliver()
+    assert group[3].settled == [b"a"]
+    group.propose(1, b"b")
+    group.deliver()
+    assert (group[1].settled, group[3].values) == ([b"b"], [b"a"])
+
+
 def test_proposals_that_come_together_share_an_entry():
     group = Group(3)
     group.elect(1)
