@@ -237,7 +237,7 @@ class Peer(asyncio.Protocol):
         body = answer.body if may_have_body(answer.code) else b""
         # A 304 tells nothing of the length: it would be that of a body which is not there (RFC 9110, 8.6).
         length = len(body) if may_have_body(answer.code) else None
-        head = render_head(answer.code, answer.headers, length=length, chunked=False, close=not request.keep_alive)
+        head = render_head(answer.code, answer.headers, length=length, chunked=False, connection=request.connection)
         if request.method == "HEAD" or not body:
             self.write(head)
         elif len(body) <= _JOINED_BYTES:
@@ -294,7 +294,7 @@ class Peer(asyncio.Protocol):
     def _refuse(self, error: Malformed) -> None:
         """Tell a client that its bytes are no request, and listen to it no more."""
         answer = self._hosting.refuse(error.code, error.reason)
-        head = render_head(answer.code, answer.headers, length=len(answer.body), chunked=False, close=True)
+        head = render_head(answer.code, answer.headers, length=len(answer.body), chunked=False, connection="close")
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(head + answer.body)
         self._linger()

@@ -9,7 +9,7 @@ from enum import Enum, auto
 
 import msgspec
 
-from .heads import Head, Malformed, parse_head
+from .heads import TOKEN, Head, Malformed, parse_head
 
 
 class Data(msgspec.Struct, frozen=True):
@@ -29,6 +29,8 @@ MAX_LINE_BYTES = 1024  # of a chunk's size with what may follow it
 MAX_TRAILER_BYTES = 8 * 1024
 
 _END = End()
+# Without its line break, which may not be a bare one: another reader could find the end of the trailers there.
+_TRAILER = re.compile(rb"%b:[^\x00-\x08\x0a-\x1f\x7f]*" % TOKEN)
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?")
 
 
@@ -154,6 +156,8 @@ class Reader:
                 if not line:
                     self._state = _State.HEAD
                     return True
+                if _TRAILER.fullmatch(line) is None:
+                    raise Malformed(400, "malformed trailer field")
         return False
 
     def _line(self, limit: int) -> bytes | None:

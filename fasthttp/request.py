@@ -15,6 +15,8 @@ from .writing import LAST_CHUNK, frame_chunk, may_have_body, render_head
 # Reading from the client pauses when this much of a body waits for the handler.
 HIGH_WATER_BYTES = 256 * 1024
 MAX_QUERY_FIELDS = 1000
+# Longer queries are parsed anew each time: the memory stays small whatever clients send.
+_REMEMBERED_LETTERS = 1024
 
 
 class Connection(Protocol):
@@ -47,7 +49,8 @@ class Target:
     @property
     def query(self) -> MultiDictProxy[str]:
         """Return the parameters; raises Malformed for more than anybody needs."""
-        return _parse_query(self.raw_query_string)
+        text = self.raw_query_string
+        return _parse_query(text) if len(text) <= _REMEMBERED_LETTERS else _parse_query.__wrapped__(text)
 
 
 def _origin_form(target: str) -> str:
@@ -194,6 +197,13 @@ class Request:
         return None if text is None else int(text)
 
     @property
+    def connection(self) -> str:
+        """Return what the answer says of the connection; a client of HTTP/1.0 has to be told that it stays."""
+        if not self.keep_alive:
+            return "close"
+        return "" if self.minor else "keep-alive"
+
+    @property
     def transport(self) -> asyncio.Transport | None:
         """Return the way to the client; None when it has gone."""
         return self._connection.transport
@@ -226,7 +236,7 @@ class Request:
         chunked = self.minor > 0 and not bodiless
         # A body that nobody read cannot be told from the next request.
         self.keep_alive = self.keep_alive and (chunked or bodiless)
-        head = render_head(code, headers.items(), length=None, chunked=chunked, close=not self.keep_alive)
+        head = render_head(code, headers.items(), length=None, chunked=chunked, connection=self.connection)
         self.stream = Stream(self._connection, status=code, chunked=chunked, bodiless=bodiless)
         self._connection.write(head)
         return self.stream

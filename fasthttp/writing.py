@@ -22,10 +22,11 @@ class Response(msgspec.Struct, frozen=True):
     body: bytes = b""
 
 
-def render_head(code: int, headers: Pairs, *, length: int | None, chunked: bool, close: bool) -> bytes:
+def render_head(code: int, headers: Pairs, *, length: int | None, chunked: bool, connection: str) -> bytes:
     """Return the head of an answer; raises ValueError for a field that would be read as several.
 
     length: None for a body that has chunks, or ends with the connection, or of which nothing may be said.
+    connection: what to say of it; "" for what the client expects anyway.
     """
     lines = [_status_line(code)]
     lines += [f"{name}: {value}" for name, value in headers]
@@ -33,8 +34,8 @@ def render_head(code: int, headers: Pairs, *, length: int | None, chunked: bool,
         lines.append(f"Content-Length: {length}")
     if chunked:
         lines.append("Transfer-Encoding: chunked")
-    if close:
-        lines.append("Connection: close")
+    if connection:
+        lines.append(f"Connection: {connection}")
     lines.append(_date(int(time.time())))
     text = "\r\n".join(lines)
     if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1:

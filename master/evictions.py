@@ -10,7 +10,7 @@ from typing import Any, cast
 import msgspec
 from msgspec.structs import replace
 
-from api.errors import BadRequest, Conflict, InternalError
+from api.errors import BadRequest, Conflict, InternalError, NotFound
 from api.kinds.pods import Pod, PodCondition
 from api.kinds.policy import PodDisruptionBudget
 from api.kinds.table import Table
@@ -91,7 +91,13 @@ class Evictions:
             budget = budgets.spend(_budget(stored.obj), pod.metadata.name, self._writer.timestamp())
             return replace(budget, metadata=replace(budget.metadata, resource_version=""))
 
-        await self._modifier.modify(self._budgets, pod.metadata.namespace, name, alter, dry_run=dry_run, fence=fence)
+        try:
+            await self._modifier.modify(
+                self._budgets, pod.metadata.namespace, name, alter, dry_run=dry_run, fence=fence
+            )
+        except NotFound:
+            # Gone meanwhile. Said as it is, clients would take it for the pod that is not there, and think it evicted.
+            raise budgets.still_processed(name) from None
         return None
 
     async def _delete(

@@ -27,7 +27,7 @@ def _zone(name: str) -> timezone | ZoneInfo:
         return timezone(-offset if found[1] == "-" else offset)
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a folder of them
         raise CelError(f"unknown time zone {name}") from None
 
 

@@ -1,8 +1,9 @@
 """What jobs, and what makes them by the clock, may not be."""
 
-import zoneinfo
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from msgspec.structs import replace
 
@@ -266,9 +267,17 @@ def _zone(zone: str, field: str) -> list[Fault]:
     if zone.lower() == "local":
         why = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
         return [wrong(field, zone, why)]
-    if zone and zone not in zoneinfo.available_timezones():
-        return [wrong(field, zone, f"unknown time zone {zone}")]
-    return []
+    return [wrong(field, zone, f"unknown time zone {zone}")] if zone and not _is_zone(zone) else []
+
+
+@lru_cache(maxsize=256)
+def _is_zone(name: str) -> bool:
+    """Return whether there is such a zone. Making the list of all of them would read hundreds of files."""
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # no such zone, no name of one, or a folder of them
+        return False
+    return True
 
 
 SPEC_RULES: Mapping[tuple[str, str], Callable[[Any], list[Fault]]] = {

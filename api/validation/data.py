@@ -20,6 +20,7 @@ _SECRET_KEYS: Mapping[str, tuple[str, ...]] = {
     "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
     "kubernetes.io/dockercfg": (".dockercfg",),
 }
+_LINE_BREAKS = str.maketrans("", "", "\r\n")
 _SHORT = 128  # characters of an event's action, reason and reporting instance
 _LONGEST_NOTE = 1024
 
@@ -29,9 +30,9 @@ def _keys(data: Mapping[str, str], field: str) -> list[Fault]:
 
 
 def _bytes(text: str) -> bytes | None:
-    """Return what a base64 text stands for; None if it is none."""
+    """Return what a base64 text stands for; None if it is none. Line breaks, which YAML leaves in it, mean nothing."""
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(text.translate(_LINE_BREAKS), validate=True)
     except (binascii.Error, ValueError):
         return None
 

@@ -259,7 +259,15 @@ def failure(error: ApiError) -> Answer:
     # Not with every 429: a client's library waits and repeats by itself when it is told how long, and says nothing.
     if error.retry_after_s or error.code in (503, 504):
         headers["Retry-After"] = str(error.retry_after_s or 1)
-    return Answer(code=error.code, body=encode_json(error.status()) + b"\n", headers=headers)
+    return Answer(code=error.code, body=_encode_status(error.status()) + b"\n", headers=headers)
+
+
+def _encode_status(status: Mapping[str, Any]) -> bytes:
+    """Return a Status as JSON: also one that repeats what a client sent as no UTF-8."""
+    try:
+        return encode_json(status)
+    except UnicodeEncodeError:
+        return json.dumps(status, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def success_status(message: str = "", **details: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from master.rest.duplex import TakenOver, take_over
 from master.rest.node_agents import NodeAgents, Stub, address_of, refusal
 from master.rest.pipes import AgentPipe, Pipe, SocketPipe, TlsPipe
 from master.rest.seam import Registry
-from master.rest.upgradable import Call
+from master.rest.upgradable import Call, UpgradableRequest
 from trireme_pb.node import node_pb2
 
 HEAD_BYTES = 64 * 1024
@@ -248,11 +248,11 @@ def _is_passed_on(header: str) -> bool:
     return header not in _NOT_PASSED_ON and not header.startswith("impersonate-")
 
 
-async def _send_body(request: web.BaseRequest, pipe: Pipe) -> None:
+async def _send_body(request: UpgradableRequest, pipe: Pipe) -> None:
     if not request.can_read_body:
         return
     chunked = request.content_length is None
-    async for data in request.content.iter_any():
+    while data := await request.read_as_sent():
         await pipe.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
     if chunked:
         await pipe.write(b"0\r\n\r\n")

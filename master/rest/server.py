@@ -246,7 +246,8 @@ def _hands_over(head: Head) -> bool:
     return _CONNECTED.search(path) is not None
 
 
-_CONNECTED = re.compile(f"/(?:{'|'.join(routes.CONNECTED)})")
+# A whole segment: not "logging", as many a namespace is called.
+_CONNECTED = re.compile(f"/(?:{'|'.join(routes.CONNECTED)})(?:[/?#]|$)")
 
 
 def _refuse(code: int, reason: str) -> Response:

@@ -17,6 +17,8 @@ from aiohttp.web_protocol import RequestHandler
 from multidict import MultiMapping
 
 from api.errors import BadRequest
+from fasthttp.inflating import Inflater, pick_inflater
+from fasthttp.reading import MAX_HEAD_BYTES
 from fasthttp.writing import CONTINUE, Response
 from master.access.user import User
 from master.rest.request import Request, Stream
@@ -36,7 +38,7 @@ _log.addFilter(_not_the_clients_fault)
 class Call(NamedTuple):
     """One request for what a client talks through, authenticated and authorized."""
 
-    request: web.BaseRequest
+    request: "UpgradableRequest"
     user: User
     target: Target
     query: MultiMapping[str]
@@ -53,8 +55,21 @@ class UpgradableRequest(web.BaseRequest):
     kept_body: bytes
     owes_continue: bool  # the client waits for a word before it sends the body
     is_broken: bool  # where the next request begins is not known
+    inflater: Inflater | None
 
     async def read_some(self) -> bytes:
+        """Return what has come of the body, inflated; empty at its end. Raises BadRequest, Malformed."""
+        if self.inflater is None:
+            return await self.read_as_sent()
+        while not (piece := self.inflater.take()):
+            data = await self.read_as_sent()
+            if not data:
+                self.inflater.finish()
+                return b""
+            self.inflater.feed(data)
+        return piece
+
+    async def read_as_sent(self) -> bytes:
         """Return what has come of the body; empty at its end. Raises BadRequest for one that is not what it says."""
         if self.owes_continue and self.transport is not None:
             self.owes_continue = False
@@ -88,6 +103,10 @@ class UpgradableServer:
             request_factory=_make_request,
             handler_cancellation=True,
             keepalive_timeout=keepalive_s,
+            # What was taken from the connection before is taken here, too: commands in a URL may be long.
+            max_line_size=MAX_HEAD_BYTES,
+            max_field_size=MAX_HEAD_BYTES,
+            auto_decompress=False,  # what is passed on stays as it is
             access_log=None,
             logger=_log,
         )
@@ -122,5 +141,6 @@ def _make_request(
 ) -> UpgradableRequest:
     request = UpgradableRequest(message, payload, protocol, writer, task, protocol._loop)  # noqa: SLF001 - as aiohttp's own does
     request.memo, request.kept_body, request.is_broken = {}, b"", False
+    request.inflater = pick_inflater(message.headers.get("Content-Encoding", ""))
     request.owes_continue = message.headers.get("Expect", "").lower() == "100-continue"
     return request

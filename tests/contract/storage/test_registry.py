@@ -384,6 +384,27 @@ class TestPods:
         await cluster.create("pods", {}, name="sick", subresource="eviction")
         assert (await cluster.get("pods", "sick"))["metadata"]["deletionTimestamp"]
 
+    async def test_a_budget_that_goes_meanwhile_is_not_taken_for_the_pod(
+        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """``kubectl drain`` takes a pod that is not found for one that has left."""
+        await self.bound(cluster, "web")
+        await cluster.patch("pods", "web", {"status": {"phase": "Running"}}, subresource="status")
+        budget = {"metadata": {"name": "b"}, "spec": {"selector": {"matchLabels": {"app": "web"}}, "minAvailable": 1}}
+        await cluster.create("poddisruptionbudgets.policy", budget)
+        modifier = cluster.registry._evictions._modifier
+
+        class Late:
+            async def modify(self, *args: Any, **options: Any) -> Any:
+                await cluster.delete("poddisruptionbudgets.policy", "b")
+                return await modifier.modify(*args, **options)
+
+        monkeypatch.setattr(cluster.registry._evictions, "_modifier", Late())
+        with pytest.raises(TooManyRequests):
+            await cluster.create("pods", {}, name="web", subresource="eviction")
+        await cluster.create("pods", {}, name="web", subresource="eviction")
+        assert (await cluster.get("pods", "web"))["metadata"]["deletionTimestamp"]
+
     async def test_a_pod_that_became_healthy_meanwhile_is_not_spared(
         self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:

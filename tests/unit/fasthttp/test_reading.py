@@ -90,6 +90,9 @@ def test_bodies_and_what_follows_them(request_: bytes, body: bytes, piece: int |
         post(b"Transfer-Encoding: chunked", body=b"1\r\nab\r\n"),
         post(b"Transfer-Encoding: chunked", body=b"1" * 2000),
         post(b"Transfer-Encoding: chunked", body=b"1;" + b"a" * 2000 + b"\r\n"),
+        post(b"Transfer-Encoding: chunked", body=b"0\r\nA: b\n\nGET / HTTP/1.1\r\nHost: x\r\n\r\n"),
+        post(b"Transfer-Encoding: chunked", body=b"0\r\n\nGET / HTTP/1.1\r\n\r\n"),
+        post(b"Transfer-Encoding: chunked", body=b"0\r\nA : b\r\n\r\n"),
     ],
 )
 def test_what_two_readers_could_take_for_different_requests(request_: bytes) -> None:

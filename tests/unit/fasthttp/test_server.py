@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from fasthttp.peer import MAX_PIPELINED, Config, Hosting
-from fasthttp.request import HIGH_WATER_BYTES, Request
+from fasthttp.request import HIGH_WATER_BYTES, Request, Target, _parse_query
 from fasthttp.server import Server
 from fasthttp.writing import Response, render_head
 
@@ -192,6 +192,14 @@ async def test_streams_are_chunked_or_end_with_the_connection(front):
     assert b"Connection: close" in old
 
 
+async def test_a_client_of_http_1_0_is_told_that_the_connection_stays(front):
+    answer = await front.ask(get("/a", "Connection: keep-alive", version="1.0") + get("/b", version="1.0"))
+    assert bodies(answer) == [b"/a", b"/b"]
+    first, _, second = answer.partition(b"/a")
+    assert b"\r\nConnection: keep-alive\r\n" in first
+    assert b"\r\nConnection: close\r\n" in second
+
+
 async def test_answers_without_bodies(front):
     answer = await front.ask(get("/abc", method="HEAD") + get("/nothing") + get("/next", LAST))
     head, nothing, last, body = answer.split(b"\r\n\r\n")
@@ -362,7 +370,7 @@ async def test_stopping_cuts_what_does_not_finish(front):
 @pytest.mark.parametrize("field", [("A", "b\nc"), ("A", "b\rc"), ("A\r\nB", "c")])
 def test_no_field_becomes_two(field):
     with pytest.raises(ValueError, match="line break"):
-        render_head(200, [field], length=0, chunked=False, close=False)
+        render_head(200, [field], length=0, chunked=False, connection="")
 
 
 @pytest.mark.parametrize(
@@ -384,6 +392,13 @@ async def test_targets(front, target, path, query):
     front.hosting.handler = handle
     await front.ask(get(target, LAST))
     assert found == [(path, query)]
+
+
+def test_long_queries_are_not_remembered():
+    before = _parse_query.cache_info().currsize
+    long = Target("/?" + "a" * 2000)
+    assert list(long.query) == ["a" * 2000]
+    assert _parse_query.cache_info().currsize == before
 
 
 async def test_the_time_between_requests_does_not_count_for_a_head_that_has_begun(front):

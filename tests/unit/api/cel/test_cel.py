@@ -70,6 +70,7 @@ def test_true(text):
         ("duration('1x')", "cannot convert"), ("timestamp('x')", "cannot convert"), ("quantity('x')", "quantity"), ("[].max()", "empty list"),
         ("1 ? true : false", "no such overload"), ("size(1)", "no such overload"), ("{'a': 1, 'a': 2}", "repeated key"), ("'a'.substring(5)", "out of range"),
         ("optional.none().value()", "dereference"), ("ip('x')", "ip"), ("timestamp('2024-01-01T00:00:00Z').getHours('Mars')", "time zone"),
+        ("timestamp('2024-01-01T00:00:00Z').getHours('America')", "time zone"),
     ],
 )  # fmt: skip
 def test_no_value(text, says):

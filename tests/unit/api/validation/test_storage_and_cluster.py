@@ -37,6 +37,7 @@ ALSO_IMMUTABLE = "field is immutable when `immutable` is set"
         ("RoleBinding", BINDING | {"subjects": [USER]}), ("LimitRange", RANGE), ("ResourceQuota", {"spec": {}}),
         ("Event", EVENT), ("Event", NEW_EVENT), ("ConfigMap", {}), ("Secret", {}), ("PriorityClass", {"value": 1}),
         ("RuntimeClass", {"handler": "h"}), ("Node", {}), ("Namespace", {}),
+        ("Secret", {"data": {"a": "YWJj\r\nZGVm\n"}}),
     ],
 )  # fmt: skip
 def test_nothing_is_said_of_right_ones(kind, document):

@@ -99,6 +99,8 @@ RULE = {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [1]}}
          [f'metadata.name: Invalid value: "{"x" * 53}": must be no more than 52 characters']),
         ("CronJob", CRON, "spec.schedule", "TZ=UTC * * * * *",
          ['spec.schedule: Invalid value: "TZ=UTC * * * * *": cannot use TZ or CRON_TZ in schedule, use timeZone field instead']),
+        ("CronJob", CRON, "spec.timeZone", "Europe/Berlin", []),
+        ("CronJob", CRON, "spec.timeZone", "Europe", ['spec.timeZone: Invalid value: "Europe": unknown time zone Europe']),
         ("CronJob", CRON, "spec.timeZone", "local",
          ['spec.timeZone: Invalid value: "local": timeZone must be an explicit time zone as defined in']),
         ("CronJob", CRON, "spec.jobTemplate.spec.manualSelector", True,

@@ -1,6 +1,7 @@
 """Requests passed on to pods, services and nodes, and their answers passed back."""
 
 import asyncio
+import gzip
 import ssl
 
 import aiohttp
@@ -77,6 +78,31 @@ async def test_a_websocket_goes_through(api, pod, behind):
     async with api.session.ws_connect(f"{api.url}{POD}/ws", headers={"Authorization": "Bearer admin"}) as socket:
         await socket.send_str("hello")
         assert (await asyncio.wait_for(socket.receive(), 5)).data == "HELLO"
+
+
+async def test_a_compressed_body_goes_through_as_it_is(api, pod, behind):
+    headers = {"Content-Encoding": "gzip"}
+    told = await api.json("POST", f"{POD}/", data=gzip.compress(b"hello" * 1000), headers=headers)
+    assert told["body"] == "hello" * 1000
+    assert told["headers"]["content-encoding"] == "gzip"
+
+
+async def test_a_client_that_waits_for_a_word_gets_it(api, pod, behind):
+    asking = api.json("POST", f"{POD}/", data=b"hello", headers={"Expect": "100-continue"})
+    assert (await asyncio.wait_for(asking, 5))["body"] == "hello"
+
+
+@pytest.mark.parametrize("data", [gzip.compress(b'{"metadata":{"name":"a"}}'), gzip.compress(b"{}")[:9]])
+async def test_a_compressed_body_is_read_beside_an_upgrade_too(api, data):
+    """Some clients offer to speak HTTP/2 with every request."""
+    headers = {
+        "Content-Encoding": "gzip",
+        "Content-Type": "application/json",
+        "Connection": "Upgrade",
+        "Upgrade": "h2c",
+    }
+    async with api.ask("POST", "/api/v1/namespaces/default/configmaps", data=data, headers=headers) as answer:
+        assert answer.status == (201 if len(data) > 9 else 400)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from master.rest import spdy
+from fasthttp.heads import parse_head
+from master.rest import server, spdy
 from master.rest.exec import SpdyPeer
 from tests.unit.master.conftest import until
 from tests.unit.master.rest.test_spdy import Client
@@ -286,6 +287,33 @@ async def raw_spdy(api, path, protocol):
     writer.close()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("target", "handed"),
+    [
+        (f"{POD}/log", True),
+        (f"{POD}/log/", True),
+        (f"{POD}/exec?command=a", True),
+        (f"{POD}/%65xec?command=a", True),
+        (f"{POD}/proxy/a/b", True),
+        (f"http://x{POD}/attach", True),
+        (POD, False),
+        ("/api/v1/namespaces/logging/pods?watch=1", False),
+        ("/api/v1/namespaces/default/configmaps/proxy-settings", False),
+    ],
+)
+def test_what_needs_a_connection_for_itself(target, handed):
+    assert server._hands_over(parse_head(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())) is handed
+
+
+async def test_a_command_may_be_long(api, agent, pod):
+    path = f"{POD}/exec?command={'x' * 20_000}&stdout=1"
+    async with raw_spdy(api, path, "v4.channel.k8s.io") as connection:
+        for stream, kind in ((1, "error"), (3, "stdout")):
+            await connection.open(stream, streamtype=kind)
+        await until(lambda: agent.starts)
+    assert len(agent.starts[0].command[0]) == 20_000
 
 
 async def test_a_command_over_spdy(api, agent, pod):

@@ -502,6 +502,17 @@ async def test_a_body_that_does_not_come_is_not_waited_for(api, monkeypatch):
     writer.close()
 
 
+async def test_bytes_that_are_no_utf8_are_answered(api):
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(api.url.rpartition(":")[2]))
+    writer.write(f"GET {MAPS}/a".encode() + b"\xff HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin\r\n")
+    writer.write(b"Connection: close\r\n\r\n")
+    async with asyncio.timeout(5):
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert b" 404 " in head.partition(b"\r\n")[0]
+    assert json.loads(body)["message"] == 'configmaps "a?" not found'
+    writer.close()
+
+
 async def test_a_large_body_is_read_beside_the_event_loop(api, monkeypatch):
     threads, parse = [], http.parse_document
 
