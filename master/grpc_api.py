@@ -71,10 +71,10 @@ def _document(data: bytes) -> Any:
     return document
 
 
-def _fitting(kind: Kind, target: pb.Target, data: bytes) -> dict[str, Any]:
-    """Return the document that a request carries, made to agree with its target."""
+def _fitting(kind: Kind, target: pb.Target, data: bytes, *, replaces: bool = False) -> dict[str, Any]:
+    """Return the document that a request carries, made to agree with its target; see ``fit_to_url``."""
     place = Target(kind=kind, namespace=target.namespace, name=target.name, subresource=target.subresource)
-    return fit_to_url(_document(data), place)
+    return fit_to_url(_document(data), place, replaces=replaces)
 
 
 # What REST is asked by, which says what each subresource lets one do.
@@ -210,7 +210,7 @@ class ResourcesService(rpc.ResourcesServicer):
             target = request.target
             written = await self._registry.update(
                 kind,
-                _fitting(kind, target, request.json),
+                _fitting(kind, target, request.json, replaces=True),
                 namespace=target.namespace,
                 name=target.name,
                 subresource=target.subresource,
