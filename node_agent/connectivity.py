@@ -202,12 +202,12 @@ class HostConnectivity(_Base):
             await add_local_address(self._config.cluster_dns)
             await dns.start(self._config.cluster_dns)
 
-        await self._insist("cluster DNS", listen)
-        informers: tuple[Informer[Any], ...] = (self.services, self._endpoints, self._slices)
-        await asyncio.gather(*(informer.synced.wait() for informer in informers))
-        for informer in informers:
-            informer.subscribe(lambda _: self._services_changed.set())
         try:
+            await self._insist("cluster DNS", listen)
+            informers: tuple[Informer[Any], ...] = (self.services, self._endpoints, self._slices)
+            await asyncio.gather(*(informer.synced.wait() for informer in informers))
+            for informer in informers:
+                informer.subscribe(lambda _: self._services_changed.set())
             while True:
                 self._services_changed.clear()
                 backends = join_backends(self._endpoints, self._slices)
