@@ -12,8 +12,6 @@ LONGEST_LABEL, LONGEST_SUBDOMAIN, LONGEST_PORT_NAME = 63, 253, 15
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _LABEL_1035 = "[a-z]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
-_UNDERSCORED = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
-_SEARCH_DOMAIN = rf"{_UNDERSCORED}(\.{_UNDERSCORED})*"
 _KEY = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _DATA_KEY = "[-._a-zA-Z0-9]+"
 _HEADER = "[-A-Za-z0-9]+"
@@ -40,11 +38,6 @@ SUBDOMAIN_RULE = _must_match(
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and "
     "end with an alphanumeric character",
     _SUBDOMAIN, "example.com",
-)  # fmt: skip
-_SEARCH_DOMAIN_RULE = _must_match(
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must "
-    "start and end with an alphanumeric character",
-    _SEARCH_DOMAIN, "example.com",
 )  # fmt: skip
 _WILDCARD_RULE = _must_match(
     "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of "
@@ -102,11 +95,6 @@ def subdomain(text: str) -> list[str]:
 def wildcard(text: str) -> list[str]:
     """A domain name behind ``*.``."""
     return _longest(text, LONGEST_SUBDOMAIN) + _matches(rf"\*\.{_SUBDOMAIN}", text, _WILDCARD_RULE)
-
-
-def search_domain(text: str) -> list[str]:
-    """A domain name for a resolver's search list, which may have underscores."""
-    return _longest(text, LONGEST_SUBDOMAIN) + _matches(_SEARCH_DOMAIN, text, _SEARCH_DOMAIN_RULE)
 
 
 def qualified(text: str) -> list[str]:

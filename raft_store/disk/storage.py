@@ -88,7 +88,11 @@ class IncomingSnapshot:
 
 
 class Storage:
-    """Blocking. One call at a time has to do with the log; what says so may be called from any thread meanwhile."""
+    """Blocking. One call at a time has to do with the log; what says so may be called from any thread meanwhile.
+
+    But for ``let_go``, which may run beside a ``write``: the one removes old segments and never the newest, the other
+    goes on in the newest and begins no new one (``ends_file`` tells who would).
+    """
 
     def __init__(self, directory: Directory, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._directory = directory

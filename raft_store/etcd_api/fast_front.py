@@ -24,7 +24,7 @@ CONFIG = fast.ServerConfig(
     limits=Limits(streams=100_000), max_message_bytes=MAX_REQUEST_BYTES + (512 << 10), keepalive_s=10.0
 )
 # Called so often that a task each would cost more than the call; their handlers wait for the engine and nothing else.
-HOT = frozenset({"Put", "DeleteRange", "Txn", "LeaseGrant", "LeaseRevoke", "LeaseTimeToLive"})
+HOT = frozenset({"LeaseGrant", "LeaseRevoke", "LeaseTimeToLive"})
 MAX_REMEMBERED = 256
 HEALTH = "grpc.health.v1.Health"
 
