@@ -335,8 +335,15 @@ def _list_metadata(page: Page) -> dict[str, Any]:
 
 def _list_body(kind: Kind, page: Page) -> bytes:
     """Return the list as stored bytes joined, without decoding one of them."""
-    head = {"kind": kind.list_kind, "apiVersion": kind.group_version, "metadata": _list_metadata(page)}
-    return http.encode_json(head)[:-1] + b',"items":[' + b",".join([each.json for each in page.items]) + b"]}"
+    fields = {"kind": kind.list_kind, "apiVersion": kind.group_version, "metadata": _list_metadata(page)}
+    head, tail = http.encode_json(fields)[:-1] + b',"items":[', b"]}"
+    items = [each.json for each in page.items]
+    if not items:
+        return head + tail
+    # One join: megabytes that are copied once more to get a head or a tail cost ten times as much as the join.
+    items[0] = head + items[0]
+    items[-1] += tail
+    return b",".join(items)
 
 
 def _metadata_list(page: Page, version: str) -> dict[str, Any]:
