@@ -24,7 +24,7 @@ class Leading(State):
             if progress.farewell_ticks == 0:
                 del self._progress[peer]
         self._tick_transfer()
-        if self._since_leader >= config.election_ticks:
+        if self._since_leader >= self.patience.ticks:
             self._since_leader = 0
             heard = self._active()
             if not is_quorum(heard, self.configuration.halves):
@@ -40,12 +40,14 @@ class Leading(State):
         if watched:
             return 1
         to_heartbeat = self.config.heartbeat_ticks - self._since_heartbeat
-        return max(1, min(to_heartbeat, self.config.election_ticks - self._since_leader - 1))
+        return max(1, min(to_heartbeat, self.patience.ticks - self._since_leader - 1))
 
     def _active(self) -> set[MemberId]:
         """Return whoever was heard from within an election time-out, and ourselves (thesis 6.2)."""
-        limit = self.config.election_ticks
-        return {peer for peer, progress in self._progress.items() if progress.silent_ticks <= limit} | {self.member}
+        return self._heard_within(self.patience.ticks)
+
+    def _heard_within(self, ticks: int) -> set[MemberId]:
+        return {peer for peer, progress in self._progress.items() if progress.silent_ticks <= ticks} | {self.member}
 
     def _send_heartbeats(self) -> None:
         self._since_heartbeat = 0
@@ -119,9 +121,15 @@ class Leading(State):
         if self.role is not Role.LEADER:
             return None
         progress = self._progress.get(sender)
-        if progress is not None:
+        if progress is not None and progress.silent_ticks:
+            self._measure_silence(progress.silent_ticks)
             progress.silent_ticks = 0
         return progress
+
+    def _measure_silence(self, ticks: int) -> None:
+        """A follower lives that was silent for so long: it matters to our patience if our quorum hung on it."""
+        if not is_quorum(self._heard_within(ticks - 1), self.configuration.halves):
+            self.patience.outlived(ticks)
 
     def _on_append_reply(self, reply: m.AppendReply) -> None:
         progress = self._heard_from(reply.sender)
