@@ -121,15 +121,18 @@ class Leading(State):
         if self.role is not Role.LEADER:
             return None
         progress = self._progress.get(sender)
-        if progress is not None and progress.silent_ticks:
-            self._measure_silence(progress.silent_ticks)
+        if progress is not None:
+            if progress.silent_ticks > self.config.heartbeat_ticks:
+                self._measure_silence()
             progress.silent_ticks = 0
         return progress
 
-    def _measure_silence(self, ticks: int) -> None:
-        """A follower lives that was silent for so long: it matters to our patience if our quorum hung on it."""
-        if not is_quorum(self._heard_within(ticks - 1), self.configuration.halves):
-            self.patience.outlived(ticks)
+    def _measure_silence(self) -> None:
+        """A follower lives that was silent for long. What counts is for how long our quorum was, which hung on it."""
+        for ticks in sorted(progress.silent_ticks for progress in self._progress.values()):
+            if is_quorum(self._heard_within(ticks), self.configuration.halves):
+                self.patience.outlived(ticks)
+                return
 
     def _on_append_reply(self, reply: m.AppendReply) -> None:
         progress = self._heard_from(reply.sender)
