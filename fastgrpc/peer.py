@@ -21,6 +21,7 @@ from .events import (
 from .frames import PREFACE
 from .hosting import Admits, Hosting
 from .serving import MAX_QUEUED_BYTES, Call
+from .silence import Silence
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Peer(Answering, asyncio.Protocol):
         self._early: bytes | None = b""  # what came before it was clear that this is HTTP/2
         self._flush_due = False
         self._writable = True
-        self._heard_s = self.loop.time()
+        self._silence = Silence(self.loop.time())
 
     # -- who is there --------------------------------------------------------------------------------------------------
 
@@ -109,9 +110,9 @@ class Peer(Answering, asyncio.Protocol):
                 self._early = data
                 return
             self._early = None
-        self._heard_s = now_s = self.loop.time()
+        self._silence.break_()
         self._flush_due = True  # below, not in a turn of its own
-        for event in self.http.receive(data, now_s):
+        for event in self.http.receive(data, self.loop.time()):
             if type(event) is RequestReceived:  # these three are nearly all
                 self._begin_whole(event)
             elif type(event) is DataReceived:
@@ -229,9 +230,9 @@ class Peer(Answering, asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def check_alive(self, keepalive_s: float, timeout_s: float) -> None:
-        """Ask a silent client for a sign of life, or give it up."""
-        silent_s = self.loop.time() - self._heard_s
+    def check_alive(self, keepalive_s: float, timeout_s: float, *, every_s: float) -> None:
+        """Ask a silent client for a sign of life, or give it up; called every ``every_s``."""
+        silent_s = self._silence.look(self.loop.time(), every_s=every_s)
         if silent_s > keepalive_s + timeout_s and self._transport is not None:
             log.info("closing a silent connection peer=%s silent_s=%.0f", self.address, silent_s)
             self._transport.abort()

@@ -13,6 +13,7 @@ all: it is handed calls by the lot, and answers them when it likes.
 
 import asyncio
 import contextlib
+import logging
 import ssl
 from collections.abc import Callable, Iterable
 
@@ -34,6 +35,8 @@ __all__ = [
     "Web",
     "server_tls",
 ]
+
+log = logging.getLogger(__name__)
 
 
 class Server:
@@ -96,10 +99,16 @@ class Server:
 
     async def _keep_alive(self) -> None:
         config = self._hosting.config
+        every_s = min(config.keepalive_s, config.keepalive_timeout_s) / 2
         while True:
-            await asyncio.sleep(min(config.keepalive_s, config.keepalive_timeout_s) / 2)
+            await asyncio.sleep(every_s)
             for peer in tuple(self._hosting.peers):
-                peer.check_alive(config.keepalive_s, config.keepalive_timeout_s)
+                try:
+                    peer.check_alive(config.keepalive_s, config.keepalive_timeout_s, every_s=every_s)
+                except Exception:
+                    # One connection's fault; the others would never be looked at again.
+                    log.exception("cannot look after a connection")
+                    peer.hang_up()
 
 
 def server_tls(cert: str, key: str, ca: str | None = None) -> ssl.SSLContext:

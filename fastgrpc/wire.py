@@ -23,6 +23,7 @@ from .events import (
     TrailersReceived,
 )
 from .serving import MAX_QUEUED_BYTES
+from .silence import Silence
 
 KEEPALIVE_PING = b"are you?"
 
@@ -50,7 +51,7 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._flush_due = False
         self._writable = True
-        self._heard_s = self.loop.time()
+        self._silence = Silence(self.loop.time())
         self._keeper: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -82,8 +83,8 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take everything that one read brought."""
-        self._heard_s = now_s = self.loop.time()
-        for event in self.http.receive(data, now_s):
+        self._silence.break_()
+        for event in self.http.receive(data, self.loop.time()):
             self._on_event(event)
         self.flush()
         if self.http.ended:
@@ -167,13 +168,13 @@ class Wire(asyncio.Protocol):
         if config.keepalive_s is None or self._transport is None:
             return
         if not self.calls and not config.keepalive_without_calls:
-            self._heard_s = self.loop.time()  # nobody waits for anything
-        silent_s = self.loop.time() - self._heard_s
+            self._silence.break_()  # nobody waits for anything
+        pause_s = min(config.keepalive_s, config.keepalive_timeout_s) / 2
+        silent_s = self._silence.look(self.loop.time(), every_s=pause_s)
         if silent_s > config.keepalive_s + config.keepalive_timeout_s:
             self._transport.abort()
             return
         if silent_s >= config.keepalive_s:
             self.http.ping(KEEPALIVE_PING)
             self.flush()
-        pause_s = min(config.keepalive_s, config.keepalive_timeout_s) / 2
         self._keeper = self.loop.call_later(pause_s, self._keep_alive)

@@ -29,6 +29,7 @@ class RaftTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tick_ms: int | None = None
     heartbeat_ticks: int | None = None
     election_ticks: int | None = None
+    election_stretch: int | None = None
     snapshot_entries: int | None = None
     lease_reads: bool | None = None  # quicker, and wrong if clocks run apart by a tenth or stand still: docs/members.md
 

@@ -310,6 +310,8 @@ class Driver:
             for _ in range(self._ticks.pass_quietly(now_s)):
                 self._replica.tick()
             self._step_inbox()
+            if late := self._ticks.late(now_s):
+                self._replica.excuse(late)
             if self._ticks.is_over(now_s):
                 self._replica.tick()
             turn_ends_s = now_s + TURN_S

@@ -140,6 +140,10 @@ class MemberStatus(msgspec.Struct, frozen=True):
     commit_index: Index
     applied_index: Index
     log_bytes: int
+    election_timeout_s: float = 0.0  # for so long a leader may be silent now; 0: this engine does not say
+    silences: Sequence[
+        tuple[float, int]
+    ] = ()  # (s, how many lasted less), one by one: until a leader, or those it needs, spoke
 
 
 Done = Callable[[Sequence[object], EngineError | None], None]  # (what proposals came to, or why that is not known)

@@ -2,13 +2,15 @@
 
 Our own front hands over every connection that does not begin as HTTP/2 does. grpcio's cannot, so with it these are
 served at an address of their own (``http_listen``). The library behind the door takes 13 MB: it is loaded when the
-first connection comes, and many members never see one.
+first connection comes, and many members never see one. That takes a quarter of a second of CPU, longer than a leader
+may be silent: so a thread loads it, and whoever knocks meanwhile waits.
 """
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from .etcd_api.front import CallCounts, LeaderGuard
 from .etcd_api.gateway import Gateway
@@ -18,6 +20,8 @@ from .tls import TlsFiles
 
 if TYPE_CHECKING:
     from .http_front import HttpFront
+
+log = logging.getLogger(__name__)
 
 
 class HttpDoor:
@@ -30,16 +34,28 @@ class HttpDoor:
         self._routes = routes
         self._guard = guard
         self._calls = calls
-        self._front: HttpFront | None = None
+        self._loading: asyncio.Task[HttpFront] | None = None
         self._listener: asyncio.Server | None = None
 
     def protocol(self) -> asyncio.Protocol:
         """Return what serves one connection, whoever accepted it."""
-        if self._front is None:
-            from .http_front import HttpFront  # noqa: PLC0415
+        loading = self._loading
+        if loading is None or (loading.done() and _failed(loading)):
+            loading = self._loading = asyncio.create_task(self._load())
+        return loading.result().protocol() if loading.done() else _Waiting(loading)
 
-            self._front = HttpFront(Gateway(self.methods), self._routes, self._guard, self._calls)
-        return self._front.protocol()
+    async def _load(self) -> "HttpFront":
+        try:
+            gateway, make = await asyncio.to_thread(self._load_library)
+        except Exception:
+            log.exception("cannot serve HTTP")
+            raise
+        return make(gateway, self._routes, self._guard, self._calls)
+
+    def _load_library(self) -> tuple[Gateway, "type[HttpFront]"]:
+        from .http_front import HttpFront  # noqa: PLC0415
+
+        return Gateway(self.methods), HttpFront
 
     async def listen(self, listen: str, tls: TlsFiles | None) -> int:
         """Take connections at "host:port"; return the port. Raises OSError naming the address."""
@@ -56,8 +72,52 @@ class HttpDoor:
         """End every call."""
         if self._listener is not None:
             self._listener.close()
-        if self._front is not None:
-            await self._front.stop()
+        if (loading := self._loading) is not None:
+            await asyncio.wait({loading})
+            if not _failed(loading):
+                await loading.result().stop()
+
+
+class _Waiting(asyncio.Protocol):
+    """A connection that waits for the library; of what its client says it takes only what is there already."""
+
+    def __init__(self, loading: "asyncio.Task[HttpFront]") -> None:
+        self._loading = loading
+        self._early = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's does not derive from it
+        self._transport.pause_reading()
+        self._loading.add_done_callback(self._go_on)
+
+    def data_received(self, data: bytes) -> None:
+        """Keep what came before the wait."""
+        self._early += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        del exc
+        self._transport = None
+
+    def _go_on(self, loaded: "asyncio.Task[HttpFront]") -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if _failed(loaded):
+            transport.abort()
+            return
+        protocol = loaded.result().protocol()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        if self._early:
+            protocol.data_received(self._early)
+        transport.resume_reading()
+
+
+def _failed(loading: "asyncio.Task[HttpFront]") -> bool:
+    return loading.cancelled() or loading.exception() is not None
 
 
 def _context(tls: TlsFiles | None) -> ssl.SSLContext | None:

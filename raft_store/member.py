@@ -9,6 +9,8 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 
+import msgspec
+
 from .backups import BackupPlan, keep_backups
 from .chores import Chores
 from .config import Config, cluster_id, member_id, peer_address
@@ -81,11 +83,7 @@ def _members(config: Config) -> dict[MemberId, str]:
 
 
 def _native_config(config: Config, *, force_new_cluster: bool) -> NativeConfig:
-    wished = {
-        name: value
-        for name in ("tick_ms", "heartbeat_ticks", "election_ticks", "snapshot_entries", "lease_reads")
-        if (value := getattr(config.raft, name)) is not None
-    }
+    wished = {name: value for name, value in msgspec.structs.asdict(config.raft).items() if value is not None}
     return NativeConfig(
         member=config.member,
         members=_members(config),

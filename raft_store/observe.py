@@ -188,6 +188,17 @@ class Observer:
         yield _gauge("etcd_server_proposals_applied_total", "Highest applied index.", status.applied_index)
         yield _gauge("trireme_raft_term", "The current term.", status.term)
         yield _gauge("trireme_raft_log_bytes", "Log kept on disk.", status.log_bytes)
+        yield _gauge(
+            "trireme_raft_election_timeout_seconds",
+            "Silence of a leader that this member bears now, at least; it adapts to the silences below.",
+            status.election_timeout_s,
+        )
+        yield Sample(
+            "trireme_raft_silence_seconds",
+            "histogram",
+            "How long a leader that lived was silent, or as the leader, a quorum of followers.",
+            _histogram(status.silences),
+        )
 
         yield Sample(
             "etcd_disk_wal_fsync_duration_seconds",
@@ -247,6 +258,17 @@ def _gauge(name: str, explanation: str, value: float) -> Sample:
 
 def _counter(name: str, explanation: str, value: float) -> Sample:
     return Sample(name, "counter", explanation, {"": value})
+
+
+def _histogram(counts: Sequence[tuple[float, int]]) -> dict[str, float]:
+    """Return a histogram's rows; counts: (upper bound, how many below it) one by one, the last one's being any."""
+    rows: dict[str, float] = {}
+    total, sum_s = 0, 0.0
+    for place, (bound_s, count) in enumerate(counts, 1):
+        total += count
+        sum_s += count * bound_s  # known to a tick
+        rows[f'_bucket{{le="{bound_s:g}"}}' if place < len(counts) else '_bucket{le="+Inf"}'] = total
+    return {**rows, "_sum": sum_s, "_count": total}
 
 
 def _memory_bytes() -> tuple[int, int]:

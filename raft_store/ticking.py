@@ -36,6 +36,10 @@ class Ticks:
         self._planned -= count
         return count
 
+    def late(self, now_s: float) -> int:
+        """Return how many whole ticks ago the last planned one was over: for so long nobody here looked."""
+        return max(0, int((now_s - self.due_s) / self._tick_s))
+
     def is_over(self, now_s: float) -> bool:
         """Return, once, whether the last planned tick is over."""
         if now_s < self.due_s - EARLY_S:

@@ -67,6 +67,7 @@ class NativeConfig(msgspec.Struct, frozen=True, kw_only=True):
     tick_ms: int = 30
     heartbeat_ticks: int = 3  # every heartbeat wakes idle members
     election_ticks: int = 9  # a follower waits this long, and up to twice as long, before it campaigns
+    election_stretch: int = 10  # where messages come late it waits longer, up to so many times as long; 1: never longer
     snapshot_entries: int = 20_000  # applied entries between two snapshots
     lease_reads: bool = False  # answer reads by the clock, without asking the others: see ``raft.reads`` for the danger
 
@@ -144,8 +145,8 @@ class NativeEngine:
                 f"heartbeat_ticks={config.heartbeat_ticks} must be positive and less than "
                 f"election_ticks={config.election_ticks}"
             )
-        if config.tick_ms <= 0 or config.snapshot_entries <= 0:
-            raise ValueError("tick_ms and snapshot_entries must be positive")
+        if config.tick_ms <= 0 or config.snapshot_entries <= 0 or config.election_stretch <= 0:
+            raise ValueError("tick_ms, snapshot_entries and election_stretch must be positive")
         self._config = config
         self._on_fatal = on_fatal
         self._started = started
@@ -176,6 +177,7 @@ class NativeEngine:
                     member=identity.member,
                     heartbeat_ticks=config.heartbeat_ticks,
                     election_ticks=config.election_ticks,
+                    election_stretch=config.election_stretch,
                     lease_ms=_lease_ms(config),
                 ),
                 hard_state=past.hard_state,
@@ -287,6 +289,10 @@ class NativeEngine:
             commit_index=core.log.committed,
             applied_index=self._driver.applied,
             log_bytes=self._storage.log_bytes,
+            election_timeout_s=core.patience.ticks * self._config.tick_ms / 1000,
+            silences=tuple(
+                ((ticks + 1) * self._config.tick_ms / 1000, count) for ticks, count in enumerate(core.patience.counts)
+            ),
         )
 
     def trace(self, after: int) -> TracePage | None:

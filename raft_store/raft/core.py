@@ -68,10 +68,22 @@ class Core(Elections, Following, Changing):
         """Let one unit of time pass."""
         self._since_leader += 1
         self._deaf_ticks -= 1
+        self.patience.tick()
         if self.role is Role.LEADER:
             self._tick_leader()
         else:
             self._tick_without_lead()
+
+    def excuse(self, ticks: int) -> None:
+        """We ourselves stood still for so many ticks: what we did not hear meanwhile proves nothing.
+
+        A machine that stalls takes all its members along. So a leader has as many ticks again to be heard, but no more
+        than to its next heartbeat: a member that is always late must still notice that its leader is gone.
+        """
+        if self.role is Role.FOLLOWER:
+            excused = min(ticks, self._excuses, self._since_leader)
+            self._excuses -= excused
+            self._since_leader -= excused
 
     @property
     def quiet_ticks(self) -> int:
@@ -82,7 +94,7 @@ class Core(Elections, Following, Changing):
         if self.role is Role.LEADER:
             return self._quiet_ticks_of_leader()
         if self.role is Role.FOLLOWER and self.configuration.electorate != {self.member}:
-            return max(1, self._patience - self._since_leader - 1)
+            return max(1, self._campaign_ticks - self._since_leader - 1)
         return 1
 
     def append(self, proposals: Sequence[bytes]) -> bool:

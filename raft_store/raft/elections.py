@@ -39,6 +39,7 @@ class Elections(State):
         """Tell whoever acts in a term that is over; otherwise it could go on for as long as it lives."""
         match message:
             case m.Append() | m.Heartbeat() | m.InstallSnapshot():
+                self.patience.heard(message.sender, message.term)  # it was slow, not dead, when it was replaced
                 self._promise(m.AppendReply(self.member, message.sender, self.term, rejected=True, index=Index(0)))
             case m.VoteRequest(pre=True):
                 self._promise(m.VoteReply(self.member, message.sender, self.term, granted=False, pre=True))
@@ -49,7 +50,7 @@ class Elections(State):
 
     def _tick_without_lead(self) -> None:
         alone = self.configuration.electorate == {self.member}
-        if self._since_leader >= self._patience or alone:
+        if self._since_leader >= self._campaign_ticks or alone:
             self._campaign(pre=True)
         elif self.role is not Role.FOLLOWER and self._since_leader % self.config.heartbeat_ticks == 0:
             self._ask_for_votes()

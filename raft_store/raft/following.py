@@ -14,6 +14,8 @@ class Following(State):
         if self.leader != leader or self.role is not Role.FOLLOWER:
             self._become_follower(self.term, leader)
         self._since_leader = 0
+        self._excuses = self.config.heartbeat_ticks
+        self.patience.heard(leader, self.term)
 
     def _on_append(self, append: m.Append) -> None:
         self._follow(append.sender)

@@ -24,7 +24,7 @@ class Leading(State):
             if progress.farewell_ticks == 0:
                 del self._progress[peer]
         self._tick_transfer()
-        if self._since_leader >= config.election_ticks:
+        if self._since_leader >= self.patience.ticks:
             self._since_leader = 0
             heard = self._active()
             if not is_quorum(heard, self.configuration.halves):
@@ -40,12 +40,14 @@ class Leading(State):
         if watched:
             return 1
         to_heartbeat = self.config.heartbeat_ticks - self._since_heartbeat
-        return max(1, min(to_heartbeat, self.config.election_ticks - self._since_leader - 1))
+        return max(1, min(to_heartbeat, self.patience.ticks - self._since_leader - 1))
 
     def _active(self) -> set[MemberId]:
         """Return whoever was heard from within an election time-out, and ourselves (thesis 6.2)."""
-        limit = self.config.election_ticks
-        return {peer for peer, progress in self._progress.items() if progress.silent_ticks <= limit} | {self.member}
+        return self._heard_within(self.patience.ticks)
+
+    def _heard_within(self, ticks: int) -> set[MemberId]:
+        return {peer for peer, progress in self._progress.items() if progress.silent_ticks <= ticks} | {self.member}
 
     def _send_heartbeats(self) -> None:
         self._since_heartbeat = 0
@@ -120,8 +122,17 @@ class Leading(State):
             return None
         progress = self._progress.get(sender)
         if progress is not None:
+            if progress.silent_ticks > self.config.heartbeat_ticks:
+                self._measure_silence()
             progress.silent_ticks = 0
         return progress
+
+    def _measure_silence(self) -> None:
+        """A follower lives that was silent for long. What counts is for how long our quorum was, which hung on it."""
+        for ticks in sorted(progress.silent_ticks for progress in self._progress.values()):
+            if is_quorum(self._heard_within(ticks), self.configuration.halves):
+                self.patience.outlived(ticks)
+                return
 
     def _on_append_reply(self, reply: m.AppendReply) -> None:
         progress = self._heard_from(reply.sender)

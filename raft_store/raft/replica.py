@@ -57,6 +57,10 @@ class Replica:
         self._origin.tick()
         self._readers.tick()
 
+    def excuse(self, ticks: int) -> None:
+        """See ``Core.excuse``."""
+        self.core.excuse(ticks)
+
     @property
     def quiet_ticks(self) -> int:
         """See ``Core.quiet_ticks``; 1 while anything waits here that a tick may repeat."""

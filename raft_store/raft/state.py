@@ -13,6 +13,7 @@ from raft_store.raft import messages as m
 from raft_store.raft.log import Log
 from raft_store.raft.membership import Configuration
 from raft_store.raft.messages import NOBODY
+from raft_store.raft.patience import Patience
 from raft_store.raft.progress import Progress
 from raft_store.raft.reads import Lease, ReadRounds
 
@@ -39,6 +40,7 @@ class CoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     member: MemberId
     heartbeat_ticks: int = 3
     election_ticks: int = 13
+    election_stretch: int = 1  # the time-out adapts to delays, up to so many times itself (see ``patience``); 1: never
     max_append_bytes: int = 1 << 20  # of entries in one append; a larger entry travels alone
     max_uncommitted: int = 100_000  # entries; beyond, a leader takes no proposals until the group has caught up
     max_uncommitted_bytes: int = 128 << 20  # the same of what it has put into its log in its term
@@ -55,6 +57,7 @@ class State:
         self, config: CoreConfig, *, hard_state: m.HardState, log: Log, random: Chance, logger: logging.Logger
     ) -> None:
         assert 0 < config.heartbeat_ticks < config.election_ticks, config
+        assert config.election_stretch >= 1, config
         self.config = config
         self.member = config.member
         self.log = log
@@ -90,7 +93,14 @@ class State:
         self._since_transfer = 0
         self._backlog: deque[tuple[Index, int]] = deque()  # as the leader: (last index, bytes) of what we appended
         self._backlog_bytes = 0  # of those that are not committed
-        self._patience = self._new_patience()
+        self.patience = Patience(
+            heartbeat_ticks=config.heartbeat_ticks,
+            floor_ticks=config.election_ticks,
+            ceiling_ticks=config.election_ticks * config.election_stretch,
+        )
+        self._spread = self._new_spread()
+        self._excuses = config.heartbeat_ticks  # ticks of a leader's silence that our own standing still may explain
+        self._failed = 0  # campaigns that we lost, or that came to nothing, since there was a leader
         self._forced = False  # our campaign is our old leader's wish
 
     # -- the group ---------------------------------------------------------------------------------------------------
@@ -152,11 +162,21 @@ class State:
     def _hears_leader(self) -> bool:
         if self._deaf_ticks > 0:
             return True
-        return self.leader != NOBODY and self._since_leader < self.config.election_ticks
+        return self.leader != NOBODY and self._since_leader < self.patience.ticks
 
-    def _new_patience(self) -> int:
-        """Return a time-out between one and two election time-outs, so that members rarely campaign at once (3.4)."""
-        return self.config.election_ticks + self._random.randrange(self.config.election_ticks)
+    @property
+    def _campaign_ticks(self) -> int:
+        """Return after how many ticks without a leader's word we campaign: one to two election time-outs (3.4).
+
+        Votes may need longer than a campaign lasts, where all messages are slow: so those that fail become longer.
+        """
+        floor = self.config.election_ticks
+        ticks = min(self.patience.ticks << max(0, self._failed - 1), floor * self.config.election_stretch)
+        return ticks + self._spread * ticks // floor
+
+    def _new_spread(self) -> int:
+        """Return a part of an election time-out, in ticks of the shortest one, so that few campaign at once."""
+        return self._random.randrange(self.config.election_ticks)
 
     def _become(self, role: Role, term: Term, leader: MemberId) -> None:
         if term != self.term:
@@ -165,10 +185,15 @@ class State:
         if self.config.lease_ms and self.role is Role.FOLLOWER and self.leader not in (NOBODY, leader):
             # Its lease may rest on our silence, whatever term anybody else has come to.
             self._deaf_ticks = max(self._deaf_ticks, self.config.election_ticks - self._since_leader)
+        if leader != NOBODY:
+            self._failed = 0
+        elif self.role is Role.CANDIDATE:
+            self._failed += 1
         self.role, self.leader = role, leader
         self.transferee = NOBODY
         self._since_leader = self._since_heartbeat = 0
-        self._patience = self._new_patience()
+        self._spread = self._new_spread()
+        self._excuses = self.config.heartbeat_ticks
         self._votes = {}
         self._progress = {}
         self._reads.clear()

@@ -180,6 +180,7 @@ class Host:
             CoreConfig(
                 member=self.id,
                 election_ticks=settings.election_ticks,
+                election_stretch=settings.election_stretch,
                 max_append_bytes=settings.max_append_bytes,
                 max_apply_entries=8,
                 snapshot_patience_ticks=40,
@@ -194,7 +195,7 @@ class Host:
         world.judge.restarted(self.id)
         world.tell(f"member {self.id} starts term={core.term} log={core.log.base.index}..{core.log.last_index}")
         world.guest.started(self)
-        self._tick()
+        self._tick(self._timeline.now_ms)
 
     def crash(self, chance: Random) -> None:
         """Die: memory is gone, and so is what was not synced."""
@@ -239,11 +240,14 @@ class Host:
             self._world.left(self)
         self._snapshot_if_due()
 
-    def _tick(self) -> None:
+    def _tick(self, due_ms: float) -> None:
+        tick_ms = self._world.plan.settings.tick_ms / self.rate
+        self.replica.excuse(int((self._timeline.now_ms - due_ms) / tick_ms))
         self.replica.tick()
         self.serve()
-        tick_ms = self._world.plan.settings.tick_ms / self.rate
-        self.soon(tick_ms * self._chance.uniform(1 - TICK_JITTER, 1 + TICK_JITTER), self._tick)
+        wait_ms = tick_ms * self._chance.uniform(1 - TICK_JITTER, 1 + TICK_JITTER)
+        next_ms = self._timeline.now_ms + wait_ms
+        self.soon(wait_ms, lambda: self._tick(next_ms))
 
     def _do(self, work: Work) -> None:
         for message in work.messages:

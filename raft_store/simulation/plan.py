@@ -18,6 +18,8 @@ LEADER = 0
 TICK_JITTER = 0.05  # a tick comes so much early or late
 CLOCK_DRIFT = 0.17  # of two clocks that run apart by 5 % each, and of ticks that come early
 LEASES = 0.3  # of the seeds read by the clock
+PATIENT = 0.5  # of the seeds have members that wait longer where messages come late
+STRETCH = 4  # ... up to so many times as long
 
 
 def chance(seed: int, name: str) -> Random:
@@ -122,6 +124,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     tick_ms: float = 20.0
     election_ticks: int = 10
+    election_stretch: int = 1
     max_append_bytes: int = 200
     segment_bytes: int = 2000
     snapshot_entries: int = 30
@@ -138,7 +141,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 def draw_settings(seed: int) -> Settings:
     """Return one seed's settings: by the clock in some, which is no business of the plan's own chance."""
-    return Settings(lease_reads=chance(seed, "lease").random() < LEASES)
+    patient = chance(seed, "patience").random() < PATIENT
+    return Settings(lease_reads=chance(seed, "lease").random() < LEASES, election_stretch=STRETCH if patient else 1)
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

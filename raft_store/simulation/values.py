@@ -256,7 +256,8 @@ def draw_clock(seed: int) -> Plan:
         # One after the other: each ends what the one before it cut.
         actions += _draw_rival(random, 700 + 1300 * number, members=drawn.members)
     actions.sort(key=lambda action: action.at_ms)
-    return msgspec.structs.replace(drawn, actions=tuple(actions), settings=Settings(lease_reads=True))
+    settings = msgspec.structs.replace(draw_settings(seed), lease_reads=True)
+    return msgspec.structs.replace(drawn, actions=tuple(actions), settings=settings)
 
 
 def _draw_rival(random: Random, at_ms: float, *, members: int) -> list[Action]:

@@ -28,6 +28,7 @@ from raft_store.raft.elections import Elections
 from raft_store.raft.leading import Leading
 from raft_store.raft.log import Log
 from raft_store.raft.membership import Configuration
+from raft_store.raft.patience import Patience
 from raft_store.raft.proposals import Arrivals, Origin
 from raft_store.raft.quorum import joint_commit_index
 from raft_store.raft.reads import Lease
@@ -423,6 +424,24 @@ def a_voter_that_restarts_forgets_the_lease_that_rests_on_it(patch):
 @mutation("clock")
 def a_leader_that_hands_over_keeps_its_lease(patch):
     patch.setattr(Lease, "give_up", lambda self: None)
+
+
+@mutation("clock")
+def a_time_out_adapts_below_what_leases_rest_on(patch):
+    """Where heartbeats come in time, a member waits for little more than the next one."""
+    patch.setattr(Patience, "ticks", property(lambda self: self._usual + 1 + self._late))
+
+
+@mutation("clock")
+def a_lease_grows_with_its_holders_patience(patch):
+    """What the leader would wait for is not what its voters promised."""
+    original = Leading._answer_reads
+
+    def answer_reads(self):
+        self._lease._duration_ms = self.config.lease_ms * self.patience.ticks / self.config.election_ticks
+        original(self)
+
+    patch.setattr(Leading, "_answer_reads", answer_reads)
 
 
 @mutation("store")

@@ -47,7 +47,8 @@ class Store:
 
 
 @contextlib.contextmanager
-def ours(folder: Path, *, members: int, engine: str, front: str = "fast") -> Iterator[Store]:
+def ours(folder: Path, *, members: int, engine: str, front: str = "fast", raft: str = "") -> Iterator[Store]:
+    """raft: lines of TOML for the table of that name."""
     ports = free_ports(members * 3)
     names = [f"m{i}" for i in range(members)]
     peers = "\n".join(f'{name} = "http://127.0.0.1:{ports[i * 3]}"' for i, name in enumerate(names))
@@ -61,7 +62,7 @@ def ours(folder: Path, *, members: int, engine: str, front: str = "fast") -> Ite
                 f'name = "{name}"\ncluster = "contract"\ndata_dir = "{folder / name}"\n'
                 f'engine = "{engine}"\nfront = "{front}"\nhttp_listen = "{apart}"\n'
                 f'client_listen = "{client}"\npeer_listen = "127.0.0.1:{ports[i * 3]}"\n'
-                f'client_url = "http://{client}"\n[members]\n{peers}\n'
+                f'client_url = "http://{client}"\n[members]\n{peers}\n[raft]\n{raft}\n'
             )
             command = [sys.executable, "-m", "raft_store", "--config", str(config)]
             _start(store, client, command, folder / f"{name}.log")

@@ -7,6 +7,8 @@ from raft_store.ticking import Ticks
 
 from .raft.group import ELECTION_TICKS, Group
 
+HEARTBEAT_TICKS = 3
+
 
 def test_every_tick_is_waited_for_while_nothing_else_is_planned():
     ticks = Ticks(10.0, 100.0)
@@ -97,3 +99,46 @@ def test_while_anything_waits_every_tick_counts(case):
         group.tick(1, 3)
         group.deliver(lambda message: not isinstance(message, m.InstallSnapshot))
     assert group[member].replica.quiet_ticks == 1
+
+
+@pytest.mark.parametrize(("now_s", "late"), [(100.0, 0), (110.0, 0), (119.9, 0), (120.0, 1), (175.0, 6)])
+def test_lateness_is_counted_in_whole_ticks(now_s, late):
+    assert Ticks(10.0, 100.0).late(now_s) == late
+
+
+def test_who_stood_still_gives_its_leader_until_the_next_heartbeat():
+    """All planned ticks passed at once, and a machine that stalls takes the leader along."""
+    group = Group(3)
+    group.elect(1)
+    group.heartbeat(1)
+    group.heartbeat(1)
+    quiet(group, 2)
+    group.tick(2)
+    group[2].replica.excuse(50)
+    group.tick(2, HEARTBEAT_TICKS)
+    assert group[2].core.role.value == "follower"
+    assert quiet(group, 2) == 1
+    group.tick(2)
+    assert group[2].core.role.value == "precandidate"
+
+
+def test_who_is_always_late_still_notices_that_its_leader_is_gone():
+    group = Group(3)
+    group.elect(1)
+    group.heartbeat(1)
+    group.cut(1)
+    for _ in range(2 * ELECTION_TICKS + HEARTBEAT_TICKS):
+        group[2].replica.excuse(1)
+        group.tick(2)
+    assert group[2].core.role.value == "precandidate"
+
+
+def test_a_sign_of_life_buys_a_new_excuse():
+    group = Group(3)
+    group.elect(1)
+    for _ in range(2):
+        group.heartbeat(1)
+        quiet(group, 2)
+        group[2].replica.excuse(50)
+        group.tick(2, HEARTBEAT_TICKS)
+        assert group[2].core.role.value == "follower"

@@ -193,3 +193,93 @@ def test_a_hand_over_that_fails_is_given_up():
     group.propose(1, b"a")
     group.deliver()
     assert group[1].settled == [b"a"]
+
+
+@pytest.fixture
+def patient():
+    """A group whose time-outs adapt; member 1 leads."""
+    group = Group(3, election_stretch=4)
+    group.elect(1)
+    for _ in range(2):
+        group.heartbeat(1)
+    return group
+
+
+def silent_for(group, leader, ticks, *followers):
+    """The leader does not get to run for so long; then it goes on."""
+    for follower in followers:
+        group.tick(follower, ticks)
+    group.heartbeat(leader)
+
+
+def test_who_bore_a_silence_bears_a_longer_one(patient):
+    """3.4, with a time-out that adapts: it takes neither part in an election nor calls one."""
+    silent_for(patient, 1, 8, 2, 3)
+    for member in (2, 3):
+        patient.tick(member, 2 * ELECTION_TICKS)
+    patient.deliver()
+    assert roles(patient) == ["leader", "follower", "follower"]
+    patient[2].replica.step(vote_request(patient, 3))
+    patient.serve(2)
+    assert patient.under_way == []
+
+
+def vote_request(group, sender, *, pre=True):
+    log, term = group[sender].core.log, group[sender].core.term + 1
+    return m.VoteRequest(sender, 2, term, last_index=log.last_index, last_term=log.last_term, pre=pre)
+
+
+def test_a_leader_that_comes_back_too_late_was_slow_not_dead(patient):
+    """Whoever replaced it waits longer next time."""
+    patient.cut(1)
+    patient.elect(3)
+    waited = patient[2].core.patience.ticks
+    patient.tick(1, 3)
+    patient.heal()
+    patient.deliver()
+    assert roles(patient) == ["follower", "follower", "leader"]
+    assert patient[2].core.patience.ticks == waited  # it had not waited itself
+    assert patient[3].core.patience.ticks > waited
+
+
+def test_a_leader_waits_as_long_for_a_quorum_that_was_late_before(patient):
+    """6.2: it steps down later where followers answer late; one that is late matters to nobody."""
+    patient.cut(3)
+    for _ in range(9):
+        patient.tick(1)
+        patient.deliver()
+    patient.heal()
+    patient.heartbeat(1)
+    assert patient[1].core.patience.ticks == ELECTION_TICKS
+    patient.cut(1)
+    patient.tick(1, 8)
+    patient.heal()
+    patient.heartbeat(1)
+    wide = patient[1].core.patience.ticks
+    assert wide > ELECTION_TICKS
+    patient.cut(1)
+    patient.tick(1, wide)
+    assert roles(patient)[0] == "leader"
+    patient.tick(1, 2 * wide)
+    assert roles(patient)[0] != "leader"
+
+
+def test_campaigns_that_come_to_nothing_become_longer():
+    """Votes that are slower than a campaign is long would otherwise never elect anybody."""
+    group = Group(3, election_stretch=4)
+    lengths, length, term = [], 0, 0
+    for _ in range(30 * ELECTION_TICKS):
+        group.tick(2)
+        group.deliver(lambda message: not isinstance(message, m.VoteReply) or message.pre)
+        length += 1
+        if group[2].core.term != term:
+            lengths.append(length)
+            length, term = 0, group[2].core.term
+    assert lengths == sorted(lengths)
+    assert lengths[-1] >= 4 * lengths[0] - 4
+    group.heal()
+    for _ in range(8 * ELECTION_TICKS):
+        group.tick(2)
+        group.deliver()
+    assert group[2].core.role.value == "leader"
+    assert group[2].core._failed == 0

@@ -1,0 +1,65 @@
+"""How long a silence has to last before it is taken for death.
+
+A time-out that suits a quiet machine is too short for a loaded one: there a leader that lives may not get to run for
+hundreds of milliseconds. So a member measures how long those were silent who turned out to live, and waits that long
+and a good deal longer:
+
+    time-out = floor + MARGIN x (longest silence - what is usual), and never beyond the ceiling
+
+One silence is enough to widen it, at once; what was added is halved after a minute without another one. What lasted
+longer than the ceiling was an outage, whoever came back: no time-out of ours could have outlasted it, and nothing is
+learned from it.
+
+The floor is what a member promises. Leases rest on it, and it never waits less: what it does beyond is a kindness
+that nobody may count on, for a moment later it may have come back to its floor.
+"""
+
+from raft_store.engine import MemberId, Term
+
+MARGIN = 4  # ticks more for every tick that a silence was longer than usual: load comes in bursts, and bursts grow
+NARROW_TICKS = 2000  # between two steps back to the floor
+
+
+class Patience:
+    """A member's election time-out, in ticks; told of every sign of life, and that time passes."""
+
+    __slots__ = ("_ceiling", "_clock", "_floor", "_heard", "_late", "_late_since", "_usual", "counts")
+
+    def __init__(self, *, heartbeat_ticks: int, floor_ticks: int, ceiling_ticks: int) -> None:
+        """heartbeat_ticks: between two signs of life if nothing is amiss."""
+        assert heartbeat_ticks < floor_ticks <= ceiling_ticks, (heartbeat_ticks, floor_ticks, ceiling_ticks)
+        self._floor = floor_ticks
+        self._ceiling = ceiling_ticks
+        self._usual = heartbeat_ticks + 1  # two clocks count the same time by ticks that begin at different moments
+        self._late = 0  # ticks by which the longest silence that we remember was longer than usual
+        self._late_since = 0
+        self._clock = 0
+        self._heard: dict[MemberId, tuple[Term, int]] = {}  # leader -> (in which term, when) we heard of it last
+        self.counts = [0] * (ceiling_ticks + 2)  # signs of life by the ticks before them; the last: any more
+
+    @property
+    def ticks(self) -> int:
+        """Return the time-out."""
+        return min(self._ceiling, self._floor + MARGIN * self._late)
+
+    def tick(self) -> None:
+        """Let time pass; the time-out stays as it is until somebody is heard."""
+        self._clock += 1
+
+    def heard(self, leader: MemberId, term: Term) -> None:
+        """A sign of life came from whoever leads ``term``, or did; its silence before may have been a long one."""
+        before = self._heard.get(leader)
+        if before is not None and before[0] == term:
+            if before[1] == self._clock:
+                return
+            self.outlived(self._clock - before[1])
+        self._heard[leader] = (term, self._clock)
+
+    def outlived(self, silence_ticks: int) -> None:
+        """Somebody was silent for so long, and lived."""
+        self.counts[min(silence_ticks, self._ceiling + 1)] += 1
+        late = silence_ticks - self._usual
+        if late > 0 and late >= self._late and silence_ticks <= self._ceiling:
+            self._late, self._late_since = late, self._clock
+        elif self._late and self._clock - self._late_since >= NARROW_TICKS:
+            self._late, self._late_since = self._late // 2, self._clock

@@ -1,0 +1,91 @@
+"""The door to HTTP/1.1: its library is loaded beside the event loop, and whoever knocks meanwhile waits."""
+
+import asyncio
+import threading
+from collections import Counter
+
+import aiohttp
+import pytest
+
+from raft_store.http_door import HttpDoor
+from raft_store.observe import Answer
+
+pytestmark = pytest.mark.timeout(60)
+
+
+async def hello(query):
+    return Answer(200, "text/plain", b"hello")
+
+
+@pytest.fixture
+async def door():
+    door = HttpDoor([], {"/hello": hello}, lambda: None, Counter())
+    yield door
+    await door.stop()
+
+
+async def ask(session):
+    async with session.get("/hello") as answer:
+        return await answer.text()
+
+
+async def test_the_loop_goes_on_while_the_library_is_loaded(door, monkeypatch):
+    """Goal: no leader falls silent for it. Method: loading takes until the loop lets it end."""
+    go_on, load, protocol, waiting = threading.Event(), door._load_library, door.protocol, []
+    all_wait = asyncio.Event()
+
+    def slowly():
+        assert go_on.wait(30)
+        return load()
+
+    def knock():
+        waiting.append(protocol())
+        if len(waiting) == 4:
+            all_wait.set()
+        return waiting[-1]
+
+    monkeypatch.setattr(door, "_load_library", slowly)
+    monkeypatch.setattr(door, "protocol", knock)
+    port = await door.listen("127.0.0.1:0", None)
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+        asked = [asyncio.create_task(ask(session)) for _ in range(3)]
+        gone = asyncio.create_task(ask(session))
+        await all_wait.wait()
+        gone.cancel()
+        go_on.set()
+        assert await asyncio.gather(*asked) == ["hello"] * 3
+        assert await ask(session) == "hello"
+
+
+async def test_what_a_client_has_said_before_is_not_lost(door):
+    """Our own front hands a connection over with the bytes by which it knew."""
+    loop = asyncio.get_running_loop()
+
+    class HandsOver(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def data_received(self, data):
+            protocol = door.protocol()
+            self.transport.set_protocol(protocol)
+            protocol.connection_made(self.transport)
+            protocol.data_received(data)
+
+    server = await loop.create_server(HandsOver, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(b"GET /hello HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+    assert (await reader.read()).endswith(b"hello")
+    writer.close()
+    server.close()
+
+
+async def test_a_library_that_cannot_be_loaded_is_tried_again(door, monkeypatch, caplog):
+    with monkeypatch.context() as broken:
+        broken.setattr(door, "_load_library", lambda: 1 / 0)
+        port = await door.listen("127.0.0.1:0", None)
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+            with pytest.raises(aiohttp.ClientError):
+                await ask(session)
+    assert "cannot serve HTTP" in caplog.text
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+        assert await ask(session) == "hello"
