@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -10,7 +10,6 @@ from api import apply as managed_fields
 from api import codec
 from api import patch as patches
 from api.cautions import cautions
-from api.custom.jsonpath import set_field
 from api.defaults import completed
 from api.errors import (
     MODIFIED,
@@ -26,14 +25,14 @@ from api.errors import (
     no_unique_name,
 )
 from api.faults import strict_fault, strict_patch_fault
-from api.kinds.autoscaling import Scale
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, Resource
-from api.validation.objects import faults_on_create, faults_on_status, faults_on_update
+from api.validation.objects import faults_on_create, faults_on_resize, faults_on_status, faults_on_update
 from master.access.authorization import Authorizer
 from master.access.user import User
 from master.admission.chain import Attributes, Chain, Ledger
 from master.faces import as_kind, to_owner
+from master.intents import check_same_life, life_of, part_for
 from master.lifecycle import (
     Gone,
     Surroundings,
@@ -49,7 +48,7 @@ from master.objects import StoredObject
 from master.rest.seam import Deleted, WriteOptions, Written
 from master.scale import SCALE, scale_of, with_scale
 from master.storage import Fence, Refused
-from master.strategy import has_status, strategy_of
+from master.strategy import strategy_of
 from master.subresources import PREPARE
 
 log = logging.getLogger(__name__)
@@ -202,11 +201,11 @@ class Writer:
         """Bring a manager's intent into an object, which is created if there is none."""
         managed_fields.check_manager(options.field_manager)
         owner = self._modifier.owner(kind)
-        intent = _intent(owner, to_owner(kind, owner, intent), subresource)
+        intent = part_for(owner, to_owner(kind, owner, intent), subresource)
         ledger, told = Ledger(), list[str]()
 
         async def alter(old: StoredObject) -> Outcome:
-            _check_same_life(kind, old, intent)
+            check_same_life(kind, old, intent)
             live = document_to_apply_to(owner, old.obj, self.timestamp())
             document = self._applied(owner, live, intent, subresource, options)
             new = self._decode_applied(owner, document)
@@ -217,7 +216,7 @@ class Writer:
             try:
                 stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=options.dry_run, fence=fence)
             except NotFound:
-                if subresource or _life(intent) != ("", ""):
+                if subresource or life_of(intent) != ("", ""):
                     raise
             else:
                 return Written(_shown(stored, kind, subresource), warnings=tuple(told))
@@ -334,8 +333,7 @@ class Writer:
         new = await self._chain.mutate(attributes, new)
         if (claimant := self._modifier.claimant(owner)) is not None and not subresource:
             new = claimant.complete(old, new, ())
-        judge = faults_on_status if subresource == "status" and owner.custom is None else faults_on_update
-        if faults := judge(owner, bare(old), new):
+        if faults := _judge_of(owner, subresource)(owner, bare(old), new):
             raise invalid(owner.kind, stored.name, faults, group=owner.group)
         await self._chain.judge(msgspec.structs.replace(attributes, obj=new))
         told[:] = [] if subresource else cautions(owner, new, old)
@@ -423,41 +421,6 @@ def _patched(document: dict[str, Any], patch: Any, patch_type: str, kind: Kind) 
     raise BadRequest(f"unknown patch type {patch_type!r}")
 
 
-def _life(intent: Document) -> tuple[str, str]:
-    """Return (uid, resourceVersion) that an intent insists upon."""
-    meta = intent.get("metadata")
-    if not isinstance(meta, Mapping):
-        return "", ""
-    return str(meta.get("uid") or ""), str(meta.get("resourceVersion") or "")
-
-
-def _check_same_life(kind: Kind, stored: StoredObject, intent: Document) -> None:
-    """Raise Conflict if an intent is about another object, or another state, than ``stored``."""
-    uid, version = _life(intent)
-    if uid not in ("", stored.obj.metadata.uid) or version not in ("", str(stored.revision)):
-        raise conflict(kind.plural, stored.name, MODIFIED, group=kind.group)
-
-
-def _intent(owner: Kind, intent: Document, subresource: str) -> dict[str, Any]:
-    """Return what an intent says of the part of an object that ``subresource`` shows, as the object has it."""
-    if not isinstance(intent.get("metadata", {}), Mapping):
-        raise BadRequest(f"{owner.kind} cannot be applied: metadata must be an object")
-    head = {key: intent[key] for key in ("apiVersion", "kind", "metadata") if key in intent}
-    if subresource == "status":
-        return head | ({"status": intent["status"]} if "status" in intent else {})
-    if subresource == "scale":
-        replicas = cast("Scale", codec.decode(SCALE, intent)).spec.replicas or 0
-        head |= {"apiVersion": owner.group_version, "kind": owner.kind}
-        if owner.custom is not None and owner.custom.scale is not None:
-            set_field(head, owner.custom.scale.replicas, replicas)
-            return head
-        return head | {"spec": {"replicas": replicas}}
-    if subresource:
-        raise BadRequest(f"server-side apply to {owner.plural}/{subresource} is not supported: use a merge patch")
-    unwritten = has_status(owner) and not strategy_of(owner).keeps_status
-    return {key: value for key, value in intent.items() if key != "status" or not unwritten}
-
-
 def _check_identity(owner: Kind, stored: StoredObject, new: Resource) -> None:
     """Raise if ``new`` was not made from this state of this object."""
     meta = new.metadata
@@ -471,6 +434,13 @@ def _check_identity(owner: Kind, stored: StoredObject, new: Resource) -> None:
     elif not strategy_of(owner).unconditional_update:
         fault = Fault("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
         raise invalid(owner.kind, stored.name, [fault], group=owner.group)
+
+
+def _judge_of(owner: Kind, subresource: str) -> Callable[[Kind, Resource, Resource], list[Fault]]:
+    """Return what tells everything that is wrong with a write to ``subresource``."""
+    if subresource == "resize":
+        return faults_on_resize
+    return faults_on_status if subresource == "status" and owner.custom is None else faults_on_update
 
 
 def _shown(stored: StoredObject, kind: Kind, subresource: str) -> StoredObject:

@@ -13,13 +13,13 @@ from api.errors import ApiError
 from api.kinds.core import ConfigMap, Secret
 from api.kinds.pods import Container as ContainerSpec
 from api.kinds.pods import Pod
+from api.qos import qos_class
 from node_agent.errors import NodeError
 from node_agent.pods.containers import (
     TERMINATION_LOG,
     RefusedByPolicy,
     find_container,
     pod_ref,
-    qos_class,
     render_container,
     render_hosts,
     render_limits,

@@ -21,8 +21,9 @@ from api.kinds.pods import (
     PodSpec,
     PodStatus,
 )
+from api.qos import qos_class
 from client.clock import timestamp
-from node_agent.pods.containers import ephemeral_containers, qos_class
+from node_agent.pods.containers import ephemeral_containers
 from node_agent.pods.plan import (
     Health,
     Plan,
