@@ -278,7 +278,8 @@ def _strict_fault(target: Target, document: Any, duplicates: list[str]) -> BadRe
 
 def _query(call: Call) -> Query:
     """Return what the client asks for; what is wrong with the question is said here, before a watch's stream starts."""
-    query = parameters.read_query(call.query, namespace=call.target.namespace)
+    target = call.target
+    query = parameters.read_query(call.query, namespace=target.namespace, name=target.name, watches=target.watches)
     selectors.parse_labels(query.label_selector)
     fields.check(call.target.kind, selectors.parse_fields(query.field_selector))
     return query
