@@ -218,6 +218,7 @@ ROWS: dict[str, list[Row]] = {
             reads::TestWatch::test_without_a_version_begins_with_what_is
             watch::test_headers_come_before_anything_happens
             watch::test_events_come_as_they_happen
+            watch::test_old_paths_watch_one_object
             """,
         ),
         Row(

@@ -60,7 +60,11 @@ def parse_path(table: Table, path: str) -> Target | Unserved | None:
 
 def _resource(table: Table, group: str, version: str, rest: list[str]) -> Target | Unserved | None:
     if rest[0] == "watch" and rest[1:] not in ([], [""]):
-        return _watched(_resource(table, group, version, rest[1:]))
+        return _watched(_named(table, group, version, rest[1:]))
+    return _named(table, group, version, rest)
+
+
+def _named(table: Table, group: str, version: str, rest: list[str]) -> Target | Unserved | None:
     namespace = ""
     if (end := _proxy_end(rest)) is not None:
         rest = rest[:end]  # what follows is a path of whoever answers
@@ -88,10 +92,10 @@ def _resource(table: Table, group: str, version: str, rest: list[str]) -> Target
 def _watched(found: Target | Unserved | None) -> Target | Unserved | None:
     """Return what the rest of a path behind ``watch/`` names, to be watched."""
     match found:
-        case Target(kind=kind, namespace=namespace, name=name, subresource=subresource) if (
-            subresource or "watch" not in kind.verbs
-        ):
-            return Unserved(kind.group, kind.version, kind.plural, namespace, name, subresource, watches=True)
+        case Target(kind=kind) if found.subresource or "watch" not in kind.verbs:
+            return Unserved(
+                kind.group, kind.version, kind.plural, found.namespace, found.name, found.subresource, watches=True
+            )
         case Target() | Unserved():
             return replace(found, watches=True)
     return None
