@@ -7,19 +7,19 @@ a pod is deleted only as it was seen: it might have become healthy meanwhile, an
 from collections.abc import Mapping
 from typing import Any, cast
 
-import msgspec
 from msgspec.structs import replace
 
-from api.errors import BadRequest, Conflict, InternalError, NotFound
+from api import codec
+from api.errors import Conflict, InternalError, NotFound
 from api.kinds.pods import Pod, PodCondition
-from api.kinds.policy import PodDisruptionBudget
-from api.kinds.table import Table
+from api.kinds.policy import Eviction, PodDisruptionBudget
+from api.kinds.table import Kind, Table
 from api.meta import DeleteOptions, Preconditions, Resource
-from master import budgets
+from master import budgets, strictness
 from master.modify import Modifier, Outcome
 from master.objects import StoredObject
 from master.reads import Reader
-from master.rest.seam import Query, WriteOptions, Written
+from master.rest.seam import Deleted, Query, WriteOptions, Written
 from master.storage import Fence
 from master.writes import Writer
 
@@ -27,8 +27,7 @@ from master.writes import Writer
 ATTEMPTS = 8
 
 
-class _Eviction(msgspec.Struct, frozen=True, rename="camel"):
-    delete_options: DeleteOptions = DeleteOptions()
+KIND = Kind(group="policy", kind="Eviction", plural="evictions", singular="eviction", model=Eviction)
 
 
 class Evictions:
@@ -53,10 +52,10 @@ class Evictions:
         fence: Fence | None = None,
     ) -> Written:
         """Delete a pod if its budget allows; raises TooManyRequests if not."""
-        try:
-            wanted = msgspec.convert(document, _Eviction).delete_options
-        except msgspec.ValidationError as error:
-            raise BadRequest(f"Eviction cannot be read: {error}") from None
+        unknown: list[str] = []
+        asked = cast("Eviction", codec.decode(KIND, document, unknown=unknown))
+        warnings = strictness.tell(KIND, document, options, unknown=unknown)
+        wanted = asked.delete_options or DeleteOptions()
         if options.dry_run:  # kubectl says it in the body
             wanted = replace(wanted, dry_run=("All",))
         for _ in range(ATTEMPTS):
@@ -65,12 +64,14 @@ class Evictions:
             sparing = None if exempt else await self._ask(pod, dry_run=bool(wanted.dry_run), fence=fence)
             as_seen = sparing is not None or (exempt and _may_become_ready(pod))
             try:
-                return await self._delete(pod, wanted, options, as_seen=as_seen, fence=fence)
+                deleted = await self._delete(pod, wanted, options, as_seen=as_seen, fence=fence)
             except Conflict:
                 if not as_seen or _insists(wanted):
                     raise
                 if sparing is not None:
                     raise budgets.still_processed(sparing) from None
+            else:
+                return Written(deleted.stored, warnings=warnings)
         raise budgets.still_processed(name)
 
     async def _ask(self, pod: Pod, *, dry_run: bool, fence: Fence | None) -> str | None:
@@ -102,12 +103,12 @@ class Evictions:
 
     async def _delete(
         self, pod: Pod, wanted: DeleteOptions, options: WriteOptions, *, as_seen: bool, fence: Fence | None
-    ) -> Written:
+    ) -> Deleted:
         meta = pod.metadata
         if as_seen and not _insists(wanted):
             before = wanted.preconditions or Preconditions()
             wanted = replace(wanted, preconditions=replace(before, resource_version=meta.resource_version))
-        deleted = await self._writer.delete(
+        return await self._writer.delete(
             self._pods,
             namespace=meta.namespace,
             name=meta.name,
@@ -116,7 +117,6 @@ class Evictions:
             fence=fence,
             mark=lambda obj: _as_target(cast("Pod", obj), self._writer.timestamp()),
         )
-        return Written(deleted.stored)
 
 
 def _budget(obj: Resource) -> PodDisruptionBudget:

@@ -24,10 +24,10 @@ from api.errors import (
     invalid,
     no_unique_name,
 )
-from api.faults import strict_fault, strict_patch_fault
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, Resource
 from api.validation.objects import faults_on_create, faults_on_resize, faults_on_status, faults_on_update
+from master import strictness
 from master.access.authorization import Authorizer
 from master.access.user import User
 from master.admission.chain import Attributes, Chain, Ledger
@@ -88,7 +88,8 @@ class Writer:
         owner = self._modifier.owner(kind)
         if owner.custom is not None and owner.custom.terminating:
             raise MethodNotAllowed("create not allowed while custom resource definition is terminating")
-        obj, warnings = self._decode(kind, document, options)
+        obj, unknown = self._decode(kind, document)
+        warnings = strictness.tell(kind, document, options, unknown=unknown)
         managed = track_new(owner, obj, manager=options.field_manager, now=self.timestamp())
         generated = not obj.metadata.name and bool(obj.metadata.generate_name)
         ledger = Ledger()
@@ -171,7 +172,9 @@ class Writer:
         fence: Fence | None = None,
     ) -> Written:
         """Replace an object, or the part of it that ``subresource`` shows."""
-        new, warnings = self._decode(SCALE if subresource == "scale" else kind, document, options)
+        shown_kind = SCALE if subresource == "scale" else kind
+        new, unknown = self._decode(shown_kind, document)
+        warnings = strictness.tell(shown_kind, document, options, unknown=unknown)
         ledger, told = Ledger(), list[str]()
 
         async def alter(old: StoredObject) -> Outcome:
@@ -209,6 +212,7 @@ class Writer:
             live = document_to_apply_to(owner, old.obj, self.timestamp())
             document = self._applied(owner, live, intent, subresource, options)
             new = self._decode_applied(owner, document)
+            strictness.tell_of_apply(options)
             managed = new.metadata.managed_fields
             return await self._altered(owner, old, new, subresource, options, ledger=ledger, told=told, managed=managed)
 
@@ -219,16 +223,18 @@ class Writer:
                 if subresource or life_of(intent) != ("", ""):
                     raise
             else:
-                return Written(_shown(stored, kind, subresource), warnings=tuple(told))
+                warnings = (*strictness.tell_of_apply(options), *told)
+                return Written(_shown(stored, kind, subresource), warnings=warnings)
             await self._check_may_create(kind, namespace, name, options.user)
             new = self._decode_applied(owner, self._applied(owner, None, intent, "", options))
             new = msgspec.structs.replace(new, metadata=msgspec.structs.replace(new.metadata, name=name))
+            warnings = strictness.tell_of_apply(options)
             try:
                 managed = new.metadata.managed_fields
                 made = await self._create(owner, new, namespace, options, fence, managed=managed, ledger=ledger)
             except AlreadyExists:
                 continue
-            return Written(as_kind(made, kind), created=True, warnings=tuple(cautions(owner, made.obj)))
+            return Written(as_kind(made, kind), created=True, warnings=(*warnings, *cautions(owner, made.obj)))
         raise conflict(kind.plural, name, MODIFIED, group=kind.group)
 
     async def _check_may_create(self, kind: Kind, namespace: str, name: str, user: User) -> None:
@@ -281,7 +287,8 @@ class Writer:
             nonlocal warnings
             document = codec.to_document(_shown(old, kind, subresource).obj)
             patched = _patched(document, patch, patch_type, shown_kind)
-            new, warnings = self._decode(shown_kind, patched, options, patch)
+            new, unknown = self._decode(shown_kind, patched)
+            warnings = strictness.tell_of_patch(patch, patch_type, options, patched=patched, unknown=unknown)
             if new.metadata.name != old.name:
                 fault = Fault("metadata.name", f'Invalid value: "{new.metadata.name}": field is immutable')
                 raise invalid(kind.kind, old.name, [fault], group=kind.group)
@@ -380,29 +387,16 @@ class Writer:
         stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=dry_run, fence=fence)
         return Deleted(as_kind(stored, kind), gone)
 
-    def _decode(
-        self, kind: Kind, document: Document, options: WriteOptions, patch: Any = None
-    ) -> tuple[Resource, tuple[str, ...]]:
-        """Return the object that ``document`` stands for, as its place stores it, and warnings.
-
-        patch: what the client sent, if ``document`` is what came of it.
-        """
-        unknown: list[str] | None = None if options.field_validation == "Ignore" else []
+    def _decode(self, kind: Kind, document: Document) -> tuple[Resource, list[str]]:
+        """Return the object that ``document`` stands for, as its place stores it, and what is unknown in it."""
+        unknown: list[str] = []
         if kind.stored_as is not None:
             # Faults are told in the words of the face that the client used.
             codec.decode(kind, document, unknown=unknown)
             owner = self._modifier.owner(kind)
             kind, document = owner, to_owner(kind, owner, document)
-            return codec.decode(kind, completed(kind, document)), _warnings(kind, unknown, options, patch)
-        obj = codec.decode(kind, completed(kind, document), unknown=unknown)
-        return obj, _warnings(kind, unknown, options, patch)
-
-
-def _warnings(kind: Kind, unknown: list[str] | None, options: WriteOptions, patch: Any) -> tuple[str, ...]:
-    """Return what to warn of; raises BadRequest or Invalid for a client that wants no unknown fields."""
-    if unknown and options.field_validation == "Strict":
-        raise strict_fault(kind.kind, kind.version, unknown) if patch is None else strict_patch_fault(patch, unknown)
-    return tuple(unknown or ())
+            return codec.decode(kind, completed(kind, document)), unknown
+        return codec.decode(kind, completed(kind, document), unknown=unknown), unknown
 
 
 def _patched(document: dict[str, Any], patch: Any, patch_type: str, kind: Kind) -> dict[str, Any]:
