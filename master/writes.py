@@ -43,7 +43,7 @@ from master.lifecycle import (
     timestamp,
 )
 from master.managers import Managed, bare, document_to_apply_to, track_change, track_new, with_managed
-from master.modify import ATTEMPTS, Modifier, Outcome, stored_as
+from master.modify import ATTEMPTS, Beside, Modifier, Outcome, stored_as
 from master.objects import StoredObject
 from master.rest.seam import Deleted, WriteOptions, Written
 from master.scale import SCALE, scale_of, with_scale
@@ -358,10 +358,11 @@ class Writer:
         user: User,
         fence: Fence | None = None,
         mark: Callable[[Resource], Resource] = lambda obj: obj,
+        beside: Beside | None = None,
     ) -> Deleted:
         """Delete an object, or begin to.
 
-        mark: makes of the object what is left of it while it is being deleted.
+        mark: makes of the object what is left of it while it is being deleted. beside: what happens in the same step.
         """
         owner, dry_run = self._modifier.owner(kind), bool(options.dry_run)
         gone = False
@@ -384,7 +385,7 @@ class Writer:
             gone = isinstance(outcome, Gone)
             return outcome
 
-        stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=dry_run, fence=fence)
+        stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=dry_run, fence=fence, beside=beside)
         return Deleted(as_kind(stored, kind), gone)
 
     def _decode(self, kind: Kind, document: Document) -> tuple[Resource, list[str]]:
