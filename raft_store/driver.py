@@ -102,6 +102,7 @@ class Driver:
         self._ticker: asyncio.TimerHandle | None = None
         self._wakes_s = 0.0  # when it does
         self._commits: asyncio.TimerHandle | None = None  # when followers are told of commits
+        self._owes_since_s: float | None = None  # since when there is something to tell
         self._running = False
         self._snapshotting: asyncio.Task[None] | None = None
         self.applied: Index = replica.applied  # by the machine; the replica's is ahead of it during a restore
@@ -319,37 +320,52 @@ class Driver:
                 if (work := self._replica.ready()) is None:
                     break
                 self._do(work)
-                if not (work.committed or work.readers or work.restore or work.lost or work.changes):
-                    break  # only what ended just now can bring more to do at once
+                more = self._replica.core.log.has_committed or work.readers or work.restore or work.lost or work.changes
+                if not more:
+                    break  # only what ended just now, or was too much for once, can bring more to do at once
                 if self._loop.time() > turn_ends_s:
                     self._schedule()
                     break
             if (agreed := self._replica.core.agreed) is not self._followed:
                 self._followed = agreed
                 self._follow(agreed)
-            self._snapshot_if_due()
-            self._plan_commits()
-            self._plan_ticks()
+            if self.applied != self._snapshot_index:
+                self._snapshot_if_due()
+            self._plan_commits(now_s)
+            self._plan_ticks(now_s)
         except Exception as exc:  # noqa: BLE001 - our own error or the machine's: this state must not reach the disk
             self.fail(exc)
 
-    def _plan_commits(self) -> None:
+    def _plan_commits(self, now_s: float) -> None:
         """Let followers hear of commits with the next append, or in a moment by themselves.
 
         Whoever writes one thing after the other would otherwise wake each follower twice a write, and wait for it.
         """
         core = self._replica.core
         core.delays_commits = True
-        if self._commits is None and core.owes_commits:
-            self._commits = self._loop.call_later(COMMIT_DELAY_S, self._tell_commits)
+        if not core.owes_commits:
+            self._owes_since_s = None
+        elif self._owes_since_s is None:
+            self._owes_since_s = now_s
+            if self._commits is None:
+                self._commits = self._loop.call_later(COMMIT_DELAY_S, self._tell_commits)
 
     def _tell_commits(self) -> None:
         self._commits = None
+        if self._owes_since_s is None:
+            return
+        # Set for an earlier mark that an append took along: one timer goes on for all, instead of one for each write.
+        left_s = self._owes_since_s + COMMIT_DELAY_S - self._loop.time()
+        if left_s > 0:
+            self._commits = self._loop.call_later(left_s, self._tell_commits)
+            return
         self._replica.core.delays_commits = False
         self._schedule()
 
-    def _plan_ticks(self) -> None:
+    def _plan_ticks(self, now_s: float) -> None:
         """Let the next tick that matters wake us: while anybody waits, that is every tick."""
+        if self._ticker is not None and self._wakes_s <= now_s + self._config.tick_s:
+            return  # no tick comes sooner; the next ones are planned then
         waited_for = self._proposers or self._waits or self._readers_left
         self._ticks.plan(1 if waited_for else self._replica.quiet_ticks)
         due_s = self._ticks.due_s
@@ -361,6 +377,8 @@ class Driver:
         self._ticker = self._loop.call_at(due_s, self._tick)
 
     def _step_inbox(self) -> None:
+        if not self._inbox:
+            return
         messages, self._inbox = self._inbox, []
         for message in messages:
             self._replica.step(message)

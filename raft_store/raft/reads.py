@@ -41,27 +41,22 @@ class Question(msgspec.Struct, frozen=True):
 class ReadRounds:
     """A leader's open questions. ``newest`` grows for the whole life of the core: old replies confirm nothing new."""
 
-    __slots__ = ("_rounds", "_waiting", "newest")
+    __slots__ = ("_rounds", "newest", "waiting")
 
     def __init__(self) -> None:
         self.newest = 0
-        self._waiting: list[Question] = []
+        self.waiting: list[Question] = []  # for a round to begin
         self._rounds: deque[tuple[int, Index, list[Question]]] = deque()  # (round, commit mark, questions), in order
-
-    @property
-    def waiting(self) -> bool:
-        """Whether questions wait for a round to begin."""
-        return bool(self._waiting)
 
     def ask(self, question: Question) -> None:
         """Take a question; it waits for the next round."""
-        self._waiting.append(question)
+        self.waiting.append(question)
 
     def begin(self, committed: Index) -> int:
         """Begin a round for all that wait; return its number, which heartbeats have to carry."""
         self.newest += 1
-        self._rounds.append((self.newest, committed, self._waiting))
-        self._waiting = []
+        self._rounds.append((self.newest, committed, self.waiting))
+        self.waiting = []
         return self.newest
 
     def confirm(self, up_to: int) -> list[tuple[Question, Index]]:
@@ -74,8 +69,8 @@ class ReadRounds:
 
     def answer(self, committed: Index) -> list[tuple[Question, Index]]:
         """Answer all that wait right now: the leader holds a lease."""
-        answers = [(question, committed) for question in self._waiting]
-        self._waiting = []
+        answers = [(question, committed) for question in self.waiting]
+        self.waiting = []
         return answers
 
     def next_round(self) -> int:
@@ -85,7 +80,7 @@ class ReadRounds:
 
     def clear(self) -> None:
         """We lead no more: nobody here can answer, the askers ask again elsewhere."""
-        self._waiting = []
+        self.waiting = []
         self._rounds.clear()
 
 
@@ -140,7 +135,7 @@ class Readers:
     a leader, and is then asked anew under another number, so that a late answer never meets a younger question.
     """
 
-    __slots__ = ("_asked", "_asked_term", "_number", "_quiet_ticks", "_ready", "_waiting")
+    __slots__ = ("_asked", "_asked_term", "_number", "_quiet_ticks", "_waiting", "answers")
 
     def __init__(self) -> None:
         self._waiting: list[object] = []
@@ -148,7 +143,7 @@ class Readers:
         self._asked_term = Term(0)
         self._number = 0
         self._quiet_ticks = 0
-        self._ready: list[tuple[Index, list[object]]] = []
+        self.answers: list[tuple[Index, list[object]]] = []  # for the machine to get there, and who waits for that
 
     def add(self, owner: object) -> None:
         """Take a reader."""
@@ -183,13 +178,11 @@ class Readers:
     def answered(self, number: int, index: Index) -> None:
         """The answer to question ``number`` came."""
         if self._asked and number == self._number:
-            self._ready.append((index, self._asked))
+            self.answers.append((index, self._asked))
             self._asked = []
 
     def release(self, applied: Index) -> list[tuple[object, Index]]:
         """The machine has applied up to ``applied``: return whoever may read now, and what they waited for."""
-        if not self._ready:
-            return []
-        released = [(owner, index) for index, owners in self._ready if index <= applied for owner in owners]
-        self._ready = [waiting for waiting in self._ready if waiting[0] > applied]
+        released = [(owner, index) for index, owners in self.answers if index <= applied for owner in owners]
+        self.answers = [waiting for waiting in self.answers if waiting[0] > applied]
         return released

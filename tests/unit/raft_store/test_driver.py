@@ -256,7 +256,7 @@ async def test_a_proposal_that_a_snapshot_overtook_is_answered(follower, storage
 async def test_a_proposal_that_a_snapshot_overtook_is_answered_when_the_member_ends(follower):
     waiting = asyncio.create_task(follower.propose(b"x", timeout_s=60))
     await until(lambda: follower._proposers._open)
-    (proposal,) = follower._replica._origin._waiting
+    (proposal,) = follower._replica._origin.waiting
     proposal.abandoned = True
     follower._behind.append((Work((), None, None, (), (), [proposal], ()), None))
     await follower.stop()
