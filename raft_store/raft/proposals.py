@@ -119,7 +119,10 @@ class Origin:
     @property
     def open(self) -> bool:
         """Whether any proposal is not settled."""
-        return bool(self.waiting) or any(flight.batches for flight in self._flights)
+        # Asked after every event, and nearly always there is one flight at most.
+        flights = self._flights
+        newest = flights[-1].batches if flights else ()
+        return bool(self.waiting or newest) or (len(flights) > 1 and any(flight.batches for flight in flights))
 
     def embark(self, term: Term) -> list[bytes]:
         """We lead in ``term``: return all that waits, as entries; they must go into our log right now."""

@@ -135,11 +135,11 @@ class Readers:
     a leader, and is then asked anew under another number, so that a late answer never meets a younger question.
     """
 
-    __slots__ = ("_asked", "_asked_term", "_number", "_quiet_ticks", "_waiting", "answers")
+    __slots__ = ("_asked_term", "_number", "_quiet_ticks", "answers", "asked", "waiting")
 
     def __init__(self) -> None:
-        self._waiting: list[object] = []
-        self._asked: list[object] = []
+        self.waiting: list[object] = []  # for the next question
+        self.asked: list[object] = []  # for the answer to the open one
         self._asked_term = Term(0)
         self._number = 0
         self._quiet_ticks = 0
@@ -147,7 +147,7 @@ class Readers:
 
     def add(self, owner: object) -> None:
         """Take a reader."""
-        self._waiting.append(owner)
+        self.waiting.append(owner)
 
     def tick(self) -> None:
         """Let time pass for the open question."""
@@ -156,30 +156,30 @@ class Readers:
     @property
     def open(self) -> bool:
         """Whether anybody waits for an answer."""
-        return bool(self._asked or self._waiting)
+        return bool(self.asked or self.waiting)
 
     def ask(self, term: Term) -> int | None:
         """A leader of ``term`` is known: return the number of a question to ask it now, if there is one."""
-        if self._asked and (term != self._asked_term or self._quiet_ticks >= ASK_AGAIN_TICKS):
-            self._waiting = self._asked + self._waiting
-            self._asked = []
-        if self._asked or not self._waiting:
+        if self.asked and (term != self._asked_term or self._quiet_ticks >= ASK_AGAIN_TICKS):
+            self.waiting = self.asked + self.waiting
+            self.asked = []
+        if self.asked or not self.waiting:
             return None
-        self._asked, self._waiting = self._waiting, []
+        self.asked, self.waiting = self.waiting, []
         self._asked_term, self._quiet_ticks = term, 0
         self._number += 1
         return self._number
 
     def forget(self, gone: Callable[[object], bool]) -> None:
         """Let go of whoever waits no more; without a leader nobody else would."""
-        self._waiting = [owner for owner in self._waiting if not gone(owner)]
-        self._asked = [owner for owner in self._asked if not gone(owner)]
+        self.waiting = [owner for owner in self.waiting if not gone(owner)]
+        self.asked = [owner for owner in self.asked if not gone(owner)]
 
     def answered(self, number: int, index: Index) -> None:
         """The answer to question ``number`` came."""
-        if self._asked and number == self._number:
-            self.answers.append((index, self._asked))
-            self._asked = []
+        if self.asked and number == self._number:
+            self.answers.append((index, self.asked))
+            self.asked = []
 
     def release(self, applied: Index) -> list[tuple[object, Index]]:
         """The machine has applied up to ``applied``: return whoever may read now, and what they waited for."""

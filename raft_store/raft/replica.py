@@ -114,7 +114,7 @@ class Replica:
         """Return what is to be done now; None: nothing until the next event."""
         if self._origin.open:
             self._make_proposals()
-        if self._readers.open:
+        if self._readers.waiting or self._readers.asked:
             self._ask()
         ready = self.core.ready()
         changes = self._end_changes() if self._changes else ()

@@ -110,7 +110,7 @@ class State:
     def gone_for_good(self) -> frozenset[MemberId]:
         """Whoever was removed and is needed no more: their removal is sealed."""
         if self.agreed.sealed:
-            return self.configuration.removed
+            return self.agreed.configuration.removed
         before = self.log.configuration_before
         return frozenset() if before is None else before.removed
 
