@@ -10,10 +10,6 @@ from .streams import Refused, Stream, Streams
 class Sending(Streams):
     """A connection as its user tells it to send. What belongs to a stream that is gone is dropped."""
 
-    def take_output(self) -> bytes:
-        """Return the bytes to be sent now, once."""
-        return self._outbox.take()
-
     @property
     def waiting_bytes(self) -> int:
         """Return how much data waits for the peer's windows."""
