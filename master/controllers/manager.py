@@ -27,6 +27,7 @@ from master.controllers.aggregation import AggregationController
 from master.controllers.bootstrap import BootstrapController
 from master.controllers.certificates import CertificateController
 from master.controllers.context import Context, ControllerConfig
+from master.controllers.daemonset import DaemonSetController
 from master.controllers.definitions import DefinitionController
 from master.controllers.deployment import DeploymentController
 from master.controllers.disruption import DisruptionController
@@ -63,6 +64,7 @@ ROWS: Sequence[Row] = (
     Row("replicaset", replicaset_controller),
     Row("replication", replication_controller),
     Row("deployment", DeploymentController),
+    Row("daemonset", DaemonSetController),
     Row("disruption", DisruptionController),
     Row("endpoints", EndpointsController),
     Row("endpointslice", EndpointSliceController),

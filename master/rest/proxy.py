@@ -8,6 +8,7 @@ import asyncio
 import ipaddress
 import random
 import re
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from master.rest.duplex import TakenOver, take_over
 from master.rest.hops import Fields, end_to_end, hop, upgrade_of
 from master.rest.node_agents import NodeAgents, Stub, address_of, refusal
 from master.rest.pipes import AgentPipe, Pipe, SocketPipe, TlsPipe
+from master.rest.proxied_pages import Page, is_readable, rewritten
 from master.rest.seam import Registry
 from master.rest.upgradable import Call, UpgradableRequest
 from trireme_pb.node import node_pb2
@@ -29,6 +31,8 @@ HEAD_BYTES = 64 * 1024
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
 # What we say ourselves of the request that we make, and credentials, which are for us alone.
 _OURS = ("authorization", "content-length", "expect", "host")
+# What is about an answer's bytes, which change with its links.
+_OF_BYTES = ("content-length", "content-encoding", "content-md5", "digest")
 
 
 class _Name(NamedTuple):
@@ -174,12 +178,15 @@ def _checked(address: str) -> str:
     return address
 
 
+def _root(call: Call) -> str:
+    """Return the path of the proxy itself, as the client wrote it: up to ``/proxy``."""
+    depth = 8 if call.target.namespace else 6  # "", api, v1, [namespaces, <namespace>,] plural, name, proxy
+    return "/".join(call.request.rel_url.raw_path.split("/")[:depth])
+
+
 def _way(call: Call) -> str:
     """Return the path to ask for, as the client wrote it: what follows ``/proxy``."""
-    above = 6 if call.target.namespace else 4  # "", api, v1, [namespaces, <namespace>,] plural, name
-    segments = call.request.rel_url.raw_path.split("/")
-    rest = segments[above + 2 :]
-    return "/" + "/".join(rest) if rest else ""
+    return call.request.rel_url.raw_path.removeprefix(_root(call))
 
 
 async def _show_page(call: Call, stub: Stub, node: str, path: str) -> web.StreamResponse:
@@ -300,17 +307,43 @@ def _switching_head(call: Call, answer: _Answer) -> bytes:
 async def _pass_back(call: Call, pipe: Pipe, answer: _Answer, rest: bytes) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.code)
     told = {key.lower(): value for key, value in answer.fields}
+    has_body = call.request.method != "HEAD" and answer.code not in (204, 304)
+    page = _page(call, told) if has_body else None
     # Two lengths are one too many: the chunks' is the one that counts.
-    without = ("content-length",) if "transfer-encoding" in told else ()
+    without = _OF_BYTES if page is not None else ("content-length",) if "transfer-encoding" in told else ()
     for key, value in end_to_end(answer.fields, without=without):
-        response.headers.add(key, value)
+        is_address = key.lower() == "location"
+        response.headers.add(key, _as_client_writes(call, value) if is_address else value)
     response.headers.update(call.headers)
     await response.prepare(call.request)
-    if call.request.method != "HEAD" and answer.code not in (204, 304):
-        async for data in _body(pipe, told, rest):
+    if has_body:
+        body = _body(pipe, told, rest)
+        async for data in body if page is None else _links_rewritten(body, page):
             await response.write(data)
     await response.write_eof()
     return response
+
+
+def _as_client_writes(call: Call, address: str) -> str:
+    return rewritten(address, _root(call), parse_name(call.target.name).name)
+
+
+def _page(call: Call, told: dict[str, str]) -> Page | None:
+    """Return what rewrites the links of an answer that is a whole page; None for any other."""
+    encoding = told.get("content-encoding", "").strip().lower()
+    if "content-range" in told or not is_readable(told.get("content-type", ""), encoding):
+        return None
+    return Page(_root(call), parse_name(call.target.name).name, encoding)
+
+
+async def _links_rewritten(body: AsyncIterator[bytes], page: Page) -> AsyncIterator[bytes]:
+    try:
+        async for data in body:
+            for part in page.give(data):
+                yield part
+    except zlib.error as error:
+        raise Unavailable(f"error trying to reach service: {error}") from error
+    yield page.rest()
 
 
 async def _body(pipe: Pipe, headers: dict[str, str], rest: bytes) -> AsyncIterator[bytes]:

@@ -189,3 +189,13 @@ def test_a_second_has_no_more_nanoseconds_than_it_has():
     meta = _record(8, b"\x08\x01\x10\x80\x94\xeb\xdc\x03")
     with pytest.raises(BadRequest, match="out of range"):
         protobuf.decode(_body(b"v1", b"ConfigMap", _record(1, meta)))
+
+
+def test_times_are_read_whatever_their_fields_are_called():
+    moment = b"\x08\x82\x9e\x9d\xe0\x06"  # bytes that are no UTF-8
+    running = _record(2, _record(2, _record(1, moment)))
+    pod = protobuf.decode(_body(b"v1", b"Pod", _record(3, _record(8, running))))
+    assert pod["status"]["containerStatuses"] == [{"state": {"running": {"startedAt": "2027-06-08T01:31:46Z"}}}]
+    disrupted = _record(2, _record(1, b"web-1") + _record(2, moment))
+    budget = protobuf.decode(_body(b"policy/v1", b"PodDisruptionBudget", _record(3, disrupted)))
+    assert budget["status"]["disruptedPods"] == {"web-1": "2027-06-08T01:31:46Z"}
