@@ -33,13 +33,17 @@ class RefusedByPolicy(NodeError):
 
 
 class NodeNames(msgspec.Struct, frozen=True, kw_only=True):
-    """How pods on this node find names, and what the node itself is called."""
+    """How pods on this node find names, and what the node itself is called.
+
+    host_hosts: the text of the node's own ``/etc/hosts``.
+    """
 
     node: str
     host_ip: str
     cluster_dns: str
     cluster_domain: str
     host_resolv_conf: ResolvConf = ResolvConf()
+    host_hosts: str = ""
 
 
 def pod_ref(pod: Pod) -> PodRef:
@@ -243,7 +247,21 @@ def render_container(
 
 
 def render_hosts(pod: Pod, pod_ip: str, names: NodeNames) -> str:
-    """Return the pod's /etc/hosts."""
+    """Return the pod's /etc/hosts; in the host's network that is the host's own with the pod's aliases."""
+    text = _host_network_hosts(names) if pod.spec.host_network else _own_hosts(pod, pod_ip, names)
+    if pod.spec.host_aliases:
+        lines = ["", "# Entries added by HostAliases."]
+        lines += ["\t".join((alias.ip, *alias.hostnames)) for alias in pod.spec.host_aliases]
+        text += "\n".join(lines) + "\n"
+    return text
+
+
+def _host_network_hosts(names: NodeNames) -> str:
+    text = names.host_hosts
+    return "# Kubernetes-managed hosts file (host network).\n" + text + ("" if text.endswith("\n") else "\n")
+
+
+def _own_hosts(pod: Pod, pod_ip: str, names: NodeNames) -> str:
     lines = [
         "# Kubernetes-managed hosts file.",
         "127.0.0.1\tlocalhost",
@@ -254,13 +272,10 @@ def render_hosts(pod: Pod, pod_ip: str, names: NodeNames) -> str:
         "fe00::2\tip6-allrouters",
     ]
     if pod_ip:
-        hostname = names.node if pod.spec.host_network else hostname_of(pod)
+        hostname = hostname_of(pod)
         domain = f"{pod.metadata.namespace}.svc.{names.cluster_domain}"
         full = f"{hostname}.{pod.spec.subdomain}.{domain}\t" if pod.spec.subdomain else ""
         lines.append(f"{pod_ip}\t{full}{hostname}")
-    if pod.spec.host_aliases:
-        lines += ["", "# Entries added by HostAliases."]
-        lines += ["\t".join((alias.ip, *alias.hostnames)) for alias in pod.spec.host_aliases]
     return "\n".join(lines) + "\n"
 
 

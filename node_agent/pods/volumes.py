@@ -18,10 +18,10 @@ from pathlib import Path
 import msgspec
 
 from api import quantity
-from api.kinds.pods import Container, Pod
+from api.kinds.pods import Container, Pod, VolumeMount
 from api.kinds.volumes import EmptyDirVolumeSource, HostPathVolumeSource, Volume
 from node_agent.errors import CommandFailed, NodeError
-from node_agent.pods.environment import expand
+from node_agent.pods.environment import expand, unknown_references
 from node_agent.pods.volume_files import File
 from node_agent.runtime.base import Mount
 
@@ -34,6 +34,10 @@ _SHARED_MODE = 0o777
 
 class VolumeFailed(NodeError):
     """A volume cannot be set up: FailedMount."""
+
+
+class MountRefused(NodeError):
+    """A container cannot mount a volume the way it asks: its configuration is at fault, not the volume."""
 
 
 class Mounted(msgspec.Struct, frozen=True):
@@ -144,16 +148,18 @@ def leftover_pods(root: Path) -> list[str]:
 def render_mounts(
     container: Container, mounted: Mapping[str, Mounted], environment: Mapping[str, str]
 ) -> tuple[Mount, ...]:
-    """Return the container's volume mounts, outer paths before those inside them. Makes missing sub-paths."""
+    """Return the container's volume mounts, outer paths before those inside them. Makes missing sub-paths.
+
+    Raises MountRefused.
+    """
     mounts = []
     for each in container.volume_mounts:
         volume = mounted.get(each.name)
         if volume is None:
-            raise VolumeFailed(f'volumeMount "{each.name}" of container {container.name}: the pod has no such volume')
-        sub_path = expand(each.sub_path_expr, environment) if each.sub_path_expr else each.sub_path
+            raise MountRefused(f'volumeMount "{each.name}" of container {container.name}: the pod has no such volume')
         mounts.append(
             Mount(
-                source=str(_sub_path(volume.path, sub_path)),
+                source=str(_sub_path(volume.path, _wanted_sub_path(each, environment))),
                 target=each.mount_path if each.mount_path.startswith("/") else f"/{each.mount_path}",
                 read_only=bool(each.read_only) or volume.read_only,
                 propagation=_PROPAGATION[each.mount_propagation],
@@ -162,18 +168,30 @@ def render_mounts(
     return tuple(sorted(mounts, key=lambda mount: mount.target.count("/")))
 
 
+def _wanted_sub_path(mount: VolumeMount, environment: Mapping[str, str]) -> str:
+    if not mount.sub_path_expr:
+        return mount.sub_path
+    # A directory called "$(POD)" is what nobody wants; in a command such text may mean something to a shell.
+    if unknown := unknown_references(mount.sub_path_expr, environment):
+        raise MountRefused(f"subPathExpr {mount.sub_path_expr!r}: there is no variable {', '.join(unknown)}")
+    return expand(mount.sub_path_expr, environment)
+
+
 def _sub_path(root: Path, sub_path: str) -> Path:
     if not sub_path:
         return root
     if sub_path.startswith("/") or ".." in sub_path.split("/"):
-        raise VolumeFailed(f"subPath {sub_path!r} leads out of the volume")
+        raise MountRefused(f"subPath {sub_path!r} leads out of the volume")
     # A container may have put a symlink there that points anywhere on the host.
     path = Path(os.path.realpath(root / sub_path))
     if not path.is_relative_to(os.path.realpath(root)):
-        raise VolumeFailed(f"subPath {sub_path!r} leads out of the volume through a symlink")
-    if not path.exists():
-        path.mkdir(parents=True)
-        path.chmod(stat.S_IMODE(root.stat().st_mode))
+        raise MountRefused(f"subPath {sub_path!r} leads out of the volume through a symlink")
+    try:
+        if not path.exists():
+            path.mkdir(parents=True)
+            path.chmod(stat.S_IMODE(root.stat().st_mode))
+    except OSError as exc:
+        raise MountRefused(f"failed to create subPath directory {sub_path!r}: {exc}") from exc
     return path
 
 

@@ -115,6 +115,12 @@ def test_names() -> None:
     hosts = render_hosts(of, "10.244.0.5", names)
     assert "10.244.0.5\th.sub.default.svc.cluster.local\th\n" in hosts
     assert hosts.endswith("1.2.3.4\ta\tb\n")
+    names = msgspec.structs.replace(names, host_hosts="127.0.0.1\tlocalhost\n10.0.0.9\tregistry\n")
+    there = render_hosts(
+        msgspec.structs.replace(of, spec=msgspec.structs.replace(of.spec, host_network=True)), "", names
+    )
+    assert there.startswith("# Kubernetes-managed hosts file (host network).\n127.0.0.1\tlocalhost\n10.0.0.9")
+    assert there.endswith("1.2.3.4\ta\tb\n")
     long = msgspec.structs.replace(
         pod(), metadata=msgspec.structs.replace(pod().metadata, name="a" * 62 + "-" + "b" * 40)
     )

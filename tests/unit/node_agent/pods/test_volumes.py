@@ -12,7 +12,15 @@ from api.kinds.volumes import Volume
 from api.meta import ObjectMeta
 from node_agent.pods.environment import ConfigMissing, Facts
 from node_agent.pods.volume_files import File, render_files
-from node_agent.pods.volumes import Mounted, PodVolumes, VolumeFailed, leftover_pods, render_mounts, write_files
+from node_agent.pods.volumes import (
+    Mounted,
+    MountRefused,
+    PodVolumes,
+    VolumeFailed,
+    leftover_pods,
+    render_mounts,
+    write_files,
+)
 from tests.unit.node_agent.pods.situations import pod
 
 
@@ -97,11 +105,18 @@ def test_mounts(tmp_path: Path) -> None:
     assert mount(tmp_path, subPathExpr="$(POD)").source == str(tmp_path / "web")
 
 
-@pytest.mark.parametrize("path", ["../out", "/etc", "link", "link/passwd"])
-def test_a_sub_path_stays_inside(tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *({"subPath": path} for path in ("../out", "/etc", "link", "link/passwd", "file/below")),
+        *({"subPathExpr": path} for path in ("../$(POD)", "/$(POD)", "$(POD)/$(UNKNOWN)")),
+    ],
+)
+def test_what_cannot_be_mounted(tmp_path: Path, asked: dict[str, str]) -> None:
     (tmp_path / "link").symlink_to("/etc")
-    with pytest.raises(VolumeFailed):
-        mount(tmp_path, subPath=path)
+    (tmp_path / "file").touch()
+    with pytest.raises(MountRefused):
+        mount(tmp_path, **asked)
 
 
 def test_pod_volumes(tmp_path: Path) -> None:
