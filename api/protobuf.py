@@ -9,7 +9,6 @@ Sources: kubernetes.io, "Alternate representations of resources"; protobuf.dev, 
 import base64
 import datetime as dt
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Any
 
 import msgspec
@@ -22,7 +21,7 @@ from api.kinds.policy import Eviction
 from api.kinds.table import TABLE
 from api.meta import DeleteOptions
 from api.protobuf_fields import BYTES, MEANT, MICRO_TIMES, NUMBERS
-from api.shapes import AnyJson, ListOf, MapOf, Scalar, Shape, StructOf, fields_of
+from api.shapes import AnyJson, ListOf, MapOf, Scalar, Shape, StructOf, fields_of, is_time
 from api.struct import ApiStruct
 
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
@@ -31,7 +30,6 @@ MAGIC = b"k8s\x00"
 _BESIDE_THE_TABLE: dict[str, type[ApiStruct]] = {
     each.__name__: each for each in (Binding, DeleteOptions, Eviction, Scale, TokenRequest)
 }
-_TIME_NAMES = {"time", "timeAdded"}
 
 
 class _Malformed(Exception):
@@ -196,14 +194,9 @@ def _json(data: memoryview) -> Any:
 def _string(data: memoryview, owner: tuple[str, str]) -> str | None:
     if owner in BYTES:
         return base64.b64encode(data).decode()
-    if _is_time(owner[1]):
+    if is_time(owner[1]):
         return _time(data)
     return _text(data)
-
-
-@cache
-def _is_time(name: str) -> bool:
-    return name in _TIME_NAMES or name.endswith(("Time", "Timestamp"))
 
 
 def _time(data: memoryview) -> str | None:

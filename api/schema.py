@@ -13,7 +13,7 @@ from api.kinds.extensions import CustomResourceDefinition
 from api.kinds.table import Kind
 from api.merge_keys import RETAIN_KEYS, ListRule, list_rule
 from api.meta import DeleteOptions, ListMeta, ObjectMeta, Status
-from api.shapes import AnyJson, Deduced, Field, ListOf, MapOf, ObjectOf, Scalar, Shape, StructOf, fields_of
+from api.shapes import AnyJson, Deduced, Field, ListOf, MapOf, ObjectOf, Scalar, Shape, StructOf, fields_of, is_time
 from api.struct import ApiStruct
 
 META = "io.k8s.apimachinery.pkg.apis.meta.v1"
@@ -184,8 +184,10 @@ class _Writer:
         schema = self._schema(field.shape)
         if (model.__name__, field.attribute) in _BASE64:
             schema["additionalProperties"]["format"] = "byte"
-        elif field.shape == Scalar("string") and _is_time(field.attribute):
+        elif field.shape == Scalar("string") and is_time(field.name):
             return self._reference(TIME)
+        elif field.shape == MapOf(Scalar("string")) and is_time(field.name):
+            schema["additionalProperties"] = self._reference(TIME)
         elif (name := _OF_ANY_TYPE.get((model.__name__, field.attribute))) is not None:
             return self._of_any_type(name, field.shape)
         if isinstance(field.shape, ListOf):
@@ -243,10 +245,6 @@ def is_required(model: type[ApiStruct], field: Field) -> bool:
 def _of_struct(shape: Shape) -> str:
     """Return what is said of the struct that a field holds, for a field of which nothing is said."""
     return descriptions.of(shape.model).get("", "") if isinstance(shape, StructOf) else ""
-
-
-def _is_time(attribute: str) -> bool:
-    return attribute.endswith(("_timestamp", "_time")) or attribute in ("time", "time_added")
 
 
 def _list_extensions(rule: ListRule | None) -> Iterator[tuple[str, Any]]:

@@ -81,6 +81,9 @@ _QUANTITIES_OF = {
 }
 
 
+# JSON names of times beside those that end as times do; ``disruptedPods`` is a map of them.
+_TIMES = frozenset({"time", "timeAdded", "startedAt", "finishedAt", "disruptedPods"})
+
 # Fields that hold plain JSON and still have the shape of a struct of their module.
 _JSON_IN_SHAPE = {("CustomResourceValidation", "open_apiv3_schema"): "JSONSchemaProps"}
 
@@ -103,6 +106,12 @@ def _shape(annotation: Any, *, quantity: bool) -> Shape:
     if quantity and annotation is str:
         return Scalar("quantity")
     return _SCALARS.get(annotation) or AnyJson(raw=annotation is msgspec.Raw)
+
+
+@cache
+def is_time(name: str) -> bool:
+    """Return whether texts under the JSON name ``name`` are times: the structs hold them as RFC 3339."""
+    return name in _TIMES or name.endswith(("Time", "Timestamp"))
 
 
 @cache

@@ -6,7 +6,7 @@ from typing import Any
 from api import protobuf
 from api.kinds.table import Kind
 from api.protobuf_fields import NUMBERS
-from api.shapes import AnyJson, ListOf, MapOf, Scalar, Shape, StructOf, fields_of
+from api.shapes import AnyJson, ListOf, MapOf, Scalar, Shape, StructOf, fields_of, is_time
 
 _TEXTS = ("", "a", "b", "default", "10.96.0.7", "50%", "Always", "TCP", "\u00e9", "x" * 300)
 _NUMBERS = (0, 1, 2, 80, 30001, 2**31, 2**63 - 1, 2**64 - 1)
@@ -80,7 +80,7 @@ class Writer:
                 return record(1, rng.choice((0, 1))) + record(2, rng.choice(_NUMBERS)) + record(3, b"http")
             case AnyJson():
                 return record(1, rng.choice(_JSON))
-        if name.endswith(("Time", "Timestamp", "time")):
+        if is_time(name):
             return record(1, rng.choice((0, 1, 1_800_000_000, 2**40, 2**64 - 62_135_596_800, 2**63))) + record(
                 2, rng.choice(_NUMBERS)
             )
