@@ -152,8 +152,6 @@ class Launcher:
         self, pod: Pod, spec: ContainerSpec, action: StartContainer, is_ending: Callable[[], bool]
     ) -> None:
         assert self._promise is not None, "a container is started in a sandbox"
-        if not pod.spec.host_network and any(port.host_port for port in spec.ports):
-            raise RefusedByPolicy("hostPort is not supported on this node; use hostNetwork or a NodePort service")
         promise = self._promise
         image, mounted, sandbox_id = await asyncio.gather(
             self._ensure_image(pod, spec), self._mount_volumes(pod), _wait(promise.id)

@@ -16,6 +16,7 @@ from api.errors import ApiError
 from api.kinds.pods import Pod, PodStatus
 from client.clock import seconds_of
 from node_agent.errors import NodeError
+from node_agent.network.model import host_ports_of
 from node_agent.pods.containers import grace_period_s, pod_ref, render_sandbox
 from node_agent.pods.ending import COMMIT, KILL, PREPARE, phase
 from node_agent.pods.hooks import HookFailed, run_hook
@@ -301,7 +302,8 @@ class PodWorker:
             self._pod_ip = names.host_ip
         else:
             with phase(PREPARE):
-                plugged = await self._around.network.attach(sandbox.pid, self._pod.metadata.uid)
+                ports = host_ports_of(self._pod.spec)
+                plugged = await self._around.network.attach(sandbox.pid, self._pod.metadata.uid, ports)
             self._pod_ip = plugged.address
         await self._launcher.sandbox_ready(self._pod, sandbox, self._pod_ip)
 
