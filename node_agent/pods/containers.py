@@ -182,11 +182,25 @@ def _check_non_root(user: int | None, image: Image) -> None:
 
 def _seccomp(own: SecurityContext, spec: PodSpec) -> str:
     profile = own.seccomp_profile or (spec.security_context.seccomp_profile if spec.security_context else None)
-    if profile is None or profile.type == "RuntimeDefault":
-        return ""
-    if profile.type == "Unconfined":
+    # As with a kubelet, a pod that names no profile is not confined to the engine's.
+    if profile is None or profile.type == "Unconfined":
         return "unconfined"
+    if profile.type == "RuntimeDefault":
+        return ""
     raise RefusedByPolicy(f"seccomp profile {profile.localhost_profile!r}: this node keeps no profiles of its own")
+
+
+def file_owner(spec: PodSpec) -> int | None:
+    """Return the user that all containers run as, if the pod says so: who may own what nobody else shall read."""
+    users = {_given_user(container, spec) for container in all_containers(spec)}
+    return users.pop() if len(users) == 1 else None
+
+
+def _given_user(container: Container, spec: PodSpec) -> int | None:
+    own, shared = container.security_context, spec.security_context
+    if own is not None and own.run_as_user is not None:
+        return own.run_as_user
+    return shared.run_as_user if shared else None
 
 
 def render_sandbox(pod: Pod, attempt: int) -> SandboxConfig:

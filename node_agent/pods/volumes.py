@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _DATA = "..data"
 _PROPAGATION = {"": "", "None": "", "HostToContainer": "rslave", "Bidirectional": "rshared"}
 _SHARED_MODE = 0o777
+_TMPFS_MODE = 0o1777  # the kernel's own for a new one
 
 
 class VolumeFailed(NodeError):
@@ -94,14 +95,14 @@ class PodVolumes:
         path.mkdir(parents=True, exist_ok=True)
         if source.medium == "Memory" and not os.path.ismount(path):
             size = f",size={quantity.whole(source.size_limit)}" if source.size_limit else ""
-            _run("mount", "-t", "tmpfs", "-o", f"mode=0777{size}", "tmpfs", str(path))
+            _run("mount", "-t", "tmpfs", "-o", f"mode={_TMPFS_MODE:o}{size}", "tmpfs", str(path))
         elif source.medium not in {"", "Memory"}:
             raise VolumeFailed(f"medium {source.medium!r} is not supported on this node")
         if fresh:
-            path.chmod(_SHARED_MODE)
+            mode = _TMPFS_MODE if source.medium == "Memory" else _SHARED_MODE
             if group is not None:
                 os.chown(path, -1, group)
-                path.chmod(0o2777)
+            path.chmod(mode if group is None else mode | stat.S_ISGID)
         return path
 
     def termination_log(self, container: str, attempt: int) -> Path:
@@ -230,8 +231,7 @@ def write_files(directory: Path, files: Mapping[str, File], *, group: int | None
     """Bring the directory to ``files`` in one step; whether anything changed."""
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o755)
-    if group is not None:
-        files = {name: msgspec.structs.replace(file, mode=file.mode | 0o040) for name, file in files.items()}
+    files = {name: _as_written(file, group) for name, file in files.items()}
     if (directory / _DATA).exists() and _read_files(directory / _DATA) == dict(files):
         return False
     stamp = time.strftime("..%Y_%m_%d_%H_%M_%S.", time.gmtime())
@@ -250,11 +250,20 @@ def write_files(directory: Path, files: Mapping[str, File], *, group: int | None
     return True
 
 
+def _as_written(file: File, group: int | None) -> File:
+    """Return the file with what it gets on disk: the pod's group may read it, what we write is ours already."""
+    return msgspec.structs.replace(
+        file,
+        mode=file.mode if group is None else file.mode | 0o040,
+        owner=None if file.owner == os.geteuid() else file.owner,
+    )
+
+
 def _write_file(path: Path, file: File, group: int | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
     path.write_bytes(file.content)
-    if group is not None:
-        os.chown(path, -1, group)
+    os.chown(path, -1 if file.owner is None else file.owner, -1 if group is None else group)
     path.chmod(file.mode)
 
 
@@ -272,8 +281,9 @@ def _read_files(directory: Path) -> dict[str, File]:
     found = {}
     for path in directory.rglob("*"):
         if path.is_file():
-            mode = stat.S_IMODE(path.stat().st_mode)
-            found[str(path.relative_to(directory))] = File(path.read_bytes(), mode)
+            status = path.stat()
+            owner = None if status.st_uid == os.geteuid() else status.st_uid
+            found[str(path.relative_to(directory))] = File(path.read_bytes(), stat.S_IMODE(status.st_mode), owner)
     return found
 
 

@@ -9,6 +9,7 @@ from api.kinds.pods import Container, Pod, PodSpec
 from node_agent.pods.containers import (
     NodeNames,
     RefusedByPolicy,
+    file_owner,
     hostname_of,
     qos_class,
     render_hosts,
@@ -88,6 +89,32 @@ def test_the_containers_word_goes_before_the_pods() -> None:
     assert privileges({}, {"runAsUser": 5}).user == "5"
     assert privileges({"runAsUser": 0}, {"runAsUser": 5}).user == "0"
     assert privileges({"allowPrivilegeEscalation": False}).no_new_privileges
+
+
+def test_seccomp_confines_who_asks_for_it() -> None:
+    confined, free = {"seccompProfile": {"type": "RuntimeDefault"}}, {"seccompProfile": {"type": "Unconfined"}}
+    assert privileges({}).seccomp == "unconfined"
+    assert privileges({}, confined).seccomp == ""
+    assert privileges(free, confined).seccomp == "unconfined"
+    with pytest.raises(RefusedByPolicy, match="keeps no profiles"):
+        privileges({"seccompProfile": {"type": "Localhost", "localhostProfile": "p.json"}})
+
+
+@pytest.mark.parametrize(
+    ("shared", "own", "owner"),
+    [
+        (None, [None, None], None),
+        (7, [None, None], 7),
+        (7, [8, 8], 8),
+        (7, [8, None], None),
+        (None, [8, None], None),
+        (7, [0, 0], 0),
+    ],
+)
+def test_whom_all_containers_run_as(shared: int | None, own: list[int | None], owner: int | None) -> None:
+    containers = [{"name": f"c{n}", "securityContext": {"runAsUser": user}} for n, user in enumerate(own)]
+    of = {"containers": containers[:1], "initContainers": containers[1:], "securityContext": {"runAsUser": shared}}
+    assert file_owner(msgspec.convert(of, PodSpec)) == owner
 
 
 @pytest.mark.parametrize(
