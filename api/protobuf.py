@@ -20,7 +20,7 @@ from api.kinds.pods import Binding
 from api.kinds.policy import Eviction
 from api.kinds.table import TABLE
 from api.meta import DeleteOptions
-from api.protobuf_fields import BYTES, MEANT, NUMBERS
+from api.protobuf_fields import BYTES, MEANT, MICRO_TIMES, NUMBERS
 from api.shapes import AnyJson, ListOf, MapOf, Scalar, Shape, StructOf, fields_of, is_time
 from api.struct import ApiStruct
 
@@ -174,6 +174,8 @@ def _value(value: int | memoryview, owner: tuple[str, str], shape: Shape) -> Any
             return _text(dict(_records(_bytes(value))).get(1, memoryview(b"")))
         case Scalar(name="int-or-string"):
             return _int_or_string(_bytes(value))
+        case Scalar(name="string") if owner[1] in MICRO_TIMES:
+            return _micro_time(_bytes(value))
         case Scalar(name="string"):
             return _string(_bytes(value), owner)
         case AnyJson():
@@ -211,6 +213,12 @@ def _time(data: memoryview) -> str | None:
         raise _Malformed(f"a time is out of range: {error}") from None
     text = moment.replace(tzinfo=None).isoformat(timespec="seconds")
     return f"{text}.{nanos // 1000:06d}Z" if nanos else f"{text}Z"
+
+
+def _micro_time(data: memoryview) -> str | None:
+    """Return a MicroTime, whose readers in Go insist on six digits, also where they are zeros."""
+    text = _time(data)
+    return f"{text[:-1]}.000000Z" if text and "." not in text else text
 
 
 def _int_or_string(data: memoryview) -> int | str:

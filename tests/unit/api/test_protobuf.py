@@ -191,6 +191,12 @@ def test_a_second_has_no_more_nanoseconds_than_it_has():
         protobuf.decode(_body(b"v1", b"ConfigMap", _record(1, meta)))
 
 
+def test_times_to_the_microsecond_always_have_six_digits():
+    spec = _record(3, b"\x08\x02") + _record(4, b"\x08\x02\x10\x88\x27")
+    lease = protobuf.decode(_body(b"coordination.k8s.io/v1", b"Lease", _record(2, spec)))
+    assert lease["spec"] == {"acquireTime": "1970-01-01T00:00:02.000000Z", "renewTime": "1970-01-01T00:00:02.000005Z"}
+
+
 def test_times_are_read_whatever_their_fields_are_called():
     moment = b"\x08\x82\x9e\x9d\xe0\x06"  # bytes that are no UTF-8
     running = _record(2, _record(2, _record(1, moment)))
