@@ -20,6 +20,7 @@ META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 TIME = f"{META}.Time"
+MICRO_TIME = f"{META}.MicroTime"
 EXTENSIONS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1"
 # Module -> the package its structs are published under, for those that do not bear the group's name.
 _PACKAGES = {
@@ -118,6 +119,7 @@ class _Writer:
             QUANTITY: self._either({"type": "string"}, "number"),
             INT_OR_STRING: self._either({"type": "string", "format": "int-or-string"}, "integer"),
             TIME: {"type": "string", "format": "date-time"},
+            MICRO_TIME: {"type": "string", "format": "date-time"},
         }
 
     def _either(self, schema: Schema, other: str) -> Schema:
@@ -184,8 +186,6 @@ class _Writer:
         schema = self._schema(field.shape)
         if (model.__name__, field.attribute) in _BASE64:
             schema["additionalProperties"]["format"] = "byte"
-        elif field.shape == Scalar("string") and _is_time(field.attribute):
-            return self._reference(TIME)
         elif (name := _OF_ANY_TYPE.get((model.__name__, field.attribute))) is not None:
             return self._of_any_type(name, field.shape)
         if isinstance(field.shape, ListOf):
@@ -200,6 +200,10 @@ class _Writer:
                 return {"type": "object"}
             case Scalar("quantity"):
                 return self._reference(QUANTITY)
+            case Scalar("time"):
+                return self._reference(TIME)
+            case Scalar("micro-time"):
+                return self._reference(MICRO_TIME)
             case Scalar("int-or-string"):
                 return self._reference(INT_OR_STRING)
             case Scalar("integer"):
@@ -243,10 +247,6 @@ def is_required(model: type[ApiStruct], field: Field) -> bool:
 def _of_struct(shape: Shape) -> str:
     """Return what is said of the struct that a field holds, for a field of which nothing is said."""
     return descriptions.of(shape.model).get("", "") if isinstance(shape, StructOf) else ""
-
-
-def _is_time(attribute: str) -> bool:
-    return attribute.endswith(("_timestamp", "_time")) or attribute in ("time", "time_added")
 
 
 def _list_extensions(rule: ListRule | None) -> Iterator[tuple[str, Any]]:
