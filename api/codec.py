@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from api import quantity
+from api import quantity, times
 from api.custom.objects import CustomObject, from_bytes, to_plain
 from api.custom.pruning import ROOT
 from api.errors import BadRequest
@@ -70,7 +70,7 @@ class _Walker:
     def _item(self, value: Any, shape: Shape, path: str) -> Any:
         # Go decodes a null inside a list or map to the zero value of its type.
         if value is None and not isinstance(shape, AnyJson):
-            return _ZERO[shape.name] if isinstance(shape, Scalar) else {} if isinstance(shape, StructOf) else []
+            return _ZERO.get(shape.name, "") if isinstance(shape, Scalar) else {} if isinstance(shape, StructOf) else []
         return self.walk(value, shape, path)
 
     def _struct(self, value: Any, model: Any, path: str) -> dict[str, Any]:
@@ -103,6 +103,8 @@ class _Walker:
                 return value
             case "quantity" if isinstance(value, str | int | float) and not isinstance(value, bool):
                 return _quantity(str(value), path)
+            case "time" | "micro-time" if isinstance(value, str):
+                return _time(value, path, micro=name == "micro-time")
         raise _WrongType(path, value, name)
 
 
@@ -113,8 +115,15 @@ def _quantity(text: str, path: str) -> str:
         raise _WrongType(path, text, "quantity") from None
 
 
+def _time(text: str, path: str, *, micro: bool) -> str:
+    try:
+        return times.canonical(text, micro=micro)
+    except ValueError:
+        raise _WrongType(path, text, "MicroTime" if micro else "Time") from None
+
+
 _END = 2**63  # of the integers that a field can hold
-_ZERO = {"string": "", "boolean": False, "integer": 0, "number": 0.0, "int-or-string": 0, "quantity": "0"}
+_ZERO = {"boolean": False, "integer": 0, "number": 0.0, "int-or-string": 0, "quantity": "0"}
 
 
 def decode(kind: Kind, document: Mapping[str, Any], *, unknown: list[str] | None = None) -> Resource:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from api import times
 from api.errors import BadRequest, UnsupportedMediaType
 from api.kinds.authentication import TokenRequest
 from api.kinds.autoscaling import Scale
@@ -20,8 +21,8 @@ from api.kinds.pods import Binding
 from api.kinds.policy import Eviction
 from api.kinds.table import TABLE
 from api.meta import DeleteOptions
-from api.protobuf_fields import BYTES, MEANT, MICRO_TIMES, NUMBERS
-from api.shapes import AnyJson, ListOf, MapOf, Scalar, Shape, StructOf, fields_of, is_time
+from api.protobuf_fields import BYTES, MEANT, NUMBERS
+from api.shapes import AnyJson, ListOf, MapOf, Scalar, Shape, StructOf, fields_of
 from api.struct import ApiStruct
 
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
@@ -174,8 +175,8 @@ def _value(value: int | memoryview, owner: tuple[str, str], shape: Shape) -> Any
             return _text(dict(_records(_bytes(value))).get(1, memoryview(b"")))
         case Scalar(name="int-or-string"):
             return _int_or_string(_bytes(value))
-        case Scalar(name="string") if owner[1] in MICRO_TIMES:
-            return _micro_time(_bytes(value))
+        case Scalar(name="time" | "micro-time" as name):
+            return _time(_bytes(value), micro=name == "micro-time")
         case Scalar(name="string"):
             return _string(_bytes(value), owner)
         case AnyJson():
@@ -191,15 +192,11 @@ def _json(data: memoryview) -> Any:
         raise _Malformed(f"what should be JSON is none: {error}") from None
 
 
-def _string(data: memoryview, owner: tuple[str, str]) -> str | None:
-    if owner in BYTES:
-        return base64.b64encode(data).decode()
-    if is_time(owner[1]):
-        return _time(data)
-    return _text(data)
+def _string(data: memoryview, owner: tuple[str, str]) -> str:
+    return base64.b64encode(data).decode() if owner in BYTES else _text(data)
 
 
-def _time(data: memoryview) -> str | None:
+def _time(data: memoryview, *, micro: bool) -> str | None:
     """Return a Time or MicroTime as RFC 3339; Go's zero time is written as an empty message."""
     fields = {number: value for number, value in _records(data) if isinstance(value, int)}
     seconds, nanos = _signed(fields.get(1, 0)), fields.get(2, 0)
@@ -208,17 +205,10 @@ def _time(data: memoryview) -> str | None:
     if nanos >= 10**9:
         raise _Malformed("a time is out of range: a second has a thousand million nanoseconds")
     try:
-        moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
+        moment = dt.datetime.fromtimestamp(seconds, dt.UTC).replace(microsecond=nanos // 1000)
     except (OverflowError, ValueError, OSError) as error:
         raise _Malformed(f"a time is out of range: {error}") from None
-    text = moment.replace(tzinfo=None).isoformat(timespec="seconds")
-    return f"{text}.{nanos // 1000:06d}Z" if nanos else f"{text}Z"
-
-
-def _micro_time(data: memoryview) -> str | None:
-    """Return a MicroTime, whose readers in Go insist on six digits, also where they are zeros."""
-    text = _time(data)
-    return f"{text[:-1]}.000000Z" if text and "." not in text else text
+    return times.written(moment, micro=micro)
 
 
 def _int_or_string(data: memoryview) -> int | str:

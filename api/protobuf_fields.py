@@ -469,9 +469,6 @@ BYTES = frozenset({
     ("CertificateSigningRequestStatus", "certificate"),
 })  # fmt: skip
 
-# Times that JSON writes to the microsecond; the others have whole seconds.
-MICRO_TIMES = frozenset({"acquireTime", "renewTime", "eventTime", "lastObservedTime"})
-
 # The wire writes zero numbers, false and empty texts of every field that Go does not hold by pointer; JSON leaves them
 # out. In these fields, held by pointer, a zero was written because somebody meant it.
 MEANT = frozenset(

@@ -13,13 +13,14 @@ from api.kinds.extensions import CustomResourceDefinition
 from api.kinds.table import Kind
 from api.merge_keys import RETAIN_KEYS, ListRule, list_rule
 from api.meta import DeleteOptions, ListMeta, ObjectMeta, Status
-from api.shapes import AnyJson, Deduced, Field, ListOf, MapOf, ObjectOf, Scalar, Shape, StructOf, fields_of, is_time
+from api.shapes import AnyJson, Deduced, Field, ListOf, MapOf, ObjectOf, Scalar, Shape, StructOf, fields_of
 from api.struct import ApiStruct
 
 META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 TIME = f"{META}.Time"
+MICRO_TIME = f"{META}.MicroTime"
 EXTENSIONS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1"
 # Module -> the package its structs are published under, for those that do not bear the group's name.
 _PACKAGES = {
@@ -118,6 +119,7 @@ class _Writer:
             QUANTITY: self._either({"type": "string"}, "number"),
             INT_OR_STRING: self._either({"type": "string", "format": "int-or-string"}, "integer"),
             TIME: {"type": "string", "format": "date-time"},
+            MICRO_TIME: {"type": "string", "format": "date-time"},
         }
 
     def _either(self, schema: Schema, other: str) -> Schema:
@@ -184,10 +186,6 @@ class _Writer:
         schema = self._schema(field.shape)
         if (model.__name__, field.attribute) in _BASE64:
             schema["additionalProperties"]["format"] = "byte"
-        elif field.shape == Scalar("string") and is_time(field.name):
-            return self._reference(TIME)
-        elif field.shape == MapOf(Scalar("string")) and is_time(field.name):
-            schema["additionalProperties"] = self._reference(TIME)
         elif (name := _OF_ANY_TYPE.get((model.__name__, field.attribute))) is not None:
             return self._of_any_type(name, field.shape)
         if isinstance(field.shape, ListOf):
@@ -202,6 +200,10 @@ class _Writer:
                 return {"type": "object"}
             case Scalar("quantity"):
                 return self._reference(QUANTITY)
+            case Scalar("time"):
+                return self._reference(TIME)
+            case Scalar("micro-time"):
+                return self._reference(MICRO_TIME)
             case Scalar("int-or-string"):
                 return self._reference(INT_OR_STRING)
             case Scalar("integer"):

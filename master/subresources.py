@@ -60,18 +60,19 @@ def _resized(old: Sequence[Container], new: Sequence[Container]) -> Sequence[Con
 
 
 def _approval(kind: Kind, old: Resource, new: Resource) -> Resource:
-    """Of a signing request, only whether it is approved or denied."""
-    approved = {each.type: each for each in cast("Any", new).status.conditions if each.type in DECISIONS}
-    others = tuple(each for each in cast("Any", old).status.conditions if each.type not in DECISIONS)
-    status = replace(cast("Any", old).status, conditions=(*others, *approved.values()))
+    """Of a signing request's status all conditions, the decision among them, but not the certificate."""
+    status = replace(cast("Any", old).status, conditions=cast("Any", new).status.conditions)
     return _status(kind, old, cast("Resource", replace(cast("Any", new), status=status)))
 
 
 def _csr_status(kind: Kind, old: Resource, new: Resource) -> Resource:
     """Everything of a signing request's status but whether it is approved or denied."""
-    decided = tuple(each for each in cast("Any", old).status.conditions if each.type in DECISIONS)
-    others = tuple(each for each in cast("Any", new).status.conditions if each.type not in DECISIONS)
-    status = replace(cast("Any", new).status, conditions=(*decided, *others))
+    decided = {each.type: each for each in cast("Any", old).status.conditions if each.type in DECISIONS}
+    told = cast("Any", new).status.conditions
+    others = [each for each in told if each.type in decided or each.type not in DECISIONS]
+    left_out = (each for name, each in decided.items() if name not in {one.type for one in told})
+    conditions = (*left_out, *(decided.get(each.type, each) for each in others))
+    status = replace(cast("Any", new).status, conditions=conditions)
     return _status(kind, old, cast("Resource", replace(cast("Any", new), status=status)))
 
 

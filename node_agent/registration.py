@@ -144,6 +144,21 @@ def render_allocatable(size: Size, max_pods: int) -> dict[str, str]:
     }
 
 
+def plan_allocatable(status: NodeStatus) -> dict[str, str | None]:
+    """Return what must change of a Node's allocatable for the devices that others say it has; None takes one away.
+
+    Whoever offers them (a device plugin, an operator, an administrator) writes the capacity alone.
+    """
+    own = {"cpu", "memory", "ephemeral-storage", "pods"}
+    foreign = {
+        name: amount
+        for name, amount in status.capacity.items()
+        if name not in own and status.allocatable.get(name) != amount
+    }
+    gone = {name: None for name in status.allocatable if name not in status.capacity}
+    return {**foreign, **gone}
+
+
 def render_status(facts: Facts, old: Sequence[NodeCondition], now: float) -> NodeStatus:
     """Return the node's status; a condition that did not change keeps its time of transition."""
     system = facts.system
@@ -293,6 +308,9 @@ class Registrar:
         try:
             patch = {"status": document}
             self._node = await self._resources.patch(Node, self._name, patch, subresource="status")
+            if allocatable := plan_allocatable(self._node.status):
+                patch = {"status": {"allocatable": allocatable}}
+                self._node = await self._resources.patch(Node, self._name, patch, subresource="status")
         except NotFound:
             self._node = self._written = None
             raise

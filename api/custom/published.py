@@ -61,7 +61,8 @@ def _v2(document: Document) -> Schema:
             continue
         if shapeless and name in ("type", "format", "items", "properties", "additionalProperties", "required"):
             continue
-        if open_ended and name in ("items", "properties", "required"):
+        if open_ended and (name in ("items", "properties", "required") or (name, value) == ("type", "object")):
+            # They take an object with a type to have just the fields that are listed.
             continue
         if name == "properties":
             schema[name] = {key: _v2(each) for key, each in value.items()}
@@ -69,6 +70,20 @@ def _v2(document: Document) -> Schema:
             schema[name] = _v2(value)
         elif name == "additionalProperties":
             schema[name] = {}
+        elif name == "required":
+            if required := _never_null(document):
+                schema[name] = required
         else:
             schema[name] = value
+    if schema.get("type") == "array" and "items" not in schema:
+        del schema["type"]
     return schema
+
+
+def _never_null(document: Document) -> list[str]:
+    """Return the required properties less those that may be null: who knows no null takes it for absence."""
+    rest = document.get("additionalProperties")
+    if isinstance(rest, Mapping) and rest.get("nullable"):
+        return []
+    properties = document.get("properties") or {}
+    return [name for name in document["required"] if not (properties.get(name) or {}).get("nullable")]

@@ -30,6 +30,8 @@ from master.rest.watch import OpenStreams, stream_events
 OBJECT_FORMS = frozenset({"Table", "PartialObjectMetadata"})
 LIST_FORMS = frozenset({"Table", "PartialObjectMetadataList"})
 WATCH_FORMS = frozenset({"Table", "PartialObjectMetadata"})
+# Of what is answered and not stored nobody prints a table.
+ASKED_FORMS = frozenset({"PartialObjectMetadata"})
 PATCH_TYPES = {
     "application/json-patch+json": "json",
     "application/merge-patch+json": "merge",
@@ -146,15 +148,18 @@ class Handlers:
         )
 
     async def _create(self, call: Call) -> Answer:
-        form = call.form(OBJECT_FORMS)
         target = call.target
         document, options = await self._document(call, "CreateOptions")
+        is_asked = "get" not in target.kind.verbs or target.subresource in ACTIONS
+        form = call.form(ASKED_FORMS if is_asked else OBJECT_FORMS)
         if self._reviews.answers(target.kind.model):
             unknown: list[str] = []
             asked = codec.decode(target.kind, document, unknown=unknown)
             warnings = strictness.tell(target.kind, document, options, unknown=unknown)
-            body = codec.encode(await self._reviews.answer(asked, call.user))
-            return _answer(call, Form(form.media_type), body, code=201, warnings=warnings)
+            answer = await self._reviews.answer(asked, call.user)
+            whole = form.transform == ""
+            body = codec.encode(answer) if whole else http.encode_json(partial_metadata(answer, form.version))
+            return _answer(call, form, body, code=201, warnings=warnings)
         written = await self._registry.create(
             target.kind,
             document,

@@ -559,6 +559,7 @@ class TestEvents:
         assert newer["apiVersion"] == "events.k8s.io/v1"
         assert newer["regarding"]["name"] == "web"
         assert (newer["note"], newer["deprecatedCount"]) == ("hello", 2)
+        assert newer["eventTime"] is None, "Go's clients read no time in an empty text"
         patched = await cluster.patch("events.events.k8s.io", "e", {"note": "bye"})
         assert patched["note"] == "bye"
         core = await cluster.get("events", "e")

@@ -4,6 +4,7 @@ import base64
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from api.kinds.core import Secret
@@ -12,7 +13,7 @@ from node_agent.config import BadConfig, load_config
 from node_agent.connectivity import join_backends
 from node_agent.pods.images import find_credentials, pull_failure, pull_policy
 from node_agent.pods.static import read_manifest, read_manifests
-from node_agent.registration import Facts, Health, System, differs, render_status
+from node_agent.registration import Facts, Health, System, differs, plan_allocatable, render_status
 from node_agent.runtime.base import Container, Credentials, Image, PodRef, RuntimeVersion, State
 from node_agent.runtime.docker_config import unix_time
 from node_agent.server import is_admitted
@@ -257,3 +258,12 @@ def test_the_engines_times(text: str, seconds: float) -> None:
 
 def test_no_backends_at_all() -> None:
     assert join_backends((), ()) == {}
+
+
+def test_what_others_say_that_a_node_has_may_be_asked_for() -> None:
+    own = render_status(facts(), (), 1e9)
+    assert plan_allocatable(own) == {}, "what is reserved stays reserved"
+    more = msgspec.structs.replace(own, capacity={**own.capacity, "example.com/gpu": "4"})
+    assert plan_allocatable(more) == {"example.com/gpu": "4"}
+    less = msgspec.structs.replace(own, allocatable={**own.allocatable, "example.com/gpu": "4"})
+    assert plan_allocatable(less) == {"example.com/gpu": None}
