@@ -45,6 +45,11 @@ class Answering(ABC):
     def certificate(self) -> dict[str, Any]:
         """Return the client's verified certificate as ``ssl`` describes it; empty: it showed none."""
 
+    @property
+    @abstractmethod
+    def encoded_certificate(self) -> bytes:
+        """Return the client's verified certificate in DER; empty: it showed none."""
+
     @abstractmethod
     def consumed(self, stream: int, size: int) -> None:
         """See ``Connection.consumed``."""

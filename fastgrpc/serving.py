@@ -72,6 +72,10 @@ class Link(Protocol):
     def certificate(self) -> dict[str, Any]:
         """Return the client's verified certificate as ``ssl`` describes it; empty: it showed none."""
 
+    @property
+    def encoded_certificate(self) -> bytes:
+        """Return the client's verified certificate in DER; empty: it showed none."""
+
     def consumed(self, stream: int, size: int) -> None:
         """See ``Connection.consumed``."""
 

@@ -12,6 +12,7 @@ from master.access.authorization import Authorizer
 from master.access.bootstrap_tokens import BootstrapTokens
 from master.access.certificates import Signer
 from master.access.encryption import Cipher
+from master.access.gate import Gate
 from master.access.oidc import documents
 from master.access.policies import CachedPolicies
 from master.access.signing import KeyRing
@@ -68,7 +69,7 @@ class Access:
         self.signer: Signer | None = None
         if config.authority_cert and config.authority_key:
             self.signer = Signer.load(Path(config.authority_cert), Path(config.authority_key))
-        self.authenticator = Authenticator(verifiers, audiences=audiences)
+        self.gate = Gate(Authenticator(verifiers, audiences=audiences), self.authorizer, audit=self.audit)
 
     def documents(self, address: str) -> dict[str, tuple[str, Any]]:
         """Return path -> (content type, document) of what others need to verify our tokens; address: "ip:port"."""

@@ -290,7 +290,11 @@ class AuditLog:
                 await asyncio.sleep(FLUSH_S)
                 await self._flush()
         finally:
-            self._write(self._take())
+            self.close()
+
+    def close(self) -> None:
+        """Write what is still told when ``run`` has ended. Blocks."""
+        self._write(self._take())
 
     async def _flush(self) -> None:
         if lines := self._take():

@@ -46,15 +46,13 @@ async def read_body(request: Request) -> bytes:
 
     Raises Timeout for a client that does not send it: meanwhile it keeps a seat from others.
     """
-    if (request.content_length or 0) > MAX_BODY_BYTES:
-        raise _too_large()
+    check_size(request.content_length or 0)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_S):
             while chunk := await request.read_some():
                 body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise _too_large()
+                check_size(len(body))
     except TimeoutError:
         raise Timeout("Timeout: request did not complete within the allotted duration") from None
     whole = bytes(body)
@@ -62,8 +60,10 @@ async def read_body(request: Request) -> bytes:
     return whole
 
 
-def _too_large() -> RequestTooLarge:
-    return RequestTooLarge(f"Request entity too large: limit is {MAX_BODY_BYTES}")
+def check_size(size: int) -> None:
+    """Raise RequestTooLarge for a body beyond what any object may have."""
+    if size > MAX_BODY_BYTES:
+        raise RequestTooLarge(f"Request entity too large: limit is {MAX_BODY_BYTES}")
 
 
 def media_type(request: Request) -> str:

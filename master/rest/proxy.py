@@ -18,9 +18,10 @@ from aiohttp import web
 from api.errors import ApiError, BadRequest, InternalError, MethodNotAllowed, NotFound, Unavailable
 from api.kinds.core import Endpoints, Node, Service
 from api.kinds.pods import Pod
+from master.rest.agent_errors import refusal
 from master.rest.duplex import TakenOver, take_over
 from master.rest.hops import Fields, end_to_end, hop, upgrade_of
-from master.rest.node_agents import NodeAgents, Stub, address_of, refusal
+from master.rest.node_agents import NodeAgents, Stub, address_of
 from master.rest.pipes import AgentPipe, Pipe, SocketPipe, TlsPipe
 from master.rest.proxied_pages import Page, is_readable, rewritten
 from master.rest.seam import Registry
