@@ -91,7 +91,10 @@ class Sending(Streams):
             out = stream.out
             self._outbox.respond(out, head, data, trailers, reset_after=not stream.remote_closed)
             if out.closed:
-                self._close_local(number, stream)
+                if stream.remote_closed:  # nearly always; the rest of ``_close_local`` is not for it
+                    del self._streams[number]
+                else:
+                    self._close_local(number, stream)
 
     def respond_without_data(self, number: int, head: Fields) -> None:
         """Send a response that is only headers."""

@@ -36,12 +36,14 @@ from raft_store.engine import (
     Removed,
     StateMachine,
     Stopped,
+    Term,
 )
 from raft_store.pacing import paced
 from raft_store.raft.membership import Step
 from raft_store.raft.messages import NOBODY, AnyMessage, Save, Snapshot, SnapshotMark
 from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Replica, Work
+from raft_store.raft.state import Role
 from raft_store.saving import Saver
 from raft_store.ticking import Ticks
 from raft_store.waiting import Proposers, Waits, is_done, refuse, resolve
@@ -102,6 +104,7 @@ class Driver:
         self._readers_left = False  # some wait no more, and may still stand in the replica's line
         self._ticker: asyncio.TimerHandle | None = None
         self._wakes_s = 0.0  # when it does
+        self._planned_term = Term(-1)
         self._commits: asyncio.TimerHandle | None = None  # when followers are told of commits
         self._owes_since_s: float | None = None  # since when there is something to tell
         self._running = False
@@ -352,7 +355,9 @@ class Driver:
             if self.applied != applied:
                 self._snapshot_if_due()
             self._plan_commits(now_s)
-            self._plan_ticks(now_s)
+            core = self._replica.core
+            if whole_turn or core.role is not Role.FOLLOWER or core.term != self._planned_term:
+                self._plan_ticks(now_s)  # what else a leader says only gives its followers more time than was planned
         except Exception as exc:  # noqa: BLE001 - our own error or the machine's: this state must not reach the disk
             self.fail(exc)
         finally:
@@ -388,6 +393,7 @@ class Driver:
         """Let the next tick that matters wake us: while anybody waits, that is every tick."""
         if self._ticker is not None and self._wakes_s <= now_s + self._config.tick_s:
             return  # no tick comes sooner; the next ones are planned then
+        self._planned_term = self._replica.core.term
         waited_for = self._proposers.open or self._waits or self._readers_left
         self._ticks.plan(1 if waited_for else self._replica.quiet_ticks)
         due_s = self._ticks.due_s

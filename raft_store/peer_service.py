@@ -68,7 +68,8 @@ class Service:
         sender = self._greet(first.greeting if first else raft_pb2.Greeting())
 
         def take(batch: raft_pb2.Batch) -> None:
-            self._check_removed(sender)
+            if self._group.has_removed(sender):
+                self._check_removed(sender)
             try:
                 messages = decode(batch.messages, sender=sender, to=self._member)
             except ValueError as exc:

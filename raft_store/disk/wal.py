@@ -90,13 +90,8 @@ class Wal:
 
     @property
     def descriptor(self) -> int | None:
-        """Number of the file that the next record goes to; None if it may only be synced by ``sync``."""
-        return None if self._file is None else self._file.descriptor
-
-    @property
-    def ends_file(self) -> bool:
-        """Whether the next record begins a new file."""
-        return self._written >= self._segment_bytes
+        """Number of the file that the next record goes to; None if that is a new one, or only ``sync`` may sync it."""
+        return None if self._file is None or self._written >= self._segment_bytes else self._file.descriptor
 
     def recover(self, snapshot: SnapshotMark) -> Recovered:
         """Read the log after ``snapshot``, cut off a torn tail, and open it for writing.
@@ -123,7 +118,7 @@ class Wal:
 
     def write(self, save: Save) -> None:
         """Write one record; durable after ``sync``."""
-        if self.ends_file:
+        if self._written >= self._segment_bytes:
             self._begin_segment(save.hard_state)
         mark = save.snapshot.mark if save.snapshot is not None else SnapshotMark()
         self._append(_pack(save.hard_state, mark, save.entries))

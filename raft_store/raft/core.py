@@ -158,8 +158,7 @@ class Core(Elections, Following, Changing):
         if self._saving is not None and self._saving.snapshot is not None:
             restore = None  # a newer one is about to take its place, and its file's
         committed: Sequence[Entry] = ()
-        if not self.holds_back and self._incoming is None and (self._saving is None or self._saving.snapshot is None):
-            # A snapshot on its way to the disk stands between the machine and every later entry.
+        if self.log.has_committed and self._may_apply:
             limits = self.config
             committed = self.log.take_committed(max_entries=limits.max_apply_entries, max_bytes=limits.max_apply_bytes)
         if not (self._outbox or save or restore or committed or self._answers):
@@ -167,6 +166,12 @@ class Core(Elections, Following, Changing):
         ready = m.Ready(self._outbox, save, restore, committed, self._answers)
         self._outbox, self._answers = [], []
         return ready
+
+    @property
+    def _may_apply(self) -> bool:
+        """Whether the machine may be given entries: no snapshot stands between it and them."""
+        saving = self._saving
+        return not self.holds_back and self._incoming is None and (saving is None or saving.snapshot is None)
 
     @property
     def may_append(self) -> bool:
