@@ -102,7 +102,12 @@ def _start(store: Store, client: str, command: Sequence[str], log: Path) -> None
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ETCD")}
     with log.open("ab") as output:
         store.processes[client] = subprocess.Popen(
-            command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment
+            command,
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # as services have: Linux shares its CPUs among sessions first
         )
 
 
