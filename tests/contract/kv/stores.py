@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,19 +12,12 @@ from pathlib import Path
 
 import grpc
 
+from tests.ports import free_ports
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 from trireme_pb.etcdserverpb import rpc_pb2_grpc
 
 ROOT = Path(__file__).resolve().parents[3]
 READY_S = 20.0
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for taken in sockets:
-            taken.bind(("127.0.0.1", 0))
-        return [taken.getsockname()[1] for taken in sockets]
 
 
 class Store:
