@@ -4,8 +4,8 @@
     .venv/bin/python benchmarks/calm.py --minutes 5 --busy 8     a machine that is badly overloaded
     .venv/bin/python benchmarks/calm.py --minutes 5 --busy 8 --raft 'election_stretch = 1'     without adapting
 
-Each of those has a session of its own, as services have: Linux shares its CPUs among sessions before it does so among
-their processes, and a store that shares one with whoever spins is hardly run at all.
+Each of those, and of the members, has a session of its own, as services have: Linux shares its CPUs among sessions
+before it does so among their processes, and a store that shares one with whoever spins is hardly run at all.
 
 Somebody writes 20 times a second meanwhile. Printed, every minute and at the end: changes of term, campaigns that the
 members' logs tell of (a pre-vote that nobody granted disturbs nobody), the slowest put; and of each member the time-out

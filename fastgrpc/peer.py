@@ -5,7 +5,7 @@ import logging
 import socket
 from typing import Any, cast
 
-from .answering import Answering
+from .answering import MAX_WAITING_BYTES, Answering
 from .calls import CallFailed, Status
 from .events import (
     ConnectionEnded,
@@ -39,6 +39,7 @@ class Peer(Answering, asyncio.Protocol):
         self._early: bytes | None = b""  # what came before it was clear that this is HTTP/2
         self._flush_due = False
         self._writable = True
+        self._crowded: set[Call] = set()  # calls that wait because too much waits on others
         self._silence = Silence(self.loop.time())
 
     # -- who is there --------------------------------------------------------------------------------------------------
@@ -176,7 +177,12 @@ class Peer(Answering, asyncio.Protocol):
         self.flush_soon()
 
     async def send(self, call: Call, data: bytes) -> None:
-        """Send data of a call; wait if too much is on its way already."""
+        """Send data of a call; wait if too much is on its way already, on its stream or on all of them together."""
+        while not call.gone and self.http.waiting_bytes > MAX_WAITING_BYTES:
+            self._crowded.add(call)
+            await call.wait_for_room()
+        if call.gone:
+            return
         self.http.send_data(call.stream, data)
         self.flush_soon()
         while not call.gone and (not self._writable or self.http.queued_bytes(call.stream) > MAX_QUEUED_BYTES):
@@ -184,7 +190,9 @@ class Peer(Answering, asyncio.Protocol):
 
     def push(self, stream: int, data: bytes) -> bool:
         """Send data of a call now, unless too much is on its way already; return False then."""
-        if not (self._writable and self.http.send_data_if_room(stream, data, at_most=MAX_QUEUED_BYTES)):
+        if not self._writable or self.http.waiting_bytes > MAX_WAITING_BYTES:
+            return False
+        if not self.http.send_data_if_room(stream, data, at_most=MAX_QUEUED_BYTES):
             return False
         if not self._flush_due:
             self._flush_due = True
@@ -203,6 +211,10 @@ class Peer(Answering, asyncio.Protocol):
         # uvloop, unlike asyncio, refuses to write once a transport is closing.
         if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
+        if self._crowded and self.http.waiting_bytes <= MAX_WAITING_BYTES:
+            crowded, self._crowded = self._crowded, set()
+            for call in crowded:
+                call.room()
         if self.http.going_away and not self.http.open_streams:
             self.hang_up()
 

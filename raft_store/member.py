@@ -261,10 +261,11 @@ class Member:
                     await front.set_serving(serving=serving)
                 self.machine.store.trim(IDLE_TRIM)
                 # In tasks, because proposals may wait for an election.
-                if _is_over(housekeeping) and (command := self._chore()) is not None:
+                audits = not _is_over(auditing)
+                if not audits and (view := self.machine.to_audit) is not None:
+                    auditing, audits = asyncio.create_task(self._take_audit(view)), True
+                if _is_over(housekeeping) and (command := self._chore(audits=audits)) is not None:
                     housekeeping = asyncio.create_task(self._keep_house(command))
-                if _is_over(auditing) and (view := self.machine.to_audit) is not None:
-                    auditing = asyncio.create_task(self._take_audit(view))
                 await asyncio.sleep(PULSE_S)
         finally:
             left = [task for task in (housekeeping, auditing) if task is not None]
@@ -272,14 +273,14 @@ class Member:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
 
-    def _chore(self) -> LeaseExpire | Audit | None:
-        """Return what time and size demand to be proposed."""
+    def _chore(self, *, audits: bool) -> LeaseExpire | Audit | None:
+        """Return what time and size demand to be proposed; audits: our answer to the last audit is under way."""
         if (expiry := self._leases.due()) is not None:
             return expiry
         leads, every_s = self.engine.status().leader == self.backend.member, self.config.corrupt_check_s
         if not leads or not every_s or time.monotonic() - self._audit_called < every_s:
             return None
-        if self.machine.to_audit is not None:
+        if audits:
             return None  # another one would take the place of that, before it has an end
         self._audit_called = time.monotonic()
         return Audit()

@@ -61,8 +61,12 @@ class KernelSyncs:
         setup, self._destroy, self._get_events, self._submit = map(ctypes.c_long, numbers)
         self._context = ctypes.c_ulong(0)
         self._call = ctypes.CDLL(None, use_errno=True).syscall
-        self._checked(setup, ctypes.c_long(1), ctypes.byref(self._context))
         self._told = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._checked(setup, ctypes.c_long(1), ctypes.byref(self._context))
+        except OSError:
+            os.close(self._told)
+            raise
         # The kernel reads and writes these; they live as long as we do.
         self._order = _Order(opcode=_FDSYNC, flags=_TELL_BY_DESCRIPTOR, told=self._told)
         self._orders = (ctypes.POINTER(_Order) * 1)(ctypes.pointer(self._order))

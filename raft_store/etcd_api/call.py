@@ -34,6 +34,7 @@ class Asked(Protocol):
     """A call that was taken in with others, and waits for its answer."""
 
     message: bytes  # the request as it came; it may be none
+    gone: bool  # answered, or nobody waits any more
 
     def answer(self, message: bytes) -> None:
         """Answer with a response that is encoded already; nothing happens if nobody waits any more."""

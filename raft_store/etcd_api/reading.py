@@ -10,14 +10,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from google.protobuf.message import DecodeError
-
-from raft_store.engine import EngineError
+from raft_store.engine import EngineError, Overloaded
 from raft_store.mvcc.model import StoreError
 from raft_store.mvcc.requests import Range
 from raft_store.mvcc.txn import check_request, read
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
+from .alone import Alone, decode
 from .backend import Backend
 from .call import Asked, CallContext
 from .errors import Code, RpcError, rpc_error
@@ -27,6 +26,7 @@ log = logging.getLogger(__name__)
 
 Wanted = bytes | Range  # bytes: the newest value of that key
 Reads = list[tuple[Asked, Wanted]]
+MAX_WAITING = 50_000  # reads; without a leader each would wait for its whole time, and more and more would come
 TURN_S = 0.01  # of ranges; then the member's other work has its turn, its heartbeats above all
 
 OneByOne = Callable[[pb.RangeRequest, CallContext], Awaitable[bytes]]
@@ -39,14 +39,14 @@ class Reading:
 
     def __init__(self, backend: Backend, one_by_one: OneByOne) -> None:
         self._backend = backend
-        self._one_by_one = one_by_one
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._alone = Alone(pb.RangeRequest, one_by_one)
+        self._waiting = 0
 
     def take(self, asks: Sequence[Asked], call: CallContext) -> None:
         """Answer ``asks``, each a RangeRequest, with RangeResponses: at once, or when they can be linearizable."""
         if self._backend.machine.auth.enabled or call.token is not None:
             for ask in asks:
-                self._answer_alone(ask, call)
+                self._alone.take(ask, call)
             return
         now: Reads = []
         later: Reads = []
@@ -60,21 +60,34 @@ class Reading:
         if now:
             self._answer(now, call)
         if later:
-            try:
-                self._backend.engine.when_readable(
-                    lambda failure: self._go_on(later, call, failure), timeout_s=self._backend.request_timeout_s
-                )
-            except EngineError as exc:
-                self._go_on(later, call, exc)
+            self._ask(later, call)
+
+    def _ask(self, reads: Reads, call: CallContext) -> None:
+        """Wait until this member's state is known to be new enough, and answer then."""
+
+        def go_on(failure: EngineError | None) -> None:
+            self._waiting -= len(reads)
+            self._go_on(reads, call, failure)
+
+        if self._waiting + len(reads) > MAX_WAITING:
+            self._go_on(reads, call, Overloaded(f"{self._waiting} reads are waiting"))
+            return
+        try:
+            self._backend.engine.when_readable(go_on, timeout_s=self._backend.request_timeout_s)
+        except EngineError as exc:
+            self._go_on(reads, call, exc)
+        else:
+            self._waiting += len(reads)
 
     def _go_on(self, reads: Reads, call: CallContext, failure: EngineError | None) -> None:
+        reads = [(ask, wanted) for ask, wanted in reads if not ask.gone]  # given up meanwhile
         if failure is not None:
             error = rpc_error(failure)
             for ask, _ in reads:
                 ask.fail(error.code, error.text)
         elif self._backend.machine.auth.enabled:  # since a moment ago
             for ask, _ in reads:
-                self._answer_alone(ask, call)
+                self._alone.take(ask, call)
         else:
             try:
                 self._answer(reads, call)
@@ -102,21 +115,6 @@ class Reading:
                 asyncio.get_running_loop().call_soon(self._go_on, reads[place:], call, None)
                 return
 
-    def _answer_alone(self, ask: Asked, call: CallContext) -> None:
-        task = asyncio.ensure_future(self._run_alone(ask, call))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _run_alone(self, ask: Asked, call: CallContext) -> None:
-        try:
-            ask.answer(await self._one_by_one(_decode(ask.message), call))
-        except RpcError as exc:
-            ask.fail(exc.code, exc.text)
-        except Exception as exc:
-            # Our own mistake; whoever asked is told what a front tells of a call that it took in alone.
-            log.exception("a request failed")
-            ask.fail(Code.UNKNOWN, f"{type(exc).__name__}: {exc}")
-
 
 def read_request(message: bytes) -> tuple[Wanted, bool]:
     """Return what a RangeRequest wants, and whether this member's state will do. Raises RpcError."""
@@ -126,17 +124,10 @@ def read_request(message: bytes) -> tuple[Wanted, bool]:
             return message[2:], False
         if message[end:] == _SERIALIZABLE:
             return message[2:end], True
-    request = _decode(message)
+    request = decode(pb.RangeRequest, message)
     wanted = to_range(request)
     try:
         check_request(wanted)
     except StoreError as exc:
         raise rpc_error(exc) from exc
     return wanted, request.serializable
-
-
-def _decode(message: bytes) -> pb.RangeRequest:
-    try:
-        return pb.RangeRequest.FromString(message)
-    except DecodeError as exc:
-        raise RpcError(Code.INTERNAL, f"a request cannot be decoded: {exc}") from exc

@@ -4,14 +4,13 @@ What arrives together is proposed together, shares an entry of the log, and is a
 and its value, is told by its bytes.
 """
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from raft_store.engine import EngineError
 from raft_store.machine import encode
@@ -21,6 +20,7 @@ from raft_store.mvcc.txn import check_request, is_read_only
 from raft_store.quota import fits
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
+from .alone import Alone, decode
 from .backend import Backend, check_size
 from .call import Asked, CallContext
 from .errors import Code, RpcError, rpc_error
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 OneByOne = Callable[[Any, CallContext], Awaitable[bytes]]
 
 _Command = TypeVar("_Command", Put, DeleteRange, Txn)
-_Request = TypeVar("_Request", bound=Message)
 
 MAX_TOGETHER = 64  # writes of one client that share a proposal ...
 MAX_TOGETHER_BYTES = 64 << 10  # ... and their bytes; a larger one is proposed alone
@@ -58,11 +57,9 @@ class Writing:
         one_by_one: OneByOne,
     ) -> None:
         self._backend = backend
-        self._request = request
         self._read = read
         self._encode = encode
-        self._one_by_one = one_by_one
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._alone = Alone(request, one_by_one)
 
     def take(self, asks: Sequence[Asked], call: CallContext) -> None:
         """Propose what ``asks`` want, and answer each when it has taken effect."""
@@ -75,7 +72,7 @@ class Writing:
             try:
                 command = None if alone else self._read(ask.message)
                 if command is None or (quota_bytes and not self._fits(command)):
-                    self._answer_alone(ask, call)
+                    self._alone.take(ask, call)
                     continue
                 data = encode(command)
                 if len(data) > MAX_TOGETHER_BYTES:
@@ -138,26 +135,11 @@ class Writing:
         else:
             ask.answer(answer)
 
-    def _answer_alone(self, ask: Asked, call: CallContext) -> None:
-        task = asyncio.ensure_future(self._run_alone(ask, call))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _run_alone(self, ask: Asked, call: CallContext) -> None:
-        try:
-            ask.answer(await self._one_by_one(_decode(self._request, ask.message), call))
-        except RpcError as exc:
-            ask.fail(exc.code, exc.text)
-        except Exception as exc:
-            # Our own mistake; whoever asked is told what a front tells of a call that it took in alone.
-            log.exception("a request failed")
-            ask.fail(Code.UNKNOWN, f"{type(exc).__name__}: {exc}")
-
 
 def read_put(message: bytes) -> Put:
     """Return what a PutRequest wants. Raises RpcError."""
     plain = _plain_put(message)
-    return plain if plain is not None else _checked(to_put(_decode(pb.PutRequest, message)))
+    return plain if plain is not None else _checked(to_put(decode(pb.PutRequest, message)))
 
 
 def _plain_put(message: bytes) -> Put | None:
@@ -182,12 +164,12 @@ def _plain_put(message: bytes) -> Put | None:
 
 def read_delete_range(message: bytes) -> DeleteRange:
     """Return what a DeleteRangeRequest wants. Raises RpcError."""
-    return _checked(to_delete_range(_decode(pb.DeleteRangeRequest, message)))
+    return _checked(to_delete_range(decode(pb.DeleteRangeRequest, message)))
 
 
 def read_txn(message: bytes) -> Txn | None:
     """Return what a TxnRequest wants; None if it only reads, which takes no place in the log. Raises RpcError."""
-    wanted = _checked(to_txn(_decode(pb.TxnRequest, message)))
+    wanted = _checked(to_txn(decode(pb.TxnRequest, message)))
     return None if is_read_only(wanted) else wanted
 
 
@@ -197,10 +179,3 @@ def _checked(command: _Command) -> _Command:
     except StoreError as exc:
         raise rpc_error(exc) from exc
     return command
-
-
-def _decode(request: type[_Request], message: bytes) -> _Request:
-    try:
-        return request.FromString(message)
-    except DecodeError as exc:
-        raise RpcError(Code.INTERNAL, f"a request cannot be decoded: {exc}") from exc

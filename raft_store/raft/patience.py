@@ -6,7 +6,7 @@ and a good deal longer:
 
     time-out = floor + MARGIN x (longest silence - what is usual), and never beyond the ceiling
 
-One silence is enough to widen it, at once; what was added is halved after a minute without another one. What lasted
+One silence is enough to widen it, at once; what was added is halved after two minutes without another one. What lasted
 longer than the ceiling was an outage, whoever came back: no time-out of ours could have outlasted it, and nothing is
 learned from it.
 
@@ -16,8 +16,8 @@ that nobody may count on, for a moment later it may have come back to its floor.
 
 from raft_store.engine import MemberId, Term
 
-MARGIN = 4  # ticks more for every tick that a silence was longer than usual: load comes in bursts, and bursts grow
-NARROW_TICKS = 2000  # between two steps back to the floor
+MARGIN = 8  # ticks more for every tick that a silence was longer than usual: an hour's worst is many times a minute's
+NARROW_TICKS = 4000  # between two steps back to the floor
 
 
 class Patience:

@@ -44,8 +44,8 @@ class CoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_append_bytes: int = 1 << 20  # of entries in one append; a larger entry travels alone
     max_uncommitted: int = 100_000  # entries; beyond, a leader takes no proposals until the group has caught up
     max_uncommitted_bytes: int = 128 << 20  # the same of what it has put into its log in its term
-    max_apply_entries: int = 64  # handed to the machine at once; each may hold many proposals
-    max_apply_bytes: int = 1 << 20
+    max_apply_entries: int = 64  # handed to the machine at once ...
+    max_apply_bytes: int = 128 << 10  # ... but each may hold many proposals: what is handed over must not take long
     snapshot_patience_ticks: int = 500  # a snapshot that did not arrive in this time is sent again
     lease_ms: float = 0  # reads rest on clocks for so long (see ``reads``); 0: they never do
 

@@ -272,6 +272,8 @@ def _draw_rival(random: Random, at_ms: float, *, members: int) -> list[Action]:
         (between, Crash(at_ms=moment_ms, who=third, down_ms=random.uniform(1, 10)), cut_off),
         # The rival was asked to take over.
         (between, Transfer(at_ms=at_ms - random.uniform(0, 10), to=rival)),
+        # The third falls silent to the leader, and listens to the rival as soon as it may.
+        (between, cut_off),
         # The leader reads confirmations of before it stood still, and nothing else.
         (Pause(at_ms=moment_ms - random.uniform(5, 30), who=LEADER, for_ms=random.uniform(250, 450)), cut_off),
     )

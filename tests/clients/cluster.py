@@ -19,7 +19,8 @@ from rich.console import Console
 
 from deploy.checks import debian_kubectl
 from deploy.pki import Authority, Subject
-from tests.contract.kv.stores import ROOT, free_ports, ours
+from tests.contract.kv.stores import ROOT, ours
+from tests.ports import free_ports
 
 READY_S = 30.0
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from deploy.checks import debian_victoria_metrics
 from tests.clients.cluster import Cluster, until
-from tests.contract.kv.stores import free_ports
+from tests.ports import free_ports
 
 NAMESPACE = "monitoring"
 META = "__meta_kubernetes_"

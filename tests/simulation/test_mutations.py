@@ -428,8 +428,8 @@ def a_leader_that_hands_over_keeps_its_lease(patch):
 
 @mutation("clock")
 def a_time_out_adapts_below_what_leases_rest_on(patch):
-    """Where heartbeats come in time, a member waits for little more than the next one."""
-    patch.setattr(Patience, "ticks", property(lambda self: self._usual + 1 + self._late))
+    """Where heartbeats come in time, a member waits for the next one and no longer."""
+    patch.setattr(Patience, "ticks", property(lambda self: self._usual + self._late))
 
 
 @mutation("clock")

@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from tests.contract.kv.stores import ROOT, free_ports, ours
+from tests.contract.kv.stores import ROOT, ours
+from tests.ports import free_ports
 
 READY_S = 90.0
 

@@ -14,7 +14,8 @@ import pytest
 from tests.contract.access.cluster import Cluster
 from tests.contract.access.test_admission import pod
 from tests.contract.access.test_identity import bootstrap_secret
-from tests.contract.kv.stores import ROOT, free_ports
+from tests.contract.kv.stores import ROOT
+from tests.ports import free_ports
 
 NODE = "joiner"
 

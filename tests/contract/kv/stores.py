@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,19 +12,12 @@ from pathlib import Path
 
 import grpc
 
+from tests.ports import free_ports
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 from trireme_pb.etcdserverpb import rpc_pb2_grpc
 
 ROOT = Path(__file__).resolve().parents[3]
 READY_S = 20.0
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for taken in sockets:
-            taken.bind(("127.0.0.1", 0))
-        return [taken.getsockname()[1] for taken in sockets]
 
 
 class Store:
@@ -102,7 +94,12 @@ def _start(store: Store, client: str, command: Sequence[str], log: Path) -> None
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ETCD")}
     with log.open("ab") as output:
         store.processes[client] = subprocess.Popen(
-            command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment
+            command,
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # as services have: Linux shares its CPUs among sessions first
         )
 
 

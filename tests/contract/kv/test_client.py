@@ -25,7 +25,8 @@ from client.etcd import (
     Unknown,
     prefix_end,
 )
-from tests.contract.kv.stores import Store, free_ports, ours
+from tests.contract.kv.stores import Store, ours
+from tests.ports import free_ports
 
 
 @pytest.fixture(params=["fast", "grpcio"])

@@ -13,8 +13,9 @@ import grpc.aio
 import pytest
 
 from tests.contract.kv.conftest import Api
-from tests.contract.kv.stores import ROOT, free_ports
+from tests.contract.kv.stores import ROOT
 from tests.contract.kv.test_kv import put, refused
+from tests.ports import free_ports
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
 PATIENT_S = 30

@@ -17,7 +17,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.contract.kv.stores import Store, free_ports, ours
+from tests.contract.kv.stores import Store, ours
+from tests.ports import free_ports
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 from trireme_pb.etcdserverpb import rpc_pb2_grpc
 

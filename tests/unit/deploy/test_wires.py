@@ -5,7 +5,7 @@ import os
 from random import Random
 
 from deploy.experiments.robustness.wires import Proxy, Wires
-from tests.contract.kv.stores import free_ports
+from tests.ports import free_ports
 
 
 async def test_a_wire_that_nobody_reads_from_any_more_is_cut_in_the_end(monkeypatch):

@@ -3,20 +3,21 @@
 import asyncio
 import gzip
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
 import pytest
 
+from fastgrpc import peer as peer_module
 from fastgrpc.calls import CallFailed, Status, call_fields, frame_message
 from fastgrpc.channel import Channel
 from fastgrpc.connection import Connection
-from fastgrpc.events import Limits
+from fastgrpc.events import DataReceived, Limits
 from fastgrpc.frames import ErrorCode
 from fastgrpc.hosting import Hosting
 from fastgrpc.peer import Peer
-from fastgrpc.server import Ask, BatchMethod, Server, ServerConfig
+from fastgrpc.server import Ask, BatchMethod, Call, Server, ServerConfig, StreamMethod
 
 BIG = bytes(range(256)) * 2000  # many frames
 
@@ -201,6 +202,56 @@ async def test_what_one_client_does_not_take_is_bounded() -> None:
     assert peer.http.waiting_bytes < 80 << 20
     assert ended.count(Status.OK) == 9
     assert ended.count(Status.RESOURCE_EXHAUSTED) == 21
+
+
+async def test_what_one_client_does_not_take_of_its_streams_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: many streams together hold no more than one connection may. Method: send to all; then let it take all."""
+    monkeypatch.setattr(peer_module, "MAX_WAITING_BYTES", 1 << 20)
+    held: list[int] = []
+
+    async def flood(call: Call) -> None:
+        for _ in range(4):
+            await call.send(bytes(100 << 10))
+            held.append(peer.http.waiting_bytes)
+
+    peer = Peer(Hosting({"/t.T/Flood": StreamMethod("/t.T/Flood", flood)}, ServerConfig(), None, None, None))
+    written = bytearray()
+    peer.connection_made(cast("asyncio.Transport", Wire(written)))
+    client = Connection(client=True, limits=Limits(window_bytes=65_535, connection_window_bytes=65_535))
+    for _ in range(40):
+        stream = client.open(call_fields("/t.T/Flood", authority="a"))
+        client.send_data(stream, frame_message(b""), end=True)
+    peer.data_received(client.take_output())
+    await turns(5)
+    assert 1 << 20 < max(held) < (1 << 20) + (200 << 10)
+    assert not peer.push(1, bytes(10))  # nor by this way
+    for _ in range(2000):
+        output, written[:] = bytes(written), b""
+        for event in client.receive(output, 0.0):
+            if isinstance(event, DataReceived):
+                client.consumed(event.stream, len(event.data))
+        peer.data_received(client.take_output())
+        await turns(3)
+    assert len(held) == 160
+    assert max(held) < (1 << 20) + (200 << 10)
+
+
+class Wire:
+    """A transport that takes everything."""
+
+    def __init__(self, written: bytearray) -> None:
+        self.write = written.extend
+
+    def get_extra_info(self, name: str) -> None:
+        """Know nothing."""
+
+    def is_closing(self) -> bool:
+        return False
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("kept", [0, 1])

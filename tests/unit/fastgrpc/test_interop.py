@@ -399,6 +399,25 @@ async def test_silent_connections_are_closed() -> None:
     await server.stop(0)
 
 
+async def test_a_fault_in_looking_after_one_connection_leaves_the_others_looked_after(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Server([UnaryMethod("/t.T/Echo", echo)], config=ServerConfig(keepalive_s=0.02, keepalive_timeout_s=0.02))
+    port = await server.listen("127.0.0.1", 0)
+    (first, writer), (second, other) = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+    await until(lambda: len(server._hosting.peers) == 2)
+
+    def broken(*arguments: object, **options: object) -> None:
+        raise ValueError("a bug")
+
+    next(iter(server._hosting.peers)).check_alive = broken  # type: ignore[method-assign]
+    assert await asyncio.wait_for(asyncio.gather(first.read(), second.read()), 10) is not None  # both are closed
+    assert "cannot look after a connection" in caplog.text
+    writer.close()
+    other.close()
+    await server.stop(0)
+
+
 # -- our client ----------------------------------------------------------------------------------------------------------
 
 

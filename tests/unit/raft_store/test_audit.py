@@ -5,12 +5,16 @@ import asyncio
 import pytest
 
 from raft_store.audit import AuditState, pick_corrupt, report
+from raft_store.config import Config
 from raft_store.engine import Entry, Index, MemberId, Term
-from raft_store.machine import Machine, encode
+from raft_store.engines.memory import MemoryEngine
+from raft_store.machine import Machine, decode, encode
+from raft_store.member import running
 from raft_store.mvcc.lease import LeaseClock
 from raft_store.mvcc.model import Corrupt, KeyValue
 from raft_store.mvcc.requests import Alarm, AlarmKind, Audit, Audited, Publish, Put, SetAlarm
 from raft_store.mvcc.store import checksum
+from tests.ports import free_ports
 
 
 @pytest.mark.parametrize(
@@ -108,10 +112,6 @@ def test_a_restored_member_knows_the_audit_and_has_no_part_in_it():
 
 
 async def test_running_members_audit_themselves(tmp_path):
-    from raft_store.config import Config
-    from raft_store.member import running
-    from tests.unit.raft_store.engines.test_native import free_ports
-
     client, peer = free_ports(2)
     config = Config(
         name="a",
@@ -126,3 +126,42 @@ async def test_running_members_audit_themselves(tmp_path):
         while not member.machine.audit.hashes:  # noqa: ASYNC110 - it comes through the log
             await asyncio.sleep(0.02)
         assert await member.backend.propose(SetAlarm(Alarm(1, AlarmKind.NOSPACE), active=False), list) == []
+
+
+class Reluctant(MemoryEngine):
+    """Takes what members found only when it is told to."""
+
+    def __init__(self, member):
+        super().__init__(member, [])
+        self.told = asyncio.Event()
+        self.asked = asyncio.Queue()
+
+    async def propose(self, data, *, timeout_s):
+        command = decode(data)
+        self.asked.put_nowait(type(command))
+        if isinstance(command, Audited):
+            await self.told.wait()
+        return await super().propose(data, timeout_s=timeout_s)
+
+
+async def test_no_audit_begins_while_the_answer_to_the_last_one_is_under_way(monkeypatch, tmp_path):
+    """It would void that answer; on a machine with a slow disk there would never be one."""
+    monkeypatch.setattr("raft_store.member.PULSE_S", 0.001)
+    config = Config(
+        name="a",
+        members={"a": "http://127.0.0.1:1"},
+        data_dir=tmp_path,
+        client_url="http://127.0.0.1:1",
+        client_listen="127.0.0.1:0",
+        corrupt_check_s=1e-6,
+    )
+    engine = Reluctant(config.member)
+    async with asyncio.timeout(30), running(config, engine) as member:
+        asked = [await engine.asked.get() for _ in range(3)]
+        for _ in range(50):  # pulses, each of which would call another audit
+            await asyncio.sleep(0.001)
+        assert set(asked) == {Publish, Audit, Audited}
+        assert engine.asked.empty()
+        engine.told.set()
+        assert await engine.asked.get() is Audit
+        assert member.machine.alarms == set()

@@ -15,7 +15,7 @@ from raft_store.mvcc.requests import Put, PutResult
 from raft_store.mvcc.requests import Range as Read
 from raft_store.mvcc.txn import read
 from raft_store.tool import snapshots
-from tests.unit.raft_store.engines.test_native import free_ports
+from tests.ports import free_ports
 
 HOUR = 3600.0
 

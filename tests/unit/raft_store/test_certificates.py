@@ -16,7 +16,7 @@ from deploy.pki import Authority, Subject
 from raft_store.config import Config, TlsTable
 from raft_store.member import running
 from raft_store.tool.live import Access
-from tests.contract.kv.stores import free_ports
+from tests.ports import free_ports
 from trireme_pb.authpb import auth_pb2
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 from trireme_pb.etcdserverpb import rpc_pb2_grpc

@@ -10,7 +10,7 @@ import pytest
 from raft_store.engine import MemberId
 from raft_store.member import running
 from raft_store.mvcc.requests import AlarmKind
-from tests.contract.kv.stores import free_ports
+from tests.ports import free_ports
 from tests.unit.raft_store.test_member import FickleEngine, config
 
 

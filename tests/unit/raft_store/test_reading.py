@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fastgrpc.calls import CallFailed, Metadata
 from fastgrpc.channel import Channel
 from raft_store.config import Config
-from raft_store.engine import EngineError
+from raft_store.engine import EngineError, NoLeader
 from raft_store.engines.memory import MemoryEngine
 from raft_store.etcd_api import reading
 from raft_store.etcd_api.call import NO_CONTEXT
@@ -63,9 +63,11 @@ class Question:
     def __init__(self, request: pb.RangeRequest | bytes) -> None:
         self.message = request if isinstance(request, bytes) else request.SerializeToString()
         self.heard: bytes | str | None = None
+        self.gone = False
 
     def answer(self, message: bytes) -> None:
         assert self.heard is None
+        assert not self.gone
         self.heard = message
 
     def fail(self, status: int, text: str) -> None:
@@ -160,6 +162,56 @@ async def test_permissions_that_are_asked_for_meanwhile_hold(member: Member, cha
     member.machine.auth.enabled = True
     waiting[0](None)
     assert await asked == "etcdserver: user name is empty"
+
+
+def reads_that_wait(member: Member, monkeypatch: pytest.MonkeyPatch) -> list[Callable[[EngineError | None], None]]:
+    """Let reads wait until a test tells them to go on."""
+    waiting: list[Callable[[EngineError | None], None]] = []
+
+    def when_readable(tell: Callable[[EngineError | None], None], *, timeout_s: float) -> None:
+        waiting.append(tell)
+
+    monkeypatch.setattr(member.engine, "when_readable", when_readable)
+    return waiting
+
+
+async def test_reads_that_wait_for_a_leader_are_bounded(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_WAITING", 3)
+    waiting, services = reads_that_wait(member, monkeypatch), member._services()
+    lots = [[Question(pb.RangeRequest(key=b"k")) for _ in range(size)] for size in (2, 2, 1)]
+    for lot in lots:
+        services.reading.take(lot, NO_CONTEXT)
+    assert [[question.heard for question in lot] for lot in lots] == [
+        [None] * 2,
+        ["8 etcdserver: too many requests"] * 2,
+        [None],
+    ]
+    for tell, failure in zip(waiting, (NoLeader(), None), strict=True):
+        tell(failure)
+    assert [question.heard for question in lots[0]] == ["14 etcdserver: no leader"] * 2
+    assert isinstance(lots[2][0].heard, bytes)
+    more = [Question(pb.RangeRequest(key=b"k")) for _ in range(3)]
+    services.reading.take(more, NO_CONTEXT)
+    assert [question.heard for question in more] == [None] * 3
+
+
+async def test_a_read_that_nobody_waits_for_any_more_is_not_made(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Range] = []
+
+    def note(store: Store, wanted: Range) -> RangeResult:
+        made.append(wanted)
+        return read(store, wanted)
+
+    monkeypatch.setattr(reading, "read", note)
+    (waiting, services) = reads_that_wait(member, monkeypatch), member._services()
+    lot = [Question(pb.RangeRequest(key=key, range_end=b"z")) for key in (b"a", b"b", b"c")]
+    services.reading.take(lot, NO_CONTEXT)
+    lot[1].gone = True
+    waiting[0](None)
+    assert [wanted.key for wanted in made] == [b"a", b"c"]
+    assert [question.heard is None for question in lot] == [False, True, False]
 
 
 async def test_a_bug_in_one_read_leaves_nobody_waiting(

@@ -2,7 +2,9 @@
 
 import asyncio
 import ctypes
+import errno
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -167,6 +169,34 @@ async def test_a_program_of_32_bits_asks_nothing_of_a_kernel_of_64(monkeypatch):
     monkeypatch.setattr(kernel.sys, "maxsize", (1 << 31) - 1)
     with pytest.raises(OSError, match="no asynchronous"):
         KernelSyncs(asyncio.get_running_loop())
+
+
+def descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_refusal_of_either_half_leaves_nothing_behind(monkeypatch):
+    """The process may have few descriptors, the machine few contexts."""
+    asked, before = [], descriptors()
+
+    def refuse(*arguments):
+        raise OSError("too many of them")
+
+    def call(number, *arguments):
+        asked.append(number.value)
+        ctypes.set_errno(errno.EAGAIN)
+        return -1
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(kernel.ctypes, "CDLL", lambda *_, **__: SimpleNamespace(syscall=call))
+    with pytest.raises(OSError, match="temporarily"):
+        KernelSyncs(loop)
+    assert len(asked) == 1
+    assert descriptors() == before
+    monkeypatch.setattr(kernel.os, "eventfd", refuse)
+    with pytest.raises(OSError, match="too many"):
+        KernelSyncs(loop)
+    assert len(asked) == 1  # no context was made
 
 
 def _has_kernel_syncs():

@@ -62,6 +62,7 @@ class Writer:
     def __init__(self, request: pb.PutRequest | pb.TxnRequest | pb.DeleteRangeRequest | bytes) -> None:
         self.message = request if isinstance(request, bytes) else request.SerializeToString()
         self.heard: bytes | str | None = None
+        self.gone = False
         self.told = asyncio.Event()
 
     def answer(self, message: bytes) -> None:

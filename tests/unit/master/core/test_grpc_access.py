@@ -229,8 +229,9 @@ async def waiting(faces, monkeypatch):
     return begun
 
 
-@pytest.mark.parametrize(("patience_s", "code"), [(None, 499), (1.5, 504)])
-async def test_a_call_that_is_given_up_is_told(faces, monkeypatch, patience_s, code):
+# A client whose time is over resets its call, too: which of the two the server hears of first is a race.
+@pytest.mark.parametrize(("patience_s", "codes"), [(None, {499}), (1.5, {499, 504})])
+async def test_a_call_that_is_given_up_is_told(faces, monkeypatch, patience_s, codes):
     begun = await waiting(faces, monkeypatch)
     async with faces.channel("admin", "system:masters") as channel:
         await channel.channel_ready()
@@ -242,7 +243,8 @@ async def test_a_call_that_is_given_up_is_told(faces, monkeypatch, patience_s, c
             await call
         await until(lambda: faces.audit._lines)
     (event,) = faces.events()
-    assert (event["verb"], event["user"]["username"], event["responseStatus"]["code"]) == ("get", "admin", code)
+    assert (event["verb"], event["user"]["username"]) == ("get", "admin")
+    assert event["responseStatus"]["code"] in codes
 
 
 async def test_a_request_over_rest_whose_client_leaves_is_told(faces, monkeypatch):

@@ -10,7 +10,8 @@ from raft_store.disk.directory import DiskError, DiskFull, OsDirectory
 from raft_store.engine import EngineError, MemberId, Stopped
 from raft_store.engines import native
 from raft_store.engines.native import NativeConfig, NativeEngine
-from tests.unit.raft_store.engines.test_native import Values, free_ports
+from tests.ports import free_ports
+from tests.unit.raft_store.engines.test_native import Values
 
 OPERATIONS = {
     # what fails -> (method, of which files)

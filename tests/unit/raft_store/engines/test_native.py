@@ -1,10 +1,8 @@
 """The native engine on a real disk and real connections."""
 
 import asyncio
-import contextlib
 import datetime as dt
 import ipaddress
-import socket
 
 import msgspec
 import pytest
@@ -17,6 +15,7 @@ from raft_store.engine import EngineError, MemberId, NoLeader, ProposalTimedOut,
 from raft_store.engines.native import NativeConfig, NativeEngine
 from raft_store.peers import ListenFailed
 from raft_store.tls import TlsFiles
+from tests.ports import free_ports
 
 
 class Values:
@@ -38,14 +37,6 @@ class Values:
 
     def finish(self):
         pass
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 class Group:

@@ -28,8 +28,9 @@ from raft_store.joining import JoinFailed
 from raft_store.raft.log import Log
 from raft_store.raft.membership import changed, encode, founded
 from raft_store.raft.messages import HardState, Save
+from tests.ports import free_ports
 
-from .test_native import Values, free_ports
+from .test_native import Values
 
 PATIENT_S = 30
 

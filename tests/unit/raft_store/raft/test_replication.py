@@ -603,3 +603,18 @@ def test_an_older_snapshot_than_meant_does_as_well_if_the_log_goes_on_from_there
 def test_what_stays_of_a_log_is_bounded_in_entries_and_bytes(count, size_bytes, lowest):
     log = Log(m.SnapshotMark(Index(2), Term(1)), [Entry(Index(i), Term(1), bytes(100)) for i in range(3, 13)])
     assert log.behind(Index(9), count=count, size_bytes=size_bytes) == lowest
+
+
+def test_what_is_applied_at_once_is_bounded_however_many_proposals_share_an_entry():
+    """The driver looks at the clock between two portions; a turn must not outlast a leader's patience."""
+    group = Group(1)
+    group.tick(1)
+    replica, portions = group[1].replica, []
+    for number in range(64 * 256):
+        replica.propose(b"%05d" % number + bytes(50), "writer")
+    while (work := replica.ready()) is not None:
+        portions.append(len(work.committed))
+        if work.save is not None:
+            replica.saved(work.save)
+    assert sum(portions) == 64 * 256
+    assert max(portions) < 10 * 256

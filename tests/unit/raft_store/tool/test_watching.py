@@ -14,7 +14,7 @@ from raft_store.tool.live import Access
 from raft_store.tool.merging import MOST_LINES, Merger
 from raft_store.tool.sequence import Aside, Became, Said
 from raft_store.tool.watching import watch
-from tests.contract.kv.stores import free_ports
+from tests.ports import free_ports
 
 
 class Three:
