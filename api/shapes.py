@@ -15,7 +15,7 @@ from api.struct import ApiStruct
 class Scalar(NamedTuple):
     """A JSON leaf."""
 
-    # "string", "integer", "number", "boolean", "int-or-string", "quantity", "time", "micro-time"
+    # "string", "integer", "number", "boolean", "int-or-string", "quantity", "time", "micro-time", "bytes" (as base64)
     name: str
 
 
@@ -87,20 +87,28 @@ _MICRO_TIMES_OF = {
     "LeaseSpec": {"acquire_time", "renew_time"},
 }
 _TIMES = frozenset({"time", "time_added", "timestamp", "started_at", "finished_at", "disrupted_pods"})
+# Attributes that hold bytes, written as base64, by struct.
+_BYTES_OF = {
+    "CertificateSigningRequestSpec": {"request"},
+    "CertificateSigningRequestStatus": {"certificate"},
+    "ConfigMap": {"binary_data"},
+    "Secret": {"data"},
+    "WebhookClientConfig": {"ca_bundle"},
+}
 
 # Fields that hold plain JSON and still have the shape of a struct of their module.
 _JSON_IN_SHAPE = {("CustomResourceValidation", "open_apiv3_schema"): "JSONSchemaProps"}
 
 
 def _text(model: type[ApiStruct], attribute: str) -> Scalar:
-    """Return what a field that holds text holds."""
+    """Return what a text in this field stands for."""
     if attribute in _QUANTITIES or attribute in _QUANTITIES_OF.get(model.__name__, ()):
         return Scalar("quantity")
     if attribute in _MICRO_TIMES_OF.get(model.__name__, ()):
         return Scalar("micro-time")
     if attribute in _TIMES or attribute.endswith(("_timestamp", "_time")):
         return Scalar("time")
-    return Scalar("string")
+    return Scalar("bytes" if attribute in _BYTES_OF.get(model.__name__, ()) else "string")
 
 
 def _shape(annotation: Any, *, text: Scalar) -> Shape:

@@ -1,7 +1,8 @@
 """Create, update, patch, apply and delete: what a client asks, as changes of one object each."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -14,10 +15,12 @@ from api.defaults import completed
 from api.errors import (
     MODIFIED,
     AlreadyExists,
+    ApiError,
     BadRequest,
     Fault,
     MethodNotAllowed,
     NotFound,
+    Timeout,
     UnsupportedMediaType,
     already_exists,
     conflict,
@@ -79,6 +82,18 @@ class Writer:
         """Return the present time as objects carry it."""
         return timestamp(self._world.now())
 
+    @contextlib.asynccontextmanager
+    async def _on_account(self, namespace: str) -> AsyncIterator[Ledger]:
+        """Give a ledger to a write; what it was charged is given back if nothing comes of it."""
+        ledger = Ledger()
+        try:
+            yield ledger
+        except Timeout:
+            raise  # it may have happened: who counts what is there finds out
+        except ApiError:
+            await self._chain.give_back(namespace, ledger)
+            raise
+
     # Create
 
     async def create(
@@ -92,18 +107,18 @@ class Writer:
         warnings = strictness.tell(kind, document, options, unknown=unknown)
         managed = track_new(owner, obj, manager=options.field_manager, now=self.timestamp())
         generated = not obj.metadata.name and bool(obj.metadata.generate_name)
-        ledger = Ledger()
-        for attempt in range(ATTEMPTS):
-            try:
-                stored = await self._create(owner, obj, namespace, options, fence, managed=managed, ledger=ledger)
-            except AlreadyExists as taken:
-                if not generated:
-                    raise
-                if attempt == ATTEMPTS - 1:
-                    raise no_unique_name(owner.plural, taken.name, group=owner.group) from None
-            else:
-                warnings = (*warnings, *cautions(owner, stored.obj))
-                return Written(as_kind(stored, kind), created=True, warnings=warnings)
+        async with self._on_account(namespace) as ledger:
+            for attempt in range(ATTEMPTS):
+                try:
+                    stored = await self._create(owner, obj, namespace, options, fence, managed=managed, ledger=ledger)
+                except AlreadyExists as taken:
+                    if not generated:
+                        raise
+                    if attempt == ATTEMPTS - 1:
+                        raise no_unique_name(owner.plural, taken.name, group=owner.group) from None
+                else:
+                    warnings = (*warnings, *cautions(owner, stored.obj))
+                    return Written(as_kind(stored, kind), created=True, warnings=warnings)
         raise AssertionError("the last attempt returns or raises")
 
     async def _create(
@@ -175,13 +190,14 @@ class Writer:
         shown_kind = SCALE if subresource == "scale" else kind
         new, unknown = self._decode(shown_kind, document)
         warnings = strictness.tell(shown_kind, document, options, unknown=unknown)
-        ledger, told = Ledger(), list[str]()
+        told: list[str] = []
 
         async def alter(old: StoredObject) -> Outcome:
             return await self._altered(kind, old, new, subresource, options, ledger=ledger, told=told)
 
         try:
-            stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=options.dry_run, fence=fence)
+            async with self._on_account(namespace) as ledger:
+                stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=options.dry_run, fence=fence)
         except NotFound:
             made_by_update = not subresource and strategy_of(self._modifier.owner(kind)).create_on_update
             if not made_by_update or new.metadata.uid or new.metadata.resource_version:
@@ -205,7 +221,7 @@ class Writer:
         managed_fields.check_manager(options.field_manager)
         owner = self._modifier.owner(kind)
         intent = part_for(owner, to_owner(kind, owner, intent), subresource)
-        ledger, told = Ledger(), list[str]()
+        told: list[str] = []
 
         async def alter(old: StoredObject) -> Outcome:
             check_same_life(kind, old, intent)
@@ -216,26 +232,29 @@ class Writer:
             managed = new.metadata.managed_fields
             return await self._altered(owner, old, new, subresource, options, ledger=ledger, told=told, managed=managed)
 
-        for _ in range(ATTEMPTS):
-            try:
-                stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=options.dry_run, fence=fence)
-            except NotFound:
-                if subresource or life_of(intent) != ("", ""):
-                    raise
-            else:
-                warnings = (*strictness.tell_of_apply(options), *told)
-                return Written(_shown(stored, kind, subresource), warnings=warnings)
-            await self._check_may_create(kind, namespace, name, options.user)
-            new = self._decode_applied(owner, self._applied(owner, None, intent, "", options))
-            new = msgspec.structs.replace(new, metadata=msgspec.structs.replace(new.metadata, name=name))
-            warnings = strictness.tell_of_apply(options)
-            try:
-                managed = new.metadata.managed_fields
-                made = await self._create(owner, new, namespace, options, fence, managed=managed, ledger=ledger)
-            except AlreadyExists:
-                continue
-            return Written(as_kind(made, kind), created=True, warnings=(*warnings, *cautions(owner, made.obj)))
-        raise conflict(kind.plural, name, MODIFIED, group=kind.group)
+        async with self._on_account(namespace) as ledger:
+            for _ in range(ATTEMPTS):
+                try:
+                    stored = await self._modifier.modify(
+                        kind, namespace, name, alter, dry_run=options.dry_run, fence=fence
+                    )
+                except NotFound:
+                    if subresource or life_of(intent) != ("", ""):
+                        raise
+                else:
+                    warnings = (*strictness.tell_of_apply(options), *told)
+                    return Written(_shown(stored, kind, subresource), warnings=warnings)
+                await self._check_may_create(kind, namespace, name, options.user)
+                new = self._decode_applied(owner, self._applied(owner, None, intent, "", options))
+                new = msgspec.structs.replace(new, metadata=msgspec.structs.replace(new.metadata, name=name))
+                warnings = strictness.tell_of_apply(options)
+                try:
+                    managed = new.metadata.managed_fields
+                    made = await self._create(owner, new, namespace, options, fence, managed=managed, ledger=ledger)
+                except AlreadyExists:
+                    continue
+                return Written(as_kind(made, kind), created=True, warnings=(*warnings, *cautions(owner, made.obj)))
+            raise conflict(kind.plural, name, MODIFIED, group=kind.group)
 
     async def _check_may_create(self, kind: Kind, namespace: str, name: str, user: User) -> None:
         """Raise Forbidden: the server has asked only whether ``user`` may update or patch."""
@@ -281,7 +300,7 @@ class Writer:
         """Change an object; ``patch_type``: "json", "merge" or "strategic"."""
         shown_kind = SCALE if subresource == "scale" else kind
         warnings: tuple[str, ...] = ()
-        ledger, told = Ledger(), list[str]()
+        told: list[str] = []
 
         async def alter(old: StoredObject) -> Outcome:
             nonlocal warnings
@@ -294,7 +313,8 @@ class Writer:
                 raise invalid(kind.kind, old.name, [fault], group=kind.group)
             return await self._altered(kind, old, new, subresource, options, ledger=ledger, told=told)
 
-        stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=options.dry_run, fence=fence)
+        async with self._on_account(namespace) as ledger:
+            stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=options.dry_run, fence=fence)
         return Written(_shown(stored, kind, subresource), warnings=(*warnings, *told))
 
     async def _altered(
