@@ -69,7 +69,7 @@ class PodWorker:
         self._ended_because = ("", "")  # reason and message of an end that this node decided on
         self._volumes = PodVolumes(around.data_dir, pod.metadata.uid)
         self._launcher = Launcher(around, self._volumes)
-        self._prober = Prober(around.ask, on_change=self.poke, record=self._record_unhealthy)
+        self._prober = Prober(around.ask, on_change=self.poke, record=self._record_probe)
         self.running: tuple[Container, ...] = ()
         """The instances that ran when last looked at."""
         self._pod_ip = ""
@@ -466,8 +466,8 @@ class PodWorker:
     def _record(self, kind: str, reason: str, message: str, container: str = "") -> None:
         self._launcher.record(self._pod, kind, reason, message, container)
 
-    def _record_unhealthy(self, container: str, message: str) -> None:
-        self._record("Warning", "Unhealthy", message, container)
+    def _record_probe(self, container: str, reason: str, message: str) -> None:
+        self._record("Warning", reason, message, container)
 
 
 _REPORTED = frozenset({"Initialized", "Ready", "ContainersReady", "PodScheduled"})
