@@ -17,7 +17,7 @@ from api.kinds.pods import Pod, PodStatus
 from client.clock import seconds_of
 from node_agent.errors import NodeError
 from node_agent.network.model import host_ports_of
-from node_agent.pods.containers import grace_period_s, pod_ref, render_sandbox
+from node_agent.pods.containers import every_container, grace_period_s, pod_ref, render_sandbox
 from node_agent.pods.ending import COMMIT, KILL, PREPARE, phase
 from node_agent.pods.hooks import HookFailed, run_hook
 from node_agent.pods.launch import Launcher, StartFailed
@@ -98,6 +98,11 @@ class PodWorker:
 
     def update(self, pod: Pod) -> None:
         """Take what the API says now."""
+        images = {each.name: each.image for each in every_container(self._pod.spec)}
+        for each in every_container(pod.spec):
+            if images.get(each.name) != each.image:
+                # What went wrong went wrong with another image.
+                self._failures.pop(each.name, None)
         self._pod = pod
         if pod.metadata.deletion_timestamp:
             self._start_deletion()
@@ -295,7 +300,8 @@ class PodWorker:
     async def _create_sandbox(self, attempt: int) -> None:
         runtime = self._around.runtime
         try:
-            sandbox_id = await runtime.create_sandbox(render_sandbox(self._pod, attempt))
+            config = render_sandbox(self._pod, attempt, cluster_domain=self._around.names.cluster_domain)
+            sandbox_id = await runtime.create_sandbox(config)
             self._launcher.sandbox_created(sandbox_id)
             sandbox = await runtime.start_sandbox(sandbox_id)
             await self._plug_in(sandbox)
@@ -330,12 +336,14 @@ class PodWorker:
         await self._around.runtime.stop_sandbox(sandbox_id)
 
     async def _start(self, action: StartContainer) -> None:
+        spec = self._launcher.spec_of(self._pod, action.name)
         try:
             await self._launcher.start(
                 self._pod, action, before=self._failures.get(action.name), is_ending=lambda: self._ending
             )
         except StartFailed as exc:
-            if exc.failure is not None:
+            now = self._launcher.spec_of(self._pod, action.name)
+            if exc.failure is not None and spec is not None and now is not None and now.image == spec.image:
                 self._failures[action.name] = exc.failure
         else:
             self._failures.pop(action.name, None)

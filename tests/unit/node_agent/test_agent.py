@@ -19,7 +19,7 @@ from api.meta import ObjectMeta
 from node_agent.config import NodeConfig
 from node_agent.http import PUBLIC
 from node_agent.program import Agent
-from node_agent.runtime.base import State
+from node_agent.runtime.base import Image, PullFailed, State
 from node_agent.server import NodeAgentService, serve
 from tests.fakes.resources import MemoryResources
 from trireme_pb.node import node_pb2, node_pb2_grpc
@@ -122,6 +122,28 @@ async def test_a_node_that_was_deleted_registers_again(lab: Lab) -> None:
         return [owner.uid for owner in lab.api.find(Lease, NODE, "kube-node-lease").metadata.owner_references]
 
     await lab.until(lambda: owners() == [node.metadata.uid])
+
+
+async def test_an_image_that_is_put_right_is_tried_at_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def pull(name: str, credentials: object) -> Image:
+        if name == "wrong":
+            raise PullFailed("no such image")
+        return Image(id=name)
+
+    monkeypatch.setattr(lab.runtime, "pull", pull)
+    await lab.create("web", containers=[{"name": "main", "image": "wrong", "imagePullPolicy": "Always"}])
+
+    def waits() -> bool:
+        state = next((each.state for each in lab.pod("web").status.container_statuses), None)
+        return bool(state and state.waiting and state.waiting.reason == "ErrImagePull")
+
+    await lab.until(waits)
+    worker = lab.agent._manager.find("default", "web")
+    (failure,) = worker._failures.values()
+    worker._failures["main"] = replace(failure, retry_at=failure.retry_at + 1000)
+    right = {"spec": {"containers": [{"name": "main", "image": "right", "imagePullPolicy": "Always"}]}}
+    await lab.api.patch(Pod, "web", right, namespace="default")
+    await lab.until(lambda: lab.is_ready("web"))
 
 
 @pytest.mark.parametrize(
