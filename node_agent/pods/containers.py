@@ -225,8 +225,11 @@ def _given_user(container: Container, spec: PodSpec) -> int | None:
     return shared.run_as_user if shared else None
 
 
-def render_sandbox(pod: Pod, attempt: int, *, cluster_domain: str) -> SandboxConfig:
-    """Return the sandbox that the pod needs; raises HostnameTooLong."""
+def render_sandbox(pod: Pod, attempt: int, *, cluster_domain: str, handler: str = "") -> SandboxConfig:
+    """Return the sandbox that the pod needs; raises HostnameTooLong.
+
+    handler: of the pod's RuntimeClass, "" for the engine's own choice.
+    """
     spec = pod.spec
     context = spec.security_context
     return SandboxConfig(
@@ -238,6 +241,7 @@ def render_sandbox(pod: Pod, attempt: int, *, cluster_domain: str) -> SandboxCon
         host_ipc=bool(spec.host_ipc),
         reap_orphans=bool(spec.share_process_namespace),
         sysctls={each.name: each.value for each in context.sysctls} if context else {},
+        handler=handler,
     )
 
 
@@ -252,10 +256,11 @@ def render_container(
     environment: Mapping[str, str],
     mounts: Sequence[Mount],
     limits: Limits,
+    handler: str = "",
 ) -> ContainerConfig:
     """Return the container to be made; command and arguments may refer to its environment.
 
-    target_id: the container whose processes it shall see, "" for none.
+    target_id: the container whose processes it shall see, "" for none. handler: as the sandbox's.
     """
     lifecycle = container.lifecycle
     return ContainerConfig(
@@ -278,6 +283,7 @@ def render_container(
         stdin=bool(container.stdin),
         stdin_once=bool(container.stdin_once),
         stop_signal=lifecycle.stop_signal if lifecycle else "",
+        handler=handler,
         labels={HASH_LABEL: container_hash(container), DELAY_LABEL: str(start.delay_s)},
     )
 

@@ -300,14 +300,18 @@ class PodWorker:
     async def _create_sandbox(self, attempt: int) -> None:
         runtime = self._around.runtime
         try:
-            config = render_sandbox(self._pod, attempt, cluster_domain=self._around.names.cluster_domain)
+            with phase(PREPARE):
+                handler = await self._launcher.handler(self._pod)
+            domain = self._around.names.cluster_domain
+            config = render_sandbox(self._pod, attempt, cluster_domain=domain, handler=handler)
             sandbox_id = await runtime.create_sandbox(config)
             self._launcher.sandbox_created(sandbox_id)
             sandbox = await runtime.start_sandbox(sandbox_id)
             await self._plug_in(sandbox)
-        except NodeError as exc:
-            self._launcher.sandbox_failed(exc)
-            self._sandbox_failed(exc)
+        except (NodeError, ApiError) as exc:
+            failure = exc if isinstance(exc, NodeError) else RuntimeFailed(exc.message)
+            self._launcher.sandbox_failed(failure)
+            self._sandbox_failed(failure)
         else:
             self._failures.pop(SANDBOX, None)
 

@@ -51,6 +51,8 @@ def render_sandbox(config: SandboxConfig, *, image: str, agent: str) -> dict[str
         host["PidMode"] = "host"
     if config.sysctls:
         host["Sysctls"] = dict(config.sysctls)
+    if config.handler:
+        host["Runtime"] = config.handler
     document: dict[str, Any] = {
         "Image": image,
         "Entrypoint": list(SLEEP_FOR_EVER[:1]),
@@ -114,6 +116,8 @@ def _host_config(sandbox_id: str, config: ContainerConfig) -> dict[str, Any]:
         host["PidMode"] = "host"
     elif config.share_pid_with:
         host["PidMode"] = f"container:{config.share_pid_with}"
+    if config.handler:
+        host["Runtime"] = config.handler
     if limits.cpu_quota_us:
         host |= {"CpuPeriod": CPU_PERIOD_US, "CpuQuota": limits.cpu_quota_us}
     if limits.memory_bytes:

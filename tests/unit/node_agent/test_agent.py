@@ -15,11 +15,12 @@ from api.errors import Unavailable
 from api.kinds.coordination import Lease
 from api.kinds.core import ConfigMap, Event, Namespace, Node
 from api.kinds.pods import Pod
+from api.kinds.runtime import RuntimeClass
 from api.meta import ObjectMeta
 from node_agent.config import NodeConfig
 from node_agent.http import PUBLIC
 from node_agent.program import Agent
-from node_agent.runtime.base import Image, PullFailed, State
+from node_agent.runtime.base import ContainerConfig, Image, PullFailed, SandboxConfig, State
 from node_agent.server import NodeAgentService, serve
 from tests.fakes.resources import MemoryResources
 from trireme_pb.node import node_pb2, node_pb2_grpc
@@ -144,6 +145,28 @@ async def test_an_image_that_is_put_right_is_tried_at_once(lab: Lab, monkeypatch
     right = {"spec": {"containers": [{"name": "main", "image": "right", "imagePullPolicy": "Always"}]}}
     await lab.api.patch(Pod, "web", right, namespace="default")
     await lab.until(lambda: lab.is_ready("web"))
+
+
+async def test_a_runtime_class_chooses_among_the_engines_runtimes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers: list[str] = []
+    create_sandbox, create_container = lab.runtime.create_sandbox, lab.runtime.create_container
+
+    async def sandbox(config: SandboxConfig) -> str:
+        handlers.append(config.handler)
+        return await create_sandbox(config)
+
+    async def container(sandbox_id: str, config: ContainerConfig) -> str:
+        handlers.append(config.handler)
+        return await create_container(sandbox_id, config)
+
+    monkeypatch.setattr(lab.runtime, "create_sandbox", sandbox)
+    monkeypatch.setattr(lab.runtime, "create_container", container)
+    await lab.api.create(RuntimeClass(metadata=ObjectMeta(name="kata"), handler="kata-qemu"))
+    await lab.create("web", runtimeClassName="kata")
+    await lab.until(lambda: lab.is_ready("web"))
+    assert handlers == ["kata-qemu", "kata-qemu"]
+    await lab.create("lost", runtimeClassName="none")
+    await lab.until(lambda: any('RuntimeClass "none" not found' in e.message for e in lab.api.all(Event)))
 
 
 @pytest.mark.parametrize(
