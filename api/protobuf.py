@@ -20,7 +20,7 @@ from api.kinds.pods import Binding
 from api.kinds.policy import Eviction
 from api.kinds.table import TABLE
 from api.meta import DeleteOptions
-from api.protobuf_fields import BYTES, MEANT, MICRO_TIMES, NUMBERS
+from api.protobuf_fields import MEANT, MICRO_TIMES, NUMBERS
 from api.shapes import AnyJson, ListOf, MapOf, Scalar, Shape, StructOf, fields_of, is_time
 from api.struct import ApiStruct
 
@@ -176,6 +176,8 @@ def _value(value: int | memoryview, owner: tuple[str, str], shape: Shape) -> Any
             return _int_or_string(_bytes(value))
         case Scalar(name="string") if owner[1] in MICRO_TIMES:
             return _micro_time(_bytes(value))
+        case Scalar(name="bytes"):
+            return base64.b64encode(_bytes(value)).decode()
         case Scalar(name="string"):
             return _string(_bytes(value), owner)
         case AnyJson():
@@ -192,8 +194,6 @@ def _json(data: memoryview) -> Any:
 
 
 def _string(data: memoryview, owner: tuple[str, str]) -> str | None:
-    if owner in BYTES:
-        return base64.b64encode(data).decode()
     if is_time(owner[1]):
         return _time(data)
     return _text(data)

@@ -463,12 +463,6 @@ events.Event: metadata eventTime series reportingController reportingInstance ac
 storage.TokenRequest: audience expirationSeconds
 """
 
-# Fields that JSON writes as base64 and the wire as bytes.
-BYTES = frozenset({
-    ("Secret", "data"), ("ConfigMap", "binaryData"), ("CertificateSigningRequestSpec", "request"),
-    ("CertificateSigningRequestStatus", "certificate"),
-})  # fmt: skip
-
 # Times that JSON writes to the microsecond; the others have whole seconds.
 MICRO_TIMES = frozenset({"acquireTime", "renewTime", "eventTime", "lastObservedTime"})
 

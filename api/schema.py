@@ -64,7 +64,6 @@ _OF_ANY_TYPE = {
     ("JSONSchemaProps", "additional_properties"): "JSONSchemaPropsOrBool",
     ("JSONSchemaProps", "dependencies"): "JSONSchemaPropsOrStringArray",
 }
-_BASE64 = frozenset({("Secret", "data"), ("ConfigMap", "binary_data")})
 
 Schema = dict[str, Any]
 # OpenAPI version -> what a reference starts with.
@@ -182,13 +181,11 @@ class _Writer:
 
     def _property(self, model: type[ApiStruct], field: Field) -> Schema:
         schema = self._schema(field.shape)
-        if (model.__name__, field.attribute) in _BASE64:
-            schema["additionalProperties"]["format"] = "byte"
-        elif field.shape == Scalar("string") and is_time(field.name):
+        if field.shape == Scalar("string") and is_time(field.name):
             return self._reference(TIME)
-        elif field.shape == MapOf(Scalar("string")) and is_time(field.name):
+        if field.shape == MapOf(Scalar("string")) and is_time(field.name):
             schema["additionalProperties"] = self._reference(TIME)
-        elif (name := _OF_ANY_TYPE.get((model.__name__, field.attribute))) is not None:
+        if (name := _OF_ANY_TYPE.get((model.__name__, field.attribute))) is not None:
             return self._of_any_type(name, field.shape)
         if isinstance(field.shape, ListOf):
             schema |= dict(_list_extensions(list_rule(model.__name__, field.attribute)))
@@ -208,6 +205,8 @@ class _Writer:
                 return {"type": "integer", "format": "int64"}
             case Scalar("number"):
                 return {"type": "number", "format": "double"}
+            case Scalar("bytes"):
+                return {"type": "string", "format": "byte"}
             case Scalar(name):
                 return {"type": name}
             case ListOf(items):

@@ -115,24 +115,6 @@ def kernel_hostname(pod: Pod, cluster_domain: str) -> str:
     return full
 
 
-def qos_class(spec: PodSpec) -> str:
-    """Return Guaranteed (every container limits CPU and memory and requests as much), BestEffort or Burstable."""
-    asked = [container.resources or ResourceRequirements() for container in all_containers(spec)]
-    names = ("cpu", "memory")
-    if not any(_given(r.requests, n) or _given(r.limits, n) for r in asked for n in names):
-        return "BestEffort"
-    guaranteed = all(
-        _given(r.limits, n) and quantity.parse(r.requests.get(n, r.limits[n])) == quantity.parse(r.limits[n])
-        for r in asked
-        for n in names
-    )
-    return "Guaranteed" if guaranteed else "Burstable"
-
-
-def _given(values: Mapping[str, str], name: str) -> bool:
-    return name in values and quantity.parse(values[name]) > 0
-
-
 def render_limits(container: Container, *, qos: str, memory_capacity_bytes: int, negative_oom_score: bool) -> Limits:
     """Return what the kernel shall enforce.
 

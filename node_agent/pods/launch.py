@@ -13,13 +13,13 @@ from api.errors import ApiError
 from api.kinds.core import ConfigMap, Secret
 from api.kinds.pods import Container as ContainerSpec
 from api.kinds.pods import Pod
+from api.qos import qos_class
 from node_agent.errors import NodeError
 from node_agent.pods.containers import (
     TERMINATION_LOG,
     RefusedByPolicy,
     find_container,
     pod_ref,
-    qos_class,
     render_container,
     render_hosts,
     render_limits,
@@ -35,7 +35,7 @@ from node_agent.pods.references import config_map_names, pull_secret_names, secr
 from node_agent.pods.surroundings import Surroundings
 from node_agent.pods.volume_files import render_files, tokens_wanted
 from node_agent.pods.volumes import Mounted, MountRefused, PodVolumes, VolumeFailed, follows_objects, render_mounts
-from node_agent.runtime.base import Container, Image, LogOptions, Mount, RuntimeFailed, Sandbox, State
+from node_agent.runtime.base import Container, Image, Limits, LogOptions, Mount, RuntimeFailed, Sandbox, State
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +176,7 @@ class Launcher:
         )
         if is_ending():
             raise _Ending("the pod is ending")
-        runtime, limits = self._around.runtime, self._around.limits
+        runtime = self._around.runtime
         config = render_container(
             pod,
             spec,
@@ -187,12 +187,7 @@ class Launcher:
             environment=environment,
             mounts=mounts,
             handler=await self.handler(pod),
-            limits=render_limits(
-                spec,
-                qos=qos_class(pod.spec),
-                memory_capacity_bytes=limits.memory_capacity_bytes,
-                negative_oom_score=limits.negative_oom_score,
-            ),
+            limits=self.limits_of(pod, spec),
         )
         with phase(COMMIT):
             container_id = await runtime.create_container(sandbox_id, config)
@@ -204,6 +199,16 @@ class Launcher:
             await runtime.start_container(container_id)
         self.record(pod, "Normal", "Started", f"Started container {spec.name}", spec.name)
         await self._post_start(pod, spec, container_id, pod_ip)
+
+    def limits_of(self, pod: Pod, spec: ContainerSpec) -> Limits:
+        """Return what the kernel shall enforce for a container of the pod."""
+        node = self._around.limits
+        return render_limits(
+            spec,
+            qos=qos_class(pod.spec),
+            memory_capacity_bytes=node.memory_capacity_bytes,
+            negative_oom_score=node.negative_oom_score,
+        )
 
     async def _target_id(self, pod: Pod, spec: ContainerSpec) -> str:
         """Return the running container whose processes a debugger shall see, "" for none; raises RuntimeFailed."""

@@ -17,11 +17,12 @@ from api.kinds.pods import Pod, PodStatus
 from client.clock import seconds_of
 from node_agent.errors import NodeError
 from node_agent.network.model import host_ports_of
-from node_agent.pods.containers import every_container, grace_period_s, pod_ref, render_sandbox
+from node_agent.pods.containers import all_containers, every_container, grace_period_s, pod_ref, render_sandbox
 from node_agent.pods.ending import COMMIT, KILL, PREPARE, phase
 from node_agent.pods.hooks import HookFailed, run_hook
 from node_agent.pods.launch import Launcher, StartFailed
 from node_agent.pods.plan import (
+    RESIZE,
     SANDBOX,
     Action,
     CreateSandbox,
@@ -32,14 +33,16 @@ from node_agent.pods.plan import (
     Situation,
     StartContainer,
     StopSandbox,
+    UpdateContainer,
     plan_pod,
 )
 from node_agent.pods.probes import Prober
 from node_agent.pods.refusal import refusal
+from node_agent.pods.resizing import grant, resources_of, resources_told
 from node_agent.pods.status import Appearance, build_status
 from node_agent.pods.surroundings import Surroundings
 from node_agent.pods.volumes import PodVolumes
-from node_agent.runtime.base import Container, RuntimeFailed, Sandbox, State
+from node_agent.runtime.base import Container, Limits, RuntimeFailed, Sandbox, State
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +50,7 @@ _RESYNC_S = 60.0
 _ENGINE_RETRY_S = 1.0
 _API_RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _MIN_GRACE_S = 2.0
-_SANDBOX_RETRY_S = 1.0
-_SANDBOX_RETRY_MAX_S = 60.0
+_RETRY_S, _RETRY_MAX_S = 1.0, 60.0
 _DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
 
 
@@ -59,7 +61,8 @@ class PodWorker:
     """
 
     def __init__(self, pod: Pod, around: Surroundings, *, gone: bool = False) -> None:
-        self._pod = pod
+        self._grant = grant(pod, resources_told(pod), around.limits.allocatable)
+        self._pod = self._grant.pod
         self._around = around
         self._gone = gone
         self._wake = asyncio.Event()
@@ -75,6 +78,7 @@ class PodWorker:
         self._pod_ip = ""
         self._adopted = False
         self._messages: dict[str, str] = {}
+        self._enforced: dict[str, Limits] = {}  # container id -> the limits that the engine took last
         self._status: PodStatus | None = None
         self._status_changed = asyncio.Event()
         self._status_written: PodStatus | None = None
@@ -83,7 +87,7 @@ class PodWorker:
 
     @property
     def pod(self) -> Pod:
-        """The pod as the API last showed it."""
+        """The pod as the API last showed it, with the resources that this node grants."""
         return self._pod
 
     @property
@@ -103,7 +107,11 @@ class PodWorker:
             if images.get(each.name) != each.image:
                 # What went wrong went wrong with another image.
                 self._failures.pop(each.name, None)
-        self._pod = pod
+        refused = self._grant.refusal
+        self._grant = grant(pod, resources_of(self._pod.spec), self._around.limits.allocatable)
+        self._pod = pod = self._grant.pod
+        if self._grant.refusal not in ("", refused):
+            self._record("Warning", "ResizeInfeasible", self._grant.refusal)
         if pod.metadata.deletion_timestamp:
             self._start_deletion()
         if self._status_written is not None and _overruled(pod.status, self._status_written):
@@ -231,6 +239,8 @@ class PodWorker:
             busy=frozenset(self._ops),
             failures=dict(self._failures),
             ending=self._ending,
+            limits={each.name: self._launcher.limits_of(self._pod, each) for each in all_containers(self._pod.spec)},
+            enforced=self._enforced,
         )
 
     def _probe_address(self) -> str:
@@ -276,6 +286,8 @@ class PodWorker:
                 self._spawn(name, self._start(action), title=PREPARE)
             case KillContainer(name):
                 self._spawn(name, self._kill(action), title=KILL)
+            case UpdateContainer(name):
+                self._spawn(name, self._resize(action))
             case RemoveContainer(container_id):
                 self._spawn(f"remove {container_id}", self._around.runtime.remove_container(container_id))
 
@@ -327,12 +339,16 @@ class PodWorker:
         await self._launcher.sandbox_ready(self._pod, sandbox, self._pod_ip)
 
     def _sandbox_failed(self, exc: NodeError) -> None:
-        before, now = self._failures.get(SANDBOX), self._around.now()
-        delay_s = min(before.delay_s * 2, _SANDBOX_RETRY_MAX_S) if before else _SANDBOX_RETRY_S
-        self._failures[SANDBOX] = Failure(
-            reason="FailedCreatePodSandBox", message=str(exc), failed_at=now, retry_at=now + delay_s, delay_s=delay_s
-        )
+        self._note_failure(SANDBOX, "FailedCreatePodSandBox", exc)
         self._record("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {exc}")
+
+    def _note_failure(self, key: str, reason: str, exc: NodeError) -> None:
+        """Let what failed be tried again, later each time."""
+        before, now = self._failures.get(key), self._around.now()
+        delay_s = min(before.delay_s * 2, _RETRY_MAX_S) if before else _RETRY_S
+        self._failures[key] = Failure(
+            reason=reason, message=str(exc), failed_at=now, retry_at=now + delay_s, delay_s=delay_s
+        )
 
     async def _stop_sandbox(self, sandbox_id: str) -> None:
         if not self._pod.spec.host_network:
@@ -371,6 +387,18 @@ class PodWorker:
             action.container_id, grace_s=left_s if not hook else max(left_s, min(grace_s, _MIN_GRACE_S))
         )
 
+    async def _resize(self, action: UpdateContainer) -> None:
+        key = RESIZE + action.name
+        try:
+            await self._around.runtime.update_container(action.container_id, action.limits)
+        except RuntimeFailed as exc:
+            self._note_failure(key, "ResizeError", exc)
+            self._record("Warning", "ResizeError", f"Error resizing container: {exc}", action.name)
+        else:
+            self._failures.pop(key, None)
+            self._enforced[action.container_id] = action.limits
+            self._record("Normal", "ResizeCompleted", f"Resized container {action.name}", action.name)
+
     def _grace_s(self, action: KillContainer) -> float:
         if self._deadline is not None:
             return max(self._deadline - self._around.now(), 0)
@@ -385,6 +413,7 @@ class PodWorker:
             self._messages[container.id] = await self._launcher.last_words(self._pod, container)
         known = {container.id for container in found}
         self._messages = {key: text for key, text in self._messages.items() if key in known}
+        self._enforced = {key: limits for key, limits in self._enforced.items() if key in known}
 
     def _show(self, situation: Situation, plan: Plan) -> None:
         if self._gone or (self._pod.status.phase in _ENDED and not situation.containers):
@@ -404,6 +433,7 @@ class PodWorker:
                 image_refs=self._launcher.image_refs,
                 reason=reason,
                 message=message,
+                refusal=self._grant.refusal,
             ),
         )
         if status != self._status:

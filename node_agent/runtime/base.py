@@ -179,6 +179,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float = 0.0
     finished_at: float = 0.0
     labels: Mapping[str, str] = {}
+    limits: Limits = Limits()
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -281,6 +282,9 @@ class ContainerRuntime(Protocol):
 
     async def start_container(self, container_id: str) -> Container:
         """Start it and return what it is then; raises RuntimeFailed with the engine's reason."""
+
+    async def update_container(self, container_id: str, limits: Limits) -> None:
+        """Enforce other limits from now on; ``oom_score_adj`` stays as it is. Raises RuntimeFailed if it cannot."""
 
     async def stop_container(self, container_id: str, *, grace_s: float) -> None:
         """Send its stop signal and, after ``grace_s``, SIGKILL; returns when it has ended."""

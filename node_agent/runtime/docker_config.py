@@ -12,6 +12,7 @@ from node_agent.runtime.base import (
     Container,
     ContainerConfig,
     Image,
+    Limits,
     Mount,
     PodRef,
     Privileges,
@@ -130,6 +131,26 @@ def _host_config(sandbox_id: str, config: ContainerConfig) -> dict[str, Any]:
     return host
 
 
+def render_update(limits: Limits) -> dict[str, Any]:
+    """Return the request that changes a running container's limits: to other ones, none is ever taken away."""
+    return {
+        "CpuShares": limits.cpu_shares,
+        # A period goes with a quota only: set alone it would be taken for one.
+        **({"CpuPeriod": CPU_PERIOD_US, "CpuQuota": limits.cpu_quota_us} if limits.cpu_quota_us else {}),
+        **({"Memory": limits.memory_bytes, "MemorySwap": limits.memory_bytes} if limits.memory_bytes else {}),
+    }
+
+
+def read_limits(host: Mapping[str, Any]) -> Limits:
+    """Return what an inspection says that the kernel enforces."""
+    return Limits(
+        cpu_shares=int(host.get("CpuShares") or 0),
+        cpu_quota_us=max(int(host.get("CpuQuota") or 0), 0),
+        memory_bytes=int(host.get("Memory") or 0),
+        oom_score_adj=int(host.get("OomScoreAdj") or 0),
+    )
+
+
 def _mount(mount: Mount) -> dict[str, Any]:
     # Left open the engine makes it private, but for its own folder and what that lies in: holding on to what it mounts
     # there would keep it from removing containers, and asking for that is an error.
@@ -207,6 +228,7 @@ def read_container(document: Mapping[str, Any]) -> Container:
         started_at=unix_time(state.get("StartedAt") or ""),
         finished_at=unix_time(state.get("FinishedAt") or ""),
         labels=labels,
+        limits=read_limits(document.get("HostConfig") or {}),
     )
 
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from api.errors import Unavailable
 from api.kinds.coordination import Lease
 from api.kinds.core import ConfigMap, Event, Namespace, Node
-from api.kinds.pods import Pod
+from api.kinds.pods import Pod, ResourceRequirements
 from api.kinds.runtime import RuntimeClass
 from api.meta import ObjectMeta
 from node_agent.config import NodeConfig
@@ -238,6 +238,33 @@ async def test_an_instance_that_ends_is_replaced_and_counted(lab: Lab) -> None:
     await lab.until(lambda: lab.pod("web").status.container_statuses[0].restart_count == 1)
     status = await lab.until(lambda: (s := lab.pod("web").status.container_statuses[0]).state.running and s)
     assert status.last_state.terminated.exit_code == 3
+
+
+async def resize(lab: Lab, cpu: str) -> None:
+    found = lab.pod("web")
+    (main,) = found.spec.containers
+    resources = ResourceRequirements(requests={"cpu": cpu})
+    spec = msgspec.structs.replace(found.spec, containers=(msgspec.structs.replace(main, resources=resources),))
+    await lab.api.update(msgspec.structs.replace(found, spec=spec))
+
+
+async def test_a_running_pod_is_resized_in_place(lab: Lab) -> None:
+    await lab.create("web", containers=[{"name": "main", "image": "i", "resources": {"requests": {"cpu": "100m"}}}])
+    await lab.until(lambda: lab.is_ready("web"))
+    (before,) = await lab.runtime.containers()
+
+    def told() -> dict[str, str]:
+        (status,) = lab.pod("web").status.container_statuses
+        return status.resources.requests if status.resources is not None else {}
+
+    await resize(lab, "500m")
+    await lab.until(lambda: told() == {"cpu": "500m"})
+    (after,) = await lab.runtime.containers()
+    assert (after.id, before.limits.cpu_shares, after.limits.cpu_shares) == (before.id, 102, 512)
+    await resize(lab, "1000")
+    await lab.until(lambda: any(c.type == "PodResizePending" for c in lab.pod("web").status.conditions))
+    assert told() == {"cpu": "500m"}
+    assert (await lab.runtime.containers())[0].limits.cpu_shares == 512
 
 
 async def test_an_old_look_at_the_engine_starts_nothing_twice(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

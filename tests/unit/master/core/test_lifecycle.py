@@ -20,7 +20,6 @@ from master.lifecycle import (
     prepare_new,
     prepare_status,
 )
-from master.strategy import qos_class
 
 NOW = 1_800_000_000.0
 WORLD = Surroundings(now=lambda: NOW, new_uid=lambda: "u1", rng=random.Random(0))
@@ -157,21 +156,3 @@ def test_generated_names_fit() -> None:
     rng = random.Random(1)
     assert len(generated_name("x" * 100, rng)) == 63
     assert generated_name("a-", rng) != generated_name("a-", rng)
-
-
-@pytest.mark.parametrize(
-    ("resources", "qos"),
-    [
-        ([{}], "BestEffort"),
-        ([{"requests": {"cpu": "1"}}], "Burstable"),
-        ([{"limits": {"cpu": "1", "memory": "1Gi"}}], "Guaranteed"),
-        ([{"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}], "Burstable"),
-        ([{"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m"}}], "Guaranteed"),
-        ([{"limits": {"cpu": "1", "memory": "1Gi"}}, {}], "Burstable"),
-        ([{"requests": {"cpu": "0"}}], "BestEffort"),
-    ],
-)
-def test_quality_of_service(resources: list[dict[str, Any]], qos: str) -> None:
-    containers = [{"name": f"c{n}", "image": "i", "resources": each} for n, each in enumerate(resources)]
-    found: Any = pod(spec={"containers": containers})
-    assert qos_class(found) == qos

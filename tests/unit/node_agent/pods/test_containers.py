@@ -12,7 +12,6 @@ from node_agent.pods.containers import (
     RefusedByPolicy,
     file_owner,
     hostname_of,
-    qos_class,
     render_hosts,
     render_limits,
     render_privileges,
@@ -27,23 +26,6 @@ GIB = 1 << 30
 def spec(*resources: dict[str, Any], **more: Any) -> PodSpec:
     containers = [{"name": f"c{n}", "resources": each} for n, each in enumerate(resources)]
     return msgspec.convert({"containers": containers, **more}, PodSpec)
-
-
-@pytest.mark.parametrize(
-    ("resources", "qos"),
-    [
-        ([{}], "BestEffort"),
-        ([{"requests": {"cpu": "0"}}], "BestEffort"),
-        ([{"requests": {"cpu": "1m"}}], "Burstable"),
-        ([{"limits": {"cpu": "1", "memory": "1Gi"}}], "Guaranteed"),
-        ([{"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}}], "Guaranteed"),
-        ([{"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1"}}], "Burstable"),
-        ([{"limits": {"cpu": "1", "memory": "1Gi"}}, {}], "Burstable"),
-        ([{"limits": {"cpu": "1"}}], "Burstable"),
-    ],
-)
-def test_quality_of_service(resources: list[dict[str, Any]], qos: str) -> None:
-    assert qos_class(spec(*resources)) == qos
 
 
 @pytest.mark.parametrize(
