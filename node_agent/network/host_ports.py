@@ -41,7 +41,8 @@ def with_host_ports(rules: Ruleset, open_ports: OpenPorts) -> Ruleset:
         MASQUERADE: (*(f"-s {pod}/32 -d {pod}/32 -j MASQUERADE" for pod in pods), f"-s {_LOOPBACK} -j MASQUERADE"),
     }
     ways_in = (
-        Jump("nat", "PREROUTING", DISPATCH.name, "-m addrtype --dst-type LOCAL"),
+        # A neighbour on the link can address 127.0.0.1, which nobody opened to him.
+        Jump("nat", "PREROUTING", DISPATCH.name, f"! -d {_LOOPBACK} -m addrtype --dst-type LOCAL"),
         Jump("nat", "OUTPUT", DISPATCH.name, "-m addrtype --dst-type LOCAL"),
         # What the loopback sends to itself stays as it is.
         Jump("nat", "POSTROUTING", MASQUERADE.name, "-m addrtype ! --dst-type LOCAL"),
@@ -58,9 +59,7 @@ def _served(ports: Iterable[HostPort]) -> list[HostPort]:
 def _forward(pod: str, each: HostPort) -> str:
     protocol = each.protocol.lower()
     where = "" if each.address in _ANY else f"-d {each.address}/32 "
-    # A neighbour on the link can address 127.0.0.1, which nobody opened to him.
-    source = f"-s {_LOOPBACK} " if each.address.startswith("127.") else ""
-    match = f"{source}{where}-p {protocol} -m {protocol} --dport {each.port}"
+    match = f"{where}-p {protocol} -m {protocol} --dport {each.port}"
     return f"{match} -j DNAT --to-destination {pod}:{each.pod_port}"
 
 

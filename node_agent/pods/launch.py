@@ -83,7 +83,19 @@ class Launcher:
         self._mounted: asyncio.Task[Mapping[str, Mounted]] | None = None
         self._refresh_at: float | None = None
         self._refreshing: asyncio.Task[None] | None = None
+        self._handler = ""
         self.image_refs: dict[str, str] = {}
+
+    async def handler(self, pod: Pod) -> str:
+        """Return which of the engine's runtimes the pod wants, "" for the engine's choice; raises RuntimeFailed."""
+        name = pod.spec.runtime_class_name
+        if name and not self._handler:
+            found = await self._around.objects.handler(name)
+            if found is None:
+                raise RuntimeFailed(f'RuntimeClass "{name}" not found')
+            # What the pod began with it keeps, whatever becomes of the class.
+            self._handler = found
+        return self._handler
 
     # The sandbox's progress, told by the worker
 
@@ -174,6 +186,7 @@ class Launcher:
             image=image,
             environment=environment,
             mounts=mounts,
+            handler=await self.handler(pod),
             limits=self.limits_of(pod, spec),
         )
         with phase(COMMIT):

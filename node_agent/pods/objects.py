@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 from api.errors import NotFound, Timeout, Unavailable
 from api.kinds.core import ConfigMap, Secret, Service
 from api.kinds.pods import Pod
+from api.kinds.runtime import RuntimeClass
 from api.meta import Resource
 from client.clock import Clock
 from client.informer import Informer
@@ -37,7 +38,7 @@ class _Answer(NamedTuple):
 
 
 class NamedObjects:
-    """Reads ConfigMaps and Secrets by name and asks for tokens; services come from an informer."""
+    """Reads what pods name and asks for tokens; services come from an informer."""
 
     def __init__(self, resources: Resources, clock: Clock, services: Informer[Service]) -> None:
         self._resources = resources
@@ -58,6 +59,11 @@ class NamedObjects:
     async def token(self, pod: Pod, request: TokenRequest) -> str:
         """Return a token of the pod's service account, bound to the pod."""
         return await self._tokens.token(pod, request)
+
+    async def handler(self, runtime_class: str) -> str | None:
+        """Return which of the engine's runtimes a RuntimeClass means; None if there is no such class."""
+        found = await self._one(RuntimeClass, "", runtime_class)
+        return found.handler if found is not None else None
 
     async def services(self) -> tuple[Service, ...]:
         """Return the services known now; after a start of the agent that takes a moment."""

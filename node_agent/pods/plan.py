@@ -155,8 +155,10 @@ def should_restart(policy: str, exit_code: int) -> bool:
     return policy == "Always" or (policy == "OnFailure" and exit_code != 0)
 
 
-def restart_delay(instance: Container) -> int:
-    """Return how many seconds after its end an instance is replaced; 0 after a quiet life."""
+def restart_delay(instance: Container, spec: ContainerSpec) -> int:
+    """Return how many seconds after its end an instance is replaced; 0 after a quiet life, and by another image."""
+    if instance.labels.get(HASH_LABEL, container_hash(spec)) != container_hash(spec):
+        return 0
     if instance.finished_at - instance.started_at >= QUIET_S and instance.started_at:
         return 0
     return int(instance.labels.get(DELAY_LABEL, "0"))
@@ -317,7 +319,7 @@ class _Planner:
         elif newest.state is State.CREATED:
             self._actions.append(RemoveContainer(newest.id))
         elif spec in self._s.pod.spec.init_containers or should_restart(policy, newest.exit_code):
-            self._start(spec.name, newest.attempt + 1, restart_delay(newest))
+            self._start(spec.name, newest.attempt + 1, restart_delay(newest, spec))
         else:
             del self._waiting[spec.name]
 
@@ -341,7 +343,7 @@ class _Planner:
             self._actions.append(UpdateContainer(spec.name, current.id, limits))
 
     def _restart(self, spec: ContainerSpec, ended: Container) -> None:
-        delay_s = restart_delay(ended)
+        delay_s = restart_delay(ended, spec)
         # Engine and agent share a clock; an end in the future means that it was set back, and waiting would last as
         # long as that.
         due = ended.finished_at + delay_s if ended.finished_at <= self._s.now + 1 else self._s.now

@@ -17,7 +17,7 @@ from api.kinds.pods import Pod, PodStatus
 from client.clock import seconds_of
 from node_agent.errors import NodeError
 from node_agent.network.model import host_ports_of
-from node_agent.pods.containers import all_containers, grace_period_s, pod_ref, render_sandbox
+from node_agent.pods.containers import all_containers, every_container, grace_period_s, pod_ref, render_sandbox
 from node_agent.pods.ending import COMMIT, KILL, PREPARE, phase
 from node_agent.pods.hooks import HookFailed, run_hook
 from node_agent.pods.launch import Launcher, StartFailed
@@ -72,7 +72,7 @@ class PodWorker:
         self._ended_because = ("", "")  # reason and message of an end that this node decided on
         self._volumes = PodVolumes(around.data_dir, pod.metadata.uid)
         self._launcher = Launcher(around, self._volumes)
-        self._prober = Prober(around.ask, on_change=self.poke, record=self._record_unhealthy)
+        self._prober = Prober(around.ask, on_change=self.poke, record=self._record_probe)
         self.running: tuple[Container, ...] = ()
         """The instances that ran when last looked at."""
         self._pod_ip = ""
@@ -102,6 +102,11 @@ class PodWorker:
 
     def update(self, pod: Pod) -> None:
         """Take what the API says now."""
+        images = {each.name: each.image for each in every_container(self._pod.spec)}
+        for each in every_container(pod.spec):
+            if images.get(each.name) != each.image:
+                # What went wrong went wrong with another image.
+                self._failures.pop(each.name, None)
         refused = self._grant.refusal
         self._grant = grant(pod, resources_of(self._pod.spec), self._around.limits.allocatable)
         self._pod = pod = self._grant.pod
@@ -307,13 +312,18 @@ class PodWorker:
     async def _create_sandbox(self, attempt: int) -> None:
         runtime = self._around.runtime
         try:
-            sandbox_id = await runtime.create_sandbox(render_sandbox(self._pod, attempt))
+            with phase(PREPARE):
+                handler = await self._launcher.handler(self._pod)
+            domain = self._around.names.cluster_domain
+            config = render_sandbox(self._pod, attempt, cluster_domain=domain, handler=handler)
+            sandbox_id = await runtime.create_sandbox(config)
             self._launcher.sandbox_created(sandbox_id)
             sandbox = await runtime.start_sandbox(sandbox_id)
             await self._plug_in(sandbox)
-        except NodeError as exc:
-            self._launcher.sandbox_failed(exc)
-            self._sandbox_failed(exc)
+        except (NodeError, ApiError) as exc:
+            failure = exc if isinstance(exc, NodeError) else RuntimeFailed(exc.message)
+            self._launcher.sandbox_failed(failure)
+            self._sandbox_failed(failure)
         else:
             self._failures.pop(SANDBOX, None)
 
@@ -346,12 +356,14 @@ class PodWorker:
         await self._around.runtime.stop_sandbox(sandbox_id)
 
     async def _start(self, action: StartContainer) -> None:
+        spec = self._launcher.spec_of(self._pod, action.name)
         try:
             await self._launcher.start(
                 self._pod, action, before=self._failures.get(action.name), is_ending=lambda: self._ending
             )
         except StartFailed as exc:
-            if exc.failure is not None:
+            now = self._launcher.spec_of(self._pod, action.name)
+            if exc.failure is not None and spec is not None and now is not None and now.image == spec.image:
                 self._failures[action.name] = exc.failure
         else:
             self._failures.pop(action.name, None)
@@ -496,8 +508,8 @@ class PodWorker:
     def _record(self, kind: str, reason: str, message: str, container: str = "") -> None:
         self._launcher.record(self._pod, kind, reason, message, container)
 
-    def _record_unhealthy(self, container: str, message: str) -> None:
-        self._record("Warning", "Unhealthy", message, container)
+    def _record_probe(self, container: str, reason: str, message: str) -> None:
+        self._record("Warning", reason, message, container)
 
 
 _REPORTED = frozenset({"Initialized", "Ready", "ContainersReady", "PodScheduled"})

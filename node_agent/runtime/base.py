@@ -82,6 +82,7 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     host_ipc: bool = False
     reap_orphans: bool = False  # a process 1 that buries what containers sharing its PID namespace leave
     sysctls: Mapping[str, str] = {}
+    handler: str = ""  # which of the engine's runtimes, "" for its own choice
     labels: Mapping[str, str] = {}
 
 
@@ -154,6 +155,7 @@ class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True):
     stdin: bool = False
     stdin_once: bool = False
     stop_signal: str = ""
+    handler: str = ""  # as the sandbox's
     labels: Mapping[str, str] = {}
 
 

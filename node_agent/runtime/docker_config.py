@@ -52,6 +52,7 @@ def render_sandbox(config: SandboxConfig, *, image: str, agent: str) -> dict[str
         host["PidMode"] = "host"
     if config.sysctls:
         host["Sysctls"] = dict(config.sysctls)
+    host |= _runtime(config.handler)
     document: dict[str, Any] = {
         "Image": image,
         "Entrypoint": list(SLEEP_FOR_EVER[:1]),
@@ -115,6 +116,7 @@ def _host_config(sandbox_id: str, config: ContainerConfig) -> dict[str, Any]:
         host["PidMode"] = "host"
     elif config.share_pid_with:
         host["PidMode"] = f"container:{config.share_pid_with}"
+    host |= _runtime(config.handler)
     if limits.cpu_quota_us:
         host |= {"CpuPeriod": CPU_PERIOD_US, "CpuQuota": limits.cpu_quota_us}
     if limits.memory_bytes:
@@ -145,6 +147,11 @@ def read_limits(host: Mapping[str, Any]) -> Limits:
         memory_bytes=int(host.get("Memory") or 0),
         oom_score_adj=int(host.get("OomScoreAdj") or 0),
     )
+
+
+def _runtime(handler: str) -> dict[str, str]:
+    """Name one of the engine's runtimes; "docker" is the engine itself, as classes have called it since dockershim."""
+    return {} if handler in {"", "docker"} else {"Runtime": handler}
 
 
 def _mount(mount: Mount) -> dict[str, Any]:

@@ -15,11 +15,12 @@ from api.errors import Unavailable
 from api.kinds.coordination import Lease
 from api.kinds.core import ConfigMap, Event, Namespace, Node
 from api.kinds.pods import Pod, ResourceRequirements
+from api.kinds.runtime import RuntimeClass
 from api.meta import ObjectMeta
 from node_agent.config import NodeConfig
 from node_agent.http import PUBLIC
 from node_agent.program import Agent
-from node_agent.runtime.base import State
+from node_agent.runtime.base import ContainerConfig, Image, PullFailed, SandboxConfig, State
 from node_agent.server import NodeAgentService, serve
 from tests.fakes.resources import MemoryResources
 from trireme_pb.node import node_pb2, node_pb2_grpc
@@ -122,6 +123,50 @@ async def test_a_node_that_was_deleted_registers_again(lab: Lab) -> None:
         return [owner.uid for owner in lab.api.find(Lease, NODE, "kube-node-lease").metadata.owner_references]
 
     await lab.until(lambda: owners() == [node.metadata.uid])
+
+
+async def test_an_image_that_is_put_right_is_tried_at_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def pull(name: str, credentials: object) -> Image:
+        if name == "wrong":
+            raise PullFailed("no such image")
+        return Image(id=name)
+
+    monkeypatch.setattr(lab.runtime, "pull", pull)
+    await lab.create("web", containers=[{"name": "main", "image": "wrong", "imagePullPolicy": "Always"}])
+
+    def waits() -> bool:
+        state = next((each.state for each in lab.pod("web").status.container_statuses), None)
+        return bool(state and state.waiting and state.waiting.reason == "ErrImagePull")
+
+    await lab.until(waits)
+    worker = lab.agent._manager.find("default", "web")
+    (failure,) = worker._failures.values()
+    worker._failures["main"] = replace(failure, retry_at=failure.retry_at + 1000)
+    right = {"spec": {"containers": [{"name": "main", "image": "right", "imagePullPolicy": "Always"}]}}
+    await lab.api.patch(Pod, "web", right, namespace="default")
+    await lab.until(lambda: lab.is_ready("web"))
+
+
+async def test_a_runtime_class_chooses_among_the_engines_runtimes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers: list[str] = []
+    create_sandbox, create_container = lab.runtime.create_sandbox, lab.runtime.create_container
+
+    async def sandbox(config: SandboxConfig) -> str:
+        handlers.append(config.handler)
+        return await create_sandbox(config)
+
+    async def container(sandbox_id: str, config: ContainerConfig) -> str:
+        handlers.append(config.handler)
+        return await create_container(sandbox_id, config)
+
+    monkeypatch.setattr(lab.runtime, "create_sandbox", sandbox)
+    monkeypatch.setattr(lab.runtime, "create_container", container)
+    await lab.api.create(RuntimeClass(metadata=ObjectMeta(name="kata"), handler="kata-qemu"))
+    await lab.create("web", runtimeClassName="kata")
+    await lab.until(lambda: lab.is_ready("web"))
+    assert handlers == ["kata-qemu", "kata-qemu"]
+    await lab.create("lost", runtimeClassName="none")
+    await lab.until(lambda: any('RuntimeClass "none" not found' in e.message for e in lab.api.all(Event)))
 
 
 @pytest.mark.parametrize(

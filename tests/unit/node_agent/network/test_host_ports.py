@@ -36,6 +36,10 @@ RULES = with_host_ports(BASE, OPEN)
         pytest.param(Packet(WORLD, NODE, 8443), f"{OTHER}:443", False, id="one address"),
         pytest.param(Packet(NODE, "127.0.0.1", 8443), "127.0.0.1:8443", False, id="not at another address"),
         pytest.param(Packet("127.0.0.1", "127.0.0.1", 9000), f"{POD}:90", True, id="loopback only"),
+        pytest.param(
+            Packet(NODE, "127.0.0.1", 9000), f"{POD}:90", False, id="loopback, from another address of the node"
+        ),
+        pytest.param(Packet(WORLD, "127.0.0.1", 8080), "127.0.0.1:8080", False, id="all addresses, from a neighbour"),
         pytest.param(Packet(WORLD, "127.0.0.1", 9000), "127.0.0.1:9000", False, id="loopback, from a neighbour"),
         pytest.param(Packet(WORLD, NODE, 9000), f"{NODE}:9000", False, id="loopback, at the node's address"),
         pytest.param(Packet(POD, WORLD, 8080), f"{WORLD}:8080", True, id="another host's port"),

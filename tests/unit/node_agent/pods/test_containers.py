@@ -7,6 +7,7 @@ import pytest
 
 from api.kinds.pods import Container, Pod, PodSpec
 from node_agent.pods.containers import (
+    HostnameTooLong,
     NodeNames,
     RefusedByPolicy,
     file_owner,
@@ -14,6 +15,7 @@ from node_agent.pods.containers import (
     render_hosts,
     render_limits,
     render_privileges,
+    render_sandbox,
 )
 from node_agent.runtime.base import Image
 from tests.unit.node_agent.pods.situations import pod
@@ -134,3 +136,13 @@ def test_names() -> None:
         pod(), metadata=msgspec.structs.replace(pod().metadata, name="a" * 62 + "-" + "b" * 40)
     )
     assert hostname_of(long) == "a" * 62
+
+
+def test_what_the_kernel_calls_the_pod() -> None:
+    def name(**spec: Any) -> str:
+        return render_sandbox(pod(setHostnameAsFQDN=True, **spec), 0, cluster_domain="cluster.local").hostname
+
+    assert name(hostname="h", subdomain="sub") == "h.sub.default.svc.cluster.local"
+    assert name(hostname="h") == "h"
+    with pytest.raises(HostnameTooLong, match="is too long"):
+        name(hostname="h" * 40, subdomain="sub")

@@ -6,6 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from node_agent.pods.plan import (
+    DELAY_LABEL,
+    HASH_LABEL,
     RESIZE,
     SANDBOX,
     CreateSandbox,
@@ -78,6 +80,14 @@ def test_a_delay_is_waited_for_and_explained() -> None:
 def test_a_quiet_life_clears_the_record() -> None:
     lived = ended(attempt=7, exit_code=1, delay_s=300, started_at=NOW - 601, finished_at=NOW)
     assert plan_pod(situation(pod(), lived, within=sandbox())).actions == (StartContainer("main", 8, 10),)
+
+
+def test_another_image_clears_the_record() -> None:
+    labels = {DELAY_LABEL: "300", HASH_LABEL: container_hash(pod().spec.containers[0])}
+    crashed = ended(attempt=7, exit_code=1, started_at=NOW - 2, finished_at=NOW - 1, labels=labels)
+    other = pod({"name": "main", "image": "img:2"})
+    assert plan_pod(situation(pod(), crashed, within=sandbox())).actions == ()
+    assert plan_pod(situation(other, crashed, within=sandbox())).actions == (StartContainer("main", 8, 10),)
 
 
 def test_a_clock_that_was_set_back_holds_nothing_up() -> None:
