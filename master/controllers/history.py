@@ -100,3 +100,8 @@ async def forget(api: Resources, doomed: Iterable[ControllerRevision]) -> None:
             await api.delete(ControllerRevision, meta.name, namespace=meta.namespace, uid=meta.uid)
         except NotFound:
             continue
+
+
+def template_of(revision: ControllerRevision) -> PodTemplateSpec:
+    """Return the template that a revision keeps."""
+    return msgspec.convert(revision.data["spec"]["template"], PodTemplateSpec)

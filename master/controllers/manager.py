@@ -40,6 +40,7 @@ from master.controllers.nodelifecycle import NodeLifecycleController
 from master.controllers.podgc import PodGcController
 from master.controllers.replicaset import replicaset_controller, replication_controller
 from master.controllers.resourcequota import ResourceQuotaController
+from master.controllers.statefulset import StatefulSetController
 from master.controllers.storageprotection import ClaimProtection, VolumeProtection
 from master.scheduler.loop import Scheduler
 
@@ -65,6 +66,7 @@ ROWS: Sequence[Row] = (
     Row("replication", replication_controller),
     Row("deployment", DeploymentController),
     Row("daemonset", DaemonSetController),
+    Row("statefulset", StatefulSetController),
     Row("disruption", DisruptionController),
     Row("endpoints", EndpointsController),
     Row("endpointslice", EndpointSliceController),
