@@ -34,6 +34,7 @@ from master.controllers.disruption import DisruptionController
 from master.controllers.endpoints import EndpointsController
 from master.controllers.endpointslices import EndpointSliceController
 from master.controllers.garbagecollector import GarbageCollector
+from master.controllers.job import JobController
 from master.controllers.namespaces import FurnishingController, NamespaceController
 from master.controllers.nodeipam import NodeIpamController
 from master.controllers.nodelifecycle import NodeLifecycleController
@@ -67,6 +68,7 @@ ROWS: Sequence[Row] = (
     Row("deployment", DeploymentController),
     Row("daemonset", DaemonSetController),
     Row("statefulset", StatefulSetController),
+    Row("job", JobController),
     Row("disruption", DisruptionController),
     Row("endpoints", EndpointsController),
     Row("endpointslice", EndpointSliceController),
