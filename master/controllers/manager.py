@@ -27,6 +27,7 @@ from master.controllers.aggregation import AggregationController
 from master.controllers.bootstrap import BootstrapController
 from master.controllers.certificates import CertificateController
 from master.controllers.context import Context, ControllerConfig
+from master.controllers.cronjob import CronJobController
 from master.controllers.daemonset import DaemonSetController
 from master.controllers.definitions import DefinitionController
 from master.controllers.deployment import DeploymentController
@@ -69,6 +70,7 @@ ROWS: Sequence[Row] = (
     Row("daemonset", DaemonSetController),
     Row("statefulset", StatefulSetController),
     Row("job", JobController),
+    Row("cronjob", CronJobController),
     Row("disruption", DisruptionController),
     Row("endpoints", EndpointsController),
     Row("endpointslice", EndpointSliceController),
