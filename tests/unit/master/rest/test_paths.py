@@ -188,6 +188,8 @@ async def test_a_custom_kind_is_described_at_once_and_changes_no_other_group():
     spec = v3["components"]["schemas"]["com.example.stable.v1.CronTab"]["properties"]["spec"]
     assert spec["properties"]["image"]["default"] == "busybox"
     assert spec["x-kubernetes-validations"]
+    metadata = v3["components"]["schemas"]["com.example.stable.v1.CronTab"]["properties"]["metadata"]
+    assert metadata["description"].startswith("Standard object's metadata")
     path = v3["paths"]["/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}"]
     assert path["put"]["x-kubernetes-group-version-kind"]["kind"] == "CronTab"
     for accept in ("", PROTOBUF):
