@@ -86,7 +86,8 @@ _MICRO_TIMES_OF = {
     "EventSeries": {"last_observed_time"},
     "LeaseSpec": {"acquire_time", "renew_time"},
 }
-_TIMES = frozenset({"time", "time_added", "timestamp", "started_at", "finished_at"})
+# Those that hold times beside the ones whose names end as times' do; ``disruptedPods`` is a map of them.
+_TIMES = frozenset({"time", "time_added", "timestamp", "started_at", "finished_at", "disrupted_pods"})
 
 # Fields that hold plain JSON and still have the shape of a struct of their module.
 _JSON_IN_SHAPE = {("CustomResourceValidation", "open_apiv3_schema"): "JSONSchemaProps"}

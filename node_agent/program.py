@@ -17,7 +17,7 @@ from client.remote import RemoteResources
 from client.resources import Resources
 from node_agent.config import NodeConfig, parse_address
 from node_agent.connectivity import HollowConnectivity, HostConnectivity
-from node_agent.dns.resolv_conf import ResolvConf, parse_resolv_conf
+from node_agent.dns.resolv_conf import parse_resolv_conf
 from node_agent.http import PUBLIC, TEXT, HttpServer, Page, render_metrics, render_pods
 from node_agent.joining import join
 from node_agent.pods.api_pods import ApiPods, MirrorPods
@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 _SAMPLE_S = 5.0
 _IMAGES_S = 30.0
 _RESOLV_CONF = Path("/etc/resolv.conf")
+_HOSTS = Path("/etc/hosts")
 
 
 def open_runtime(config: NodeConfig) -> ContainerRuntime:
@@ -101,7 +102,8 @@ class Agent:
                 host_ip=config.address,
                 cluster_dns=config.cluster_dns,
                 cluster_domain=config.cluster_domain,
-                host_resolv_conf=_host_resolv_conf(),
+                host_resolv_conf=parse_resolv_conf(_host_file(_RESOLV_CONF)),
+                host_hosts=_host_file(_HOSTS),
             ),
             limits=NodeLimits(
                 memory_capacity_bytes=self._size.memory_bytes,
@@ -194,11 +196,12 @@ class Agent:
         return {"/healthz": healthz, "/metrics": metrics, "/pods": pods}
 
 
-def _host_resolv_conf() -> ResolvConf:
+def _host_file(path: Path) -> str:
+    """Return the file's text, "" if this host has none."""
     try:
-        return parse_resolv_conf(_RESOLV_CONF.read_text())
+        return path.read_text()
     except OSError:
-        return ResolvConf()
+        return ""
 
 
 @contextlib.asynccontextmanager

@@ -33,13 +33,17 @@ class RefusedByPolicy(NodeError):
 
 
 class NodeNames(msgspec.Struct, frozen=True, kw_only=True):
-    """How pods on this node find names, and what the node itself is called."""
+    """How pods on this node find names, and what the node itself is called.
+
+    host_hosts: the text of the node's own ``/etc/hosts``.
+    """
 
     node: str
     host_ip: str
     cluster_dns: str
     cluster_domain: str
     host_resolv_conf: ResolvConf = ResolvConf()
+    host_hosts: str = ""
 
 
 def pod_ref(pod: Pod) -> PodRef:
@@ -178,11 +182,25 @@ def _check_non_root(user: int | None, image: Image) -> None:
 
 def _seccomp(own: SecurityContext, spec: PodSpec) -> str:
     profile = own.seccomp_profile or (spec.security_context.seccomp_profile if spec.security_context else None)
-    if profile is None or profile.type == "RuntimeDefault":
-        return ""
-    if profile.type == "Unconfined":
+    # As with a kubelet, a pod that names no profile is not confined to the engine's.
+    if profile is None or profile.type == "Unconfined":
         return "unconfined"
+    if profile.type == "RuntimeDefault":
+        return ""
     raise RefusedByPolicy(f"seccomp profile {profile.localhost_profile!r}: this node keeps no profiles of its own")
+
+
+def file_owner(spec: PodSpec) -> int | None:
+    """Return the user that all containers run as, if the pod says so: who may own what nobody else shall read."""
+    users = {_given_user(container, spec) for container in all_containers(spec)}
+    return users.pop() if len(users) == 1 else None
+
+
+def _given_user(container: Container, spec: PodSpec) -> int | None:
+    own, shared = container.security_context, spec.security_context
+    if own is not None and own.run_as_user is not None:
+        return own.run_as_user
+    return shared.run_as_user if shared else None
 
 
 def render_sandbox(pod: Pod, attempt: int) -> SandboxConfig:
@@ -243,7 +261,21 @@ def render_container(
 
 
 def render_hosts(pod: Pod, pod_ip: str, names: NodeNames) -> str:
-    """Return the pod's /etc/hosts."""
+    """Return the pod's /etc/hosts; in the host's network that is the host's own with the pod's aliases."""
+    text = _host_network_hosts(names) if pod.spec.host_network else _own_hosts(pod, pod_ip, names)
+    if pod.spec.host_aliases:
+        lines = ["", "# Entries added by HostAliases."]
+        lines += ["\t".join((alias.ip, *alias.hostnames)) for alias in pod.spec.host_aliases]
+        text += "\n".join(lines) + "\n"
+    return text
+
+
+def _host_network_hosts(names: NodeNames) -> str:
+    text = names.host_hosts
+    return "# Kubernetes-managed hosts file (host network).\n" + text + ("" if text.endswith("\n") else "\n")
+
+
+def _own_hosts(pod: Pod, pod_ip: str, names: NodeNames) -> str:
     lines = [
         "# Kubernetes-managed hosts file.",
         "127.0.0.1\tlocalhost",
@@ -254,13 +286,10 @@ def render_hosts(pod: Pod, pod_ip: str, names: NodeNames) -> str:
         "fe00::2\tip6-allrouters",
     ]
     if pod_ip:
-        hostname = names.node if pod.spec.host_network else hostname_of(pod)
+        hostname = hostname_of(pod)
         domain = f"{pod.metadata.namespace}.svc.{names.cluster_domain}"
         full = f"{hostname}.{pod.spec.subdomain}.{domain}\t" if pod.spec.subdomain else ""
         lines.append(f"{pod_ip}\t{full}{hostname}")
-    if pod.spec.host_aliases:
-        lines += ["", "# Entries added by HostAliases."]
-        lines += ["\t".join((alias.ip, *alias.hostnames)) for alias in pod.spec.host_aliases]
     return "\n".join(lines) + "\n"
 
 

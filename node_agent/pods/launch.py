@@ -34,7 +34,7 @@ from node_agent.pods.plan import Failure, StartContainer
 from node_agent.pods.references import config_map_names, pull_secret_names, secret_names
 from node_agent.pods.surroundings import Surroundings
 from node_agent.pods.volume_files import render_files, tokens_wanted
-from node_agent.pods.volumes import Mounted, PodVolumes, VolumeFailed, follows_objects, render_mounts
+from node_agent.pods.volumes import Mounted, MountRefused, PodVolumes, VolumeFailed, follows_objects, render_mounts
 from node_agent.runtime.base import Container, Image, LogOptions, Mount, RuntimeFailed, Sandbox, State
 
 log = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ class Launcher:
         except (VolumeFailed, ApiError) as exc:
             self.record(pod, "Warning", "FailedMount", str(exc))
             raise StartFailed(str(exc), _failure("ContainerCreating", "", before, now())) from exc
-        except (ConfigMissing, RefusedByPolicy, ValueError) as exc:
+        except (ConfigMissing, MountRefused, RefusedByPolicy, ValueError) as exc:
             self.record(pod, "Warning", "Failed", f"Error: {exc}", spec.name)
             raise StartFailed(str(exc), _failure("CreateContainerConfigError", str(exc), before, now())) from exc
         except RuntimeFailed as exc:
@@ -152,8 +152,6 @@ class Launcher:
         self, pod: Pod, spec: ContainerSpec, action: StartContainer, is_ending: Callable[[], bool]
     ) -> None:
         assert self._promise is not None, "a container is started in a sandbox"
-        if not pod.spec.host_network and any(port.host_port for port in spec.ports):
-            raise RefusedByPolicy("hostPort is not supported on this node; use hostNetwork or a NodePort service")
         promise = self._promise
         image, mounted, sandbox_id = await asyncio.gather(
             self._ensure_image(pod, spec), self._mount_volumes(pod), _wait(promise.id)

@@ -16,6 +16,7 @@ from api.errors import ApiError
 from api.kinds.pods import Pod, PodStatus
 from client.clock import seconds_of
 from node_agent.errors import NodeError
+from node_agent.network.model import host_ports_of
 from node_agent.pods.containers import grace_period_s, pod_ref, render_sandbox
 from node_agent.pods.ending import COMMIT, KILL, PREPARE, phase
 from node_agent.pods.hooks import HookFailed, run_hook
@@ -34,6 +35,7 @@ from node_agent.pods.plan import (
     plan_pod,
 )
 from node_agent.pods.probes import Prober
+from node_agent.pods.refusal import refusal
 from node_agent.pods.status import Appearance, build_status
 from node_agent.pods.surroundings import Surroundings
 from node_agent.pods.volumes import PodVolumes
@@ -189,6 +191,7 @@ class PodWorker:
         """Look, plan, act, show."""
         at_work = frozenset(self._ops)
         situation = await self._observe()
+        self._check_refusal(situation)
         self._check_deadline(situation)
         self._adopt(situation)
         # What was under way when we began to look may have ended since: what we saw of it is old, and a container that
@@ -238,6 +241,13 @@ class PodWorker:
         if until is not None and s.now >= until:
             self._record("Normal", "DeadlineExceeded", _DEADLINE_MESSAGE)
             self.evict("DeadlineExceeded", _DEADLINE_MESSAGE)
+
+    def _check_refusal(self, s: Situation) -> None:
+        """Fail a pod that this node does not take; one that runs already was taken by somebody who knew better."""
+        refused = refusal(self._pod) if s.sandbox is None and not self._ending else None
+        if refused is not None:
+            self._record("Warning", refused.reason, refused.message)
+            self.evict(refused.reason, f"Pod was rejected: {refused.message}")
 
     def _adopt(self, s: Situation) -> None:
         """After a restart of the agent: the sandbox may have to be plugged in again, its address learnt."""
@@ -301,7 +311,8 @@ class PodWorker:
             self._pod_ip = names.host_ip
         else:
             with phase(PREPARE):
-                plugged = await self._around.network.attach(sandbox.pid, self._pod.metadata.uid)
+                ports = host_ports_of(self._pod.spec)
+                plugged = await self._around.network.attach(sandbox.pid, self._pod.metadata.uid, ports)
             self._pod_ip = plugged.address
         await self._launcher.sandbox_ready(self._pod, sandbox, self._pod_ip)
 

@@ -116,7 +116,29 @@ async def test_a_node_that_was_deleted_registers_again(lab: Lab) -> None:
     uid = lab.api.find(Node, NODE).metadata.uid
     await lab.api.delete(Node, NODE)
     lab.agent._registrar.refresh()
-    await lab.until(lambda: (node := lab.api.find(Node, NODE)) and node.metadata.uid != uid)
+    node = await lab.until(lambda: (node := lab.api.find(Node, NODE)) and node.metadata.uid != uid and node)
+
+    def owners() -> list[str]:
+        return [owner.uid for owner in lab.api.find(Lease, NODE, "kube-node-lease").metadata.owner_references]
+
+    await lab.until(lambda: owners() == [node.metadata.uid])
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}, "SysctlForbidden"),
+        ({"os": {"name": "windows"}}, "PodOSNotSupported"),
+    ],
+)
+async def test_what_the_node_does_not_take_fails_at_once(lab: Lab, asked: dict[str, Any], reason: str) -> None:
+    safe = [{"name": "net/ipv4/tcp_syncookies", "value": "1"}]
+    await lab.create("taken", securityContext={"sysctls": safe}, os={"name": "linux"})
+    await lab.create("refused", **asked)
+    await lab.until(lambda: lab.pod("refused").status.phase == "Failed")
+    assert lab.pod("refused").status.reason == reason
+    await lab.until(lambda: any(e.reason == reason for e in lab.api.all(Event)))
+    await lab.until(lambda: lab.is_ready("taken"))
 
 
 async def test_pages_are_for_masters_and_anybody_may_read_the_figures(lab: Lab, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from api.kinds.pods import Container, Pod, PodSpec
 from node_agent.pods.containers import (
     NodeNames,
     RefusedByPolicy,
+    file_owner,
     hostname_of,
     qos_class,
     render_hosts,
@@ -90,6 +91,32 @@ def test_the_containers_word_goes_before_the_pods() -> None:
     assert privileges({"allowPrivilegeEscalation": False}).no_new_privileges
 
 
+def test_seccomp_confines_who_asks_for_it() -> None:
+    confined, free = {"seccompProfile": {"type": "RuntimeDefault"}}, {"seccompProfile": {"type": "Unconfined"}}
+    assert privileges({}).seccomp == "unconfined"
+    assert privileges({}, confined).seccomp == ""
+    assert privileges(free, confined).seccomp == "unconfined"
+    with pytest.raises(RefusedByPolicy, match="keeps no profiles"):
+        privileges({"seccompProfile": {"type": "Localhost", "localhostProfile": "p.json"}})
+
+
+@pytest.mark.parametrize(
+    ("shared", "own", "owner"),
+    [
+        (None, [None, None], None),
+        (7, [None, None], 7),
+        (7, [8, 8], 8),
+        (7, [8, None], None),
+        (None, [8, None], None),
+        (7, [0, 0], 0),
+    ],
+)
+def test_whom_all_containers_run_as(shared: int | None, own: list[int | None], owner: int | None) -> None:
+    containers = [{"name": f"c{n}", "securityContext": {"runAsUser": user}} for n, user in enumerate(own)]
+    of = {"containers": containers[:1], "initContainers": containers[1:], "securityContext": {"runAsUser": shared}}
+    assert file_owner(msgspec.convert(of, PodSpec)) == owner
+
+
 @pytest.mark.parametrize(
     ("own", "user", "refused"),
     [
@@ -115,6 +142,12 @@ def test_names() -> None:
     hosts = render_hosts(of, "10.244.0.5", names)
     assert "10.244.0.5\th.sub.default.svc.cluster.local\th\n" in hosts
     assert hosts.endswith("1.2.3.4\ta\tb\n")
+    names = msgspec.structs.replace(names, host_hosts="127.0.0.1\tlocalhost\n10.0.0.9\tregistry\n")
+    there = render_hosts(
+        msgspec.structs.replace(of, spec=msgspec.structs.replace(of.spec, host_network=True)), "", names
+    )
+    assert there.startswith("# Kubernetes-managed hosts file (host network).\n127.0.0.1\tlocalhost\n10.0.0.9")
+    assert there.endswith("1.2.3.4\ta\tb\n")
     long = msgspec.structs.replace(
         pod(), metadata=msgspec.structs.replace(pod().metadata, name="a" * 62 + "-" + "b" * 40)
     )
