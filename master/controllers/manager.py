@@ -27,6 +27,7 @@ from master.controllers.aggregation import AggregationController
 from master.controllers.bootstrap import BootstrapController
 from master.controllers.certificates import CertificateController
 from master.controllers.context import Context, ControllerConfig
+from master.controllers.daemonset import DaemonSetController
 from master.controllers.definitions import DefinitionController
 from master.controllers.deployment import DeploymentController
 from master.controllers.disruption import DisruptionController
@@ -39,6 +40,7 @@ from master.controllers.nodelifecycle import NodeLifecycleController
 from master.controllers.podgc import PodGcController
 from master.controllers.replicaset import replicaset_controller, replication_controller
 from master.controllers.resourcequota import ResourceQuotaController
+from master.controllers.statefulset import StatefulSetController
 from master.controllers.storageprotection import ClaimProtection, VolumeProtection
 from master.scheduler.loop import Scheduler
 
@@ -63,6 +65,8 @@ ROWS: Sequence[Row] = (
     Row("replicaset", replicaset_controller),
     Row("replication", replication_controller),
     Row("deployment", DeploymentController),
+    Row("daemonset", DaemonSetController),
+    Row("statefulset", StatefulSetController),
     Row("disruption", DisruptionController),
     Row("endpoints", EndpointsController),
     Row("endpointslice", EndpointSliceController),

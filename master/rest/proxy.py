@@ -8,6 +8,7 @@ import asyncio
 import ipaddress
 import random
 import re
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from api.kinds.pods import Pod
 from master.rest.duplex import TakenOver, take_over
 from master.rest.node_agents import NodeAgents, Stub, address_of, refusal
 from master.rest.pipes import AgentPipe, Pipe, SocketPipe, TlsPipe
+from master.rest.proxied_pages import Page, is_readable, rewritten
 from master.rest.seam import Registry
 from master.rest.upgradable import Call, UpgradableRequest
 from trireme_pb.node import node_pb2
@@ -31,6 +33,8 @@ _NOT_PASSED_ON = frozenset({
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
     "authorization", "host", "content-length", "expect",
 })  # fmt: skip
+# What is about an answer's bytes, which change with its links.
+_OF_BYTES = frozenset({"content-length", "content-encoding", "content-md5", "digest"})
 _NOT_PASSED_BACK = _NOT_PASSED_ON - {"content-length"} | {"upgrade"}
 
 
@@ -177,12 +181,15 @@ def _checked(address: str) -> str:
     return address
 
 
+def _root(call: Call) -> str:
+    """Return the path of the proxy itself, as the client wrote it: up to ``/proxy``."""
+    depth = 8 if call.target.namespace else 6  # "", api, v1, [namespaces, <namespace>,] plural, name, proxy
+    return "/".join(call.request.rel_url.raw_path.split("/")[:depth])
+
+
 def _way(call: Call) -> str:
     """Return the path to ask for, as the client wrote it: what follows ``/proxy``."""
-    above = 6 if call.target.namespace else 4  # "", api, v1, [namespaces, <namespace>,] plural, name
-    segments = call.request.rel_url.raw_path.split("/")
-    rest = segments[above + 2 :]
-    return "/" + "/".join(rest) if rest else ""
+    return call.request.rel_url.raw_path.removeprefix(_root(call))
 
 
 async def _show_page(call: Call, stub: Stub, node: str, path: str) -> web.StreamResponse:
@@ -283,17 +290,40 @@ async def _pass_back(
     call: Call, pipe: Pipe, code: int, headers: list[tuple[str, str]], rest: bytes
 ) -> web.StreamResponse:
     response = web.StreamResponse(status=code)
+    told = {key.lower(): value for key, value in headers}
+    has_body = call.request.method != "HEAD" and code not in (204, 304)
+    page = _page(call, told) if has_body else None
     for key, value in headers:
-        if key.lower() not in _NOT_PASSED_BACK:
+        if key.lower() == "location":
+            response.headers.add(key, rewritten(value, _root(call), parse_name(call.target.name).name))
+        elif key.lower() not in (_NOT_PASSED_BACK if page is None else _NOT_PASSED_BACK | _OF_BYTES):
             response.headers.add(key, value)
     response.headers.update(call.headers)
-    told = {key.lower(): value for key, value in headers}
     await response.prepare(call.request)
-    if call.request.method != "HEAD" and code not in (204, 304):
-        async for data in _body(pipe, told, rest):
+    if has_body:
+        body = _body(pipe, told, rest)
+        async for data in body if page is None else _links_rewritten(body, page):
             await response.write(data)
     await response.write_eof()
     return response
+
+
+def _page(call: Call, told: dict[str, str]) -> Page | None:
+    """Return what rewrites the links of an answer that is a whole page; None for any other."""
+    encoding = told.get("content-encoding", "").strip().lower()
+    if "content-range" in told or not is_readable(told.get("content-type", ""), encoding):
+        return None
+    return Page(_root(call), parse_name(call.target.name).name, encoding)
+
+
+async def _links_rewritten(body: AsyncIterator[bytes], page: Page) -> AsyncIterator[bytes]:
+    try:
+        async for data in body:
+            for part in page.give(data):
+                yield part
+    except zlib.error as error:
+        raise Unavailable(f"error trying to reach service: {error}") from error
+    yield page.rest()
 
 
 async def _body(pipe: Pipe, headers: dict[str, str], rest: bytes) -> AsyncIterator[bytes]:
