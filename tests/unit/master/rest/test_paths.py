@@ -1,6 +1,7 @@
 """Discovery, OpenAPI, version, health and metrics."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -103,6 +104,7 @@ async def test_version(api):
     version = await api.json("GET", "/version", user=None)
     assert (version["major"], version["minor"]) == ("1", "32")
     assert version["gitVersion"].endswith("+trireme")
+    assert re.fullmatch("[0-9a-f]{40}", version["gitCommit"]), "kubectl's own tests expect a commit"
 
 
 async def test_health_needs_no_user_and_readiness_needs_the_cache(api):
