@@ -8,7 +8,7 @@ MAJOR, MINOR = "1", "32"
 
 
 def _digest_of_code() -> str:
-    """Return what tells this code from other code: hexadecimal as a commit's, of which a host without git knows none."""
+    """Return what tells this code from other code: in the form of a commit, of which hosts know none."""
     root = Path(__file__).parents[2]
     digest = hashlib.sha256()
     for package in ("api", "client", "master"):
