@@ -12,7 +12,7 @@ from api.custom.published import published, root_name
 from api.kinds.extensions import CustomResourceDefinition
 from api.kinds.table import Kind
 from api.merge_keys import RETAIN_KEYS, ListRule, list_rule
-from api.meta import DeleteOptions, ListMeta, ObjectMeta, Status
+from api.meta import DeleteOptions, ListMeta, ObjectMeta, Resource, Status
 from api.shapes import AnyJson, Deduced, Field, ListOf, MapOf, ObjectOf, Scalar, Shape, StructOf, fields_of
 from api.struct import ApiStruct
 
@@ -135,7 +135,7 @@ class _Writer:
             self.add(ObjectMeta)
             texts = descriptions.of(CustomResourceDefinition)
             head = {
-                field: self._described(schema, texts.get(field, ""))
+                field: self._described(schema, texts.get(field, _OF_METADATA))
                 for field, schema in (
                     ("apiVersion", {"type": "string"}),
                     ("kind", {"type": "string"}),
@@ -169,7 +169,7 @@ class _Writer:
         if required := [each.name for each in fields.values() if is_required(model, each)]:
             schema["required"] = required
         schema["properties"] = {
-            each.name: self._described(self._property(model, each), texts.get(each.name) or _of_struct(each.shape))
+            each.name: self._described(self._property(model, each), texts.get(each.name) or _of_struct(model, each))
             for each in fields.values()
         }
 
@@ -243,9 +243,18 @@ def is_required(model: type[ApiStruct], field: Field) -> bool:
     return field.required and not (field.name in _BY_VALUE and isinstance(field.shape, StructOf))
 
 
-def _of_struct(shape: Shape) -> str:
+# What every object's metadata is said to be.
+_OF_METADATA = (
+    "Standard object's metadata. More info: "
+    "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata"
+)
+
+
+def _of_struct(model: type[ApiStruct], field: Field) -> str:
     """Return what is said of the struct that a field holds, for a field of which nothing is said."""
-    return descriptions.of(shape.model).get("", "") if isinstance(shape, StructOf) else ""
+    if field.shape == StructOf(ObjectMeta) and issubclass(model, Resource):
+        return _OF_METADATA
+    return descriptions.of(field.shape.model).get("", "") if isinstance(field.shape, StructOf) else ""
 
 
 def _list_extensions(rule: ListRule | None) -> Iterator[tuple[str, Any]]:

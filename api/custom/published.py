@@ -22,16 +22,11 @@ def root_name(group: str, version: str, kind: str) -> str:
 
 def published(document: Document, head: Document, *, version: int) -> Schema:
     """Return the schema of a whole object; ``head``: properties that every object has. ``version``: 2 or 3."""
-    schema = _v2(document) if version == 2 else _v3(document, head)
-    open_ended = bool(document.get("x-kubernetes-preserve-unknown-fields")) or not document
-    if version == 2 and open_ended:
+    if version == 2 and (document.get("x-kubernetes-preserve-unknown-fields") or not document):
         # Clients of v2 would refuse every field that is not listed.
-        return {"type": "object", **_only(schema, ("description", "x-kubernetes-preserve-unknown-fields"))}
+        return {"type": "object"}
+    schema = _v2(document) if version == 2 else _v3(document, head)
     return {**schema, "type": "object", "properties": {**(schema.get("properties") or {}), **head}}
-
-
-def _only(schema: Schema, names: tuple[str, ...]) -> Schema:
-    return {name: schema[name] for name in names if name in schema}
 
 
 def _v3(document: Document, head: Document) -> Schema:

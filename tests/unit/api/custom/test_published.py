@@ -34,3 +34,9 @@ TEXT = {"type": "string"}
 def test_v2_is_told(schema, told):
     whole = published({"type": "object", "properties": {"spec": schema}}, {"kind": TEXT}, version=2)
     assert whole == {"type": "object", "properties": {"spec": told, "kind": TEXT}}
+
+
+def test_v2_is_told_nothing_of_a_kind_with_any_fields():
+    anything = {"type": "object", OPEN: True, "description": "d", "properties": {"a": TEXT}}
+    assert published(anything, {"kind": TEXT}, version=2) == {"type": "object"}
+    assert set(published(anything, {"kind": TEXT}, version=3)["properties"]) == {"a", "kind"}

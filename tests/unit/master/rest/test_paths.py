@@ -1,6 +1,7 @@
 """Discovery, OpenAPI, version, health and metrics."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -103,6 +104,7 @@ async def test_version(api):
     version = await api.json("GET", "/version", user=None)
     assert (version["major"], version["minor"]) == ("1", "32")
     assert version["gitVersion"].endswith("+trireme")
+    assert re.fullmatch("[0-9a-f]{40}", version["gitCommit"]), "kubectl's own tests expect a commit"
 
 
 async def test_health_needs_no_user_and_readiness_needs_the_cache(api):
@@ -188,6 +190,8 @@ async def test_a_custom_kind_is_described_at_once_and_changes_no_other_group():
     spec = v3["components"]["schemas"]["com.example.stable.v1.CronTab"]["properties"]["spec"]
     assert spec["properties"]["image"]["default"] == "busybox"
     assert spec["x-kubernetes-validations"]
+    metadata = v3["components"]["schemas"]["com.example.stable.v1.CronTab"]["properties"]["metadata"]
+    assert metadata["description"].startswith("Standard object's metadata")
     path = v3["paths"]["/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}"]
     assert path["put"]["x-kubernetes-group-version-kind"]["kind"] == "CronTab"
     for accept in ("", PROTOBUF):

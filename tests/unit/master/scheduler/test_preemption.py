@@ -124,6 +124,24 @@ async def test_a_pod_gets_the_room_of_those_it_puts_out_and_nobody_else_does() -
         assert where(world) == {"high": "n1", "again": "", "small": "n1"}
 
 
+async def test_nobody_of_lower_priority_takes_room_that_is_only_half_made() -> None:
+    world = World(rows=ROWS)
+    await world.resources.create(ready_node("n1", cpu="2"))
+    async with world.running():
+        for name in ("one", "two"):
+            await world.resources.create(pod(name, cpu="1", priority=1))
+        await world.settle()
+        await world.resources.create(pod("high", cpu="2", priority=9))
+        await world.resources.create(pod("again", cpu="1", priority=1))
+        await world.settle()
+        await world.resources.delete(Pod, "one", namespace="default", grace_period_s=0)
+        await world.pass_time(12)
+        assert where(world)["again"] == ""
+        await world.resources.delete(Pod, "two", namespace="default", grace_period_s=0)
+        await world.pass_time(12)
+        assert where(world) == {"high": "n1", "again": ""}
+
+
 async def test_room_that_was_promised_to_a_pod_that_goes_is_everybodys() -> None:
     world = World(rows=ROWS)
     await world.resources.create(ready_node("n1", cpu="1"))
