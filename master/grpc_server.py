@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 
 SHUTDOWN_S = 1.0
 HEALTH_S = 0.5
-CONFIG = ServerConfig(keepalive_s=10.0, keepalive_timeout_s=5.0)
+# Before a message is whole nobody is asked who sends it, so little of them is held.
+CONFIG = ServerConfig(max_partial_bytes=16 << 20, keepalive_s=10.0, keepalive_timeout_s=5.0)
 # What one has to be allowed to get over REST, to ask the same of the standard services.
 HEALTH_PATH = "/healthz"
 REFLECTION_PATH = "/openapi/v3"

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import importlib
 import logging
 import random
 import signal
@@ -143,7 +144,8 @@ class Leader:
         """Run until cancelled; every write carries ``fence``."""
         # What is loaded and begun below would keep clients waiting who only want to be served.
         await self._core.cache.filled.wait()
-        # Here, because a master that never leads needs none of it in memory.
+        # Here, because a master that never leads needs none of it in memory; and in a thread, because it takes a while.
+        await asyncio.to_thread(importlib.import_module, "master.controllers.manager")
         from master.controllers.context import ControllerConfig  # noqa: PLC0415
         from master.controllers.manager import ControllerManager  # noqa: PLC0415
 

@@ -28,6 +28,7 @@ FILES = {
     "cache": "tests/unit/master/core/test_cache.py",
     "lifecycle": "tests/unit/master/core/test_lifecycle.py",
     "writes": "tests/unit/master/core/test_writes.py",
+    "grpc-access": "tests/unit/master/core/test_grpc_access.py",
     "grpc-targets": "tests/unit/master/core/test_grpc_admission.py",
     "garbage": "tests/unit/master/controllers/test_garbage.py",
     "housekeeping": "tests/unit/master/controllers/test_housekeeping.py",
@@ -422,13 +423,26 @@ ROWS: dict[str, list[Row]] = {
             rest-and-grpc::test_whatever_is_written_comes_to_the_same
             grpc-targets::test_a_target_lets_one_do_what_its_path_would
             """,
-            "bearer tokens, impersonation, tables and streams to containers",
+            "tables and streams to containers",
+        ),
+        Row(
+            "The same credentials (certificates, tokens, impersonation, none), refusals and audit events as over REST",
+            """
+            grpc-access::test_who_is_there_over_grpc_is_who_is_there_over_rest
+            grpc-access::test_acting_as_somebody_else
+            grpc-access::test_a_call_that_is_given_up_is_told
+            grpc-access::test_a_request_over_rest_whose_client_leaves_is_told
+            grpc::test_every_credential_that_rest_takes
+            """,
+            "keys of impersonated extra fields that metadata cannot name",
         ),
         Row(
             "A caller that does not read costs a bounded queue; health, reflection, audit of calls and watches",
             """
             rest-and-grpc::test_a_caller_that_does_not_read_costs_a_bounded_queue
             grpc::test_health_reflection_and_audit
+            grpc-access::test_health_is_open_to_all_and_reflection_to_who_may_read_openapi
+            grpc-access::test_a_client_that_has_no_stubs_makes_them_by_reflection
             """,
         ),
     ],

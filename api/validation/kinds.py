@@ -6,12 +6,25 @@ SPEC_RULES judge an object whenever it is written, CREATE_RULES only a new one, 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from api.custom.definition_rules import definition_change_faults, definition_faults
 from api.custom.definitions import PLACE as DEFINITIONS
 from api.errors import Fault
+from api.kinds.extensions import CustomResourceDefinition
 from api.validation import batch, cluster, data, networking, pods, scaling, services, storage, workloads
 
 _PODS = ("", "pods")
+
+
+def _definition_faults(definition: CustomResourceDefinition) -> list[Fault]:
+    from api.custom import definition_rules  # noqa: PLC0415 - with what reads CEL, it is large, and definitions are few
+
+    return definition_rules.definition_faults(definition)
+
+
+def _definition_change_faults(old: CustomResourceDefinition, new: CustomResourceDefinition) -> list[Fault]:
+    from api.custom import definition_rules  # noqa: PLC0415 - as above
+
+    return definition_rules.definition_change_faults(old, new)
+
 
 SPEC_RULES: Mapping[tuple[str, str], Callable[[Any], list[Fault]]] = {
     **batch.SPEC_RULES,
@@ -22,7 +35,7 @@ SPEC_RULES: Mapping[tuple[str, str], Callable[[Any], list[Fault]]] = {
     **services.SPEC_RULES,
     **storage.SPEC_RULES,
     **workloads.SPEC_RULES,
-    DEFINITIONS: definition_faults,
+    DEFINITIONS: _definition_faults,
     _PODS: pods.pod_faults,
 }
 CREATE_RULES: Mapping[tuple[str, str], Callable[[Any], list[Fault]]] = {
@@ -38,6 +51,6 @@ CHANGE_RULES: Mapping[tuple[str, str], Callable[[Any, Any], list[Fault]]] = {
     **services.CHANGE_RULES,
     **storage.CHANGE_RULES,
     **workloads.CHANGE_RULES,
-    DEFINITIONS: definition_change_faults,
+    DEFINITIONS: _definition_change_faults,
     _PODS: pods.pod_change_faults,
 }

@@ -50,6 +50,10 @@ log = logging.getLogger(__name__)
 KEEPALIVE_S = 180.0
 SHUTDOWN_S = 2.0
 WARM_AFTER_S = 10.0
+WARMED = (
+    "master.rest.openapi", "master.rest.yaml_bodies", "api.custom.definition_rules", "master.access.certificates",
+    "master.rest.streams",
+)  # fmt: skip
 
 
 class RestServer:
@@ -217,9 +221,10 @@ def _refuse(code: int, reason: str) -> Response:
 
 
 async def _warm() -> None:
-    """Load, beside what is served, what the first connection that is handed over would have to wait for."""
+    """Load, beside what is served, what a start does without and the first who needs it would have to wait for."""
     await asyncio.sleep(WARM_AFTER_S)
-    await asyncio.to_thread(importlib.import_module, "master.rest.streams")
+    for name in WARMED:
+        await asyncio.to_thread(importlib.import_module, name)
 
 
 def _name_selected(request: Request, verb: str) -> str:

@@ -2,6 +2,8 @@
 
 import hashlib
 import platform
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 MAJOR, MINOR = "1", "32"
@@ -17,14 +19,17 @@ def _digest_of_code() -> str:
     return digest.hexdigest()[:40]
 
 
-VERSION = {
-    "major": MAJOR,
-    "minor": MINOR,
-    "gitVersion": f"v{MAJOR}.{MINOR}.0+trireme",
-    "gitCommit": _digest_of_code(),
-    "gitTreeState": "clean",
-    "buildDate": "1970-01-01T00:00:00Z",
-    "goVersion": f"none; Python {platform.python_version()}",
-    "compiler": platform.python_implementation(),
-    "platform": f"linux/{platform.machine().replace('x86_64', 'amd64').replace('aarch64', 'arm64')}",
-}
+@cache
+def version_document() -> Mapping[str, str]:
+    """Return the document."""
+    return {
+        "major": MAJOR,
+        "minor": MINOR,
+        "gitVersion": f"v{MAJOR}.{MINOR}.0+trireme",
+        "gitCommit": _digest_of_code(),
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": f"none; Python {platform.python_version()}",
+        "compiler": platform.python_implementation(),
+        "platform": f"linux/{platform.machine().replace('x86_64', 'amd64').replace('aarch64', 'arm64')}",
+    }

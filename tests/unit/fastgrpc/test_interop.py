@@ -13,6 +13,7 @@ import grpc.aio
 import pytest
 
 from fastgrpc import frames
+from fastgrpc.calling import ClientCall
 from fastgrpc.calls import CallFailed, Status, frame_message
 from fastgrpc.channel import Channel, ChannelConfig, client_tls
 from fastgrpc.events import Limits
@@ -556,6 +557,39 @@ async def test_a_silent_server_is_given_up() -> None:
     assert caught.value.status is Status.UNAVAILABLE
     await channel.close()
     server.close()
+
+
+async def test_unfinished_messages_are_held_up_to_a_limit() -> None:
+    """Goal: who has not said yet what it wants costs little memory. Method: messages of 90 kB that stop after 60."""
+    server = Server([UnaryMethod("/t.T/Echo", echo)], config=ServerConfig(max_partial_bytes=150_000))
+    channel = Channel(f"127.0.0.1:{await server.listen('127.0.0.1', 0)}")
+    message = frame_message(bytes(90_000))
+
+    async def begin() -> ClientCall:
+        call = await channel.start("/t.T/Echo", timeout_s=20)
+        assert channel._wire is not None
+        channel._wire.http.send_data(call._stream, message[:60_000])
+        channel._wire.flush()
+        return call
+
+    async def finish(call: ClientCall) -> None:
+        assert channel._wire is not None
+        channel._wire.http.send_data(call._stream, message[60_000:])
+        call.end()
+        assert await call.receive() == bytes(90_000)
+
+    held = [await begin(), await begin()]
+    with pytest.raises(CallFailed, match="too many large requests"):
+        await (await begin()).receive()
+    for call in held:
+        await finish(call)
+    # What is over counts no more: neither what was refused, nor what was answered, nor what is given up.
+    for _ in range(3):
+        given_up = await begin()
+        given_up.cancel()
+    await finish(await begin())
+    await channel.close()
+    await server.stop(0)
 
 
 # -- TLS -----------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from api import errors
-from master.rest import http
+from master.rest import http, yaml_bodies
 
 PODS = "/api/v1/namespaces/default/pods"
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -559,5 +559,5 @@ def test_json_that_is_called_yaml_is_read_as_json(monkeypatch):
     assert http.parse_document(b"{a: 1}", apply, told) == {"a": 1}
     assert http.parse_document(b'{"a": 1,\n"a": 2}', apply, told) == {"a": 2}
     assert told == ['line 2: key "a" already set in map'], "what YAML's reader says is said"
-    monkeypatch.setattr(http, "_check_events", None)
+    monkeypatch.setattr(yaml_bodies, "_check_events", None)
     assert http.parse_document(b' {"a": [1, "1", 1.5, null]}', apply, told) == {"a": [1, "1", 1.5, None]}
