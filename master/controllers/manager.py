@@ -32,6 +32,7 @@ from master.controllers.daemonset import DaemonSetController
 from master.controllers.definitions import DefinitionController
 from master.controllers.deployment import DeploymentController
 from master.controllers.disruption import DisruptionController
+from master.controllers.endpointmirroring import EndpointMirroringController
 from master.controllers.endpoints import EndpointsController
 from master.controllers.endpointslices import EndpointSliceController
 from master.controllers.garbagecollector import GarbageCollector
@@ -74,6 +75,7 @@ ROWS: Sequence[Row] = (
     Row("disruption", DisruptionController),
     Row("endpoints", EndpointsController),
     Row("endpointslice", EndpointSliceController),
+    Row("endpointslicemirroring", EndpointMirroringController),
     Row("nodelifecycle", NodeLifecycleController),
     Row("nodeipam", NodeIpamController),
     Row("namespace", NamespaceController),
