@@ -122,7 +122,7 @@ class Handlers:
         elif form.transform:
             body = http.encode_json(_metadata_list(page, form.version))
         else:
-            body = _list_body(kind, page)
+            body = list_body(kind, page)
         return _answer(call, form, body)
 
     async def _watch(self, call: Call) -> Stream:
@@ -236,7 +236,7 @@ class Handlers:
         query = _query(call)
         items = await self._registry.delete_collection(kind, query, options=options, user=call.user)
         page = Page(items, max((each.revision for each in items), default=0))
-        return _answer(call, Form(form.media_type), _list_body(kind, page))
+        return _answer(call, Form(form.media_type), list_body(kind, page))
 
     async def _document(self, call: Call, options: WriteOptions) -> tuple[dict[str, Any], list[str]]:
         """Return the body's object, made to agree with the URL, and warnings about how it is written."""
@@ -333,7 +333,7 @@ def _list_metadata(page: Page) -> dict[str, Any]:
     return metadata
 
 
-def _list_body(kind: Kind, page: Page) -> bytes:
+def list_body(kind: Kind, page: Page) -> bytes:
     """Return the list as stored bytes joined, without decoding one of them."""
     head = {"kind": kind.list_kind, "apiVersion": kind.group_version, "metadata": _list_metadata(page)}
     return http.encode_json(head)[:-1] + b',"items":[' + b",".join([each.json for each in page.items]) + b"]}"
