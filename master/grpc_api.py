@@ -6,6 +6,7 @@ path over REST would. What an object says is held to the same rules.
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from master.grpc_calls import Entrance, GrpcPassage, asked_by
 from master.registry import Registry
 from master.rest import http
 from master.rest.documents import fit_to_url
+from master.rest.handlers import list_body
 from master.rest.negotiation import JSON
 from master.rest.parameters import manager_faults
 from master.rest.routes import Target, pick_verb, unknown_path
@@ -54,6 +56,12 @@ def _object(stored: Stored) -> pb.Object:
         resource_version=stored.revision,
         json=stored.json,
     )
+
+
+def _answer(passage: GrpcPassage, stored: Stored) -> pb.Object:
+    """Return the object that answers a call, and let the audit log have it."""
+    passage.answer = lambda: stored.json
+    return _object(stored)
 
 
 def _event(event: Event) -> pb.WatchEvent:
@@ -155,7 +163,7 @@ class ResourcesService:
             subresource=request.target.subresource,
             resource_version=_version(request.resource_version, any_version=request.any_version),
         )
-        return _object(stored)
+        return _answer(passage, stored)
 
     async def list(self, request: pb.ListRequest, passage: GrpcPassage) -> pb.ListResponse:
         """Return the objects that match."""
@@ -169,6 +177,7 @@ class ResourcesService:
             continue_token=request.continue_token,
         )
         page = await self._registry.list(kind, query)
+        passage.answer = partial(list_body, kind, page)
         return pb.ListResponse(
             resource_version=page.revision,
             items=[_object(stored) for stored in page.items],
@@ -204,7 +213,7 @@ class ResourcesService:
             subresource=target.subresource,
             options=_options(passage.user, request),
         )
-        return _object(written.stored)
+        return _answer(passage, written.stored)
 
     async def update(self, request: pb.UpdateRequest, passage: GrpcPassage) -> pb.Object:
         """Replace an object."""
@@ -218,7 +227,7 @@ class ResourcesService:
             subresource=target.subresource,
             options=_options(passage.user, request),
         )
-        return _object(written.stored)
+        return _answer(passage, written.stored)
 
     async def patch(self, request: pb.PatchRequest, passage: GrpcPassage) -> pb.Object:
         """Change an object."""
@@ -244,7 +253,7 @@ class ResourcesService:
             subresource=request.target.subresource,
             options=msgspec.structs.replace(_options(passage.user, request), force=request.force),
         )
-        return _object(written.stored)
+        return _answer(passage, written.stored)
 
     async def delete(self, request: pb.DeleteRequest, passage: GrpcPassage) -> pb.DeleteResponse:
         """Delete an object, or begin to."""
@@ -261,7 +270,7 @@ class ResourcesService:
         deleted = await self._registry.delete(
             kind, namespace=request.target.namespace, name=request.target.name, options=options, user=passage.user
         )
-        return pb.DeleteResponse(object=_object(deleted.stored), gone=deleted.gone)
+        return pb.DeleteResponse(object=_answer(passage, deleted.stored), gone=deleted.gone)
 
 
 def _version(revision: int, *, any_version: bool) -> str:

@@ -13,7 +13,7 @@ answers refusals in its own way:
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from multidict import MultiMapping
@@ -168,7 +168,7 @@ class Gate:
             assert begun is not None, passage
             self._audit.tell(begun)
 
-    def finish(self, passage: Passage, code: int, answer: bytes = b"") -> None:
-        """Tell what came of a request."""
-        if self._audit is not None and (told := passage.told(code, answer)) is not None:
+    def finish(self, passage: Passage, code: int, answer: Callable[[], bytes] = bytes) -> None:
+        """Tell what came of a request; ``answer`` makes the object that went back, if somebody is told."""
+        if self._audit is not None and (told := passage.told(code, answer())) is not None:
             self._audit.tell(told)

@@ -124,7 +124,7 @@ class Handlers:
         elif form.transform:
             body = http.encode_json(_metadata_list(page, form.version))
         else:
-            body = _list_body(kind, page)
+            body = list_body(kind, page)
         return _answer(call, form, body)
 
     async def _watch(self, call: Call) -> Stream:
@@ -242,7 +242,7 @@ class Handlers:
         query = _query(call)
         items = await self._registry.delete_collection(kind, query, options=options, user=call.user)
         page = Page(items, max((each.revision for each in items), default=0))
-        return _answer(call, Form(form.media_type), _list_body(kind, page))
+        return _answer(call, Form(form.media_type), list_body(kind, page))
 
     async def _document(self, call: Call, options_kind: str) -> tuple[dict[str, Any], WriteOptions]:
         """Return the body's object, made to agree with the URL, and the options, which say what stands twice in it."""
@@ -329,7 +329,7 @@ def _list_metadata(page: Page) -> dict[str, Any]:
     return metadata
 
 
-def _list_body(kind: Kind, page: Page) -> bytes:
+def list_body(kind: Kind, page: Page) -> bytes:
     """Return the list as stored bytes joined, without decoding one of them."""
     fields = {"kind": kind.list_kind, "apiVersion": kind.group_version, "metadata": _list_metadata(page)}
     head, tail = http.encode_json(fields)[:-1] + b',"items":[', b"]}"

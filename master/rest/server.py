@@ -150,7 +150,7 @@ class RestServer:
         if isinstance(found, routes.Target) and found.subresource in routes.CONNECTED:
             verb = "connect"
         self._metrics.observe(verb, exchange.resource, code, time.perf_counter() - exchange.started)
-        self._gate.finish(exchange, code, answer.body if answer is not None else b"")
+        self._gate.finish(exchange, code, (lambda: answer.body) if answer is not None else bytes)
 
     async def _answer(self, exchange: Exchange) -> Answer | Stream:
         request = exchange.request

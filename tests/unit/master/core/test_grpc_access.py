@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import ssl
+from types import SimpleNamespace
 
 import aiohttp
 import grpc
@@ -23,7 +24,7 @@ from master.access.authorization import Authorizer
 from master.access.default_roles import default_objects
 from master.access.gate import Gate
 from master.access.policies import RegistryPolicies
-from master.grpc_calls import read_fields
+from master.grpc_calls import GrpcPassage, read_fields
 from master.grpc_server import GrpcServer
 from master.rest.server import RestServer
 from tests.contract.access.cluster import Authority
@@ -210,11 +211,14 @@ async def test_what_is_written_is_told_with_its_object(faces):
         pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
         target.name = ""
         await stub.Create(pb.CreateRequest(target=target, json=json.dumps(pod).encode()))
-    created, deleted, of_pod = faces.events()
+        await stub.List(pb.ListRequest(target=target))
+    created, deleted, of_pod, listed = faces.events()
     assert "responseObject" not in created, "what config maps hold is nobody's business"
     assert (deleted["verb"], deleted["responseStatus"]["code"]) == ("delete", 200)
     assert of_pod["requestObject"] == pod
     assert of_pod["responseObject"]["metadata"]["uid"]
+    assert listed["responseObject"]["kind"] == "PodList"
+    assert [each["metadata"]["name"] for each in listed["responseObject"]["items"]] == ["p"]
 
 
 async def waiting(faces, monkeypatch):
@@ -229,7 +233,24 @@ async def waiting(faces, monkeypatch):
     return begun
 
 
-# A client whose time is over resets its call, too: which of the two the server hears of first is a race.
+@pytest.mark.parametrize(
+    ("left_s", "lasting", "code"),
+    [
+        (None, False, 499),
+        (5.0, False, 499),
+        (0.05, False, 504),
+        (-1.0, False, 504),
+        (None, True, 200),
+        (-1.0, True, 200),
+    ],
+)
+async def test_how_a_call_that_is_given_up_is_told(left_s, lasting, code):
+    call = SimpleNamespace(metadata=(), peer=SimpleNamespace(address="127.0.0.1:4"), time_left_s=left_s)
+    passage = GrpcPassage(call, None)
+    passage.lasting = lasting
+    assert passage.given_up == code
+
+
 @pytest.mark.parametrize(("patience_s", "codes"), [(None, {499}), (1.5, {499, 504})])
 async def test_a_call_that_is_given_up_is_told(faces, monkeypatch, patience_s, codes):
     begun = await waiting(faces, monkeypatch)
