@@ -100,6 +100,8 @@ def _check_verb(kind: Kind, verb: str, target: pb.Target) -> None:
         raise BadRequest("a name is required")
     if target.subresource and verb in ("list", "watch"):
         raise MethodNotAllowed("the server does not allow this method on the requested resource")
+    if target.name and verb in ("list", "watch"):
+        raise BadRequest("a list has no name: select by metadata.name")
     # A new object's name may stand in the target, too.
     name = "" if verb in ("list", "watch") or (verb == "create" and not target.subresource) else target.name
     place = Target(kind=kind, namespace=target.namespace, name=name, subresource=target.subresource)

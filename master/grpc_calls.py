@@ -248,11 +248,11 @@ class Entrance:
 def asked_by(verb: str, request: Any) -> Asked:
     """Return what a call asks, by nobody yet, in the words of authorization: as REST would be asked by its path."""
     target = request.target
-    name = target.name
-    if not name and verb in ("list", "watch"):
-        name = _name_selected(request.field_selector)
+    many = verb in ("list", "watch")
+    # A name in the target of a list narrows nothing, so that whoever may read that one object gains nothing by it.
+    name = _name_selected(request.field_selector) if many else target.name
     # A namespace lies in itself: whom a binding in it makes its administrator may read it.
-    own = (target.group, target.resource) == ("", "namespaces")
+    own = not many and (target.group, target.resource) == ("", "namespaces")
     namespace = target.name if own else target.namespace
     return Asked(NOBODY, verb, target.group, target.resource, target.subresource, namespace, name)
 

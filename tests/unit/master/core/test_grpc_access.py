@@ -17,6 +17,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from api.errors import Conflict
+from api.kinds import rbac
+from api.meta import ObjectMeta
 from fastgrpc.server import server_tls
 from master.access.audit import AuditLog, Policy, PolicyRule
 from master.access.authentication import Authenticator
@@ -24,7 +26,7 @@ from master.access.authorization import Authorizer
 from master.access.default_roles import default_objects
 from master.access.gate import Gate
 from master.access.policies import RegistryPolicies
-from master.grpc_calls import GrpcPassage, read_fields
+from master.grpc_calls import GrpcPassage, asked_by, read_fields
 from master.grpc_server import GrpcServer
 from master.rest.server import RestServer
 from tests.contract.access.cluster import Authority
@@ -50,8 +52,9 @@ class File:
 class Faces:
     """Both faces of a master upon one gate, with TLS."""
 
-    def __init__(self, registry, audit, authority, rest, port):
+    def __init__(self, registry, policies, audit, authority, rest, port):
         self.registry = registry
+        self.policies = policies  # a registry of roles and bindings
         self.audit = audit
         self.authority = authority
         self.rest = rest  # URL
@@ -79,12 +82,13 @@ async def faces(tmp_path, registry):
         return server_tls(f"{stem}.crt", f"{stem}.key", str(authority.path.with_suffix(".crt")), optional=True)
 
     audit = AuditLog(File(), Policy(rules=(PolicyRule(level="RequestResponse"),)))
-    authorizer = Authorizer(RegistryPolicies(FakeRegistry().furnish(default_objects())))
+    policies = FakeRegistry().furnish(default_objects())
+    authorizer = Authorizer(RegistryPolicies(policies))
     gate = Gate(Authenticator([Tokens()]), authorizer, audit=audit)
     server, rest = GrpcServer(registry, gate), RestServer(registry, gate)
     port = await server.start("127.0.0.1", 0, tls())
     url = f"https://127.0.0.1:{await rest.start('127.0.0.1', 0, tls())}"
-    yield Faces(registry, audit, authority, url, port)
+    yield Faces(registry, policies, audit, authority, url, port)
     await rest.stop()
     await server.stop()
 
@@ -173,6 +177,31 @@ async def test_everything_of_somebody_else_is_told(faces):
     assert (event["user"]["username"], event["impersonatedUser"], event["auditID"]) == ("admin", IMPERSONATED, "mine")
     assert event["sourceIPs"] == ["127.0.0.1"]
     assert "grpc-python" in event["userAgent"]
+
+
+async def test_a_name_in_the_target_of_a_list_opens_nothing(faces):
+    """Goal: who may read one object by name cannot list all. Method: a list, and a watch, with that name in its target."""
+    rule = rbac.PolicyRule(verbs=("list", "watch"), api_groups=("",), resources=("secrets",), resource_names=("mine",))
+    meta = ObjectMeta(name="one")
+    subject = rbac.Subject(kind="User", api_group="rbac.authorization.k8s.io", name="bob")
+    reference = rbac.RoleRef(api_group="rbac.authorization.k8s.io", kind="ClusterRole", name="one")
+    binding = rbac.ClusterRoleBinding(metadata=meta, subjects=(subject,), role_ref=reference)
+    faces.policies.furnish([rbac.ClusterRole(metadata=meta, rules=(rule,)), binding])
+    all_of_them = pb.Target(resource="secrets", namespace="default")
+    named = pb.Target(resource="secrets", namespace="default", name="mine")
+    chosen = pb.ListRequest(target=all_of_them, field_selector="metadata.name=mine")
+    async with faces.channel("bob") as bob, faces.channel("admin", "system:masters") as admin:
+        stub = rpc.ResourcesStub(bob)
+        await stub.List(chosen)
+        for call in (stub.List(pb.ListRequest(target=named)), stub.Watch(pb.WatchRequest(target=named)).read()):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call
+            assert refused.value.code() is MAY_NOT
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await rpc.ResourcesStub(admin).List(pb.ListRequest(target=named))
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    asked = asked_by("list", pb.ListRequest(target=pb.Target(resource="namespaces", name="mine")))
+    assert (asked.namespace, asked.name) == ("", ""), "who administers one namespace would see all"
 
 
 def test_metadata_are_read_as_header_fields_are():

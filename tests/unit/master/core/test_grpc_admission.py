@@ -46,6 +46,7 @@ async def test_a_review_is_not_stored(resource):
         ("Create", {"subresource": "status"}, MethodNotAllowed),
         ("Create", {}, None),
         ("List", {"subresource": "status"}, MethodNotAllowed),
+        ("List", {}, BadRequest),  # would be all of them, to who names one
         ("Get", {"name": ""}, BadRequest),
         ("Get", {"namespace": ""}, BadRequest),
         ("Create", {"namespace": ""}, BadRequest),
