@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 
 from .asks import Ask, BatchMethod
 from .calls import Status
+from .deadlines import until_beat_s
 from .hosting import Admits, Hosting
 from .peer import Peer
 from .serving import Call, Method, ServerConfig, StreamMethod, UnaryMethod, Web
@@ -97,7 +98,8 @@ class Server:
     async def _keep_alive(self) -> None:
         config = self._hosting.config
         while True:
-            await asyncio.sleep(min(config.keepalive_s, config.keepalive_timeout_s) / 2)
+            pause_s = min(config.keepalive_s, config.keepalive_timeout_s) / 2
+            await asyncio.sleep(until_beat_s(asyncio.get_running_loop().time(), pause_s))
             for peer in tuple(self._hosting.peers):
                 peer.check_alive(config.keepalive_s, config.keepalive_timeout_s)
 
