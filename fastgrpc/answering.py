@@ -8,7 +8,7 @@ from typing import Any
 
 from . import calls
 from .asks import Ask, BatchMethod
-from .calls import CallFailed, Status, frame_message
+from .calls import CallFailed, CallHead, Status, frame_message
 from .connection import Connection
 from .deadlines import BUCKET_S, Deadlines
 from .events import DataReceived, HeadersReceived, RequestReceived
@@ -66,7 +66,8 @@ class Answering(ABC):
     def _begin_whole(self, event: RequestReceived) -> None:
         """Begin a call whose only message is there."""
         stream, data = event.stream, event.data
-        head = calls.read_call(event.headers)
+        memo = event.headers.memo
+        head = memo if type(memo) is CallHead else calls.read_call(event.headers)
         method = self._server.methods.get(head.path)
         if (
             type(method) is BatchMethod
@@ -78,17 +79,14 @@ class Answering(ABC):
             ask = self._calls[stream] = Ask(self, stream, head, method, message)
             if head.timeout_s is not None:
                 self._set_deadline(ask, head.timeout_s)
-            self._add_to_lot(method, ask)
+            lot = self._lots.get(method.path)
+            if lot is not None:
+                lot.append(ask)
+            else:
+                self._lots[method.path] = [ask]
             return
         self._begin(HeadersReceived(stream, event.headers, ended=False))
         self._take(DataReceived(stream, data, ended=True))
-
-    def _add_to_lot(self, method: BatchMethod, ask: Ask) -> None:
-        lot = self._lots.get(method.path)
-        if lot is None:
-            self._lots[method.path] = [ask]
-        else:
-            lot.append(ask)
 
     def _hand_out_lots(self) -> None:
         """Hand over what this read brought."""
@@ -193,7 +191,7 @@ class Answering(ABC):
         if call.deadline_s is not None:
             self._deadlines.discard(call, call.bucket)
             ask.deadline_s, ask.bucket = call.deadline_s, self._deadlines.add(ask, call.deadline_s)
-        self._add_to_lot(method, ask)
+        self._lots.setdefault(method.path, []).append(ask)
 
     # -- how they end --------------------------------------------------------------------------------------------------
 

@@ -298,8 +298,8 @@ class MessageReader:
     def feed(self, data: bytes) -> list[bytes]:
         """Take data in; return the messages that are whole now. Raises CallFailed."""
         buffer = self._buffer
-        if not buffer and len(data) >= PREFIX_BYTES and len(data) - PREFIX_BYTES == int.from_bytes(data[1:5], "big"):
-            return [self._message(data[0], data[PREFIX_BYTES:])]  # nearly always: just one message
+        if not buffer and (message := only_message(data, self._max_bytes)) is not None:
+            return [message]  # nearly always
         buffer += data
         messages: list[bytes] = []
         at = 0

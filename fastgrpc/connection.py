@@ -114,7 +114,10 @@ class Connection(Control):
             if number in held:
                 self._events.append(HeadersReceived(number, held.pop(number), ended=False))
             try:
-                self._take(*frame)
+                if kind == frames.DATA and self._block is None and self._greeted:
+                    self._on_data(flags, number, payload)
+                else:
+                    self._take(kind, flags, number, payload)
             except StreamFault as fault:
                 self._fault(fault)
 
@@ -165,8 +168,6 @@ class Connection(Control):
             self._continue_block(flags, payload)
         elif not self._greeted and (kind != frames.SETTINGS or flags & frames.ACK):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
-        elif kind == frames.DATA:
-            self._on_data(flags, stream, payload)
         elif kind == frames.HEADERS:
             self._on_headers(flags, stream, payload)
         elif kind == frames.CONTINUATION:

@@ -71,6 +71,34 @@ def frame(kind: int, flags: int, stream: int, payload: bytes | memoryview) -> by
     return _HEADER.pack(length >> 8, length & 0xFF, kind, flags, stream) + payload
 
 
+class Envelope:
+    """The frames around the data of responses whose header blocks are the same each time."""
+
+    __slots__ = ("_before", "_behind", "_head", "_trailers")
+
+    def __init__(self, head: bytes, trailers: bytes) -> None:
+        self._head = head
+        self._trailers = trailers
+        self._before = struct.Struct(f">HBBBL{len(head)}sHBBBL")
+        self._behind = struct.Struct(f">HBBBL{len(trailers)}s")
+
+    def wrap(self, stream: int, data: bytes) -> bytes:
+        """Return a whole response: its head, its data in one frame, its trailers."""
+        head, trailers, size = len(self._head), len(self._trailers), len(data)
+        return b"".join(
+            (
+                self._before.pack(
+                    *(head >> 8, head & 0xFF, HEADERS, END_HEADERS, stream, self._head),
+                    *(size >> 8, size & 0xFF, DATA, 0, stream),
+                ),
+                data,
+                self._behind.pack(
+                    trailers >> 8, trailers & 0xFF, HEADERS, END_HEADERS | END_STREAM, stream, self._trailers
+                ),
+            )
+        )
+
+
 def split(data: bytes, max_payload_bytes: int) -> tuple[list[Frame], int]:
     """Return the whole frames at the beginning of ``data``, and where they end. Raises FrameTooLarge."""
     frames: list[Frame] = []

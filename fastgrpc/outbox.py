@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from . import frames
-from .frames import ErrorCode
+from .frames import Envelope, ErrorCode
 from .hpack import Encoder, Fields
 
 
@@ -38,8 +38,8 @@ class Outbox:
         self.moved: list[Outgoing] = []  # streams whose waiting data went out, for whoever takes note and clears it
         self._ready: list[bytes] = []
         self._waiting: dict[int, Outgoing] = {}  # in the order of whose turn it is
-        # Head and trailers that nearly all responses have; their blocks at that age of the encoder.
-        self._usual: tuple[Fields, Fields, int, bytes, bytes] = ((), (), -1, b"", b"")
+        # Head and trailers that nearly all responses have; what is made of them at that age of the encoder.
+        self._usual: tuple[Fields, Fields, int, Envelope] = ((), (), -1, Envelope(b"", b""))
 
     def take(self) -> bytes:
         """Return what is ready, once."""
@@ -88,7 +88,7 @@ class Outbox:
 
     def respond(self, out: Outgoing, head: Fields, data: bytes, trailers: Fields, *, reset_after: bool) -> None:
         """Send a whole response: at once if everything fits, as nearly always."""
-        size, stream = len(data), out.stream
+        size = len(data)
         short = len(head) + len(trailers) < 8
         if (
             size > out.window
@@ -98,33 +98,25 @@ class Outbox:
             or reset_after
             or not short
         ):
-            self.headers(stream, head, end=False)
+            self.headers(out.stream, head, end=False)
             self.data(out, data)
             self.finish(out, trailers, reset_after=reset_after)
             return
-        usual_head, usual_trailers, age, first, last = self._usual
+        usual_head, usual_trailers, age, envelope = self._usual
         if head is not usual_head or trailers is not usual_trailers or age != self.encoder.age:
-            first, last = self._blocks(head, trailers)
+            envelope = self._envelope(head, trailers)
         out.window -= size
         self.window -= size
         out.closed = True
-        header = frames.header
-        self._ready += (
-            header(len(first), frames.HEADERS, frames.END_HEADERS, stream),
-            first,
-            header(size, frames.DATA, 0, stream),
-            data,
-            header(len(last), frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream),
-            last,
-        )
+        self._ready.append(envelope.wrap(out.stream, data))
 
-    def _blocks(self, head: Fields, trailers: Fields) -> tuple[bytes, bytes]:
-        """Return the blocks of a response, which has to be sent; remember them if they come out the same again."""
+    def _envelope(self, head: Fields, trailers: Fields) -> Envelope:
+        """Return what goes around a response, which has to be sent; remember it if it comes out the same again."""
         age = self.encoder.age
-        first, last = self.encoder.encode(head), self.encoder.encode(trailers)
+        envelope = Envelope(self.encoder.encode(head), self.encoder.encode(trailers))
         if age == self.encoder.age:
-            self._usual = head, trailers, age, first, last
-        return first, last
+            self._usual = head, trailers, age, envelope
+        return envelope
 
     def finish(self, out: Outgoing, trailers: Fields, *, reset_after: bool = False) -> None:
         """End the stream behind whatever waits; without trailers (``()``), by an empty frame."""

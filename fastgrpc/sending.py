@@ -10,10 +10,6 @@ from .streams import Refused, Stream, Streams
 class Sending(Streams):
     """A connection as its user tells it to send. What belongs to a stream that is gone is dropped."""
 
-    def take_output(self) -> bytes:
-        """Return the bytes to be sent now, once."""
-        return self._outbox.take()
-
     @property
     def waiting_bytes(self) -> int:
         """Return how much data waits for the peer's windows."""
@@ -95,7 +91,10 @@ class Sending(Streams):
             out = stream.out
             self._outbox.respond(out, head, data, trailers, reset_after=not stream.remote_closed)
             if out.closed:
-                self._close_local(number, stream)
+                if stream.remote_closed:  # nearly always; the rest of ``_close_local`` is not for it
+                    del self._streams[number]
+                else:
+                    self._close_local(number, stream)
 
     def respond_without_data(self, number: int, head: Fields) -> None:
         """Send a response that is only headers."""

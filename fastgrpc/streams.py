@@ -56,6 +56,7 @@ class Streams:
         self.last_stream = 0  # the highest that the peer opened
         self._client = client
         self._outbox = Outbox()
+        self.take_output = self._outbox.take  # the bytes to be sent now, once
         self._streams: dict[int, Stream] = {}
         self._resets: dict[int, int] = {}  # streams that are over by our will -> what may still come on them unawares
         self._next_stream = 1

@@ -36,18 +36,21 @@ from raft_store.engine import (
     Removed,
     StateMachine,
     Stopped,
+    Term,
 )
 from raft_store.pacing import paced
 from raft_store.raft.membership import Step
 from raft_store.raft.messages import NOBODY, AnyMessage, Save, Snapshot, SnapshotMark
 from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Replica, Work
+from raft_store.raft.state import Role
 from raft_store.saving import Saver
 from raft_store.ticking import Ticks
 from raft_store.waiting import Proposers, Waits, is_done, refuse, resolve
 
 log = logging.getLogger(__name__)
 
+FEW = 4  # proposals under way
 COMMIT_DELAY_S = 0.001  # for so long an append may come that takes a commit mark along
 TURN_S = 0.01  # of work; then the loop's other tasks have their turn, also while a long log is replayed
 MAX_INBOX = 20_000  # messages; more is dropped, which Raft tolerates
@@ -95,13 +98,15 @@ class Driver:
         self._inbox: list[AnyMessage] = []
         self._proposers = Proposers(replica.propose_together)
         self._waits = Waits(self._loop.time)
-        self._pump_scheduled = False
+        self._pump_scheduled = self._pumping = False
         self._ticks = Ticks(config.tick_s, self._loop.time())
         self._reading: asyncio.Future[object] | None = None  # who asks to read in this turn shares it
         self._readers_left = False  # some wait no more, and may still stand in the replica's line
         self._ticker: asyncio.TimerHandle | None = None
         self._wakes_s = 0.0  # when it does
+        self._planned_term = Term(-1)
         self._commits: asyncio.TimerHandle | None = None  # when followers are told of commits
+        self._owes_since_s: float | None = None  # since when there is something to tell
         self._running = False
         self._snapshotting: asyncio.Task[None] | None = None
         self.applied: Index = replica.applied  # by the machine; the replica's is ahead of it during a restore
@@ -153,7 +158,7 @@ class Driver:
         if len(messages) > room:
             log.warning("inbox is full dropped=%d", len(messages) - room)
         self._inbox.extend(messages[:room])
-        self._schedule()
+        self._go_on()
 
     def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> Proposal:
         """See ``Engine.submit``."""
@@ -298,22 +303,37 @@ class Driver:
     def _schedule(self) -> None:
         if not self._pump_scheduled and self._running:
             self._pump_scheduled = True
-            self._loop.call_soon(self._pump)
+            self._loop.call_soon(self._serve_turn)
 
-    def _pump(self) -> None:
+    def _go_on(self) -> None:
+        """Serve an event right where it came in, if few wait: a turn of the loop for it would be a part of their wait.
+
+        With many under way, what else this turn brings shares the work.
+        """
+        if self._pumping or self._proposers.open > FEW:
+            self._schedule()
+        elif self._running and not self._pump_scheduled:
+            self._pump(whole_turn=False)
+
+    def _serve_turn(self) -> None:
         self._pump_scheduled = False
+        if self._running:
+            self._pump(whole_turn=True)
+
+    def _pump(self, *, whole_turn: bool) -> None:
+        """Serve what has come in; whole_turn: all sockets were looked at, so that silence can be judged."""
         self._reading = None
-        if not self._running:
-            return
+        self._pumping = True
+        applied = self.applied
         try:
             now_s = self._loop.time()
-            for _ in range(self._ticks.pass_quietly(now_s)):
-                self._replica.tick()
-            self._step_inbox()
-            if late := self._ticks.late(now_s):
-                self._replica.excuse(late)
-            if self._ticks.is_over(now_s):
-                self._replica.tick()
+            if now_s >= self._ticks.next_s:
+                for _ in range(self._ticks.pass_quietly(now_s)):
+                    self._replica.tick()
+            if self._inbox:
+                self._step_inbox()
+            if whole_turn and now_s >= self._ticks.next_s:
+                self._judge_silence(now_s)
             turn_ends_s = now_s + TURN_S
             while True:
                 if self._config.tells_time:
@@ -321,38 +341,65 @@ class Driver:
                 if (work := self._replica.ready()) is None:
                     break
                 self._do(work)
-                if not (work.committed or work.readers or work.restore or work.lost or work.changes):
-                    break  # only what ended just now can bring more to do at once
+                more = self._replica.core.log.has_committed or work.readers or work.restore or work.lost or work.changes
+                if not more:
+                    break  # only what ended just now, or was too much for once, can bring more to do at once
                 if self._loop.time() > turn_ends_s:
                     self._schedule()
                     break
             if (agreed := self._replica.core.agreed) is not self._followed:
                 self._followed = agreed
                 self._follow(agreed)
-            self._snapshot_if_due()
-            self._plan_commits()
-            self._plan_ticks()
+            if self.applied != applied:
+                self._snapshot_if_due()
+            self._plan_commits(now_s)
+            core = self._replica.core
+            if whole_turn or core.role is not Role.FOLLOWER or core.term != self._planned_term:
+                self._plan_ticks(now_s)  # what else a leader says only gives its followers more time than was planned
         except Exception as exc:  # noqa: BLE001 - our own error or the machine's: this state must not reach the disk
             self.fail(exc)
+        finally:
+            self._pumping = False
 
-    def _plan_commits(self) -> None:
+    def _judge_silence(self, now_s: float) -> None:
+        """Let the tick pass that may have consequences, if it is over; our own lateness counts against nobody."""
+        if late := self._ticks.late(now_s):
+            self._replica.excuse(late)
+        if self._ticks.is_over(now_s):
+            self._replica.tick()
+
+    def _plan_commits(self, now_s: float) -> None:
         """Let followers hear of commits with the next append, or in a moment by themselves.
 
         Whoever writes one thing after the other would otherwise wake each follower twice a write, and wait for it.
         """
         core = self._replica.core
         core.delays_commits = True
-        if self._commits is None and core.owes_commits:
-            self._commits = self._loop.call_later(COMMIT_DELAY_S, self._tell_commits)
+        if not core.owes_commits:
+            self._owes_since_s = None
+        elif self._owes_since_s is None:
+            self._owes_since_s = now_s
+            if self._commits is None:
+                self._commits = self._loop.call_later(COMMIT_DELAY_S, self._tell_commits)
 
     def _tell_commits(self) -> None:
         self._commits = None
+        if self._owes_since_s is None:
+            return
+        # Set for an earlier mark that an append took along: one timer goes on for all, instead of one for each write.
+        left_s = self._owes_since_s + COMMIT_DELAY_S - self._loop.time()
+        if left_s > 0:
+            self._commits = self._loop.call_later(left_s, self._tell_commits)
+            return
         self._replica.core.delays_commits = False
         self._schedule()
 
-    def _plan_ticks(self) -> None:
+    def _plan_ticks(self, now_s: float) -> None:
         """Let the next tick that matters wake us: while anybody waits, that is every tick."""
-        waited_for = self._proposers or self._waits or self._readers_left
+        if self._ticker is not None and self._wakes_s <= now_s + self._config.tick_s:
+            return  # no tick comes sooner; the next ones are planned then
+        self._planned_term = self._replica.core.term
+        waited_for = self._proposers.open or self._waits or self._readers_left
         self._ticks.plan(1 if waited_for else self._replica.quiet_ticks)
         due_s = self._ticks.due_s
         if self._ticker is not None:
@@ -371,7 +418,11 @@ class Driver:
         if work.messages:
             self._send(work.messages)
         if work.save is not None:
-            self._begin_save(work.save)
+            if work.messages and work.restore is None:
+                # What was sent leaves at the end of this turn. The others' disks come first: ours has a head start.
+                self._loop.call_soon(self._begin_save, work.save)
+            else:
+                self._begin_save(work.save)
         opened = None
         if work.restore is not None:
             # In line with the saves: a later one may bring a newer snapshot, and remove this one's file.
@@ -428,13 +479,16 @@ class Driver:
         return await self._loop.run_in_executor(self._snapshot_disk, call, *arguments)
 
     def _begin_save(self, save: Save) -> None:
+        if not self._running:
+            return
+
         def saved(exc: BaseException | None) -> None:
             if exc is not None:
                 # Whether the disk holds the save or not, nobody knows; a second sync could lie. The member has to end.
                 self.fail(exc)
             elif self._running:
                 self._replica.saved(save)
-                self._schedule()
+                self._go_on()
 
         self._saver.begin(save, saved)
 

@@ -2,20 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from fastgrpc.calls import CallFailed, Status
 from fastgrpc.channel import Channel, ChannelConfig, ClientCall, client_tls
 from fastgrpc.events import Limits
 from raft_store.engine import Term
 from raft_store.tls import TlsFiles
+from raft_store.wire import batches
 from trireme_pb.raft import raft_pb2
 
 log = logging.getLogger(__name__)
 
-SERVICE = "/trireme.raft.v2.Raft/"
+SERVICE = "/trireme.raft.v3.Raft/"
 MAX_QUEUED_BYTES = 64 << 20
-MAX_BATCH_BYTES = 8 << 20
 REDIAL_PAUSE_S = 0.05
 OWN_ERROR_PAUSE_S = 1.0
 CONNECT_S = 0.5  # a peer that takes longer is dialled anew: the network may be back by then
@@ -88,10 +88,13 @@ class Link:
         """Whether ``send`` may be called: there is a stream, and not too much waits on it."""
         return self._call is not None and self._call.waiting_bytes < MAX_QUEUED_BYTES
 
-    def send(self, messages: Sequence[raft_pb2.Message]) -> None:
-        """Send what one round brought, in one write."""
+    def send(self, messages: Sequence[bytes]) -> None:
+        """Send what one round brought (see ``wire``), in one write."""
         assert self._call is not None, "whoever sends looks at takes_more"
-        self._call.write_now(raft_pb2.Batch(messages=batch).SerializeToString() for batch in _batches(messages))
+        if len(messages) == 1:  # nearly always
+            self._call.write_now([raft_pb2.Batch(messages=messages[0]).SerializeToString()])
+            return
+        self._call.write_now([raft_pb2.Batch(messages=batch).SerializeToString() for batch in batches(messages)])
 
     async def send_snapshot(self, term: Term, data: AsyncIterator[bytes]) -> None:
         """Stream a snapshot; returns when the peer has taken it in, raises CallFailed if it did not."""
@@ -153,15 +156,3 @@ class Link:
                 pass
         finally:
             call.cancel()
-
-
-def _batches(messages: Sequence[raft_pb2.Message]) -> Iterator[Sequence[raft_pb2.Message]]:
-    """Split what is too much for one batch."""
-    size = begin = 0
-    for place, message in enumerate(messages):
-        message_bytes = message.ByteSize()
-        if size and size + message_bytes > MAX_BATCH_BYTES:
-            yield messages[begin:place]
-            size, begin = 0, place
-        size += message_bytes
-    yield messages[begin:]

@@ -68,9 +68,13 @@ class Service:
         sender = self._greet(first.greeting if first else raft_pb2.Greeting())
 
         def take(batch: raft_pb2.Batch) -> None:
-            self._check_removed(sender)
-            decoded = (decode(message, sender=sender, to=self._member) for message in batch.messages)
-            self._receive([message for message in decoded if message is not None])
+            if self._group.has_removed(sender):
+                self._check_removed(sender)
+            try:
+                messages = decode(batch.messages, sender=sender, to=self._member)
+            except ValueError as exc:
+                raise CallFailed(Status.INTERNAL, f"a batch cannot be read: {exc}") from exc
+            self._receive(messages)
 
         await call.hand_to(take)
         await call.send(raft_pb2.Delivered())

@@ -168,17 +168,19 @@ class Peers:
     def send(self, messages: Sequence[m.AnyMessage]) -> None:
         """Send, or drop what cannot be sent; never waits."""
         encoder = Encoder()
-        batches: dict[MemberId, list[raft_pb2.Message]] = {}
+        batches: dict[Link, list[bytes]] = {}
         for message in messages:
             link = self._links.get(message.to)
             if link is None:
                 continue  # it has just left, or its address is not known yet
             if isinstance(message, m.InstallSnapshot):
                 self._begin_snapshot(link, message)
+            elif (batch := batches.get(link)) is not None:
+                batch.append(encoder.encode(message))
             elif link.takes_more:
-                batches.setdefault(message.to, []).append(encoder.encode(message))
-        for peer, batch in batches.items():
-            self._links[peer].send(batch)
+                batches[link] = [encoder.encode(message)]
+        for link, batch in batches.items():
+            link.send(batch)
 
     def connected(self) -> Mapping[MemberId, bool]:
         """Return which peers we have a stream to."""

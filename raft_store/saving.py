@@ -47,7 +47,7 @@ class Saver:
         """Make ``save`` durable, then call ``saved``, in the loop but never from here. One at a time."""
         storage, kernel, began_s = self._storage, self._kernel, time.perf_counter()
         descriptor = storage.descriptor
-        is_short = save.snapshot is None and not storage.ends_file and began_s >= self._threads_until_s
+        is_short = save.snapshot is None and began_s >= self._threads_until_s
         if kernel is not None and descriptor is not None and is_short:
             self._by_kernel(kernel, descriptor, save, saved, began_s)
         else:

@@ -19,6 +19,7 @@ class Ticks:
         self._tick_s = tick_s
         self._from_s = now_s  # up to here all ticks are counted
         self._planned = 1
+        self.next_s = now_s + tick_s - EARLY_S  # before that no tick has passed
 
     @property
     def due_s(self) -> float:
@@ -32,7 +33,7 @@ class Ticks:
     def pass_quietly(self, now_s: float) -> int:
         """Return how many ticks have passed that have no consequences: all that were planned but the last."""
         count = min(int((now_s - self._from_s) / self._tick_s), self._planned - 1)
-        self._from_s += count * self._tick_s
+        self._begin_from(self._from_s + count * self._tick_s)
         self._planned -= count
         return count
 
@@ -44,5 +45,9 @@ class Ticks:
         """Return, once, whether the last planned tick is over."""
         if now_s < self.due_s - EARLY_S:
             return False
-        self._from_s, self._planned = now_s, 1
+        self._begin_from(now_s)
+        self._planned = 1
         return True
+
+    def _begin_from(self, at_s: float) -> None:
+        self._from_s, self.next_s = at_s, at_s + self._tick_s - EARLY_S

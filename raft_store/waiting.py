@@ -35,22 +35,20 @@ class Proposers:
     def __init__(self, propose: Callable[[Sequence[bytes], object], Proposal]) -> None:
         self._propose = propose
         self._deadlines: Deadlines[_Proposer] = Deadlines()
-        self._open = self._open_bytes = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._open)
+        self.open = 0  # proposals that wait
+        self._open_bytes = 0
 
     def submit(self, items: Sequence[bytes], done: Done, *, until_s: float) -> Proposal:
         """Propose ``items`` together; ``done`` hears what comes of them. Raises Overloaded if too many wait."""
         if not all(items):
             raise ValueError("an empty proposal means a leader's first entry")
         size_bytes = sum(map(len, items))
-        if self._open >= MAX_OPEN_PROPOSALS or self._open_bytes + size_bytes > MAX_OPEN_BYTES:
-            raise Overloaded(f"{self._open} requests of {self._open_bytes} bytes are waiting")
+        if self.open >= MAX_OPEN_PROPOSALS or self._open_bytes + size_bytes > MAX_OPEN_BYTES:
+            raise Overloaded(f"{self.open} requests of {self._open_bytes} bytes are waiting")
         proposer = _Proposer(done)
         proposer.proposal = self._propose(items, proposer)
         proposer.place = self._deadlines.add(proposer, until_s)
-        self._open += len(items)
+        self.open += len(items)
         self._open_bytes += size_bytes
         return proposer.proposal
 
@@ -99,7 +97,7 @@ class Proposers:
         assert isinstance(proposer, _Proposer)
         proposal.abandoned = True
         self._deadlines.discard(proposer, proposer.place)
-        self._open -= len(proposal.items)
+        self.open -= len(proposal.items)
         self._open_bytes -= proposal.size_bytes
         return proposer
 

@@ -1,30 +1,68 @@
-"""Messages of the core as protobuf, and back. Translation only."""
+"""Messages of the core as bytes, and back. Translation only.
 
-from collections.abc import Mapping, Sequence
+What members say to each other all day has a few known shapes. Each is packed at one go, and those of one round travel
+one after the other in one batch: to build protobuf messages of them, and to take them apart again, cost more than
+everything that the core thinks of them.
+"""
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any
+
+import msgspec
 
 from raft_store.engine import Index, MemberId, Term
 from raft_store.raft import messages as m
-from trireme_pb.raft import raft_pb2
 
-# Message class -> (its field in raft.Message, its protobuf class, the fields that bear the same name on both sides).
-# Append and snapshots are not here: the one carries packed entries, the others travel on a stream of their own.
-_ROWS: dict[type[m.Message], tuple[str, type, tuple[str, ...]]] = {
-    m.VoteRequest: ("vote_request", raft_pb2.VoteRequest, ("last_index", "last_term", "pre", "forced")),
-    m.VoteReply: ("vote_reply", raft_pb2.VoteReply, ("granted", "pre")),
-    m.AppendReply: ("append_reply", raft_pb2.AppendReply, ("rejected", "index", "hint_index", "hint_term")),
-    m.Heartbeat: ("heartbeat", raft_pb2.Heartbeat, ("commit", "read_round")),
-    m.HeartbeatReply: ("heartbeat_reply", raft_pb2.HeartbeatReply, ("read_round",)),
-    m.Commit: ("commit", raft_pb2.Commit, ("commit",)),
-    m.TimeoutNow: ("timeout_now", raft_pb2.TimeoutNow, ()),
-    m.ReadRequest: ("read_request", raft_pb2.ReadRequest, ("session", "number")),
-    m.ReadReply: ("read_reply", raft_pb2.ReadReply, ("session", "number", "index")),
-    m.Forward: ("forward", raft_pb2.Forward, ("session", "first", "proposals")),
-    m.ForwardReply: ("forward_reply", raft_pb2.ForwardReply, ("session", "accepted")),
-}
-_BY_FIELD: Mapping[str, tuple[type[Any], tuple[str, ...]]] = {
-    field: (message_class, names) for message_class, (field, _, names) in _ROWS.items()
-}
+# Before every message: its kind, the length of what follows, the sender's term.
+_HEAD = struct.Struct("<BIQ")
+_LENGTH = struct.Struct("<I")
+
+MAX_BATCH_BYTES = 8 << 20
+
+
+class _Row(msgspec.Struct, frozen=True):
+    """One kind of message: fields of fixed size, and for some of them a tail behind these."""
+
+    kind: int
+    message: type[m.Message]
+    fields: tuple[str, ...]
+    layout: struct.Struct  # head and fields
+    pick: Callable[[Any], tuple[Any, ...]]
+
+    @property
+    def body_bytes(self) -> int:
+        """Return how many bytes the fields take."""
+        return self.layout.size - _HEAD.size
+
+
+def _row(kind: int, message: type[m.Message], layout: str, *fields: str) -> _Row:
+    getter = attrgetter(*fields) if len(fields) > 1 else None
+
+    def pick(message: m.Message) -> tuple[Any, ...]:
+        return tuple(getattr(message, name) for name in fields)
+
+    return _Row(kind, message, fields, struct.Struct("<BIQ" + layout), getter or pick)
+
+
+# The numbers, and the order of the fields, are the members' protocol. A newer one may add kinds, and fields at an end.
+_ROWS = (
+    _row(1, m.VoteRequest, "QQ??", "last_index", "last_term", "pre", "forced"),
+    _row(2, m.VoteReply, "??", "granted", "pre"),
+    _row(3, m.Append, "QQQ", "prev_index", "prev_term", "commit"),  # then the entries, as ``pack_entries`` packs them
+    _row(4, m.AppendReply, "?QQQ", "rejected", "index", "hint_index", "hint_term"),
+    _row(5, m.Heartbeat, "QQ", "commit", "read_round"),
+    _row(6, m.HeartbeatReply, "Q", "read_round"),
+    _row(7, m.Commit, "Q", "commit"),
+    _row(8, m.TimeoutNow, ""),
+    _row(9, m.ReadRequest, "QQ", "session", "number"),
+    _row(10, m.ReadReply, "QQQ", "session", "number", "index"),
+    _row(11, m.Forward, "QQ", "session", "first"),  # then the proposals, each behind its length
+    _row(12, m.ForwardReply, "QQ", "session", "accepted"),
+)
+_BY_CLASS = {row.message: row for row in _ROWS}
+_BY_KIND = {row.kind: row for row in _ROWS}
 
 
 class Encoder:
@@ -33,58 +71,78 @@ class Encoder:
     def __init__(self) -> None:
         self._packed: dict[tuple[int, int], bytes] = {}
 
-    def encode(self, message: m.AnyMessage) -> raft_pb2.Message:
+    def encode(self, message: m.AnyMessage) -> bytes:
         """Return ``message`` for the wire; raises KeyError for a snapshot, which does not travel this way."""
+        row = _BY_CLASS[type(message)]
+        tail = b""
         if isinstance(message, m.Append):
-            return raft_pb2.Message(
-                term=message.term,
-                append=raft_pb2.Append(
-                    prev_index=message.prev_index,
-                    prev_term=message.prev_term,
-                    entries=self._pack(message),
-                    commit=message.commit,
-                ),
-            )
-        field, protobuf_class, names = _ROWS[type(message)]
-        body = protobuf_class(**{name: getattr(message, name) for name in names})
-        return raft_pb2.Message(term=message.term, **{field: body})
+            tail = self._pack(message)
+        elif isinstance(message, m.Forward):
+            tail = b"".join([part for data in message.proposals for part in (_LENGTH.pack(len(data)), data)])
+        head = row.layout.pack(row.kind, row.layout.size - _HEAD.size + len(tail), message.term, *row.pick(message))
+        return head + tail if tail else head
 
     def _pack(self, append: m.Append) -> bytes:
         # Within one round all appends show the same log: first index and count say which entries they carry.
         key = (append.prev_index, len(append.entries))
-        if key not in self._packed:
-            self._packed[key] = m.pack_entries(append.entries)
-        return self._packed[key]
+        packed = self._packed.get(key)
+        if packed is None:
+            packed = self._packed[key] = m.pack_entries(append.entries)
+        return packed
 
 
-def decode(message: raft_pb2.Message, *, sender: MemberId, to: MemberId) -> m.AnyMessage | None:
-    """Return the message; None if a newer member said something that we do not know."""
-    field: str | None = message.WhichOneof("body")
-    if field == "append":
-        append = message.append
-        return m.Append(
-            sender,
-            to,
-            Term(message.term),
-            prev_index=Index(append.prev_index),
-            prev_term=Term(append.prev_term),
-            entries=m.unpack_entries(append.entries, Index(append.prev_index + 1)),
-            commit=Index(append.commit),
-        )
-    if field is None or field not in _BY_FIELD:
-        return None
-    message_class, names = _BY_FIELD[field]
-    body = getattr(message, field)
-    decoded: m.AnyMessage = message_class(
-        sender, to, Term(message.term), **{name: _plain(getattr(body, name)) for name in names}
-    )
-    return decoded
+def batches(encoded: Sequence[bytes]) -> Iterator[bytes]:
+    """Put messages together, as few batches as MAX_BATCH_BYTES allow; a larger message travels alone."""
+    batch: list[bytes] = []
+    size = 0
+    for message in encoded:
+        if batch and size + len(message) > MAX_BATCH_BYTES:
+            yield b"".join(batch)
+            batch, size = [], 0
+        batch.append(message)
+        size += len(message)
+    yield b"".join(batch)
 
 
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, int) else _as_list(value)
+def decode(batch: bytes, *, sender: MemberId, to: MemberId) -> list[m.AnyMessage]:
+    """Return the messages of a batch, but for what only a newer member knows to say.
+
+    Raises ValueError if the batch does not end with a message's end.
+    """
+    messages: list[m.AnyMessage] = []
+    at, end = 0, len(batch)
+    try:
+        while at < end:
+            kind, size, term = _HEAD.unpack_from(batch, at)
+            at, begin = at + _HEAD.size + size, at
+            if at > end:
+                raise ValueError(f"a message of {size} bytes is cut off at byte {end} of its batch")
+            if (row := _BY_KIND.get(kind)) is not None:
+                messages.append(_read(row, batch, begin, at, sender, to, Term(term)))
+    except struct.error as exc:
+        raise ValueError(f"a message at byte {at} of its batch has too few bytes") from exc
+    return messages
 
 
-def _as_list(value: Sequence[bytes]) -> list[bytes]:
-    """Copy a repeated field, which otherwise keeps the whole batch alive."""
-    return list(value)
+def _read(row: _Row, batch: bytes, begin: int, end: int, sender: MemberId, to: MemberId, term: Term) -> m.AnyMessage:
+    """Return the message that lies at [begin, end) of a batch, head and all."""
+    tail = begin + row.layout.size
+    if tail > end:
+        raise ValueError(f"a {row.message.__name__} of {end - begin} bytes is too short")
+    _, _, _, *values = row.layout.unpack_from(batch, begin)
+    fields: dict[str, Any] = dict(zip(row.fields, values, strict=True))
+    if row.message is m.Append:
+        fields["entries"] = m.unpack_entries(batch[tail:end], Index(fields["prev_index"] + 1))
+    elif row.message is m.Forward:
+        fields["proposals"] = list(_proposals(batch, tail, end))
+    message: m.AnyMessage = row.message(sender, to, term, **fields)  # type: ignore[assignment]  # the rows' are of it
+    return message
+
+
+def _proposals(batch: bytes, at: int, end: int) -> Iterator[bytes]:
+    while at < end:
+        (length,) = _LENGTH.unpack_from(batch, at)
+        at, begin = at + _LENGTH.size + length, at + _LENGTH.size
+        if at > end:
+            raise ValueError(f"a proposal of {length} bytes is cut off")
+        yield batch[begin:at]

@@ -118,18 +118,14 @@ def open_file(path: Path) -> Source:
 class _OsFile:
     def __init__(self, path: Path, descriptor: int, offset: int) -> None:
         self._path = path
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._offset = offset
-
-    @property
-    def descriptor(self) -> int:
-        return self._descriptor
 
     def append(self, data: bytes) -> None:
         view = memoryview(data)
         try:
             while view:
-                written = os.pwrite(self._descriptor, view, self._offset)
+                written = os.pwrite(self.descriptor, view, self._offset)
                 self._offset += written
                 view = view[written:]
         except OSError as exc:
@@ -138,13 +134,13 @@ class _OsFile:
     def sync(self) -> None:
         try:
             began = time.perf_counter()
-            os.fdatasync(self._descriptor)
+            os.fdatasync(self.descriptor)
             wal_syncs.observe(time.perf_counter() - began)
         except OSError as exc:
             raise _failed(f"sync {self._path}", exc) from exc
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
 
 class OsDirectory:

@@ -91,7 +91,7 @@ class Storage:
     """Blocking. One call at a time has to do with the log; what says so may be called from any thread meanwhile.
 
     But for ``let_go``, which may run beside a ``write``: the one removes old segments and never the newest, the other
-    goes on in the newest and begins no new one (``ends_file`` tells who would).
+    goes on in the newest and begins no new one (``descriptor`` is None when it would).
     """
 
     def __init__(self, directory: Directory, *, segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -108,11 +108,6 @@ class Storage:
     def descriptor(self) -> int | None:
         """See ``Wal.descriptor``."""
         return self._wal.descriptor
-
-    @property
-    def ends_file(self) -> bool:
-        """See ``Wal.ends_file``."""
-        return self._wal.ends_file
 
     def recover(self, founders: Configuration = NO_MEMBERS) -> Past:
         """Read the log and open it for writing; raises DiskError, CorruptLog.

@@ -80,22 +80,18 @@ class Wal:
         self._file: File | None = None
         self._next = 1  # number of the next record
         self._written = 0  # bytes in the present segment
+        self._closed_bytes = 0  # in all others
         self._segments: list[tuple[int, int, Index]] = []  # (first number, bytes, highest entry index in it)
 
     @property
     def size_bytes(self) -> int:
         """Size of the whole log."""
-        return sum(size for _, size, _ in self._segments)
+        return self._closed_bytes + self._written
 
     @property
     def descriptor(self) -> int | None:
-        """Number of the file that the next record goes to; None if it may only be synced by ``sync``."""
-        return None if self._file is None else self._file.descriptor
-
-    @property
-    def ends_file(self) -> bool:
-        """Whether the next record begins a new file."""
-        return self._written >= self._segment_bytes
+        """Number of the file that the next record goes to; None if that is a new one, or only ``sync`` may sync it."""
+        return None if self._file is None or self._written >= self._segment_bytes else self._file.descriptor
 
     def recover(self, snapshot: SnapshotMark) -> Recovered:
         """Read the log after ``snapshot``, cut off a torn tail, and open it for writing.
@@ -122,7 +118,7 @@ class Wal:
 
     def write(self, save: Save) -> None:
         """Write one record; durable after ``sync``."""
-        if self.ends_file:
+        if self._written >= self._segment_bytes:
             self._begin_segment(save.hard_state)
         mark = save.snapshot.mark if save.snapshot is not None else SnapshotMark()
         self._append(_pack(save.hard_state, mark, save.entries))
@@ -138,7 +134,8 @@ class Wal:
     def drop_before(self, index: Index) -> None:
         """Remove segments that hold only entries up to ``index``; a snapshot holds those, and is on disk."""
         while len(self._segments) > 1 and self._segments[0][2] <= index:
-            number, _, _ = self._segments.pop(0)
+            number, size, _ = self._segments.pop(0)
+            self._closed_bytes -= size
             self._directory.remove(_name(number))
 
     def close(self) -> None:
@@ -160,11 +157,19 @@ class Wal:
         """Go on in a new file. The old one is synced: its last save was."""
         self.close()
         self._file = self._directory.create(_name(self._next), expected_bytes=self._segment_bytes)
-        self._segments.append((self._next, 0, Index(0)))
-        self._written = 0
+        self._add_segment(self._next, 0, Index(0))
         self._append(_pack(state, SnapshotMark(), ()))
         # One record a sync, this one too: only then is the last record the only one that a crash can damage.
         self.sync()
+
+    def _add_segment(self, number: int, written: int, highest: Index) -> None:
+        """The present segment, if there is one, is closed; another one takes its place."""
+        if self._segments:
+            closed, _, known = self._segments[-1]
+            self._segments[-1] = (closed, self._written, known)
+            self._closed_bytes += self._written
+        self._segments.append((number, written, highest))
+        self._written = written
 
     def _recover_segment(self, name: str, replay: "_Replay", *, newest: bool) -> None:
         first = _first_number(name)
@@ -179,8 +184,7 @@ class Wal:
             offset, self._next = record.end, record.number + 1
         if torn := _check_end(self._directory, name, content, offset, self._next, newest=newest):
             log.warning("cut off a torn tail file=%s offset=%d bytes=%d", name, offset, torn)
-        self._segments.append((first, offset, highest))
-        self._written = offset
+        self._add_segment(first, offset, highest)
         if newest:
             self._file = self._directory.reopen(name, size=offset, expected_bytes=self._segment_bytes)
             if offset == 0:

@@ -23,6 +23,10 @@ def varint(number: int) -> bytes:
     """Return a number as protobuf writes it; a negative one takes ten bytes."""
     if 0 <= number < 128:
         return _SMALL[number]
+    if 0 <= number < 1 << 21:  # revisions, for a long time
+        if number < 1 << 14:
+            return bytes((number & 127 | 128, number >> 7))
+        return bytes((number & 127 | 128, number >> 7 & 127 | 128, number >> 14))
     number &= _MOST
     out = bytearray()
     while number > 127:
@@ -102,18 +106,23 @@ class Answers:
 
     def header(self, revision: Revision) -> bytes:
         """Return the header, field 1 of every answer."""
-        member, term = self._member(), self._term()
-        if self._ends[:2] != (member, term):
-            before = b"\x08" + varint(self._cluster_id) + b"\x10" + varint(member) + b"\x18"
-            after = b"\x20" + varint(term) if term else b""
-            self._ends = member, term, before, after
-            self._newest = -1, b""
-        _, _, before, after = self._ends
+        before, after = self._around()
         if revision != self._newest[0]:
             number = varint(revision)
             header = b"".join((b"\x0a", varint(len(before) + len(number) + len(after)), before, number, after))
             self._newest = revision, header
         return self._newest[1]
+
+    def _around(self) -> tuple[bytes, bytes]:
+        """Return what stands in a header before and behind the revision."""
+        member, term = self._member(), self._term()
+        known_member, known_term, before, after = self._ends
+        if term != known_term or member != known_member:
+            before = b"\x08" + varint(self._cluster_id) + b"\x10" + varint(member) + b"\x18"
+            after = b"\x20" + varint(term) if term else b""
+            self._ends = member, term, before, after
+            self._newest = -1, b""
+        return before, after
 
     def range(self, result: RangeResult) -> bytes:
         """Return a RangeResponse."""
@@ -126,6 +135,24 @@ class Answers:
     def put(self, result: PutResult) -> bytes:
         """Return a PutResponse."""
         return self.header(result.revision) + self._put(result)
+
+    def puts(self, results: Sequence[PutResult]) -> list[bytes]:
+        """Return a PutResponse for each: nothing is asked anew, for puts are answered by the hundred."""
+        before, after = self._around()
+        size, answers = len(before) + len(after), []
+        for result in results:
+            number = varint(result.revision)
+            header = b"".join((b"\x0a", varint(size + len(number)), before, number, after))
+            answers.append(header if result.prev is None else header + self._put(result))
+        return answers
+
+    def deletes(self, results: Sequence[DeleteResult]) -> list[bytes]:
+        """Return a DeleteRangeResponse for each."""
+        return [self.delete(result) for result in results]
+
+    def txns(self, results: Sequence[TxnResult]) -> list[bytes]:
+        """Return a TxnResponse for each."""
+        return [self.txn(result) for result in results]
 
     def delete(self, result: DeleteResult) -> bytes:
         """Return a DeleteRangeResponse."""

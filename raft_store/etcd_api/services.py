@@ -126,21 +126,21 @@ class Services(msgspec.Struct, frozen=True):
             self.backend,
             request=pb.PutRequest,
             read=read_put,
-            encode_answer=answers.put,
+            encode=answers.puts,
             one_by_one=kv.encoded_put,
         )
         delete_range = Writing(
             self.backend,
             request=pb.DeleteRangeRequest,
             read=read_delete_range,
-            encode_answer=answers.delete,
+            encode=answers.deletes,
             one_by_one=kv.encoded_delete_range,
         )
         txn = Writing(
             self.backend,
             request=pb.TxnRequest,
             read=read_txn,
-            encode_answer=answers.txn,
+            encode=answers.txns,
             one_by_one=kv.encoded_txn,
         )
         return (

@@ -4,6 +4,7 @@ What arrives together is proposed together, shares an entry of the log, and is a
 and its value, is told by its bytes.
 """
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -34,6 +35,8 @@ _Command = TypeVar("_Command", Put, DeleteRange, Txn)
 MAX_TOGETHER = 64  # writes of one client that share a proposal ...
 MAX_TOGETHER_BYTES = 64 << 10  # ... and their bytes; a larger one is proposed alone
 
+_REFUSALS = (StoreError, EngineError)
+
 _KEY, _VALUE = 0x0A, 0x12  # tags of a put's first two fields
 
 
@@ -41,7 +44,7 @@ class Writing:
     """Answers lots of one kind of write.
 
     read: makes a command of a request's bytes, None if it cannot go this way; raises RpcError.
-    encode_answer: of what the command came to. one_by_one: answers a request, whatever it takes to do so.
+    encode: makes answers of what commands came to. one_by_one: answers a request, whatever it takes to do so.
     """
 
     def __init__(
@@ -50,28 +53,30 @@ class Writing:
         *,
         request: type[Message],
         read: Callable[[bytes], Put | DeleteRange | Txn | None],
-        encode_answer: Callable[[Any], bytes],
+        encode: Callable[[Sequence[Any]], Sequence[bytes]],
         one_by_one: OneByOne,
     ) -> None:
         self._backend = backend
         self._read = read
-        self._encode_answer = encode_answer
+        self._encode = encode
         self._alone = Alone(request, one_by_one)
 
     def take(self, asks: Sequence[Asked], call: CallContext) -> None:
         """Propose what ``asks`` want, and answer each when it has taken effect."""
         alone = self._backend.machine.auth.enabled or call.token is not None
+        quota_bytes = self._backend.quota_bytes
         together: list[Asked] = []
         items: list[bytes] = []
         size_bytes = 0
         for ask in asks:
             try:
                 command = None if alone else self._read(ask.message)
-                if command is None or not self._fits(command):
+                if command is None or (quota_bytes and not self._fits(command)):
                     self._alone.take(ask, call)
                     continue
                 data = encode(command)
-                check_size(data)
+                if len(data) > MAX_TOGETHER_BYTES:
+                    check_size(data)
             except RpcError as exc:
                 ask.fail(exc.code, exc.text)
                 continue
@@ -85,10 +90,8 @@ class Writing:
             self._submit(together, items)
 
     def _fits(self, command: Put | DeleteRange | Txn) -> bool:
-        quota_bytes = self._backend.quota_bytes
-        return not quota_bytes or fits(
-            command, held_bytes=self._backend.machine.store.held_bytes, quota_bytes=quota_bytes
-        )
+        held_bytes, quota_bytes = self._backend.machine.store.held_bytes, self._backend.quota_bytes
+        return fits(command, held_bytes=held_bytes, quota_bytes=quota_bytes)
 
     def _submit(self, asks: Sequence[Asked], items: Sequence[bytes]) -> None:
         backend = self._backend
@@ -99,23 +102,38 @@ class Writing:
             self._answer(asks, (), exc)
 
     def _answer(self, asks: Sequence[Asked], results: Sequence[object], exc: EngineError | None) -> None:
-        backend, encode_answer = self._backend, self._encode_answer
+        backend = self._backend
         backend.proposals_pending -= len(asks)
         if exc is not None:
             backend.proposals_failed += len(asks)
-            results = [exc] * len(asks)
-        for ask, result in zip(asks, results, strict=True):
-            if isinstance(result, StoreError | EngineError):
-                told = rpc_error(result)
+            told = rpc_error(exc)
+            for ask in asks:
                 ask.fail(told.code, told.text)
-                continue
-            try:
-                answer = encode_answer(result)
-            except Exception as mistake:  # our own; the others of the lot have their answers all the same
-                log.exception("an answer cannot be made")
-                ask.fail(Code.UNKNOWN, f"{type(mistake).__name__}: {mistake}")
-            else:
+            return
+        answers: Sequence[bytes] = ()
+        if not [result for result in results if isinstance(result, _REFUSALS)]:
+            with contextlib.suppress(Exception):  # our own mistake, told below to whom it concerns
+                answers = self._encode(results)
+        if answers:
+            for ask, answer in zip(asks, answers, strict=True):
                 ask.answer(answer)
+        else:
+            for ask, result in zip(asks, results, strict=True):
+                self._answer_one(ask, result)
+
+    def _answer_one(self, ask: Asked, result: object) -> None:
+        """Answer one of a lot that did not all come to the same end."""
+        if isinstance(result, StoreError | EngineError):
+            told = rpc_error(result)
+            ask.fail(told.code, told.text)
+            return
+        try:
+            (answer,) = self._encode((result,))
+        except Exception as mistake:  # our own; the others of the lot have their answers all the same
+            log.exception("an answer cannot be made")
+            ask.fail(Code.UNKNOWN, f"{type(mistake).__name__}: {mistake}")
+        else:
+            ask.answer(answer)
 
 
 def read_put(message: bytes) -> Put:

@@ -13,7 +13,7 @@ from operator import attrgetter
 
 from sortedcontainers import SortedList
 
-from .model import REST_OF_KEYS, SINGLE_KEY, KeyValue, Revision
+from .model import REST_OF_KEYS, SINGLE_KEY, KeyValue, LeaseId, Revision
 
 _by_mod_revision = attrgetter("mod_revision")
 
@@ -79,6 +79,25 @@ class KeyIndex:
             self._dead.remove(key)
             self._live.add(key)
         versions.append(kv)
+
+    def write(self, key: bytes, value: bytes, revision: Revision, lease: LeaseId) -> tuple[KeyValue, KeyValue | None]:
+        """Make the newest version of a key; return it, and the present one that it replaces."""
+        held = self._versions.get(key)
+        if held is None:
+            kv = self._versions[key] = KeyValue(key, value, revision, revision, 1, lease)
+            self._live.add(key)
+            return kv, None
+        versions = held if isinstance(held, list) else self._as_list(key, held)
+        prev = versions[-1]
+        if prev.version == 0:
+            kv = KeyValue(key, value, revision, revision, 1, lease)
+            self._dead.remove(key)
+            self._live.add(key)
+            versions.append(kv)
+            return kv, None
+        kv = KeyValue(key, value, prev.create_revision, revision, prev.version + 1, lease)
+        versions.append(kv)
+        return kv, prev
 
     def delete(self, tombstone: KeyValue) -> None:
         """Add the deletion of a key that exists."""

@@ -49,17 +49,13 @@ class Store:
     def put(self, key: bytes, value: bytes, lease: LeaseId) -> KeyValue | None:
         """Write one key, in a change of its own; return the version replaced. What nearly all writes are, at one go."""
         revision = Revision(self.revision + 1)
-        prev = self.index.get(key)
-        if prev is None:
-            kv = KeyValue(key, value, revision, revision, 1, lease)
-        else:
-            kv = KeyValue(key, value, prev.create_revision, revision, prev.version + 1, lease)
+        kv, prev = self.index.write(key, value, revision, lease)
+        if prev is not None:
             self.live_bytes -= len(key) + len(prev.value) + VERSION_OVERHEAD_BYTES
         size = len(key) + len(value) + VERSION_OVERHEAD_BYTES
         self.held_bytes += size
         self.live_bytes += size
         self.written = self.revision = revision
-        self.index.put(kv)
         self.history.append((Event(kv, prev),))
         return prev
 

@@ -122,9 +122,10 @@ class Core(Elections, Following, Changing):
             self.log.mark_saved(save.entries[-1].index)
         if save.snapshot is not None:
             self._restore = save.snapshot
-        self._release(self._released)
-        self._released = []
-        if self.role is Role.LEADER:
+        released, self._released = self._released, []
+        if released:
+            self._release(released)
+        if self.role is Role.LEADER and self.log.saved > self.log.committed:
             self._advance_commit()
 
     def compact(self, snapshot: m.SnapshotMark, *, keep: int, keep_bytes: int = 1 << 60) -> None:
@@ -145,17 +146,19 @@ class Core(Elections, Following, Changing):
 
     def ready(self) -> m.Ready | None:
         """Return what is to be done now; None: nothing until the next event."""
+        # Called after every event, and most events want one thing at most: what cannot be wanted is not asked for.
         if self.role is Role.LEADER:
-            self._go_on_with_change()
-            self._begin_read_round()
+            if not self.agreed.sealed:
+                self._go_on_with_change()
+            if self._reads.waiting:
+                self._begin_read_round()
             self._replicate()
-        save = self._begin_save()
+        save = self._begin_save() if self._saving is None else None
         restore, self._restore = self._restore, None
         if self._saving is not None and self._saving.snapshot is not None:
             restore = None  # a newer one is about to take its place, and its file's
         committed: Sequence[Entry] = ()
-        if not self.holds_back and self._incoming is None and (self._saving is None or self._saving.snapshot is None):
-            # A snapshot on its way to the disk stands between the machine and every later entry.
+        if self.log.has_committed and self._may_apply:
             limits = self.config
             committed = self.log.take_committed(max_entries=limits.max_apply_entries, max_bytes=limits.max_apply_bytes)
         if not (self._outbox or save or restore or committed or self._answers):
@@ -163,6 +166,12 @@ class Core(Elections, Following, Changing):
         ready = m.Ready(self._outbox, save, restore, committed, self._answers)
         self._outbox, self._answers = [], []
         return ready
+
+    @property
+    def _may_apply(self) -> bool:
+        """Whether the machine may be given entries: no snapshot stands between it and them."""
+        saving = self._saving
+        return not self.holds_back and self._incoming is None and (saving is None or saving.snapshot is None)
 
     @property
     def may_append(self) -> bool:
@@ -177,15 +186,17 @@ class Core(Elections, Following, Changing):
         return self._progress
 
     def _begin_save(self) -> m.Save | None:
-        if self._saving is not None:
+        """Return what to give to the disk, which is free; without anything, promises need not wait for it."""
+        state, log = self._saved_state, self.log
+        if self.term != state.term or self.vote != state.vote:
+            state = m.HardState(self.term, self.vote)
+        released, self._held = self._held, []
+        if state is self._saved_state and self._incoming is None and not log.has_unsaved:
+            if released:
+                self._release(released)
             return None
-        state = m.HardState(self.term, self.vote)
-        self._released, self._held = self._held, []
-        if state == self._saved_state and self._incoming is None and not self.log.has_unsaved:
-            self._release(self._released)
-            self._released = []
-            return None
-        self._saving = m.Save(state, self.log.begin_save(), self._incoming)
+        self._released = released
+        self._saving = m.Save(state, log.begin_save(), self._incoming)
         self._incoming = None
         return self._saving
 

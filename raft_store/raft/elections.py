@@ -15,12 +15,12 @@ class Elections(State):
 
     def observe(self, message: m.AnyMessage) -> bool:
         """Catch up with a message's term, or answer it with ours; return whether it still counts."""
+        if message.term == self.term:
+            return True
         if message.term > self.term:
             return self._learn_of_term(message)
-        if message.term < self.term:
-            self._answer_old_term(message)
-            return False
-        return True
+        self._answer_old_term(message)
+        return False
 
     def _learn_of_term(self, message: m.AnyMessage) -> bool:
         """Take over a higher term where the message proves that it began; return whether the message counts."""

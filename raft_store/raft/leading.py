@@ -62,27 +62,23 @@ class Leading(State):
     # -- replication -------------------------------------------------------------------------------------------------
 
     def _replicate(self) -> None:
-        """Send every follower what it lacks and may be sent."""
-        log = self.log
+        """Send every follower what it lacks and may be sent; note whether any is owed a commit mark."""
+        log, owes = self.log, False
+        last, committed = log.last_index, log.committed
         for peer, progress in self._progress.items():
-            while progress.next <= log.last_index and not progress.paused:
+            while progress.next <= last and not progress.paused:
                 self._send_append(peer, progress)
-            if progress.awaits_answer:
-                continue  # to which the next append, with the commit mark in it, is the answer, or what follows here
-            commit = Index(min(progress.matched, log.committed))
-            delayed = self.delays_commits and progress.commit_sent >= self.awaited
-            if commit > progress.commit_sent and not delayed:
+            if committed <= progress.commit_sent or progress.in_flight:
+                continue  # the next append, with the mark in it, follows the answer to what is under way
+            commit = min(progress.matched, committed)
+            if commit <= progress.commit_sent:
+                continue
+            if self.delays_commits and progress.commit_sent >= self.awaited:
+                owes = True
+            else:
                 progress.commit_sent = commit
                 self._send(m.Commit(self.member, peer, self.term, commit=commit))
-
-    @property
-    def owes_commits(self) -> bool:
-        """Whether a follower could be told of a commit mark that no append is about to bring it."""
-        committed = self.log.committed
-        return any(
-            min(progress.matched, committed) > progress.commit_sent and not progress.awaits_answer
-            for progress in self._progress.values()
-        )
+        self.owes_commits = owes
 
     def _send_append(self, peer: MemberId, progress: Progress) -> None:
         log = self.log
@@ -146,7 +142,8 @@ class Leading(State):
             return
         assert reply.index <= self.log.last_index, (reply, self.log.last_index)
         if progress.accepted(reply.index, base=self.log.base.index):
-            self._advance_commit()
+            if reply.index > self.log.committed:  # else it was a minority's
+                self._advance_commit()
             self._hand_over_if_caught_up(reply.sender)
 
     def _on_heartbeat_reply(self, reply: m.HeartbeatReply) -> None:

@@ -19,24 +19,21 @@ from raft_store.raft.messages import SnapshotMark
 class Log:
     """Entries after ``base``, with the marks above; asserts what Raft promises about them."""
 
-    __slots__ = ("_entries", "_history", "_saving", "applied", "base", "committed", "saved")
+    __slots__ = ("_entries", "_history", "_saving", "applied", "base", "committed", "last_index", "saved")
 
     def __init__(self, base: SnapshotMark | None = None, entries: Sequence[Entry] = ()) -> None:
         """Start from what the disk held: all of it is saved, none of it known to be committed or applied."""
         self.base = base or SnapshotMark()
         self._entries: list[Entry] = list(entries)
         assert not self._entries or self._entries[0].index == self.base.index + 1, (self.base, self._entries[0])
+        # Of the newest entry, or of ``base``; kept, and not counted anew, because every step of the core asks for it.
+        self.last_index: Index = Index(self.base.index + len(self._entries))
         self.committed: Index = self.base.index
         self.applied: Index = self.base.index
         self.saved: Index = self.last_index
         self._saving: Index = self.saved  # handed to the disk so far; falls back when entries are replaced
         self._history = History(self.base.index, self.base.configuration, sealed=self.base.sealed)
         self._note_configurations(self._entries)
-
-    @property
-    def last_index(self) -> Index:
-        """Index of the newest entry, or of ``base``."""
-        return Index(self.base.index + len(self._entries))
 
     @property
     def last_term(self) -> Term:
@@ -57,6 +54,8 @@ class Log:
         start = first - self.base.index - 1
         assert start >= 0, f"entry {first} is compacted away, the log begins at {self.base.index + 1}"
         end = len(self._entries) if last is None else last - self.base.index
+        if end - start == 1:
+            return self._entries[start:end]  # whatever its size
         taken, size = start, 0
         for place in range(start, end):
             grown = size + len(self._entries[place].data)
@@ -102,6 +101,7 @@ class Log:
         if entries:
             assert entries[0].index == self.last_index + 1, (entries[0].index, self.last_index)
             self._entries.extend(entries)
+            self.last_index = Index(self.last_index + len(entries))
             self._note_configurations(entries)
 
     def _note_configurations(self, entries: Sequence[Entry]) -> None:
@@ -126,6 +126,7 @@ class Log:
         """Forget the entries from ``index`` on; another leader has others there."""
         assert index > self.committed, f"entry {index} is committed (up to {self.committed}) and cannot be replaced"
         del self._entries[index - self.base.index - 1 :]
+        self.last_index = Index(index - 1)
         self._history.cut(index)
         # A save under way may be writing the old ones: they do not count when it is done.
         self.saved = Index(min(self.saved, index - 1))
@@ -169,9 +170,9 @@ class Log:
 
     def take_committed(self, *, max_entries: int, max_bytes: int) -> list[Entry]:
         """Return the next entries for the machine, in order; they count as applied from now on."""
-        end = Index(min(self.committed, self.saved, self.applied + max_entries))
-        if end <= self.applied:
+        if self.applied >= self.committed or self.applied >= self.saved:
             return []
+        end = Index(min(self.committed, self.saved, self.applied + max_entries))
         entries = self.slice(Index(self.applied + 1), max_bytes=max_bytes, last=end)
         self.applied = entries[-1].index
         return entries
@@ -179,7 +180,7 @@ class Log:
     @property
     def has_committed(self) -> bool:
         """Whether ``take_committed`` would return entries."""
-        return self.applied < min(self.committed, self.saved)
+        return self.applied < self.committed and self.applied < self.saved
 
     def behind(self, index: Index, *, count: int, size_bytes: int) -> Index:
         """Return the lowest index from which on up to ``index`` lie at most so many entries with so many bytes."""
@@ -205,4 +206,4 @@ class Log:
         self._entries.clear()
         self._history = History(mark.index, mark.configuration, sealed=mark.sealed)
         self.base = mark
-        self.committed = self.saved = self._saving = self.applied = mark.index
+        self.last_index = self.committed = self.saved = self._saving = self.applied = mark.index

@@ -30,11 +30,11 @@ class Progress:
     """One follower as its leader sees it."""
 
     __slots__ = (
-        "_in_flight",
         "_paused",
         "behind",
         "commit_sent",
         "farewell_ticks",
+        "in_flight",
         "matched",
         "next",
         "read_round",
@@ -57,7 +57,7 @@ class Progress:
         self.waited_ticks = 0  # in SNAPSHOT
         self.farewell_ticks: int | None = None  # it was removed, and is sent for so long what tells it so
         self._paused = False  # in PROBE: an append is under way
-        self._in_flight: deque[Index] = deque()  # in REPLICATE: the last index of each append
+        self.in_flight: deque[Index] = deque()  # in REPLICATE: the last index of each append
 
     @property
     def paused(self) -> bool:
@@ -71,20 +71,15 @@ class Progress:
                 return True
 
     @property
-    def awaits_answer(self) -> bool:
-        """Whether an append with entries is under way."""
-        return bool(self._in_flight)
-
-    @property
     def _window_is_full(self) -> bool:
-        return len(self._in_flight) >= MAX_IN_FLIGHT
+        return len(self.in_flight) >= MAX_IN_FLIGHT
 
     def sent(self, last: Index, count: int) -> None:
         """Record that an append with ``count`` entries up to ``last`` is under way."""
         if self.state is State.PROBE:
             self._paused = True
         elif count:
-            self._in_flight.append(last)
+            self.in_flight.append(last)
             self.next = Index(last + 1)
 
     def accepted(self, index: Index, *, base: Index) -> bool:
@@ -98,8 +93,8 @@ class Progress:
             self.matched = index
         self.behind = False
         self.next = Index(max(self.next, index + 1))
-        while self._in_flight and self._in_flight[0] <= index:
-            self._in_flight.popleft()
+        while self.in_flight and self.in_flight[0] <= index:
+            self.in_flight.popleft()
         if self.state is State.PROBE or (self.state is State.SNAPSHOT and self.matched >= base):
             self._become(State.REPLICATE)
             self.next = Index(self.matched + 1)
@@ -126,7 +121,7 @@ class Progress:
         """The follower is alive: a lost append may be tried again."""
         self._paused = False
         if self._window_is_full:
-            self._in_flight.popleft()
+            self.in_flight.popleft()
 
     def await_snapshot(self, index: Index) -> None:
         """Send nothing until the snapshot at ``index`` has arrived or is given up."""
@@ -165,4 +160,4 @@ class Progress:
         self.snapshot = Index(0)
         self.waited_ticks = 0
         self._paused = False
-        self._in_flight.clear()
+        self.in_flight.clear()

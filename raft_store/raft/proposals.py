@@ -95,41 +95,39 @@ class _Flight:
 class Origin:
     """The proposals made at this member, from submission to settlement."""
 
-    __slots__ = ("_applied_term", "_flights", "_waiting", "session")
+    __slots__ = ("_applied_term", "_flights", "session", "waiting")
 
     def __init__(self, session: int) -> None:
         self.session = session
-        self._waiting: deque[Proposal] = deque()  # in no flight; oldest first
+        self.waiting: deque[Proposal] = deque()  # in no flight; oldest first
         self._flights: deque[_Flight] = deque()  # one a term, terms rise
         self._applied_term = Term(0)
 
     def submit(self, items: Sequence[bytes], owner: object) -> Proposal:
         """Take what is proposed together, in an entry and with a fate in common; it waits for a leader."""
         proposal = Proposal(items, owner)
-        self._waiting.append(proposal)
+        self.waiting.append(proposal)
         return proposal
 
     def tick(self) -> None:
         """Let time pass for whatever is not confirmed."""
         for flight in self._flights:
             flight.quiet_ticks += 1
-        while self._waiting and self._waiting[0].abandoned:
-            self._waiting.popleft()
+        while self.waiting and self.waiting[0].abandoned:
+            self.waiting.popleft()
 
     @property
     def open(self) -> bool:
         """Whether any proposal is not settled."""
-        return bool(self._waiting) or any(flight.batches for flight in self._flights)
-
-    @property
-    def waiting(self) -> bool:
-        """Whether any proposal is in no flight."""
-        return bool(self._waiting)
+        # Asked after every event, and nearly always there is one flight at most.
+        flights = self._flights
+        newest = flights[-1].batches if flights else ()
+        return bool(self.waiting or newest) or (len(flights) > 1 and any(flight.batches for flight in flights))
 
     def embark(self, term: Term) -> list[bytes]:
         """We lead in ``term``: return all that waits, as entries; they must go into our log right now."""
         flight = self._flight(term)
-        _, entries = self._board(flight, len(self._waiting))
+        _, entries = self._board(flight, len(self.waiting))
         flight.confirm(flight.last)
         return entries
 
@@ -144,7 +142,7 @@ class Origin:
             # Not all of them: a leader that takes nothing just now would be flooded, again and again.
             yield next(_portions(resend_from, again))
         room = WINDOW - (flight.last - flight.confirmed)
-        if self._waiting and room > 0:
+        if self.waiting and room > 0:
             yield from _portions(*self._board(flight, room))
 
     def confirmed(self, term: Term, accepted: int) -> None:
@@ -197,7 +195,7 @@ class Origin:
 
     def _next_batch(self) -> Batch:
         """Take what shares the next entry from those that wait; nothing if nobody does."""
-        waiting, batch, count, size = self._waiting, list[Proposal](), 0, 0
+        waiting, batch, count, size = self.waiting, list[Proposal](), 0, 0
         while waiting:
             proposal = waiting[0]
             if not proposal.abandoned:
@@ -237,7 +235,7 @@ class Origin:
             dead.extend(proposal for batch in batches for proposal in batch if not proposal.abandoned)
         for proposal in dead:
             proposal.in_flight = False
-        self._waiting.extendleft(reversed(dead))
+        self.waiting.extendleft(reversed(dead))
 
 
 def _portions(first: int, entries: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:

@@ -29,7 +29,7 @@ def commit_index(matched: Mapping[MemberId, int], voters: frozenset[MemberId]) -
     """
     if not voters:
         raise ValueError("a quorum needs at least one voter")
-    highest_first = sorted((matched.get(v, 0) for v in voters), reverse=True)
+    highest_first = sorted([matched.get(v, 0) for v in voters], reverse=True)
     return highest_first[len(voters) // 2]
 
 

@@ -41,27 +41,22 @@ class Question(msgspec.Struct, frozen=True):
 class ReadRounds:
     """A leader's open questions. ``newest`` grows for the whole life of the core: old replies confirm nothing new."""
 
-    __slots__ = ("_rounds", "_waiting", "newest")
+    __slots__ = ("_rounds", "newest", "waiting")
 
     def __init__(self) -> None:
         self.newest = 0
-        self._waiting: list[Question] = []
+        self.waiting: list[Question] = []  # for a round to begin
         self._rounds: deque[tuple[int, Index, list[Question]]] = deque()  # (round, commit mark, questions), in order
-
-    @property
-    def waiting(self) -> bool:
-        """Whether questions wait for a round to begin."""
-        return bool(self._waiting)
 
     def ask(self, question: Question) -> None:
         """Take a question; it waits for the next round."""
-        self._waiting.append(question)
+        self.waiting.append(question)
 
     def begin(self, committed: Index) -> int:
         """Begin a round for all that wait; return its number, which heartbeats have to carry."""
         self.newest += 1
-        self._rounds.append((self.newest, committed, self._waiting))
-        self._waiting = []
+        self._rounds.append((self.newest, committed, self.waiting))
+        self.waiting = []
         return self.newest
 
     def confirm(self, up_to: int) -> list[tuple[Question, Index]]:
@@ -74,8 +69,8 @@ class ReadRounds:
 
     def answer(self, committed: Index) -> list[tuple[Question, Index]]:
         """Answer all that wait right now: the leader holds a lease."""
-        answers = [(question, committed) for question in self._waiting]
-        self._waiting = []
+        answers = [(question, committed) for question in self.waiting]
+        self.waiting = []
         return answers
 
     def next_round(self) -> int:
@@ -85,7 +80,7 @@ class ReadRounds:
 
     def clear(self) -> None:
         """We lead no more: nobody here can answer, the askers ask again elsewhere."""
-        self._waiting = []
+        self.waiting = []
         self._rounds.clear()
 
 
@@ -140,19 +135,19 @@ class Readers:
     a leader, and is then asked anew under another number, so that a late answer never meets a younger question.
     """
 
-    __slots__ = ("_asked", "_asked_term", "_number", "_quiet_ticks", "_ready", "_waiting")
+    __slots__ = ("_asked_term", "_number", "_quiet_ticks", "answers", "asked", "waiting")
 
     def __init__(self) -> None:
-        self._waiting: list[object] = []
-        self._asked: list[object] = []
+        self.waiting: list[object] = []  # for the next question
+        self.asked: list[object] = []  # for the answer to the open one
         self._asked_term = Term(0)
         self._number = 0
         self._quiet_ticks = 0
-        self._ready: list[tuple[Index, list[object]]] = []
+        self.answers: list[tuple[Index, list[object]]] = []  # for the machine to get there, and who waits for that
 
     def add(self, owner: object) -> None:
         """Take a reader."""
-        self._waiting.append(owner)
+        self.waiting.append(owner)
 
     def tick(self) -> None:
         """Let time pass for the open question."""
@@ -161,35 +156,33 @@ class Readers:
     @property
     def open(self) -> bool:
         """Whether anybody waits for an answer."""
-        return bool(self._asked or self._waiting)
+        return bool(self.asked or self.waiting)
 
     def ask(self, term: Term) -> int | None:
         """A leader of ``term`` is known: return the number of a question to ask it now, if there is one."""
-        if self._asked and (term != self._asked_term or self._quiet_ticks >= ASK_AGAIN_TICKS):
-            self._waiting = self._asked + self._waiting
-            self._asked = []
-        if self._asked or not self._waiting:
+        if self.asked and (term != self._asked_term or self._quiet_ticks >= ASK_AGAIN_TICKS):
+            self.waiting = self.asked + self.waiting
+            self.asked = []
+        if self.asked or not self.waiting:
             return None
-        self._asked, self._waiting = self._waiting, []
+        self.asked, self.waiting = self.waiting, []
         self._asked_term, self._quiet_ticks = term, 0
         self._number += 1
         return self._number
 
     def forget(self, gone: Callable[[object], bool]) -> None:
         """Let go of whoever waits no more; without a leader nobody else would."""
-        self._waiting = [owner for owner in self._waiting if not gone(owner)]
-        self._asked = [owner for owner in self._asked if not gone(owner)]
+        self.waiting = [owner for owner in self.waiting if not gone(owner)]
+        self.asked = [owner for owner in self.asked if not gone(owner)]
 
     def answered(self, number: int, index: Index) -> None:
         """The answer to question ``number`` came."""
-        if self._asked and number == self._number:
-            self._ready.append((index, self._asked))
-            self._asked = []
+        if self.asked and number == self._number:
+            self.answers.append((index, self.asked))
+            self.asked = []
 
     def release(self, applied: Index) -> list[tuple[object, Index]]:
         """The machine has applied up to ``applied``: return whoever may read now, and what they waited for."""
-        if not self._ready:
-            return []
-        released = [(owner, index) for index, owners in self._ready if index <= applied for owner in owners]
-        self._ready = [waiting for waiting in self._ready if waiting[0] > applied]
+        released = [(owner, index) for index, owners in self.answers if index <= applied for owner in owners]
+        self.answers = [waiting for waiting in self.answers if waiting[0] > applied]
         return released

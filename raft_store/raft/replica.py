@@ -10,7 +10,7 @@ import msgspec
 
 from raft_store.engine import Change, ChangeKind, Entry, Index, MemberId, Term
 from raft_store.raft import messages as m
-from raft_store.raft.core import Core
+from raft_store.raft.core import Core, Role
 from raft_store.raft.messages import NOBODY
 from raft_store.raft.proposals import Arrivals, Origin, Proposal
 from raft_store.raft.reads import Readers
@@ -101,15 +101,14 @@ class Replica:
 
     def step(self, message: m.AnyMessage) -> None:
         """Take a message from another member."""
-        match message:
-            case m.Forward():
-                if self.core.observe(message):
-                    self._take_forward(message)
-            case m.ForwardReply():
-                if self.core.observe(message) and message.session == self._session:
-                    self._origin.confirmed(message.term, message.accepted)
-            case _:
-                self.core.step(message)
+        if isinstance(message, m.Forward):
+            if self.core.observe(message):
+                self._take_forward(message)
+        elif isinstance(message, m.ForwardReply):
+            if self.core.observe(message) and message.session == self._session:
+                self._origin.confirmed(message.term, message.accepted)
+        else:
+            self.core.step(message)
 
     def saved(self, save: m.Save) -> None:
         """The disk has synced ``save``."""
@@ -117,24 +116,28 @@ class Replica:
 
     def ready(self) -> Work | None:
         """Return what is to be done now; None: nothing until the next event."""
-        self._make_proposals()
-        self._ask()
+        if self._origin.open:
+            self._make_proposals()
+        if self._readers.waiting or self._readers.asked:
+            self._ask()
         ready = self.core.ready()
-        messages, self._outbox = self._outbox, []
         changes = self._end_changes() if self._changes else ()
         if ready is None:
-            readers = self._release_readers()
-            idle = not (messages or readers or changes)
-            return None if idle else Work(messages, None, None, (), (), (), readers, changes)
+            readers = self._release_readers() if self._readers.answers else ()
+            if not (self._outbox or readers or changes):
+                return None
+            messages, self._outbox = self._outbox, []
+            return Work(messages, None, None, (), (), (), readers, changes)
+        messages, self._outbox = self._outbox, []
         lost: list[Proposal] = []
         if ready.restore is not None:
             self.applied = ready.restore.mark.index
             lost = self._origin.restored(ready.restore.mark.term)
-        committed, settled = self._unwrap(ready.committed)
+        committed, settled = self._unwrap(ready.committed) if ready.committed else ((), ())
         for answer in ready.reads:
             if answer.session == self._session:
                 self._readers.answered(answer.number, answer.index)
-        readers = self._release_readers()
+        readers = self._release_readers() if self._readers.answers else ()
         messages.extend(ready.messages)
         return Work(messages, ready.save, ready.restore, committed, settled, lost, readers, changes)
 
@@ -179,8 +182,8 @@ class Replica:
 
     def _make_proposals(self) -> None:
         core = self.core
-        if core.may_append:
-            if self._origin.waiting:
+        if core.role is Role.LEADER:
+            if self._origin.waiting and core.may_append:
                 core.append(self._origin.embark(core.term))
         elif core.leader not in (NOBODY, core.member):
             for first, entries in self._origin.forward(core.term):

@@ -78,6 +78,7 @@ class State:
         self._held: list[m.AnyMessage] = []  # leave after the next save
         self._released: list[m.AnyMessage] = []  # leave after the save under way
         self.delays_commits = False  # the driver's: commit marks wait for the next append, or until this is taken back
+        self.owes_commits = False  # as the leader: a follower could be told of a commit mark, and that was delayed
         self.awaited = Index(0)  # as the leader: some follower waits to hear that this is committed
         self.holds_back = False  # the driver's: the machine is being restored, and takes no entries meanwhile
         self._answers: list[m.ReadState] = []
@@ -119,7 +120,7 @@ class State:
     def gone_for_good(self) -> frozenset[MemberId]:
         """Whoever was removed and is needed no more: their removal is sealed."""
         if self.agreed.sealed:
-            return self.configuration.removed
+            return self.agreed.configuration.removed
         before = self.log.configuration_before
         return frozenset() if before is None else before.removed
 
@@ -196,6 +197,7 @@ class State:
         self._excuses = self.config.heartbeat_ticks
         self._votes = {}
         self._progress = {}
+        self.owes_commits = False
         self._reads.clear()
         self._lease.clear()
         self._backlog.clear()

@@ -74,7 +74,7 @@ async def test_a_snapshot_can_be_restored_although_newer_ones_came_meanwhile(sto
         machine=machine,
         on_fatal=fatal.append,
     )
-    driver._running, driver._schedule = True, lambda: None
+    driver._running, driver._schedule, driver._go_on = True, lambda: None, lambda: None
     state = HardState(Term(1), MemberId(0))
     for snapshot in [received(storage, index) for index in (5, 6, 7)]:
         driver._do(Work((), Save(state, (), snapshot), None, (), (), (), ()))
@@ -179,7 +179,7 @@ async def test_who_gave_up_waiting_for_a_leader_is_forgotten(storage):
         with pytest.raises(NoLeader):
             await driver.read_barrier(timeout_s=0.01)
     async with asyncio.timeout(10):
-        while len(replica._readers._waiting) > 1:  # noqa: ASYNC110
+        while len(replica._readers.waiting) > 1:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     await driver.stop()
     with pytest.raises(Stopped):
@@ -201,12 +201,12 @@ async def test_who_asks_to_read_in_one_turn_shares_one_question(storage):
     driver.start(lambda messages: None, lambda step: None)
     for _ in range(3):
         driver.when_readable(told.append, timeout_s=0.01)
-    assert len(replica._readers._waiting) == 1
-    driver._pump()
+    assert len(replica._readers.waiting) == 1
+    driver._serve_turn()
     driver.when_readable(told.append, timeout_s=60)  # the question of the others may have left
-    assert len(replica._readers._waiting) == 2
+    assert len(replica._readers.waiting) == 2
     async with asyncio.timeout(10):
-        while len(replica._readers._waiting) > 1:  # noqa: ASYNC110
+        while len(replica._readers.waiting) > 1:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert [type(failure) for failure in told] == [NoLeader] * 3
     await driver.stop()
@@ -250,13 +250,13 @@ async def test_a_proposal_that_a_snapshot_overtook_is_answered(follower, storage
     async with asyncio.timeout(10):
         with pytest.raises(ProposalTimedOut, match="a snapshot overtook"):
             await waiting
-    assert (follower._proposers._open, follower._proposers._open_bytes) == (0, 0)
+    assert (follower._proposers.open, follower._proposers._open_bytes) == (0, 0)
 
 
 async def test_a_proposal_that_a_snapshot_overtook_is_answered_when_the_member_ends(follower):
     waiting = asyncio.create_task(follower.propose(b"x", timeout_s=60))
-    await until(lambda: follower._proposers._open)
-    (proposal,) = follower._replica._origin._waiting
+    await until(lambda: follower._proposers.open)
+    (proposal,) = follower._replica._origin.waiting
     proposal.abandoned = True
     follower._behind.append((Work((), None, None, (), (), [proposal], ()), None))
     await follower.stop()
@@ -290,7 +290,7 @@ async def test_a_proposal_is_answered_once_when_the_member_ends_within_the_resto
     may_end.set()
     await follower.stop()
     assert [type(exc) for exc in heard] == [Stopped]
-    assert (follower._proposers._open, follower._proposers._open_bytes) == (0, 0)
+    assert (follower._proposers.open, follower._proposers._open_bytes) == (0, 0)
 
 
 def test_a_pass_that_lasts_beyond_its_next_tick_ends_well_on_the_members_own_loop(storage):
@@ -318,11 +318,11 @@ def test_a_pass_that_lasts_beyond_its_next_tick_ends_well_on_the_members_own_loo
             ticked += 1
             tick()
             driver._ticks.plan(1)
-            driver._ticks._from_s -= 1.0  # as if the pass had taken so long
+            driver._ticks._begin_from(driver._ticks._from_s - 1.0)  # as if the pass had taken so long
 
         core.tick = slow
         while ticked < 5:
-            driver._pump()
+            driver._serve_turn()
             await asyncio.sleep(0.005)
         await driver.stop()
         return fatal

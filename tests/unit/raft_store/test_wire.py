@@ -4,8 +4,7 @@ import pytest
 
 from raft_store.engine import Entry
 from raft_store.raft import messages as m
-from raft_store.wire import Encoder, decode
-from trireme_pb.raft import raft_pb2
+from raft_store.wire import MAX_BATCH_BYTES, Encoder, batches, decode
 
 BIG = (1 << 64) - 1
 
@@ -29,8 +28,19 @@ MESSAGES = [
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
 def test_round_trip(message):
-    encoded = raft_pb2.Message.FromString(Encoder().encode(message).SerializeToString())
-    assert decode(encoded, sender=1, to=2) == message
+    assert decode(Encoder().encode(message), sender=1, to=2) == [message]
+
+
+def test_messages_of_a_round_travel_together():
+    encoder = Encoder()
+    (batch,) = batches([encoder.encode(message) for message in MESSAGES])
+    assert decode(batch, sender=1, to=2) == MESSAGES
+
+
+def test_what_is_too_much_for_one_batch_is_split():
+    small, large = bytes(MAX_BATCH_BYTES // 4), bytes(MAX_BATCH_BYTES + 1)
+    sizes = [len(batch) for batch in batches([small, small, large, small])]
+    assert sizes == [2 * len(small), len(large), len(small)]
 
 
 def test_every_message_travels():
@@ -38,7 +48,29 @@ def test_every_message_travels():
 
 
 def test_what_a_newer_member_says_is_passed_over():
-    assert decode(raft_pb2.Message(term=3), sender=1, to=2) is None
+    commit = m.Commit(1, 2, 3, commit=9)
+    encoded = Encoder().encode(commit)
+    unknown = b"\xff" + encoded[1:]
+    longer = encoded[:1] + (len(encoded) - 13 + 4).to_bytes(4, "little") + encoded[5:] + b"more"
+    assert decode(unknown + longer + encoded, sender=1, to=2) == [commit, commit]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_messages_that_are_cut_off_are_refused(message):
+    encoded = Encoder().encode(message)
+    for end in range(1, len(encoded)):
+        with pytest.raises(ValueError, match=r"byte|cut off|too short"):
+            decode(encoded[:end], sender=1, to=2)
+
+
+WITH_FIELDS = [message for message in MESSAGES if not isinstance(message, m.TimeoutNow)]
+
+
+@pytest.mark.parametrize("message", WITH_FIELDS, ids=lambda message: type(message).__name__)
+def test_fields_that_do_not_fit_their_message_are_refused(message):
+    encoded = Encoder().encode(message)
+    with pytest.raises(ValueError, match=r"too short|no whole header|cut off|byte"):
+        decode(encoded[:1] + b"\1\0\0\0" + encoded[5:14], sender=1, to=2)
 
 
 def test_entries_that_are_cut_off_are_refused():

@@ -198,9 +198,10 @@ async def test_our_own_mistake_is_told_to_who_asked(caplog: pytest.LogCaptureFix
 
     class Stub:
         machine = SimpleNamespace(auth=SimpleNamespace(enabled=True))
+        quota_bytes = 0
 
     backend = cast("Backend", Stub())
-    write = Writing(backend, request=pb.PutRequest, read=read_put, encode_answer=lambda result: b"", one_by_one=broken)
+    write = Writing(backend, request=pb.PutRequest, read=read_put, encode=lambda _: (), one_by_one=broken)
     for lot, request in ((write, pb.PutRequest(key=b"k")), (Reading(backend, broken), pb.RangeRequest(key=b"k"))):
         asked = Writer(request.SerializeToString())
         lot.take([asked], NO_CONTEXT)
@@ -214,13 +215,13 @@ async def test_an_answer_that_cannot_be_made_leaves_no_other_without_one(config,
     async with running(config, MemoryEngine()) as member:
         batch, encoded = batch_of(member, "Txn"), []
 
-        def broken(result):
-            encoded.append(result)
-            if len(encoded) == 2:
+        def broken(results):
+            encoded.append(results)
+            if len(results) == 3 or len(encoded) == 3:  # all of them together, then the second one
                 raise RuntimeError("our own mistake")
-            return b""
+            return [b""]
 
-        monkeypatch.setattr(batch.__self__, "_encode_answer", broken)
+        monkeypatch.setattr(batch.__self__, "_encode", broken)
         put = pb.RequestOp(request_put=pb.PutRequest(key=b"k"))
         lot = [Writer(pb.TxnRequest(success=[put])) for _ in range(3)]
         batch(lot, NO_CONTEXT)
