@@ -11,6 +11,14 @@ BUCKET_S = 0.05
 T = TypeVar("T")
 
 
+def until_beat_s(now_s: float, period_s: float) -> float:
+    """Return how long it is until the next multiple of ``period_s`` on a clock.
+
+    Whatever looks at something now and then, and does not care just when, waits so: they all share one waking.
+    """
+    return period_s - now_s % period_s
+
+
 class Deadlines(Generic[T]):
     """What is due when. ``T`` is hashable."""
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 
 from .asks import Ask, BatchMethod
 from .calls import Status
+from .deadlines import until_beat_s
 from .hosting import Admits, Hosting
 from .peer import Peer
 from .serving import Call, Method, ServerConfig, StreamMethod, UnaryMethod, Web
@@ -111,7 +112,7 @@ class Server:
         config = self._hosting.config
         every_s = min(config.keepalive_s, config.keepalive_timeout_s) / 2
         while True:
-            await asyncio.sleep(every_s)
+            await asyncio.sleep(until_beat_s(asyncio.get_running_loop().time(), every_s))
             for peer in tuple(self._hosting.peers):
                 try:
                     peer.check_alive(config.keepalive_s, config.keepalive_timeout_s, every_s=every_s)

@@ -10,6 +10,7 @@ import msgspec
 from .calling import ClientCall
 from .calls import CallFailed, Status
 from .connection import Connection
+from .deadlines import until_beat_s
 from .events import (
     ConnectionEnded,
     DataReceived,
@@ -177,4 +178,4 @@ class Wire(asyncio.Protocol):
         if silent_s >= config.keepalive_s:
             self.http.ping(KEEPALIVE_PING)
             self.flush()
-        self._keeper = self.loop.call_later(pause_s, self._keep_alive)
+        self._keeper = self.loop.call_later(until_beat_s(self.loop.time(), pause_s), self._keep_alive)

@@ -333,9 +333,7 @@ class Driver:
             if self._inbox:
                 self._step_inbox()
             if whole_turn and now_s >= self._ticks.next_s:
-                self._replica.excuse(self._ticks.late(now_s))
-                if self._ticks.is_over(now_s):
-                    self._replica.tick()
+                self._judge_silence(now_s)
             turn_ends_s = now_s + TURN_S
             while True:
                 if self._config.tells_time:
@@ -362,6 +360,13 @@ class Driver:
             self.fail(exc)
         finally:
             self._pumping = False
+
+    def _judge_silence(self, now_s: float) -> None:
+        """Let the tick pass that may have consequences, if it is over; our own lateness counts against nobody."""
+        if late := self._ticks.late(now_s):
+            self._replica.excuse(late)
+        if self._ticks.is_over(now_s):
+            self._replica.tick()
 
     def _plan_commits(self, now_s: float) -> None:
         """Let followers hear of commits with the next append, or in a moment by themselves.

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Callable, Collection
 
 import msgspec
 
+from fastgrpc.deadlines import until_beat_s
+
 from .backups import BackupPlan, keep_backups
 from .chores import Chores
 from .config import Config, cluster_id, member_id, peer_address
@@ -35,7 +37,7 @@ from .tool import snapshots
 
 log = logging.getLogger(__name__)
 
-PULSE_S = 0.2  # how often the member looks at its leases, its leader and its size
+PULSE_S = 0.25  # how often the member looks at its leases, its leader and its size; in step with its peers' keep-alive
 LEADERLESS_S = 1.0  # without a leader for so long, streams that asked for one are cut
 MIN_LEASE_TTL_S = 1  # whole seconds; longer than an election takes
 IDLE_TRIM = 1_000  # compacted changes given back at each pulse
@@ -266,7 +268,7 @@ class Member:
                     auditing, audits = asyncio.create_task(self._take_audit(view)), True
                 if _is_over(housekeeping) and (command := self._chore(audits=audits)) is not None:
                     housekeeping = asyncio.create_task(self._keep_house(command))
-                await asyncio.sleep(PULSE_S)
+                await asyncio.sleep(until_beat_s(asyncio.get_running_loop().time(), PULSE_S))
         finally:
             left = [task for task in (housekeeping, auditing) if task is not None]
             for task in left:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from .counts import wal_syncs
-from .engine import EngineError
+from .engine import EngineError, MemberStatus
 from .etcd_api.backend import Backend
 from .etcd_api.front import CallCounts
 from .etcd_api.maintenance import CLUSTER_VERSION, ETCD_VERSION
@@ -188,17 +188,8 @@ class Observer:
         yield _gauge("etcd_server_proposals_applied_total", "Highest applied index.", status.applied_index)
         yield _gauge("trireme_raft_term", "The current term.", status.term)
         yield _gauge("trireme_raft_log_bytes", "Log kept on disk.", status.log_bytes)
-        yield _gauge(
-            "trireme_raft_election_timeout_seconds",
-            "Silence of a leader that this member bears now, at least; it adapts to the silences below.",
-            status.election_timeout_s,
-        )
-        yield Sample(
-            "trireme_raft_silence_seconds",
-            "histogram",
-            "How long a leader that lived was silent, or as the leader, a quorum of followers.",
-            _histogram(status.silences),
-        )
+        if status.silences:  # engines of others do not tell
+            yield from _patience_samples(status)
 
         yield Sample(
             "etcd_disk_wal_fsync_duration_seconds",
@@ -258,6 +249,20 @@ def _gauge(name: str, explanation: str, value: float) -> Sample:
 
 def _counter(name: str, explanation: str, value: float) -> Sample:
     return Sample(name, "counter", explanation, {"": value})
+
+
+def _patience_samples(status: MemberStatus) -> Iterator[Sample]:
+    yield _gauge(
+        "trireme_raft_election_timeout_seconds",
+        "Silence of a leader that this member bears now, at least; it adapts to the silences below.",
+        status.election_timeout_s,
+    )
+    yield Sample(
+        "trireme_raft_silence_seconds",
+        "histogram",
+        "How long a leader that lived was silent, or as the leader, a quorum of followers.",
+        _histogram(status.silences),
+    )
 
 
 def _histogram(counts: Sequence[tuple[float, int]]) -> dict[str, float]:

@@ -21,7 +21,6 @@ from raft_store.engine import (
     Change,
     Done,
     EngineError,
-    Entry,
     Index,
     MemberId,
     MemberRecord,
@@ -35,10 +34,11 @@ from raft_store.engine import (
 from raft_store.joining import founder, joiner
 from raft_store.peers import Peers
 from raft_store.raft.core import Core, CoreConfig, Role
-from raft_store.raft.membership import Step, alone, encode, founded
-from raft_store.raft.messages import AnyMessage, HardState, Save, SnapshotMark
+from raft_store.raft.membership import Step, founded
+from raft_store.raft.messages import AnyMessage
 from raft_store.raft.reads import lease_ms
 from raft_store.raft.replica import Replica
+from raft_store.recovery import give_up_others, open_directory, restore
 from raft_store.regrouping import Regrouping
 from raft_store.tls import TlsFiles
 from raft_store.trace import Trace
@@ -72,24 +72,6 @@ class NativeConfig(msgspec.Struct, frozen=True, kw_only=True):
     lease_reads: bool = False  # answer reads by the clock, without asking the others: see ``raft.reads`` for the danger
 
 
-def _give_up_others(storage: Storage, past: Past, member: MemberId) -> Past:
-    """Write into the log that ``member`` is the whole group: as any change, twice (see ``membership``)."""
-    log_, state = past.log, past.hard_state
-    configuration = log_.newest_configuration
-    # Written last is not enough: a change that nobody agreed to leaves the group as it was, and us without a majority.
-    if configuration.members == log_.step.configuration.members == {member}:
-        return past
-    term = Term(state.term + 1)
-    alone_now = encode(alone(configuration, member))
-    entries = [Entry(Index(log_.last_index + i), term, alone_now, reconfigures=True) for i in (1, 2)]
-    save = Save(HardState(term, member), entries, None)
-    storage.save(save)
-    log_.append(save.entries)
-    log_.mark_saved(log_.begin_save()[-1].index)
-    log.warning("gave up all other members member=%x lost=%d", member, len(configuration.members) - 1)
-    return Past(save.hard_state, past.snapshot, log_)
-
-
 def _lease_ms(config: NativeConfig) -> float:
     if not config.lease_reads:
         return 0
@@ -100,24 +82,6 @@ def end_process(exc: Exception) -> None:
     """Ask this process to end as if by SIGTERM: its disk or its state cannot be trusted any more."""
     del exc  # logged where it was found
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-async def _restore(machine: StateMachine, storage: Storage, mark: SnapshotMark) -> None:
-    """Restore a snapshot while there is nothing else to do yet but to listen to signals."""
-    restoration = machine.begin_restore()
-    for chunk in storage.read_snapshot(mark):
-        restoration.feed(chunk)
-        await asyncio.sleep(0)
-    restoration.finish()
-
-
-def _open_directory(config: NativeConfig) -> OsDirectory:
-    if config.disk_orders is None:
-        return OsDirectory(config.data_dir)
-    # Only robustness runs load it.
-    from raft_store.disk.faults import FaultyDirectory  # noqa: PLC0415
-
-    return FaultyDirectory(config.data_dir, config.disk_orders)
 
 
 class NativeEngine:
@@ -162,68 +126,90 @@ class NativeEngine:
 
     async def start(self, machine: StateMachine) -> None:
         """Recover and join; raises DiskError (DirectoryInUse, CorruptLog), ListenFailed."""
-        config = self._config
         try:
-            directory = self._directory = await asyncio.to_thread(_open_directory, config)
-            storage = self._storage = Storage(directory)
-            identity = self._identity = await self._identify(directory)
-            past = await asyncio.to_thread(storage.recover, founded(self._founders(identity)))
-            if config.force_new_cluster:
-                past = await asyncio.to_thread(_give_up_others, storage, past, identity.member)
-            if past.snapshot is not None:
-                await _restore(machine, storage, past.snapshot)
-            core = Core(
-                CoreConfig(
-                    member=identity.member,
-                    heartbeat_ticks=config.heartbeat_ticks,
-                    election_ticks=config.election_ticks,
-                    election_stretch=config.election_stretch,
-                    lease_ms=_lease_ms(config),
-                ),
-                hard_state=past.hard_state,
-                log=past.log,
-                random=random.Random(),  # noqa: S311 - spreads time-outs, guards nothing
-                logger=logging.getLogger("raft_store.raft"),
-            )
-            self._replica = Replica(core, session=secrets.randbits(64))
-            self._trace = Trace(identity.member, now=time.monotonic, stand=lambda: (core.role, core.term, core.leader))
-            self._driver = Driver(
-                DriverConfig(
-                    tick_s=config.tick_ms / 1000,
-                    snapshot_entries=config.snapshot_entries,
-                    keep_entries=config.snapshot_entries // 4,
-                    tells_time=config.lease_reads,
-                ),
-                replica=self._replica,
-                storage=storage,
-                machine=machine,
-                on_fatal=self._on_fatal,
-            )
-            self._regrouping = Regrouping(core, self._driver, started=self._started, on_removed=self._be_removed)
-            self._peers = Peers(
-                member=identity.member,
-                cluster=config.cluster,
-                members=core.configuration.urls or identity.contacts,
-                tls=config.tls,
-                group=self._regrouping,
-                receive=self._receive,
-                send_snapshot=self._driver.send_snapshot,
-                receive_snapshot=self._driver.receive_snapshot,
-                snapshot_failed=self._driver.snapshot_failed,
-            )
-            self._regrouping.use(self._peers)
-            await self._peers.start(config.listen)
-            self._driver.start(self._send, self._follow)
+            past = await self._recover(machine)
+            core = self._make_core(past)
+            self._make_driver(core, machine)
+            await self._join(core)
         except BaseException:
             await self._close()
             raise
         log.info(
             "member started member=%d term=%d last=%d snapshot=%d",
-            identity.member,
+            core.member,
             core.term,
             core.log.last_index,
             core.log.base.index,
         )
+
+    async def _recover(self, machine: StateMachine) -> Past:
+        """Find out who we are and what we promised, and let the machine know what our disk remembers."""
+        config = self._config
+        directory = self._directory = await asyncio.to_thread(open_directory, config.data_dir, config.disk_orders)
+        storage = self._storage = Storage(directory)
+        identity = self._identity = await self._identify(directory)
+        past = await asyncio.to_thread(storage.recover, founded(self._founders(identity)))
+        if config.force_new_cluster:
+            past = await asyncio.to_thread(give_up_others, storage, past, identity.member)
+        if past.snapshot is not None:
+            await restore(machine, storage, past.snapshot)
+        return past
+
+    def _make_core(self, past: Past) -> Core:
+        config = self._config
+        assert self._identity is not None
+        return Core(
+            CoreConfig(
+                member=self._identity.member,
+                heartbeat_ticks=config.heartbeat_ticks,
+                election_ticks=config.election_ticks,
+                election_stretch=config.election_stretch,
+                lease_ms=_lease_ms(config),
+            ),
+            hard_state=past.hard_state,
+            log=past.log,
+            random=random.Random(),  # noqa: S311 - spreads time-outs, guards nothing
+            logger=logging.getLogger("raft_store.raft"),
+        )
+
+    def _make_driver(self, core: Core, machine: StateMachine) -> None:
+        config = self._config
+        assert self._storage is not None
+        self._replica = Replica(core, session=secrets.randbits(64))
+        self._trace = Trace(core.member, now=time.monotonic, stand=lambda: (core.role, core.term, core.leader))
+        self._driver = Driver(
+            DriverConfig(
+                tick_s=config.tick_ms / 1000,
+                snapshot_entries=config.snapshot_entries,
+                keep_entries=config.snapshot_entries // 4,
+                tells_time=config.lease_reads,
+            ),
+            replica=self._replica,
+            storage=self._storage,
+            machine=machine,
+            on_fatal=self._on_fatal,
+        )
+
+    async def _join(self, core: Core) -> None:
+        """Listen to the others, dial them, and take part."""
+        config, driver = self._config, self._driver
+        assert driver is not None
+        assert self._identity is not None
+        self._regrouping = Regrouping(core, driver, started=self._started, on_removed=self._be_removed)
+        self._peers = Peers(
+            member=core.member,
+            cluster=config.cluster,
+            members=core.configuration.urls or self._identity.contacts,
+            tls=config.tls,
+            group=self._regrouping,
+            receive=self._receive,
+            send_snapshot=driver.send_snapshot,
+            receive_snapshot=driver.receive_snapshot,
+            snapshot_failed=driver.snapshot_failed,
+        )
+        self._regrouping.use(self._peers)
+        await self._peers.start(config.listen)
+        driver.start(self._send, self._follow)
 
     async def stop(self) -> None:
         """Hand leadership over if we have it, then stop."""

@@ -24,7 +24,7 @@ from .maintenance import MaintenanceService
 from .reading import Reading
 from .turns import Turns
 from .watch import WatchService
-from .writing import Writing, read_delete_range, read_put, read_txn
+from .writing import Encode, Read, Writing, read_delete_range, read_put, read_txn
 
 PACKAGE = "etcdserverpb"
 
@@ -122,38 +122,28 @@ class Services(msgspec.Struct, frozen=True):
 
     def _write_methods(self) -> tuple[Method, ...]:
         kv, answers = self.kv, self.backend.answers
-        put = Writing(
-            self.backend,
-            request=pb.PutRequest,
-            read=read_put,
-            encode=answers.puts,
-            one_by_one=kv.encoded_put,
-        )
-        delete_range = Writing(
-            self.backend,
-            request=pb.DeleteRangeRequest,
-            read=read_delete_range,
-            encode=answers.deletes,
-            one_by_one=kv.encoded_delete_range,
-        )
-        txn = Writing(
-            self.backend,
-            request=pb.TxnRequest,
-            read=read_txn,
-            encode=answers.txns,
-            one_by_one=kv.encoded_txn,
-        )
-        return (
-            UnaryMethod("KV", "Put", pb.PutRequest, kv.put, encoded=kv.encoded_put, batch=put.take),
-            UnaryMethod(
-                "KV",
+        rows: tuple[tuple[str, type[Message], Read, Encode, Unary, Encoded], ...] = (
+            ("Put", pb.PutRequest, read_put, answers.puts, kv.put, kv.encoded_put),
+            (
                 "DeleteRange",
                 pb.DeleteRangeRequest,
+                read_delete_range,
+                answers.deletes,
                 kv.delete_range,
-                encoded=kv.encoded_delete_range,
-                batch=delete_range.take,
+                kv.encoded_delete_range,
             ),
-            UnaryMethod("KV", "Txn", pb.TxnRequest, kv.txn, encoded=kv.encoded_txn, batch=txn.take),
+            ("Txn", pb.TxnRequest, read_txn, answers.txns, kv.txn, kv.encoded_txn),
+        )
+        return tuple(
+            UnaryMethod(
+                "KV",
+                method,
+                request,
+                handler,
+                encoded=encoded,
+                batch=Writing(self.backend, request=request, read=read, encode=encode, one_by_one=encoded).take,
+            )
+            for method, request, read, encode, handler, encoded in rows
         )
 
     def _admin(self, handler: Callable[[Any], Awaitable[Message]]) -> Unary:

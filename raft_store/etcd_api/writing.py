@@ -28,6 +28,8 @@ from .kv import to_delete_range, to_put, to_txn
 
 log = logging.getLogger(__name__)
 
+Read = Callable[[bytes], Put | DeleteRange | Txn | None]
+Encode = Callable[[Sequence[Any]], Sequence[bytes]]
 OneByOne = Callable[[Any, CallContext], Awaitable[bytes]]
 
 _Command = TypeVar("_Command", Put, DeleteRange, Txn)
@@ -52,8 +54,8 @@ class Writing:
         backend: Backend,
         *,
         request: type[Message],
-        read: Callable[[bytes], Put | DeleteRange | Txn | None],
-        encode: Callable[[Sequence[Any]], Sequence[bytes]],
+        read: Read,
+        encode: Encode,
         one_by_one: OneByOne,
     ) -> None:
         self._backend = backend

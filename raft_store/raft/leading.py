@@ -33,6 +33,7 @@ class Leading(State):
                 return
         self._since_heartbeat += 1
         if self._since_heartbeat >= config.heartbeat_ticks:
+            self.patience.relax()
             self._send_heartbeats()
 
     def _quiet_ticks_of_leader(self) -> int:

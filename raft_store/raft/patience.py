@@ -43,7 +43,7 @@ class Patience:
         return min(self._ceiling, self._floor + MARGIN * self._late)
 
     def tick(self) -> None:
-        """Let time pass; the time-out stays as it is until somebody is heard."""
+        """Let time pass; the time-out stays as it is until ``heard``, ``outlived`` or ``relax``."""
         self._clock += 1
 
     def heard(self, leader: MemberId, term: Term) -> None:
@@ -61,5 +61,10 @@ class Patience:
         late = silence_ticks - self._usual
         if late > 0 and late >= self._late and silence_ticks <= self._ceiling:
             self._late, self._late_since = late, self._clock
-        elif self._late and self._clock - self._late_since >= NARROW_TICKS:
+        else:
+            self.relax()
+
+    def relax(self) -> None:
+        """Come nearer to the floor if nothing was late for long. A leader whose followers are in time says so."""
+        if self._late and self._clock - self._late_since >= NARROW_TICKS:
             self._late, self._late_since = self._late // 2, self._clock

@@ -5,9 +5,10 @@ import urllib.error
 import urllib.request
 from asyncio import to_thread
 
+import msgspec
 import pytest
 
-from raft_store.engine import MemberId
+from raft_store.engine import MemberId, MemberStatus
 from raft_store.member import running
 from raft_store.mvcc.requests import AlarmKind
 from tests.ports import free_ports
@@ -62,3 +63,25 @@ async def test_health_metrics_and_what_is_not_there() -> None:
         with pytest.raises(OSError, match=f"metrics_listen 127.0.0.1:{port}"):
             async with running(taken, FickleEngine(taken.member)):
                 pass
+
+
+class PatientEngine(FickleEngine):
+    """Says how long its leader was silent."""
+
+    def status(self) -> MemberStatus:
+        silences = ((0.03, 5), (0.06, 2), (0.09, 0), (0.12, 1))
+        return msgspec.structs.replace(super().status(), election_timeout_s=0.27, silences=silences)
+
+
+async def test_a_members_patience_and_what_it_was_measured_by() -> None:
+    (port,) = free_ports(1)
+    asked = Asked(port)
+    about = config(metrics_listen=f"127.0.0.1:{port}")
+    async with running(about, PatientEngine(about.member)):
+        assert await asked.metric("trireme_raft_election_timeout_seconds") == 0.27
+        _, text = await asked.get("/metrics")
+    told = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("trireme_raft_silence_seconds"))
+    buckets = {name.split('"')[1]: count for name, count in told.items() if "_bucket" in name}
+    assert buckets == {"0.03": "5", "0.06": "7", "0.09": "7", "+Inf": "8"}
+    assert told["trireme_raft_silence_seconds_count"] == "8"
+    assert float(told["trireme_raft_silence_seconds_sum"]) == pytest.approx(0.39)

@@ -67,6 +67,9 @@ def storage(directory):
 @pytest.fixture
 async def saver(storage, monkeypatch):
     monkeypatch.setattr(saving, "KernelSyncs", Kernel)
+    monkeypatch.setattr(
+        saving, "time", SimpleNamespace(perf_counter=lambda: 0.0)
+    )  # no write takes long, on a busy machine either
     saver = Saver(storage, asyncio.get_running_loop())
     yield saver
     await saver.close()

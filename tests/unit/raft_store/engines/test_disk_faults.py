@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from raft_store import recovery
 from raft_store.disk.directory import DiskError, DiskFull, OsDirectory
 from raft_store.engine import EngineError, MemberId, Stopped
 from raft_store.engines import native
@@ -102,7 +103,7 @@ class Life:
         monkeypatch.setattr(native, "Storage", lambda directory: storage(directory, segment_bytes=1000))
 
     async def until_it_fails(self, fault):
-        self._patch.setattr(native, "OsDirectory", type("Faulty", (FaultyDirectory,), {"fault": fault}))
+        self._patch.setattr(recovery, "OsDirectory", type("Faulty", (FaultyDirectory,), {"fault": fault}))
         engine = NativeEngine(self._config, on_fatal=self.fatal.append)
         await engine.start(Values())
         try:
@@ -121,7 +122,7 @@ class Life:
             self.acknowledged.append(value)
 
     async def values_after_a_restart(self):
-        self._patch.setattr(native, "OsDirectory", OsDirectory)
+        self._patch.setattr(recovery, "OsDirectory", OsDirectory)
         machine = Values()
         engine = NativeEngine(self._config, on_fatal=self.fatal.append)
         await engine.start(machine)

@@ -28,6 +28,7 @@ from raft_store.joining import JoinFailed
 from raft_store.raft.log import Log
 from raft_store.raft.membership import changed, encode, founded
 from raft_store.raft.messages import HardState, Save
+from raft_store.recovery import give_up_others
 from tests.ports import free_ports
 
 from .test_native import Values
@@ -287,7 +288,7 @@ def test_the_others_are_given_up_although_their_removal_was_under_way(tmp_path):
                     past = msgspec.structs.replace(past, log=Log(past.log.base, entries))
                     assert past.log.step.configuration.voters == {first, second}
                 if force:
-                    past = native._give_up_others(storage, past, first)
+                    past = give_up_others(storage, past, first)
         assert past.log.step.configuration.voters == {first}
         assert past.log.step.sealed
 

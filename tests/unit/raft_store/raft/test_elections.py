@@ -3,6 +3,7 @@
 import pytest
 
 from raft_store.raft import messages as m
+from raft_store.raft import patience
 
 from .group import ELECTION_TICKS, Group
 
@@ -262,6 +263,21 @@ def test_a_leader_waits_as_long_for_a_quorum_that_was_late_before(patient):
     assert roles(patient)[0] == "leader"
     patient.tick(1, 2 * wide)
     assert roles(patient)[0] != "leader"
+
+
+def test_a_leader_that_hears_in_time_becomes_less_patient_again(patient, monkeypatch):
+    monkeypatch.setattr(patience, "NARROW_TICKS", 30)
+    patient.cut(1)
+    patient.tick(1, 8)
+    patient.heal()
+    patient.heartbeat(1)
+    widths = []
+    for _ in range(60):
+        widths.append(patient[1].core.patience.ticks)
+        patient.heartbeat(1)
+    assert widths == sorted(widths, reverse=True)
+    assert widths[0] > widths[-1] == ELECTION_TICKS
+    assert roles(patient)[0] == "leader"
 
 
 def test_campaigns_that_come_to_nothing_become_longer():
