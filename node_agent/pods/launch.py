@@ -26,7 +26,7 @@ from node_agent.pods.containers import (
     resolv_conf_of,
     target_of,
 )
-from node_agent.pods.ending import COMMIT, phase
+from node_agent.pods.ending import COMMIT, phase, shared
 from node_agent.pods.environment import ConfigMissing, Facts, needs_pod_ip, render_environment
 from node_agent.pods.hooks import run_hook
 from node_agent.pods.images import ImageNotFetched, NeverPulled, pull_failure, pull_policy
@@ -287,7 +287,7 @@ class Launcher:
     async def _mount_volumes(self, pod: Pod) -> Mapping[str, Mounted]:
         """Set the pod's volumes up once; its containers share the work and its failure."""
         if self._mounted is None or (self._mounted.done() and _failed(self._mounted)):
-            self._mounted = asyncio.create_task(self._set_up_volumes(pod, ""), name="volumes")
+            self._mounted = shared(asyncio.create_task(self._set_up_volumes(pod, ""), name="volumes"))
         return await asyncio.shield(self._mounted)
 
     async def _set_up_volumes(self, pod: Pod, pod_ip: str) -> Mapping[str, Mounted]:

@@ -18,6 +18,7 @@ from api.meta import Resource
 from client.clock import Clock
 from client.informer import Informer
 from client.resources import Resources
+from node_agent.pods.ending import shared
 from node_agent.pods.tokens import PodTokens
 from node_agent.pods.volume_files import TokenRequest
 
@@ -85,7 +86,7 @@ class NamedObjects:
         failed = answer is not None and answer.found.done() and _failed(answer.found)
         if answer is None or failed or now - answer.at > _FRESH_S:
             self._answers = {k: a for k, a in self._answers.items() if now - a.at <= _FRESH_S}
-            answer = _Answer(asyncio.create_task(self._read(model, namespace, name)), now)
+            answer = _Answer(shared(asyncio.create_task(self._read(model, namespace, name))), now)
             if len(self._answers) < _REMEMBERED:
                 self._answers[key] = answer
         found = await asyncio.shield(answer.found)

@@ -202,7 +202,7 @@ async def test_pages_are_for_masters_and_anybody_may_read_the_figures(lab: Lab, 
             await stub.Page(node_pb2.PageRequest(path="/other")).read()
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
     await stop()
-    assert set(pages) == {"/healthz", "/metrics", "/pods"}
+    assert set(pages) == {"/healthz", "/metrics", "/pods", "/runningpods", "/runningpods/", "/stats/summary"}
     assert {path for path in pages if path in PUBLIC} == {"/healthz", "/metrics"}
 
 

@@ -3,6 +3,7 @@
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -24,7 +25,7 @@ from node_agent.runtime.base import (
     SandboxConfig,
     State,
 )
-from node_agent.runtime.docker_config import render_container, render_sandbox, unix_time
+from node_agent.runtime.docker_config import read_container, render_container, render_sandbox, unix_time
 from node_agent.server import is_admitted
 from node_agent.statistics import Cgroups, Pressure, Size, Statistics, Usage, cores_used
 
@@ -285,3 +286,31 @@ def test_which_of_the_engines_runtimes_is_asked_for(handler: str, runtime: str |
     config = ContainerConfig(pod=ref, name="c", attempt=0, image="i", handler=handler)
     container = render_container("s", config, agent="a")
     assert [each["HostConfig"].get("Runtime") for each in (sandbox, container)] == [runtime, runtime]
+
+
+NEVER, LATELY = "0001-01-01T00:00:00Z", "2027-01-15T08:00:00.5Z"
+
+
+@pytest.mark.parametrize(
+    ("told", "state"),
+    [
+        ({"Status": "created"}, State.CREATED),
+        ({"Status": "created", "Error": "no such file", "ExitCode": 127}, State.EXITED),
+        ({"Status": "running", "Running": True, "StartedAt": LATELY}, State.RUNNING),
+        ({"Status": "exited", "StartedAt": LATELY}, State.EXITED),
+        ({"Status": "removing"}, State.CREATED),
+        ({"Status": "dead"}, State.CREATED),
+        ({"Status": "removing", "StartedAt": LATELY, "ExitCode": 137}, State.EXITED),
+    ],
+)
+def test_where_a_container_stands(told: dict[str, Any], state: State) -> None:
+    config = ContainerConfig(pod=PodRef("default", "web", "uid"), name="c", attempt=0, image="i")
+    labels = render_container("s", config, agent="a")["Labels"]
+    document = {
+        "Id": "c",
+        "Image": "sha256:i",
+        "Created": LATELY,
+        "Config": {"Image": "i", "Labels": labels},
+        "State": {"StartedAt": NEVER, "FinishedAt": NEVER, "ExitCode": 0, **told},
+    }
+    assert read_container(document).state is state
