@@ -121,6 +121,13 @@ def caller(context: Context) -> User:
     return user
 
 
+def _user_or_nobody(context: Context) -> User:
+    try:
+        return caller(context)
+    except Unauthorized:
+        return ANONYMOUS
+
+
 async def refuse(context: Context, error: ApiError) -> None:
     """End the call with ``error``."""
     packed = pb.Error(status_json=msgspec.json.encode(error.status())).SerializeToString()
@@ -215,7 +222,11 @@ _OUR_FAULT = "an error on the server has prevented the request from succeeding"
 
 
 class _Told:
-    """What the audit log is told of one call, if the service has one and the call is about an object."""
+    """What the audit log is told of one call, if the service has one and the call is about an object.
+
+    Who calls is asked at once: a stream whose client has gone may end long after its call, and the library crashes the
+    whole process when the context of a call that is over is asked anything.
+    """
 
     def __init__(self, service: Any, method: str, request: Any, context: Context) -> None:
         self._audit: AuditLog | None = getattr(service, "audit", None)
@@ -224,7 +235,8 @@ class _Told:
         self._call = Call(method) if self._audit is not None else None
         self._method = method
         self._request = request
-        self._context = context
+        if self._audit is not None:
+            self._user, self._peer = _user_or_nobody(context), context.peer()
 
     def start(self) -> None:
         """Tell that an answer begins which may last."""
@@ -237,15 +249,11 @@ class _Told:
     def _tell(self, code: int, stage: str) -> None:
         if self._audit is None or self._call is None:
             return
-        try:
-            user = caller(self._context)
-        except Unauthorized:
-            user = ANONYMOUS
         self._call.tell(
             self._audit,
-            asked_by(self._method, self._request, user),
+            asked_by(self._method, self._request, self._user),
             version=self._request.target.version,
-            peer=self._context.peer(),
+            peer=self._peer,
             code=code,
             stage=stage,
             body=getattr(self._request, "json", b""),
