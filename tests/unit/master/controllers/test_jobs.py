@@ -73,6 +73,12 @@ def running(world: World) -> list[Pod]:
     return sorted(found, key=lambda pod: (pod.metadata.annotations.get(job_indexes.INDEX, ""), pod.metadata.name))
 
 
+def held(world: World, index: str) -> int:
+    """Return how many pods of an index may not vanish."""
+    found = [pod for pod in world.resources.all(Pod) if pod.metadata.annotations.get(job_indexes.INDEX) == index]
+    return sum(TRACKING in pod.metadata.finalizers for pod in found)
+
+
 def true_conditions(world: World) -> dict[str, str]:
     return {each.type: each.reason for each in shown(world).status.conditions if each.status == "True"}
 
@@ -212,12 +218,14 @@ async def test_an_index_that_fails_too_often_does_not_stop_the_others() -> None:
         await world.resources.create(job(**indexed, backoff_limit_per_index=1))
         await agents(world)
         await end(world, running(world)[0], "Failed", 1)
+        assert held(world, "0") == 1  # only this pod tells that the index has failed once
         await world.pass_time(11)
         await agents(world)
         again = running(world)[0]
         assert again.metadata.annotations[job_indexes.FAILURES] == "1"
         await end(world, again, "Failed", 1)
         assert shown(world).status.failed_indexes == "0"
+        assert held(world, "0") == 0
         assert "Failed" not in true_conditions(world)
         await end(world, running(world)[0], "Succeeded")
         assert true_conditions(world)["Failed"] == "FailedIndexes"
