@@ -31,6 +31,7 @@ class Answering(ABC):
         self.memo: Any = None  # for whoever stands above
         self._calls: dict[int, Call | Ask] = {}
         self._lots: dict[str, list[Ask]] = {}  # path -> what this read brought so far
+        self._taken_bytes = 0  # of them, and not called consumed yet
         self._pages: set[asyncio.Task[None]] = set()
         self._deadlines: Deadlines[Call | Ask] = Deadlines()
         self._deadline_timer: asyncio.TimerHandle | None = None
@@ -75,7 +76,7 @@ class Answering(ABC):
             and self.http.waiting_bytes <= MAX_WAITING_BYTES
             and (message := calls.only_message(data, self._server.config.max_message_bytes)) is not None
         ):
-            self.http.consumed(0, len(data))
+            self._taken_bytes += len(data)
             ask = self._calls[stream] = Ask(self, stream, head, method, message)
             if head.timeout_s is not None:
                 self._set_deadline(ask, head.timeout_s)
@@ -90,6 +91,8 @@ class Answering(ABC):
 
     def _hand_out_lots(self) -> None:
         """Hand over what this read brought."""
+        self.http.consumed(0, self._taken_bytes)
+        self._taken_bytes = 0
         lots, self._lots = self._lots, {}
         for brought in lots.values():
             lot = [ask for ask in brought if not ask.gone]  # given up in the same read

@@ -218,6 +218,7 @@ class Decoder(Generic[T]):
         self._allowed_table_bytes = table_bytes  # what our settings allow the peer
         self._table = _Table()
         self._known: dict[bytes, T] = {}  # whole blocks, valid while the table stays as it is
+        self.known = self._known.get  # what ``decode`` would return, if it has met the block before; nothing changes
         self._strings: dict[bytes, bytes] = {}
 
     def decode(self, block: bytes) -> T:
@@ -237,10 +238,6 @@ class Decoder(Generic[T]):
                 self._known.clear()
             self._known[block] = result
         return result
-
-    def known(self, block: bytes) -> T | None:
-        """Return what ``decode`` would, if it has met the block before; nothing changes."""
-        return self._known.get(block)
 
     def _fields(self, block: bytes) -> tuple[list[Field], int, bool]:
         """Return the fields up to the most that we take, the size of all, and whether the table changed."""
