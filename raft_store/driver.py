@@ -104,7 +104,7 @@ class Driver:
         self._readers_left = False  # some wait no more, and may still stand in the replica's line
         self._ticker: asyncio.TimerHandle | None = None
         self._wakes_s = 0.0  # when it does
-        self._planned_term = Term(-1)
+        self._planned_term, self._planned_patience = Term(-1), 0
         self._commits: asyncio.TimerHandle | None = None  # when followers are told of commits
         self._owes_since_s: float | None = None  # since when there is something to tell
         self._running = False
@@ -354,7 +354,8 @@ class Driver:
                 self._snapshot_if_due()
             self._plan_commits(now_s)
             core = self._replica.core
-            if whole_turn or core.role is not Role.FOLLOWER or core.term != self._planned_term:
+            hastier = core.term != self._planned_term or core.patience.ticks < self._planned_patience
+            if whole_turn or hastier or core.role is not Role.FOLLOWER:
                 self._plan_ticks(now_s)  # what else a leader says only gives its followers more time than was planned
         except Exception as exc:  # noqa: BLE001 - our own error or the machine's: this state must not reach the disk
             self.fail(exc)
@@ -398,7 +399,8 @@ class Driver:
         """Let the next tick that matters wake us: while anybody waits, that is every tick."""
         if self._ticker is not None and self._wakes_s <= now_s + self._config.tick_s:
             return  # no tick comes sooner; the next ones are planned then
-        self._planned_term = self._replica.core.term
+        core = self._replica.core
+        self._planned_term, self._planned_patience = core.term, core.patience.ticks
         waited_for = self._proposers.open or self._waits or self._readers_left
         self._ticks.plan(1 if waited_for else self._replica.quiet_ticks)
         due_s = self._ticks.due_s

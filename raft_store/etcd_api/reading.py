@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 
 Wanted = bytes | Range  # bytes: the newest value of that key
 Reads = list[tuple[Asked, Wanted]]
-MAX_WAITING = 50_000  # reads; without a leader each would wait for its whole time, and more and more would come
+MAX_WAITING = 50_000  # reads; without a leader each would wait for its whole time, and more and more would come ...
+MAX_WAITING_BYTES = 64 << 20  # ... and their bytes, for keys may be long
 TURN_S = 0.01  # of ranges; then the member's other work has its turn, its heartbeats above all
 
 OneByOne = Callable[[pb.RangeRequest, CallContext], Awaitable[bytes]]
@@ -40,7 +41,7 @@ class Reading:
     def __init__(self, backend: Backend, one_by_one: OneByOne) -> None:
         self._backend = backend
         self._alone = Alone(pb.RangeRequest, one_by_one)
-        self._waiting = 0
+        self._waiting = self._waiting_bytes = 0
 
     def take(self, asks: Sequence[Asked], call: CallContext) -> None:
         """Answer ``asks``, each a RangeRequest, with RangeResponses: at once, or when they can be linearizable."""
@@ -64,13 +65,15 @@ class Reading:
 
     def _ask(self, reads: Reads, call: CallContext) -> None:
         """Wait until this member's state is known to be new enough, and answer then."""
+        size_bytes = sum([len(ask.message) for ask, _ in reads])
 
         def go_on(failure: EngineError | None) -> None:
             self._waiting -= len(reads)
+            self._waiting_bytes -= size_bytes
             self._go_on(reads, call, failure)
 
-        if self._waiting + len(reads) > MAX_WAITING:
-            self._go_on(reads, call, Overloaded(f"{self._waiting} reads are waiting"))
+        if self._waiting + len(reads) > MAX_WAITING or self._waiting_bytes + size_bytes > MAX_WAITING_BYTES:
+            self._go_on(reads, call, Overloaded(f"{self._waiting} reads of {self._waiting_bytes} bytes are waiting"))
             return
         try:
             self._backend.engine.when_readable(go_on, timeout_s=self._backend.request_timeout_s)
@@ -78,6 +81,7 @@ class Reading:
             self._go_on(reads, call, exc)
         else:
             self._waiting += len(reads)
+            self._waiting_bytes += size_bytes
 
     def _go_on(self, reads: Reads, call: CallContext, failure: EngineError | None) -> None:
         reads = [(ask, wanted) for ask, wanted in reads if not ask.gone]  # given up meanwhile

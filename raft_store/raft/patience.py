@@ -23,7 +23,7 @@ NARROW_TICKS = 4000  # between two steps back to the floor
 class Patience:
     """A member's election time-out, in ticks; told of every sign of life, and that time passes."""
 
-    __slots__ = ("_ceiling", "_clock", "_floor", "_heard", "_late", "_late_since", "_usual", "counts")
+    __slots__ = ("_ceiling", "_clock", "_floor", "_heard", "_late", "_late_since", "_usual", "counts", "ticks")
 
     def __init__(self, *, heartbeat_ticks: int, floor_ticks: int, ceiling_ticks: int) -> None:
         """heartbeat_ticks: between two signs of life if nothing is amiss."""
@@ -31,16 +31,13 @@ class Patience:
         self._floor = floor_ticks
         self._ceiling = ceiling_ticks
         self._usual = heartbeat_ticks + 1  # two clocks count the same time by ticks that begin at different moments
-        self._late = 0  # ticks by which the longest silence that we remember was longer than usual
-        self._late_since = 0
         self._clock = 0
+        self._late: int  # ticks by which the longest silence that we remember was longer than usual
+        self._late_since: int
+        self.ticks: int  # the time-out
+        self._remember(0)
         self._heard: dict[MemberId, tuple[Term, int]] = {}  # leader -> (in which term, when) we heard of it last
         self.counts = [0] * (ceiling_ticks + 2)  # signs of life by the ticks before them; the last: any more
-
-    @property
-    def ticks(self) -> int:
-        """Return the time-out."""
-        return min(self._ceiling, self._floor + MARGIN * self._late)
 
     def tick(self) -> None:
         """Let time pass; the time-out stays as it is until ``heard``, ``outlived`` or ``relax``."""
@@ -60,11 +57,15 @@ class Patience:
         self.counts[min(silence_ticks, self._ceiling + 1)] += 1
         late = silence_ticks - self._usual
         if late > 0 and late >= self._late and silence_ticks <= self._ceiling:
-            self._late, self._late_since = late, self._clock
+            self._remember(late)
         else:
             self.relax()
 
     def relax(self) -> None:
         """Come nearer to the floor if nothing was late for long. A leader whose followers are in time says so."""
         if self._late and self._clock - self._late_since >= NARROW_TICKS:
-            self._late, self._late_since = self._late // 2, self._clock
+            self._remember(self._late // 2)
+
+    def _remember(self, late: int) -> None:
+        self._late, self._late_since = late, self._clock
+        self.ticks = min(self._ceiling, self._floor + MARGIN * late)

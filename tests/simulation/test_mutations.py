@@ -429,7 +429,12 @@ def a_leader_that_hands_over_keeps_its_lease(patch):
 @mutation("clock")
 def a_time_out_adapts_below_what_leases_rest_on(patch):
     """Where heartbeats come in time, a member waits for the next one and no longer."""
-    patch.setattr(Patience, "ticks", property(lambda self: self._usual + self._late))
+
+    def remember(self, late):
+        self._late, self._late_since = late, self._clock
+        self.ticks = self._usual + late
+
+    patch.setattr(Patience, "_remember", remember)
 
 
 @mutation("clock")

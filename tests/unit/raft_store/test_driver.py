@@ -16,7 +16,7 @@ from raft_store.driver import Driver, DriverConfig
 from raft_store.engine import Entry, Index, MemberId, NoLeader, Overloaded, ProposalTimedOut, Stopped, Term
 from raft_store.etcd_api.errors import rpc_error
 from raft_store.raft import messages as m
-from raft_store.raft.core import Core, CoreConfig
+from raft_store.raft.core import Core, CoreConfig, Role
 from raft_store.raft.log import Log
 from raft_store.raft.membership import founded
 from raft_store.raft.messages import HardState, Save, SnapshotMark
@@ -328,3 +328,32 @@ def test_a_pass_that_lasts_beyond_its_next_tick_ends_well_on_the_members_own_loo
         return fatal
 
     assert uvloop.run(run()) == []
+
+
+async def test_a_follower_plans_anew_between_turns_only_when_it_has_become_less_patient(storage):
+    """What its leader says gives it more time; but the ticks that were to pass unnoticed must not outlast its patience."""
+    core = SimpleNamespace(
+        role=Role.FOLLOWER,
+        term=Term(1),
+        patience=SimpleNamespace(ticks=40),
+        agreed=None,
+        owes_commits=False,
+        delays_commits=True,
+        log=SimpleNamespace(has_committed=False),
+    )
+    replica = SimpleNamespace(applied=Index(0), core=core, ready=lambda: None, quiet_ticks=40, propose_together=None)
+    driver = Driver(
+        DriverConfig(tick_s=60, snapshot_entries=100, keep_entries=10),
+        replica=replica,
+        storage=storage,
+        machine=Restored(),
+        on_fatal=lambda exc: None,
+    )
+    driver._running = True
+    planned = []
+    for patience, quiet in ((40, 40), (40, 30), (9, 8)):
+        core.patience.ticks, replica.quiet_ticks = patience, quiet
+        driver._pump(whole_turn=not planned)
+        planned.append(round((driver._ticks.due_s - driver._loop.time()) / 60))
+    assert planned == [40, 40, 8]
+    await driver.stop()

@@ -175,8 +175,11 @@ def reads_that_wait(member: Member, monkeypatch: pytest.MonkeyPatch) -> list[Cal
     return waiting
 
 
-async def test_reads_that_wait_for_a_leader_are_bounded(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MAX_WAITING", 3)
+@pytest.mark.parametrize(("limit", "at_most"), [("MAX_WAITING", 3), ("MAX_WAITING_BYTES", 3 * len(b"\x0a\x01k"))])
+async def test_reads_that_wait_for_a_leader_are_bounded(
+    member: Member, monkeypatch: pytest.MonkeyPatch, limit: str, at_most: int
+) -> None:
+    monkeypatch.setattr(reading, limit, at_most)
     waiting, services = reads_that_wait(member, monkeypatch), member._services()
     lots = [[Question(pb.RangeRequest(key=b"k")) for _ in range(size)] for size in (2, 2, 1)]
     for lot in lots:
