@@ -2,7 +2,7 @@
 
 Two ways in. What a client sends is walked against the struct's shape: unknown fields are collected for the caller to
 ignore, warn of or refuse, wrong types are refused in the words of the real server, ``null`` means absent, quantities
-take their canonical form. What the store returns was walked when it came in and is decoded at full speed.
+and bytes take their canonical form. What the store returns was walked when it came in and is decoded at full speed.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from api import quantity, times
+from api import base64_text, quantity, times
 from api.custom.objects import CustomObject, from_bytes, to_plain
 from api.custom.pruning import ROOT
 from api.errors import BadRequest
@@ -101,6 +101,8 @@ class _Walker:
                 return value
             case "int-or-string" if isinstance(value, int | str) and not isinstance(value, bool):
                 return value
+            case "bytes" if isinstance(value, str):
+                return base64_text.canonical(value)
             case "quantity" if isinstance(value, str | int | float) and not isinstance(value, bool):
                 return _quantity(str(value), path)
             case "time" | "micro-time" if isinstance(value, str):
@@ -138,8 +140,13 @@ def decode(kind: Kind, document: Mapping[str, Any], *, unknown: list[str] | None
         kept = _Walker(unknown).walk(document, StructOf(kind.model), "")
         return msgspec.convert(kept, kind.model)
     except (_WrongType, msgspec.ValidationError) as error:
-        why = f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: json: {error}'
-        raise BadRequest(why) from None
+        raise _unreadable(kind, f"json: {error}") from None
+    except base64_text.IllegalBase64 as error:
+        raise _unreadable(kind, str(error)) from None
+
+
+def _unreadable(kind: Kind, why: str) -> BadRequest:
+    return BadRequest(f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {why}')
 
 
 def _decode_custom(kind: Kind, document: Mapping[str, Any], unknown: list[str] | None) -> CustomObject:

@@ -21,7 +21,7 @@ from api.kinds.pods import Binding
 from api.kinds.policy import Eviction
 from api.kinds.table import TABLE
 from api.meta import DeleteOptions
-from api.protobuf_fields import BYTES, MEANT, NUMBERS
+from api.protobuf_fields import MEANT, NUMBERS
 from api.shapes import AnyJson, ListOf, MapOf, Scalar, Shape, StructOf, fields_of
 from api.struct import ApiStruct
 
@@ -177,8 +177,10 @@ def _value(value: int | memoryview, owner: tuple[str, str], shape: Shape) -> Any
             return _int_or_string(_bytes(value))
         case Scalar(name="time" | "micro-time" as name):
             return _time(_bytes(value), micro=name == "micro-time")
+        case Scalar(name="bytes"):
+            return base64.b64encode(_bytes(value)).decode()
         case Scalar(name="string"):
-            return _string(_bytes(value), owner)
+            return _text(value)
         case AnyJson():
             raw = dict(_records(_bytes(value))).get(1)
             return _json(_bytes(raw)) if raw else None
@@ -190,10 +192,6 @@ def _json(data: memoryview) -> Any:
         return msgspec.json.decode(data)
     except ValueError as error:
         raise _Malformed(f"what should be JSON is none: {error}") from None
-
-
-def _string(data: memoryview, owner: tuple[str, str]) -> str:
-    return base64.b64encode(data).decode() if owner in BYTES else _text(data)
 
 
 def _time(data: memoryview, *, micro: bool) -> str | None:

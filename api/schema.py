@@ -65,7 +65,6 @@ _OF_ANY_TYPE = {
     ("JSONSchemaProps", "additional_properties"): "JSONSchemaPropsOrBool",
     ("JSONSchemaProps", "dependencies"): "JSONSchemaPropsOrStringArray",
 }
-_BASE64 = frozenset({("Secret", "data"), ("ConfigMap", "binary_data")})
 
 Schema = dict[str, Any]
 # OpenAPI version -> what a reference starts with.
@@ -184,9 +183,7 @@ class _Writer:
 
     def _property(self, model: type[ApiStruct], field: Field) -> Schema:
         schema = self._schema(field.shape)
-        if (model.__name__, field.attribute) in _BASE64:
-            schema["additionalProperties"]["format"] = "byte"
-        elif (name := _OF_ANY_TYPE.get((model.__name__, field.attribute))) is not None:
+        if (name := _OF_ANY_TYPE.get((model.__name__, field.attribute))) is not None:
             return self._of_any_type(name, field.shape)
         if isinstance(field.shape, ListOf):
             schema |= dict(_list_extensions(list_rule(model.__name__, field.attribute)))
@@ -210,6 +207,8 @@ class _Writer:
                 return {"type": "integer", "format": "int64"}
             case Scalar("number"):
                 return {"type": "number", "format": "double"}
+            case Scalar("bytes"):
+                return {"type": "string", "format": "byte"}
             case Scalar(name):
                 return {"type": name}
             case ListOf(items):

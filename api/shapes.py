@@ -15,7 +15,7 @@ from api.struct import ApiStruct
 class Scalar(NamedTuple):
     """A JSON leaf."""
 
-    # "string", "integer", "number", "boolean", "int-or-string", "quantity", "time", "micro-time"
+    # "string", "integer", "number", "boolean", "int-or-string", "quantity", "time", "micro-time", "bytes"
     name: str
 
 
@@ -88,6 +88,14 @@ _MICRO_TIMES_OF = {
 }
 # Those that hold times beside the ones whose names end as times' do; ``disruptedPods`` is a map of them.
 _TIMES = frozenset({"time", "time_added", "timestamp", "started_at", "finished_at", "disrupted_pods"})
+# Attributes that hold bytes, written as base64, by struct.
+_BYTES_OF = {
+    "CertificateSigningRequestSpec": {"request"},
+    "CertificateSigningRequestStatus": {"certificate"},
+    "ConfigMap": {"binary_data"},
+    "Secret": {"data"},
+    "WebhookClientConfig": {"ca_bundle"},
+}
 
 # Fields that hold plain JSON and still have the shape of a struct of their module.
 _JSON_IN_SHAPE = {("CustomResourceValidation", "open_apiv3_schema"): "JSONSchemaProps"}
@@ -101,6 +109,8 @@ def _text(model: type[ApiStruct], attribute: str) -> Scalar:
         return Scalar("micro-time")
     if attribute in _TIMES or attribute.endswith(("_timestamp", "_time")):
         return Scalar("time")
+    if attribute in _BYTES_OF.get(model.__name__, ()):
+        return Scalar("bytes")
     return Scalar("string")
 
 

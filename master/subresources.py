@@ -1,10 +1,11 @@
 """What a write to an object, or to one of its subresources, may change: one row each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from msgspec.structs import replace
 
+from api.kinds.pods import Container
 from api.kinds.table import Kind
 from api.meta import Resource
 from master.lifecycle import prepare_change, prepare_status
@@ -31,6 +32,31 @@ def _ephemeral_containers(kind: Kind, old: Resource, new: Resource) -> Resource:
         return cast("Resource", kept)
     meta = replace(kept.metadata, generation=(kept.metadata.generation or 0) + 1)
     return cast("Resource", replace(kept, metadata=meta, spec=replace(kept.spec, ephemeral_containers=containers)))
+
+
+def _resize(kind: Kind, old: Resource, new: Resource) -> Resource:
+    """Only what containers get of resources, and how; whether the containers are the same ones is for validation."""
+    wanted: Any = cast("Any", new).spec
+    kept: Any = prepare_change(kind, old, old)
+    spec = replace(
+        kept.spec,
+        containers=_resized(kept.spec.containers, wanted.containers),
+        init_containers=_resized(kept.spec.init_containers, wanted.init_containers),
+    )
+    if spec == kept.spec:
+        return cast("Resource", kept)
+    meta = replace(kept.metadata, generation=(kept.metadata.generation or 0) + 1)
+    return cast("Resource", replace(kept, metadata=meta, spec=spec))
+
+
+def _resized(old: Sequence[Container], new: Sequence[Container]) -> Sequence[Container]:
+    """Return the containers of ``old`` with the resources of ``new``; ``new`` itself if they are not the same."""
+    if [each.name for each in old] != [each.name for each in new]:
+        return new
+    return tuple(
+        replace(mine, resources=theirs.resources, resize_policy=theirs.resize_policy)
+        for mine, theirs in zip(old, new, strict=True)
+    )
 
 
 def _approval(kind: Kind, old: Resource, new: Resource) -> Resource:
@@ -65,4 +91,5 @@ PREPARE: Mapping[str, Prepare] = {
     "approval": _approval,
     "finalize": _finalize,
     "ephemeralcontainers": _ephemeral_containers,
+    "resize": _resize,
 }

@@ -7,6 +7,8 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
+
 from api.kinds.core import Service
 from api.kinds.pods import Pod
 from client.channel import MasterChannel, TlsFiles
@@ -41,6 +43,7 @@ from node_agent.runtime.docker_runtime import DockerRuntime
 from node_agent.runtime.hollow import HollowRuntime
 from node_agent.server import NodeAgentService, serve
 from node_agent.statistics import Statistics
+from node_agent.summary import render_summary
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +196,27 @@ class Agent:
         async def pods() -> tuple[str, bytes]:
             return "application/json", render_pods(self._manager.pods())
 
-        return {"/healthz": healthz, "/metrics": metrics, "/pods": pods}
+        async def running_pods() -> tuple[str, bytes]:
+            return "application/json", render_pods(each for each in self._manager.pods() if each[1].running)
+
+        async def summary() -> tuple[str, bytes]:
+            window = self._statistics.window
+            if window is None:
+                return "", b"statistics are not available yet\n"
+            pressure = await asyncio.to_thread(self._statistics.pressure, self._size)
+            pods = [(pod, worker.running) for pod, worker in self._manager.pods()]
+            name, booted_at = self._config.name, psutil.boot_time()
+            page = render_summary(window, pods, node=name, booted_at=booted_at, size=self._size, pressure=pressure)
+            return "application/json", page
+
+        return {
+            "/healthz": healthz,
+            "/metrics": metrics,
+            "/pods": pods,
+            "/runningpods": running_pods,
+            "/runningpods/": running_pods,
+            "/stats/summary": summary,
+        }
 
 
 def _host_file(path: Path) -> str:

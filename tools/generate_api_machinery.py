@@ -46,6 +46,8 @@ FILES = {
     "reads": "tests/contract/storage/test_reads.py",
     "list-and-watch": "tests/contract/storage/test_list_and_watch.py",
     "registry": "tests/contract/storage/test_registry.py",
+    "resize": "tests/contract/storage/test_resize.py",
+    "agent": "tests/unit/node_agent/test_agent.py",
     "custom": "tests/contract/storage/test_custom.py",
     "storage": "tests/contract/storage/test_storage.py",
     "rest-and-grpc": "tests/contract/resources/test_rest_and_grpc.py",
@@ -216,6 +218,7 @@ ROWS: dict[str, list[Row]] = {
             reads::TestWatch::test_without_a_version_begins_with_what_is
             watch::test_headers_come_before_anything_happens
             watch::test_events_come_as_they_happen
+            watch::test_old_paths_watch_one_object
             """,
         ),
         Row(
@@ -342,7 +345,8 @@ ROWS: dict[str, list[Row]] = {
     ],
     "Subresources and streams": [
         Row(
-            "scale (of custom kinds, too), binding, eviction (429 by budgets), token, finalize, ephemeral containers",
+            "scale (of custom kinds, too), binding, eviction (429 by budgets), token, finalize, ephemeral containers, "
+            "resize",
             """
             registry::TestScale::test_reads_and_writes_replicas
             custom::TestObjects::test_scale
@@ -351,8 +355,10 @@ ROWS: dict[str, list[Row]] = {
             registry::TestPods::test_eviction_asks_the_budget
             identity::test_create_token_and_use_it
             kubectl::test_debug_adds_a_container
+            resize::test_only_resources_change
+            resize::test_a_quota_pays_for_what_a_pod_grows_by
+            agent::test_a_running_pod_is_resized_in_place
             """,
-            "resize",
         ),
         Row(
             "log, exec, attach, port-forward over websockets and SPDY; proxy to pods, services and nodes",

@@ -19,9 +19,11 @@ from api.faults import (
     required,
     wrong,
 )
+from api.kinds.pods import Pod
 from api.kinds.table import Kind
 from api.meta import ObjectMeta, OwnerReference, Resource
 from api.validation.kinds import CHANGE_RULES, CREATE_RULES, SPEC_RULES
+from api.validation.resizing import resize_faults
 from api.validation.statuses import STATUS_RULES
 
 # How objects of a kind may be called, where it is not by a domain name.
@@ -154,6 +156,12 @@ def faults_on_status(kind: Kind, old: Resource, new: Resource) -> list[Fault]:
     if rule := STATUS_RULES.get(kind.place):
         faults += rule(old, new)
     return _once_each(faults)
+
+
+def faults_on_resize(kind: Kind, old: Resource, new: Resource) -> list[Fault]:
+    """Return everything that is wrong with a resize of a pod."""
+    faults = _metadata_changes(kind, old.metadata, new.metadata)
+    return _once_each(faults + resize_faults(cast("Pod", old), cast("Pod", new)))
 
 
 def _once_each(faults: list[Fault]) -> list[Fault]:

@@ -46,7 +46,7 @@ _MOST_NAMESERVERS, _MOST_SEARCHES, _LONGEST_SEARCH = 3, 32, 2048
 _LONGEST_DEADLINE_S = 2**31 - 1
 # What a stateful set adds to its pods by its claims, as far as the rules for containers care.
 _CLAIMED = Volume(persistent_volume_claim=PersistentVolumeClaimVolumeSource())
-_MIRROR, _DELETION_COST = "kubernetes.io/config.mirror", "controller.kubernetes.io/pod-deletion-cost"
+MIRROR, _DELETION_COST = "kubernetes.io/config.mirror", "controller.kubernetes.io/pod-deletion-cost"
 
 
 def pod_faults(pod: Pod) -> list[Fault]:
@@ -106,9 +106,9 @@ def template_faults(
 
 def _annotations_faults(annotations: Mapping[str, str], spec: PodSpec, field: str) -> list[Fault]:
     faults = []
-    if _MIRROR in annotations and not spec.node_name:
+    if MIRROR in annotations and not spec.node_name:
         why = "must set spec.nodeName if mirror pod annotation is set"
-        faults.append(wrong(f"{field}[{_MIRROR}]", annotations[_MIRROR], why))
+        faults.append(wrong(f"{field}[{MIRROR}]", annotations[MIRROR], why))
     cost = annotations.get(_DELETION_COST, "0")
     digits = cost.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 10 and -(2**31) <= int(cost) < 2**31):
@@ -233,10 +233,10 @@ def pod_change_faults(old: Pod, new: Pod) -> list[Fault]:
 
 
 def _annotation_change_faults(old: Mapping[str, str], new: Mapping[str, str]) -> list[Fault]:
-    at = f"metadata.annotations[{_MIRROR}]"
-    if old.get(_MIRROR) == new.get(_MIRROR):
+    at = f"metadata.annotations[{MIRROR}]"
+    if old.get(MIRROR) == new.get(MIRROR):
         return []
-    return [forbidden(at, f"may not {'remove or update' if _MIRROR in old else 'add'} mirror pod annotation")]
+    return [forbidden(at, f"may not {'remove or update' if MIRROR in old else 'add'} mirror pod annotation")]
 
 
 def _deadline_change_faults(old: int | None, new: int | None) -> list[Fault]:

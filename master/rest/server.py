@@ -277,7 +277,7 @@ def _asked(exchange: Exchange, user: User, found: routes.Target | routes.Unserve
     """Return what a request for a resource asks, in the words of authorization."""
     request = exchange.request
     watch = read_bool(request.rel_url.query, "watch")
-    verb = routes.request_verb(request.method, name=found.name, subresource=found.subresource, watch=watch)
+    verb = routes.request_verb(request.method, found, watch=watch)
     if isinstance(found, routes.Unserved):
         group, resource = found.group, found.resource
     else:

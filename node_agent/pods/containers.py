@@ -23,6 +23,7 @@ from node_agent.runtime.base import ContainerConfig, Image, Limits, Mount, PodRe
 DEFAULT_GRACE_S = 30
 TERMINATION_LOG = "/dev/termination-log"
 HOSTNAME_LIMIT = 63
+FQDN_LIMIT = 64
 _MIN_SHARES, _SHARES_PER_CPU = 2, 1024
 _MIN_QUOTA_US, _PERIOD_US = 1000, 100_000
 _GUARANTEED_OOM_SCORE, _BEST_EFFORT_OOM_SCORE = -997, 1000
@@ -30,6 +31,10 @@ _GUARANTEED_OOM_SCORE, _BEST_EFFORT_OOM_SCORE = -997, 1000
 
 class RefusedByPolicy(NodeError):
     """What the pod's security context asks for and what the image is contradict each other."""
+
+
+class HostnameTooLong(NodeError):
+    """The pod wants its full name for host name, and the kernel takes no more than ``FQDN_LIMIT`` characters."""
 
 
 class NodeNames(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,22 +98,21 @@ def hostname_of(pod: Pod) -> str:
     return (pod.spec.hostname or pod.metadata.name)[:HOSTNAME_LIMIT].rstrip("-.")
 
 
-def qos_class(spec: PodSpec) -> str:
-    """Return Guaranteed (every container limits CPU and memory and requests as much), BestEffort or Burstable."""
-    asked = [container.resources or ResourceRequirements() for container in all_containers(spec)]
-    names = ("cpu", "memory")
-    if not any(_given(r.requests, n) or _given(r.limits, n) for r in asked for n in names):
-        return "BestEffort"
-    guaranteed = all(
-        _given(r.limits, n) and quantity.parse(r.requests.get(n, r.limits[n])) == quantity.parse(r.limits[n])
-        for r in asked
-        for n in names
-    )
-    return "Guaranteed" if guaranteed else "Burstable"
+def domain_of(pod: Pod, cluster_domain: str) -> str:
+    """Return the domain that the pod's host name lies in, "" if it lies in none."""
+    subdomain = pod.spec.subdomain
+    return f"{subdomain}.{pod.metadata.namespace}.svc.{cluster_domain}" if subdomain else ""
 
 
-def _given(values: Mapping[str, str], name: str) -> bool:
-    return name in values and quantity.parse(values[name]) > 0
+def kernel_hostname(pod: Pod, cluster_domain: str) -> str:
+    """Return what the kernel says the host is called; raises HostnameTooLong."""
+    name, domain = hostname_of(pod), domain_of(pod, cluster_domain)
+    if not (pod.spec.set_hostname_as_fqdn and domain):
+        return name
+    full = f"{name}.{domain}"
+    if len(full) > FQDN_LIMIT:
+        raise HostnameTooLong(f"Failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long")
+    return full
 
 
 def render_limits(container: Container, *, qos: str, memory_capacity_bytes: int, negative_oom_score: bool) -> Limits:
@@ -203,19 +207,23 @@ def _given_user(container: Container, spec: PodSpec) -> int | None:
     return shared.run_as_user if shared else None
 
 
-def render_sandbox(pod: Pod, attempt: int) -> SandboxConfig:
-    """Return the sandbox that the pod needs."""
+def render_sandbox(pod: Pod, attempt: int, *, cluster_domain: str, handler: str = "") -> SandboxConfig:
+    """Return the sandbox that the pod needs; raises HostnameTooLong.
+
+    handler: of the pod's RuntimeClass, "" for the engine's own choice.
+    """
     spec = pod.spec
     context = spec.security_context
     return SandboxConfig(
         pod=pod_ref(pod),
         attempt=attempt,
-        hostname=hostname_of(pod),
+        hostname=kernel_hostname(pod, cluster_domain),
         host_network=bool(spec.host_network),
         host_pid=bool(spec.host_pid),
         host_ipc=bool(spec.host_ipc),
         reap_orphans=bool(spec.share_process_namespace),
         sysctls={each.name: each.value for each in context.sysctls} if context else {},
+        handler=handler,
     )
 
 
@@ -230,10 +238,11 @@ def render_container(
     environment: Mapping[str, str],
     mounts: Sequence[Mount],
     limits: Limits,
+    handler: str = "",
 ) -> ContainerConfig:
     """Return the container to be made; command and arguments may refer to its environment.
 
-    target_id: the container whose processes it shall see, "" for none.
+    target_id: the container whose processes it shall see, "" for none. handler: as the sandbox's.
     """
     lifecycle = container.lifecycle
     return ContainerConfig(
@@ -256,6 +265,7 @@ def render_container(
         stdin=bool(container.stdin),
         stdin_once=bool(container.stdin_once),
         stop_signal=lifecycle.stop_signal if lifecycle else "",
+        handler=handler,
         labels={HASH_LABEL: container_hash(container), DELAY_LABEL: str(start.delay_s)},
     )
 
@@ -287,8 +297,8 @@ def _own_hosts(pod: Pod, pod_ip: str, names: NodeNames) -> str:
     ]
     if pod_ip:
         hostname = hostname_of(pod)
-        domain = f"{pod.metadata.namespace}.svc.{names.cluster_domain}"
-        full = f"{hostname}.{pod.spec.subdomain}.{domain}\t" if pod.spec.subdomain else ""
+        domain = domain_of(pod, names.cluster_domain)
+        full = f"{hostname}.{domain}\t" if domain else ""
         lines.append(f"{pod_ip}\t{full}{hostname}")
     return "\n".join(lines) + "\n"
 

@@ -50,6 +50,9 @@ class PodObjects(Protocol):
     async def token(self, pod: Pod, request: TokenRequest) -> str:
         """Return a token of the pod's service account, bound to the pod."""
 
+    async def handler(self, runtime_class: str) -> str | None:
+        """Return which of the engine's runtimes a RuntimeClass means; None if there is no such class."""
+
     async def services(self) -> tuple[Service, ...]:
         """Return the services known now."""
 

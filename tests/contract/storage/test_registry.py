@@ -392,16 +392,17 @@ class TestPods:
         await cluster.patch("pods", "web", {"status": {"phase": "Running"}}, subresource="status")
         budget = {"metadata": {"name": "b"}, "spec": {"selector": {"matchLabels": {"app": "web"}}, "minAvailable": 1}}
         await cluster.create("poddisruptionbudgets.policy", budget)
-        modifier = cluster.registry._evictions._modifier
+        evictions = cluster.registry._evictions
+        delete = evictions._delete
 
-        class Late:
-            async def modify(self, *args: Any, **options: Any) -> Any:
-                await cluster.delete("poddisruptionbudgets.policy", "b")
-                return await modifier.modify(*args, **options)
+        async def delete_late(*args: Any, **options: Any) -> Any:
+            await cluster.delete("poddisruptionbudgets.policy", "b")
+            return await delete(*args, **options)
 
-        monkeypatch.setattr(cluster.registry._evictions, "_modifier", Late())
+        monkeypatch.setattr(evictions, "_delete", delete_late)
         with pytest.raises(TooManyRequests):
             await cluster.create("pods", {}, name="web", subresource="eviction")
+        monkeypatch.undo()
         await cluster.create("pods", {}, name="web", subresource="eviction")
         assert (await cluster.get("pods", "web"))["metadata"]["deletionTimestamp"]
 

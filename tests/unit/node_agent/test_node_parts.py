@@ -14,8 +14,17 @@ from node_agent.connectivity import join_backends
 from node_agent.pods.images import find_credentials, pull_failure, pull_policy
 from node_agent.pods.static import read_manifest, read_manifests
 from node_agent.registration import Facts, Health, System, differs, plan_allocatable, render_status
-from node_agent.runtime.base import Container, Credentials, Image, PodRef, RuntimeVersion, State
-from node_agent.runtime.docker_config import unix_time
+from node_agent.runtime.base import (
+    Container,
+    ContainerConfig,
+    Credentials,
+    Image,
+    PodRef,
+    RuntimeVersion,
+    SandboxConfig,
+    State,
+)
+from node_agent.runtime.docker_config import render_container, render_sandbox, unix_time
 from node_agent.server import is_admitted
 from node_agent.statistics import Cgroups, Pressure, Size, Statistics, Usage, cores_used
 
@@ -267,3 +276,12 @@ def test_what_others_say_that_a_node_has_may_be_asked_for() -> None:
     assert plan_allocatable(more) == {"example.com/gpu": "4"}
     less = msgspec.structs.replace(own, allocatable={**own.allocatable, "example.com/gpu": "4"})
     assert plan_allocatable(less) == {"example.com/gpu": None}
+
+
+@pytest.mark.parametrize(("handler", "runtime"), [("", None), ("docker", None), ("runsc", "runsc")])
+def test_which_of_the_engines_runtimes_is_asked_for(handler: str, runtime: str | None) -> None:
+    ref = PodRef("default", "web", "uid")
+    sandbox = render_sandbox(SandboxConfig(pod=ref, attempt=0, handler=handler), image="i", agent="a")
+    config = ContainerConfig(pod=ref, name="c", attempt=0, image="i", handler=handler)
+    container = render_container("s", config, agent="a")
+    assert [each["HostConfig"].get("Runtime") for each in (sandbox, container)] == [runtime, runtime]

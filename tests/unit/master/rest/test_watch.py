@@ -53,6 +53,31 @@ async def test_without_a_revision_the_present_state_comes_first(api):
         ]
 
 
+@pytest.mark.parametrize("query", ["", "&watch=false", "&fieldSelector=metadata.name%3Da"])
+async def test_old_paths_watch_one_object(api, query):
+    await pod(api, "a")
+    await pod(api, "b")
+    async with api.ask("GET", f"/api/v1/watch/namespaces/default/pods/a?timeoutSeconds=9{query}") as answer:
+        assert answer.status == 200
+        await api.json("DELETE", f"{PODS}/b")
+        await api.json("DELETE", f"{PODS}/a")
+        told = await lines(answer, 2)
+    assert [(each["type"], each["object"]["metadata"]["name"]) for each in told] == [("ADDED", "a"), ("DELETED", "a")]
+
+
+async def test_old_paths_watch_what_they_name_or_nothing(api):
+    path = "/api/v1/watch/namespaces/default/pods"
+    async with api.ask("GET", f"{path}/a?fieldSelector=metadata.name%3Db") as answer:
+        assert (answer.status, (await answer.json())["message"]) == (
+            400,
+            "fieldSelector metadata.name doesn't match requested name",
+        )
+    async with api.ask("GET", "/api/v1/watch/pods?resourceVersion=1") as answer:
+        assert (answer.status, answer.headers["Transfer-Encoding"]) == (200, "chunked")
+    async with api.ask("DELETE", f"{path}/a") as answer:
+        assert answer.status == 405
+
+
 async def test_initial_events_end_with_a_marked_bookmark(api):
     await pod(api, "a")
     query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"

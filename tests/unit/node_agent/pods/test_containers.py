@@ -7,14 +7,15 @@ import pytest
 
 from api.kinds.pods import Container, Pod, PodSpec
 from node_agent.pods.containers import (
+    HostnameTooLong,
     NodeNames,
     RefusedByPolicy,
     file_owner,
     hostname_of,
-    qos_class,
     render_hosts,
     render_limits,
     render_privileges,
+    render_sandbox,
 )
 from node_agent.runtime.base import Image
 from tests.unit.node_agent.pods.situations import pod
@@ -25,23 +26,6 @@ GIB = 1 << 30
 def spec(*resources: dict[str, Any], **more: Any) -> PodSpec:
     containers = [{"name": f"c{n}", "resources": each} for n, each in enumerate(resources)]
     return msgspec.convert({"containers": containers, **more}, PodSpec)
-
-
-@pytest.mark.parametrize(
-    ("resources", "qos"),
-    [
-        ([{}], "BestEffort"),
-        ([{"requests": {"cpu": "0"}}], "BestEffort"),
-        ([{"requests": {"cpu": "1m"}}], "Burstable"),
-        ([{"limits": {"cpu": "1", "memory": "1Gi"}}], "Guaranteed"),
-        ([{"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}}], "Guaranteed"),
-        ([{"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1"}}], "Burstable"),
-        ([{"limits": {"cpu": "1", "memory": "1Gi"}}, {}], "Burstable"),
-        ([{"limits": {"cpu": "1"}}], "Burstable"),
-    ],
-)
-def test_quality_of_service(resources: list[dict[str, Any]], qos: str) -> None:
-    assert qos_class(spec(*resources)) == qos
 
 
 @pytest.mark.parametrize(
@@ -152,3 +136,13 @@ def test_names() -> None:
         pod(), metadata=msgspec.structs.replace(pod().metadata, name="a" * 62 + "-" + "b" * 40)
     )
     assert hostname_of(long) == "a" * 62
+
+
+def test_what_the_kernel_calls_the_pod() -> None:
+    def name(**spec: Any) -> str:
+        return render_sandbox(pod(setHostnameAsFQDN=True, **spec), 0, cluster_domain="cluster.local").hostname
+
+    assert name(hostname="h", subdomain="sub") == "h.sub.default.svc.cluster.local"
+    assert name(hostname="h") == "h"
+    with pytest.raises(HostnameTooLong, match="is too long"):
+        name(hostname="h" * 40, subdomain="sub")
