@@ -5,13 +5,13 @@ either surging (an old pod waits for the new one beside it to become available) 
 Source: kubernetes.io, "DaemonSet"; "Perform a Rolling Update on a DaemonSet".
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 from msgspec.structs import replace
 
 from api.kinds.apps import DaemonSet, DaemonSetStatus
-from api.kinds.core import Node, Taint
+from api.kinds.core import Node
 from api.kinds.pods import Affinity, NodeAffinity, Pod, Toleration
 from api.kinds.volumes import NodeSelector, NodeSelectorRequirement, NodeSelectorTerm
 from client.clock import seconds_of
@@ -21,7 +21,7 @@ from master.controllers.ownership import reference_to_controller
 from master.controllers.podstate import available_in_s, is_finished, is_ready
 from master.controllers.replicas import pod_from
 from master.scheduler.plugins.nodes import UNSCHEDULABLE, is_tolerated, required_nodes
-from master.scheduler.snapshot import node_info
+from master.scheduler.snapshot import NodeInfo
 
 _NODE_NAME = "metadata.name"
 # What befalls a node must not take its daemons away: they may be what puts it right.
@@ -69,12 +69,15 @@ def daemon_pod(ds: DaemonSet, node: str, revision: str) -> Pod:
 
 def bound_to(affinity: Affinity | None, node: str) -> Affinity:
     """Return ``affinity`` with the node's name required beside the labels that it asks for."""
+    return _with_field(affinity, NodeSelectorRequirement(key=_NODE_NAME, operator="In", values=(node,)))
+
+
+def _with_field(affinity: Affinity | None, field: NodeSelectorRequirement) -> Affinity:
     affinity = affinity or Affinity()
     nodes = affinity.node_affinity or NodeAffinity()
     required = nodes.required_during_scheduling_ignored_during_execution
     terms = required.node_selector_terms if required is not None else ()
-    named = (NodeSelectorRequirement(key=_NODE_NAME, operator="In", values=(node,)),)
-    bound = tuple(replace(each, match_fields=named) for each in terms) or (NodeSelectorTerm(match_fields=named),)
+    bound = tuple(replace(each, match_fields=(field,)) for each in terms) or (NodeSelectorTerm(match_fields=(field,)),)
     selector = NodeSelector(node_selector_terms=bound)
     return replace(affinity, node_affinity=replace(nodes, required_during_scheduling_ignored_during_execution=selector))
 
@@ -99,21 +102,29 @@ def target_of(pod: Pod) -> str:
     return ""
 
 
-def fits(ds: DaemonSet, node: Node) -> tuple[bool, bool]:
-    """Return (whether a pod should be on ``node``, whether one that is there may stay)."""
-    pod = daemon_pod(ds, node.metadata.name, "")
-    if pod.spec.node_name and pod.spec.node_name != node.metadata.name:
-        return False, False
-    matches = required_nodes(pod)
-    if matches is not None and not matches(node_info(node)):
-        return False, False
-    taints = [*node.spec.taints, *((UNSCHEDULABLE,) if node.spec.unschedulable else ())]
-    hurting = [each for each in taints if each.effect in ("NoSchedule", "NoExecute") and not _tolerates(pod, each)]
-    return not hurting, all(each.effect != "NoExecute" for each in hurting)
+def fitting(ds: DaemonSet) -> Callable[[Node], tuple[bool, bool]]:
+    """Return the test of a node: (whether a pod should be there, whether one that is there may stay)."""
+    pod = daemon_pod(ds, "", "")
+    # Of its own node's name each pod is sure; what is left to ask is the same of every node.
+    named = _with_field(ds.spec.template.spec.affinity, NodeSelectorRequirement(key=_NODE_NAME, operator="Exists"))
+    matches = required_nodes(replace(pod, spec=replace(pod.spec, affinity=named)))
+    assert matches is not None
 
+    def fits(node: Node) -> tuple[bool, bool]:
+        meta = node.metadata
+        if pod.spec.node_name not in ("", meta.name):
+            return False, False
+        if not matches(NodeInfo(node=node, name=meta.name, labels=meta.labels, taints=(), allocatable={})):
+            return False, False
+        taints = [*node.spec.taints, *((UNSCHEDULABLE,) if node.spec.unschedulable else ())]
+        hurting = [
+            each
+            for each in taints
+            if each.effect in ("NoSchedule", "NoExecute") and not is_tolerated(pod.spec.tolerations, each)
+        ]
+        return not hurting, all(each.effect != "NoExecute" for each in hurting)
 
-def _tolerates(pod: Pod, taint: Taint) -> bool:
-    return is_tolerated(pod.spec.tolerations, taint)
+    return fits
 
 
 def places(ds: DaemonSet, nodes: Iterable[Node], pods: Iterable[Pod]) -> list[Place]:
@@ -125,7 +136,8 @@ def places(ds: DaemonSet, nodes: Iterable[Node], pods: Iterable[Pod]) -> list[Pl
         here.sort(
             key=lambda pod: (not pod.spec.node_name, seconds_of(pod.metadata.creation_timestamp), pod.metadata.name)
         )
-    return [Place(node.metadata.name, *fits(ds, node), there.get(node.metadata.name, ())) for node in nodes]
+    fits = fitting(ds)
+    return [Place(node.metadata.name, *fits(node), there.get(node.metadata.name, ())) for node in nodes]
 
 
 def homeless(nodes: Iterable[Node], pods: Iterable[Pod]) -> list[Pod]:

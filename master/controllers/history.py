@@ -6,7 +6,7 @@ Source: kubernetes.io, "Perform a Rollback on a DaemonSet"; "StatefulSet", "Revi
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from msgspec.structs import replace
@@ -24,7 +24,7 @@ _HASH_LABELS: Mapping[type, str] = {DaemonSet: REVISION_LABEL, StatefulSet: "con
 DEFAULT_LIMIT = 10
 
 S = TypeVar("S", DaemonSet, StatefulSet)
-_encode = msgspec.json.Encoder(order="deterministic").encode
+_encode = msgspec.json.Encoder(order="sorted").encode
 
 
 class Collides(Exception):
@@ -32,8 +32,18 @@ class Collides(Exception):
 
 
 def data_of(template: PodTemplateSpec) -> dict[str, Any]:
-    """Return the patch that makes ``template`` an owner's template whatever it has now."""
-    return {"spec": {"template": {**msgspec.json.decode(_encode(template)), "$patch": "replace"}}}
+    """Return the patch that makes ``template`` an owner's template whatever it has now.
+
+    Clients find the revision that an owner is at by comparing bytes with their own encoding of its template
+    (``kubectl rollout undo`` does), so this has what Go always writes, in the order of names.
+    """
+    document = msgspec.json.decode(msgspec.json.encode(template))
+    document["metadata"] = {**document.get("metadata", {}), "creationTimestamp": None}
+    for each in ("containers", "initContainers", "ephemeralContainers"):
+        for container in document["spec"].get(each, ()):
+            container.setdefault("resources", {})
+    patch = {"spec": {"template": {**document, "$patch": "replace"}}}
+    return cast("dict[str, Any]", msgspec.json.decode(_encode(patch)))
 
 
 def by_number(revisions: Iterable[ControllerRevision]) -> list[ControllerRevision]:
@@ -104,4 +114,6 @@ async def forget(api: Resources, doomed: Iterable[ControllerRevision]) -> None:
 
 def template_of(revision: ControllerRevision) -> PodTemplateSpec:
     """Return the template that a revision keeps."""
-    return msgspec.convert(revision.data["spec"]["template"], PodTemplateSpec)
+    document = revision.data["spec"]["template"]
+    metadata = {name: value for name, value in document["metadata"].items() if value is not None}
+    return msgspec.convert({**document, "metadata": metadata}, PodTemplateSpec)

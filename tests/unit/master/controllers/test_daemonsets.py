@@ -1,5 +1,6 @@
 """DaemonSets, from the object to a pod on every node, through changes of template, nodes and luck."""
 
+import json
 from collections.abc import Iterable
 
 import pytest
@@ -15,8 +16,9 @@ from api.kinds.apps import (
 from api.kinds.core import Event, Node, Taint
 from api.kinds.pods import Pod, Toleration
 from api.meta import LabelSelector, ObjectMeta
+from master.controllers.daemon_plan import bound_to
 from master.controllers.daemonset import DaemonSetController
-from master.controllers.history import REVISION_LABEL
+from master.controllers.history import REVISION_LABEL, data_of, template_of
 from master.controllers.manager import Row
 from master.scheduler.loop import Scheduler
 from tests.fakes.world import World, ready_node, template, with_ready
@@ -237,10 +239,16 @@ async def test_old_revisions_are_forgotten_and_pods_without_a_node_too() -> None
         assert [each.revision for each in _revisions(world)] == [4, 5]
         # A pod for a node that left before the scheduler saw it.
         lost = replace(pods(world)[0], metadata=ObjectMeta(name="lost", namespace="default", labels=LABELS))
-        from master.controllers.daemon_plan import bound_to
-
         await world.resources.create(
             replace(lost, spec=replace(lost.spec, node_name="", affinity=bound_to(None, "n9")))
         )
         await world.live()
         assert [pod.metadata.name for pod in pods(world) if pod.metadata.name == "lost"] == []
+
+
+def test_a_revision_is_written_as_go_writes_a_template() -> None:
+    spec = {"containers": [{"image": "watch:1", "name": "main", "resources": {}}]}
+    wanted = {"$patch": "replace", "metadata": {"creationTimestamp": None, "labels": LABELS}, "spec": spec}
+    data = data_of(template(LABELS, "watch:1"))
+    assert json.dumps(data) == json.dumps({"spec": {"template": wanted}})  # in this order, too
+    assert template_of(ControllerRevision(data=data)).metadata.labels == LABELS
