@@ -105,13 +105,8 @@ def test_grace_that_is_shortened_does_not_end_before_it_was_asked_for() -> None:
 
 
 def test_new_object_gets_what_the_server_owns() -> None:
-    forged = {
-        "uid": "forged",
-        "creationTimestamp": "1999-12-31T23:59:59Z",
-        "deletionTimestamp": "1999-12-31T23:59:59Z",
-        "selfLink": "x",
-        "generation": 9,
-    }
+    then = "2001-01-01T00:00:00Z"
+    forged = {"uid": "forged", "creationTimestamp": then, "deletionTimestamp": then, "selfLink": "x", "generation": 9}
     made = prepare_new(kind("configmaps"), config_map(**forged), "n", WORLD).metadata
     assert (made.uid, made.creation_timestamp, made.deletion_timestamp) == ("u1", lifecycle.timestamp(NOW), "")
     assert made.generation is None

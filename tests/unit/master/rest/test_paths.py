@@ -35,6 +35,17 @@ AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDisc
 PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 
 
+async def test_what_is_stored_as_one_has_one_hash(api):
+    async def told(root, name):
+        resources = (await api.json("GET", root))["resources"]
+        return next(each["storageVersionHash"] for each in resources if each["name"] == name)
+
+    # The first eight bytes of the SHA-256 of "/v1/Pod", as servers everywhere give them.
+    assert await told("/api/v1", "pods") == "xPOwRZ+Yhw8="
+    assert await told("/apis/batch/v1beta1", "cronjobs") == await told("/apis/batch/v1", "cronjobs")
+    assert await told("/apis/events.k8s.io/v1", "events") == await told("/api/v1", "events")
+
+
 async def test_old_discovery_leads_to_every_resource(api):
     found = set()
     roots = ["/api/v1"]
