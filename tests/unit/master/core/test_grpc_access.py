@@ -250,6 +250,19 @@ async def test_what_is_written_is_told_with_its_object(faces):
     assert [each["metadata"]["name"] for each in listed["responseObject"]["items"]] == ["p"]
 
 
+@pytest.mark.parametrize(("level", "made"), [("None", 0), ("Metadata", 0), ("Request", 0), ("RequestResponse", 1)])
+async def test_an_answer_is_made_for_the_audit_log_only_if_its_policy_wants_it(level, made):
+    """A list of everything would be put together once more for a line that says who asked for it."""
+    audit, calls = AuditLog(File(), Policy(rules=(PolicyRule(level=level),))), []
+    head = SimpleNamespace(path="/trireme.cluster.Resources/List")
+    call = SimpleNamespace(metadata=(), peer=SimpleNamespace(address="127.0.0.1:4"), head=head)
+    asked = asked_by("list", pb.ListRequest(target=pb.Target(resource="pods")))
+    gate = Gate(Authenticator([]), Authorizer(RegistryPolicies(FakeRegistry())), audit=audit)
+    gate.finish(GrpcPassage(call, asked), 200, lambda: calls.append("made") or b"{}")
+    assert len(calls) == made
+    assert len(audit._lines) == (level != "None")
+
+
 async def waiting(faces, monkeypatch):
     """Let the registry's get wait for ever; return an event that says that one waits."""
     begun = asyncio.Event()
