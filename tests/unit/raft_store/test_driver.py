@@ -92,12 +92,8 @@ def raising(*_):
 @pytest.mark.parametrize("where", ["begin", "saved"])
 async def test_a_mistake_in_a_save_that_waits_for_what_is_sent_ends_the_member(storage, where):
     """Nothing would be saved any more, and nobody would know why."""
-    fatal, replica = (
-        [],
-        SimpleNamespace(
-            applied=Index(0), core=SimpleNamespace(member=MemberId(1)), saved=raising, propose_together=None
-        ),
-    )
+    fatal, core = [], SimpleNamespace(member=MemberId(1))
+    replica = SimpleNamespace(applied=Index(0), core=core, saved=raising, propose_together=None)
     config = DriverConfig(tick_s=1, snapshot_entries=100, keep_entries=10)
     driver = Driver(config, replica=replica, storage=storage, machine=Restored(), on_fatal=fatal.append)
     driver._running = True
