@@ -248,12 +248,14 @@ class Entrance:
 def asked_by(verb: str, request: Any) -> Asked:
     """Return what a call asks, by nobody yet, in the words of authorization: as REST would be asked by its path."""
     target = request.target
-    many = verb in ("list", "watch")
-    # A name in the target of a list narrows nothing, so that whoever may read that one object gains nothing by it.
-    name = _name_selected(request.field_selector) if many else target.name
+    # No path of a list or of a new object ends with a name. One that stands here all the same must open nothing, to
+    # whoever may read or make that object alone.
+    nameless = verb in ("list", "watch") or (verb == "create" and not target.subresource)
+    name = "" if nameless else target.name
     # A namespace lies in itself: whom a binding in it makes its administrator may read it.
-    own = not many and (target.group, target.resource) == ("", "namespaces")
-    namespace = target.name if own else target.namespace
+    namespace = name if (target.group, target.resource) == ("", "namespaces") else target.namespace
+    if verb in ("list", "watch"):
+        name = _name_selected(request.field_selector)
     return Asked(NOBODY, verb, target.group, target.resource, target.subresource, namespace, name)
 
 

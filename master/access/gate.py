@@ -169,6 +169,10 @@ class Gate:
             self._audit.tell(begun)
 
     def finish(self, passage: Passage, code: int, answer: Callable[[], bytes] = bytes) -> None:
-        """Tell what came of a request; ``answer`` makes the object that went back, if somebody is told."""
-        if self._audit is not None and (told := passage.told(code, answer())) is not None:
-            self._audit.tell(told)
+        """Tell what came of a request; ``answer`` makes the object that went back, if the policy wants it told."""
+        if self._audit is None or passage.asked is None:
+            return
+        wanted = self._audit.rule(passage.asked).level == "RequestResponse"
+        told = passage.told(code, answer() if wanted else b"")
+        assert told is not None, passage
+        self._audit.tell(told)

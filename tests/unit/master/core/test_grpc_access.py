@@ -200,8 +200,26 @@ async def test_a_name_in_the_target_of_a_list_opens_nothing(faces):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await rpc.ResourcesStub(admin).List(pb.ListRequest(target=named))
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    asked = asked_by("list", pb.ListRequest(target=pb.Target(resource="namespaces", name="mine")))
-    assert (asked.namespace, asked.name) == ("", ""), "who administers one namespace would see all"
+
+
+@pytest.mark.parametrize(
+    ("verb", "target", "namespace", "name"),
+    [
+        ("get", {"resource": "secrets", "namespace": "a", "name": "x"}, "a", "x"),
+        ("list", {"resource": "secrets", "namespace": "a", "name": "x"}, "a", ""),
+        ("watch", {"resource": "secrets", "namespace": "a", "name": "x"}, "a", ""),
+        ("create", {"resource": "secrets", "namespace": "a", "name": "x"}, "a", ""),  # no POST has a name in its path
+        ("create", {"resource": "pods", "namespace": "a", "name": "x", "subresource": "binding"}, "a", "x"),
+        ("get", {"resource": "namespaces", "name": "x"}, "x", "x"),
+        ("list", {"resource": "namespaces", "name": "x"}, "", ""),  # who administers one would see all
+        ("create", {"resource": "namespaces", "name": "x"}, "", ""),
+        ("update", {"resource": "namespaces", "name": "x", "subresource": "finalize"}, "x", "x"),
+    ],
+)
+def test_a_target_is_authorized_as_its_path_would_be(verb, target, namespace, name):
+    requests = {"list": pb.ListRequest, "watch": pb.WatchRequest}
+    asked = asked_by(verb, requests.get(verb, pb.GetRequest)(target=pb.Target(**target)))
+    assert (asked.namespace, asked.name) == (namespace, name)
 
 
 def test_metadata_are_read_as_header_fields_are():
@@ -248,6 +266,19 @@ async def test_what_is_written_is_told_with_its_object(faces):
     assert of_pod["responseObject"]["metadata"]["uid"]
     assert listed["responseObject"]["kind"] == "PodList"
     assert [each["metadata"]["name"] for each in listed["responseObject"]["items"]] == ["p"]
+
+
+@pytest.mark.parametrize(("level", "made"), [("None", 0), ("Metadata", 0), ("Request", 0), ("RequestResponse", 1)])
+async def test_an_answer_is_made_for_the_audit_log_only_if_its_policy_wants_it(level, made):
+    """A list of everything would be put together once more for a line that says who asked for it."""
+    audit, calls = AuditLog(File(), Policy(rules=(PolicyRule(level=level),))), []
+    head = SimpleNamespace(path="/trireme.cluster.Resources/List")
+    call = SimpleNamespace(metadata=(), peer=SimpleNamespace(address="127.0.0.1:4"), head=head)
+    asked = asked_by("list", pb.ListRequest(target=pb.Target(resource="pods")))
+    gate = Gate(Authenticator([]), Authorizer(RegistryPolicies(FakeRegistry())), audit=audit)
+    gate.finish(GrpcPassage(call, asked), 200, lambda: calls.append("made") or b"{}")
+    assert len(calls) == made
+    assert len(audit._lines) == (level != "None")
 
 
 async def waiting(faces, monkeypatch):
