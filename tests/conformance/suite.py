@@ -1,7 +1,8 @@
 """Kubernetes' own end-to-end suite, built from Debian's source package into our cache.
 
 Debian's ``kubernetes`` is 1.20: it is the newest suite that can be built from packages alone, and the oldest that our
-users' clients come from. What it tests has hardly changed since; where it has, ``known.toml`` says so.
+users' clients come from. What it tests has hardly changed since; where it has, ``known.toml`` says so. One line is
+changed (``_OUTDATED``): before each test the suite waits for what no release after 1.23 does.
 """
 
 import os
@@ -17,6 +18,8 @@ from deploy.state import home
 SOURCE_PACKAGE = "kubernetes"
 GO = Path("/usr/lib/go-1.19/bin")  # Debian's golang-1.19-go: newer ones refuse what this source vendors
 _BUILD_S = 3600
+# (file, text, text instead): whether a service account has a Secret with a token. Now it is enough that it is there.
+_OUTDATED = ("test/e2e/framework/util.go", "return len(t.Secrets) > 0, nil", "return true, nil")
 _IGNORED = ("-ignore", ".jpg", "-ignore", ".png", "-ignore", ".md", "-ignore", r"BUILD(\.bazel)?")
 _TEST_DATA = (
     "test/conformance/testdata/...",
@@ -43,6 +46,7 @@ class Suite:
             raise SystemExit("the suite needs Debian's Go 1.19: apt-get install golang-1.19-go")
         if not self.tree.is_dir():
             self._unpack()
+        self._modernize()
         self._generate()
         # Vetting would take as long as the build, of code that is not ours.
         self.go("test", "-c", "-vet=off", "-o", f"{self.program}.new", "./test/e2e")
@@ -72,6 +76,13 @@ class Suite:
         archive = next(sources.glob("*.orig.tar.*"))
         self.tree.mkdir(parents=True)
         shell.run(["tar", "-xf", str(archive), "--strip-components=1", "-C", str(self.tree)])
+
+    def _modernize(self) -> None:
+        name, text, instead = _OUTDATED
+        source = (self.tree / name).read_text()
+        if text not in source and instead not in source:
+            raise SystemExit(f"{name} is not the one that is known: it does not say {text!r}")
+        (self.tree / name).write_text(source.replace(text, instead))
 
     def _generate(self) -> None:
         """Make the two files that the source package leaves to its build."""
