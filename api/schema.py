@@ -11,7 +11,7 @@ from api import descriptions
 from api.custom.published import published, root_name
 from api.kinds.extensions import CustomResourceDefinition
 from api.kinds.table import Kind
-from api.merge_keys import RETAIN_KEYS, ListRule, list_rule
+from api.merge_keys import ATOMIC_MAPS, ATOMIC_STRUCTS, GRANULAR, RETAIN_KEYS, ListRule, list_rule
 from api.meta import DeleteOptions, ListMeta, ObjectMeta, Resource, Status
 from api.shapes import AnyJson, Deduced, Field, ListOf, MapOf, ObjectOf, Scalar, Shape, StructOf, fields_of
 from api.struct import ApiStruct
@@ -34,6 +34,12 @@ _PACKAGES = {
     "api.kinds.policy_v1beta1": "io.k8s.api.policy.v1beta1",
     "api.kinds.metrics": "io.k8s.metrics.pkg.apis.metrics.v1beta1",
     "api.kinds.extensions": EXTENSIONS,
+}
+# Structs that lie with the kinds that use them, and are published elsewhere.
+_PACKAGES_OF = {
+    "FieldSelectorRequirement": META,
+    "TopologySelectorLabelRequirement": "io.k8s.api.core.v1",
+    "TopologySelectorTerm": "io.k8s.api.core.v1",
 }
 # The module has both versions of autoscaling; these are the older one's, all others the newer one's.
 _AUTOSCALING_V1 = frozenset({
@@ -73,7 +79,8 @@ PREFIXES = {2: "#/definitions/", 3: "#/components/schemas/"}
 
 def definition_name(model: type[ApiStruct]) -> str:
     """Return ``io.k8s.api.core.v1.Pod``."""
-    package, name = _PACKAGES.get(model.__module__, ""), model.__name__.removesuffix("V1beta1")
+    name = model.__name__.removesuffix("V1beta1")
+    package = _PACKAGES_OF.get(name) or _PACKAGES.get(model.__module__, "")
     if not package:
         group = model.__module__.rpartition(".")[2]
         version = "v2" if group == "autoscaling" and name not in _AUTOSCALING_V1 else "v1"
@@ -164,6 +171,8 @@ class _Writer:
         texts = descriptions.of(model)
         schema: Schema = {"description": texts[""]} if "" in texts else {}
         schema["type"] = "object"
+        if model.__name__ in ATOMIC_STRUCTS:
+            schema["x-kubernetes-map-type"] = "atomic"
         self.found[name] = schema  # before its fields: structs may refer to themselves
         fields = fields_of(model)
         if required := [each.name for each in fields.values() if is_required(model, each)]:
@@ -182,13 +191,15 @@ class _Writer:
         return {"description": text, **schema}
 
     def _property(self, model: type[ApiStruct], field: Field) -> Schema:
-        schema = self._schema(field.shape)
-        if (name := _OF_ANY_TYPE.get((model.__name__, field.attribute))) is not None:
+        schema, place = self._schema(field.shape), (model.__name__, field.attribute)
+        if (name := _OF_ANY_TYPE.get(place)) is not None:
             return self._of_any_type(name, field.shape)
         if isinstance(field.shape, ListOf):
-            schema |= dict(_list_extensions(list_rule(model.__name__, field.attribute)))
-        if (model.__name__, field.attribute) in RETAIN_KEYS:
+            schema |= dict(_list_extensions(list_rule(*place)))
+        if place in RETAIN_KEYS:
             schema["x-kubernetes-patch-strategy"] = "retainKeys"
+        if place in ATOMIC_MAPS or place in GRANULAR:
+            schema["x-kubernetes-map-type"] = "atomic" if place in ATOMIC_MAPS else "granular"
         return schema
 
     def _schema(self, shape: Shape) -> Schema:

@@ -14,11 +14,12 @@ from msgspec.structs import replace
 
 from api import codec
 from api.errors import ApiError, Conflict, InternalError, NotFound
-from api.kinds.pods import Pod, PodCondition
+from api.kinds.pods import Pod
 from api.kinds.policy import Eviction, PodDisruptionBudget
 from api.kinds.table import Kind, Table
 from api.meta import DeleteOptions, Preconditions, Resource
 from master import budgets, strictness
+from master.disruptions import EVICTED, as_target
 from master.lifecycle import check_preconditions
 from master.modify import Beside, Modifier
 from master.objects import StoredObject
@@ -119,7 +120,7 @@ class Evictions:
             options=replace(wanted, preconditions=before),
             user=options.user,
             fence=fence,
-            mark=lambda obj: _as_target(cast("Pod", obj), self._writer.timestamp()),
+            mark=lambda obj: as_target(cast("Pod", obj), EVICTED, self._writer.timestamp()),
             beside=beside,
         )
 
@@ -173,17 +174,3 @@ def _is_exempt(pod: Pod) -> bool:
 
 def _may_become_ready(pod: Pod) -> bool:
     return pod.status.phase not in ("Succeeded", "Failed") and not pod.metadata.deletion_timestamp
-
-
-def _as_target(pod: Pod, now: str) -> Pod:
-    """Return the pod with the condition that tells why it goes."""
-    condition = PodCondition(
-        type="DisruptionTarget",
-        status="True",
-        reason="EvictionByEvictionAPI",
-        message="Eviction API: evicting",
-        last_transition_time=now,
-        observed_generation=pod.metadata.generation,
-    )
-    others = tuple(each for each in pod.status.conditions if each.type != condition.type)
-    return replace(pod, status=replace(pod.status, conditions=(*others, condition)))

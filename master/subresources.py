@@ -76,9 +76,25 @@ def _csr_status(kind: Kind, old: Resource, new: Resource) -> Resource:
     return _status(kind, old, cast("Resource", replace(cast("Any", new), status=status)))
 
 
+def _pod_status(kind: Kind, old: Resource, new: Resource) -> Resource:
+    """Keep what older agents leave out of the status, and what nobody but the server says."""
+    before, after = cast("Any", old).status, cast("Any", new).status
+    status = replace(
+        after,
+        qos_class=after.qos_class or before.qos_class,
+        observed_generation=after.observed_generation or before.observed_generation,
+    )
+    return _status(kind, old, cast("Resource", replace(cast("Any", new), status=status)))
+
+
+_STATUS: Mapping[tuple[str, str], Prepare] = {
+    ("", "pods"): _pod_status,
+    ("certificates.k8s.io", "certificatesigningrequests"): _csr_status,
+}
+
+
 def _of_status(kind: Kind, old: Resource, new: Resource) -> Resource:
-    prepare = _csr_status if kind.place == ("certificates.k8s.io", "certificatesigningrequests") else _status
-    return prepare(kind, old, new)
+    return _STATUS.get(kind.place, _status)(kind, old, new)
 
 
 def _without_revision(obj: Resource) -> Resource:

@@ -29,7 +29,13 @@ from api.errors import (
 )
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, Resource
-from api.validation.objects import faults_on_create, faults_on_resize, faults_on_status, faults_on_update
+from api.validation.objects import (
+    faults_of_face,
+    faults_on_create,
+    faults_on_resize,
+    faults_on_status,
+    faults_on_update,
+)
 from master import strictness
 from master.access.authorization import Authorizer
 from master.access.user import User
@@ -110,7 +116,7 @@ class Writer:
         async with self._on_account(namespace) as ledger:
             for attempt in range(ATTEMPTS):
                 try:
-                    stored = await self._create(owner, obj, namespace, options, fence, managed=managed, ledger=ledger)
+                    stored = await self._create(kind, obj, namespace, options, fence, managed=managed, ledger=ledger)
                 except AlreadyExists as taken:
                     if not generated:
                         raise
@@ -123,7 +129,7 @@ class Writer:
 
     async def _create(
         self,
-        owner: Kind,
+        kind: Kind,
         obj: Resource,
         namespace: str,
         options: WriteOptions,
@@ -132,6 +138,7 @@ class Writer:
         managed: Managed,
         ledger: Ledger,
     ) -> StoredObject:
+        owner = self._modifier.owner(kind)
         if owner.namespaced and obj.metadata.namespace not in ("", namespace):
             raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
         obj = with_managed(prepare_new(owner, obj, namespace, self._world), managed)
@@ -146,7 +153,7 @@ class Writer:
             ledger=ledger,
         )
         obj = await self._chain.mutate(attributes, obj)
-        if faults := faults_on_create(owner, obj):
+        if faults := faults_on_create(owner, obj) + faults_of_face(kind, None, obj):
             raise invalid(owner.kind, obj.metadata.name, faults, group=owner.group)
         await self._chain.judge(msgspec.structs.replace(attributes, obj=obj))
         return await self._claimed(owner, obj, options, fence)
@@ -230,7 +237,7 @@ class Writer:
             new = self._decode_applied(owner, document)
             strictness.tell_of_apply(options)
             managed = new.metadata.managed_fields
-            return await self._altered(owner, old, new, subresource, options, ledger=ledger, told=told, managed=managed)
+            return await self._altered(kind, old, new, subresource, options, ledger=ledger, told=told, managed=managed)
 
         async with self._on_account(namespace) as ledger:
             for _ in range(ATTEMPTS):
@@ -250,7 +257,7 @@ class Writer:
                 warnings = strictness.tell_of_apply(options)
                 try:
                     managed = new.metadata.managed_fields
-                    made = await self._create(owner, new, namespace, options, fence, managed=managed, ledger=ledger)
+                    made = await self._create(kind, new, namespace, options, fence, managed=managed, ledger=ledger)
                 except AlreadyExists:
                     continue
                 return Written(as_kind(made, kind), created=True, warnings=(*warnings, *cautions(owner, made.obj)))
@@ -360,7 +367,7 @@ class Writer:
         new = await self._chain.mutate(attributes, new)
         if (claimant := self._modifier.claimant(owner)) is not None and not subresource:
             new = claimant.complete(old, new, ())
-        if faults := _judge_of(owner, subresource)(owner, bare(old), new):
+        if faults := _judge_of(owner, subresource)(owner, bare(old), new) + faults_of_face(kind, old, new):
             raise invalid(owner.kind, stored.name, faults, group=owner.group)
         await self._chain.judge(msgspec.structs.replace(attributes, obj=new))
         told[:] = [] if subresource else cautions(owner, new, old)

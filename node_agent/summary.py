@@ -65,7 +65,13 @@ def _usage(before: Usage | None, after: Usage, span_s: float) -> dict[str, dict[
     nanocores = round(cores_used(before, after, span_s) * _NANO)
     return {
         "cpu": {"usageNanoCores": nanocores, "usageCoreNanoSeconds": round(after.cpu_s * _NANO)},
-        "memory": {"workingSetBytes": after.working_set_bytes},
+        "memory": {
+            "usageBytes": after.memory_bytes,
+            "workingSetBytes": after.working_set_bytes,
+            "rssBytes": after.rss_bytes,
+            "pageFaults": after.page_faults,
+            "majorPageFaults": after.major_page_faults,
+        },
     }
 
 

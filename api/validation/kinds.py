@@ -1,6 +1,7 @@
 """Which rules hold for the objects of which kind: (group, plural) -> what returns their faults.
 
 SPEC_RULES judge an object whenever it is written, CREATE_RULES only a new one, CHANGE_RULES an update: (old, new).
+FACE_RULES judge who writes by a face that refuses more than its place.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from typing import Any
 from api.custom.definition_rules import definition_change_faults, definition_faults
 from api.custom.definitions import PLACE as DEFINITIONS
 from api.errors import Fault
-from api.validation import batch, cluster, data, networking, pods, scaling, services, storage, workloads
+from api.validation import batch, cluster, data, events, networking, pods, scaling, services, storage, workloads
 
 _PODS = ("", "pods")
 
@@ -24,6 +25,10 @@ SPEC_RULES: Mapping[tuple[str, str], Callable[[Any], list[Fault]]] = {
     **workloads.SPEC_RULES,
     DEFINITIONS: definition_faults,
     _PODS: pods.pod_faults,
+}
+# (group, version, plural) of a face -> what it refuses of (old, new); old is None for a new object.
+FACE_RULES: Mapping[tuple[str, str, str], Callable[[Any, Any], list[Fault]]] = {
+    ("events.k8s.io", "v1", "events"): events.event_faults,
 }
 CREATE_RULES: Mapping[tuple[str, str], Callable[[Any], list[Fault]]] = {
     **batch.CREATE_RULES,

@@ -22,7 +22,7 @@ from api.faults import (
 from api.kinds.pods import Pod
 from api.kinds.table import Kind
 from api.meta import ObjectMeta, OwnerReference, Resource
-from api.validation.kinds import CHANGE_RULES, CREATE_RULES, SPEC_RULES
+from api.validation.kinds import CHANGE_RULES, CREATE_RULES, FACE_RULES, SPEC_RULES
 from api.validation.resizing import resize_faults
 from api.validation.statuses import STATUS_RULES
 
@@ -136,6 +136,12 @@ def faults_on_create(kind: Kind, obj: Resource) -> list[Fault]:
         if kind.custom is None and (rule := rules.get(kind.place)):
             faults += rule(obj)
     return _once_each(faults)
+
+
+def faults_of_face(kind: Kind, old: Resource | None, new: Resource) -> list[Fault]:
+    """Return what a newer face of an object refuses that its place lets pass; ``old`` is None for a new object."""
+    rule = FACE_RULES.get((kind.group, kind.version, kind.plural)) if kind.custom is None else None
+    return rule(old, new) if rule is not None else []
 
 
 def faults_on_update(kind: Kind, old: Resource, new: Resource) -> list[Fault]:

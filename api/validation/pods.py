@@ -203,7 +203,7 @@ _POD_CHANGES = (
 def pod_change_faults(old: Pod, new: Pod) -> list[Fault]:
     """Return what an update changes of a pod and may not."""
     before, after = old.spec, new.spec
-    faults = _annotation_change_faults(old.metadata.annotations, new.metadata.annotations)
+    faults = annotation_change_faults(old.metadata.annotations, new.metadata.annotations)
     for name, mine, theirs in (
         ("containers", before.containers, after.containers),
         ("initContainers", before.init_containers, after.init_containers),
@@ -232,7 +232,8 @@ def pod_change_faults(old: Pod, new: Pod) -> list[Fault]:
     return faults if settled == before else [*faults, forbidden("spec", _POD_CHANGES)]
 
 
-def _annotation_change_faults(old: Mapping[str, str], new: Mapping[str, str]) -> list[Fault]:
+def annotation_change_faults(old: Mapping[str, str], new: Mapping[str, str]) -> list[Fault]:
+    """Return the fault of a pod that becomes, or ceases to be, the mirror of one that its node runs by itself."""
     at = f"metadata.annotations[{MIRROR}]"
     if old.get(MIRROR) == new.get(MIRROR):
         return []

@@ -238,10 +238,10 @@ def read_container(document: Mapping[str, Any]) -> Container:
 def _state(state: Mapping[str, Any]) -> State:
     if state.get("Running") or state.get("Paused") or state.get("Restarting"):
         return State.RUNNING
-    # A start that failed leaves the container "created", with an error.
-    if state.get("Status") == "created" and not state.get("Error"):
-        return State.CREATED
-    return State.EXITED
+    # A start that failed leaves an error. What has neither started nor failed has not ended either, also while it is
+    # being removed: the engine then calls it "removing" or "dead", with an exit code of 0 that is nobody's success.
+    started = unix_time(state.get("StartedAt") or "")
+    return State.EXITED if started or state.get("Error") else State.CREATED
 
 
 def _pod(labels: Mapping[str, str]) -> PodRef:

@@ -13,7 +13,11 @@ MIB = 1 << 20
 
 def render() -> Any:
     before = Sample(NOW, Usage(100.0, 300 * MIB), {"main-0": Usage(1.0, MIB)})
-    after = Sample(NOW + 10, Usage(105.0, 400 * MIB), {"main-0": Usage(3.0, 2 * MIB), "side-0": Usage(1.0, 3 * MIB)})
+    after = Sample(
+        NOW + 10,
+        Usage(105.0, 400 * MIB, 500 * MIB, 300 * MIB, 7, 1),
+        {"main-0": Usage(3.0, 2 * MIB), "side-0": Usage(1.0, 3 * MIB)},
+    )
     running = [instance("main"), instance("side"), instance("ended")]
     page = render_summary(
         (before, after),
@@ -31,7 +35,15 @@ def test_the_node() -> None:
     assert node["nodeName"] == "node1"
     assert node["startTime"] == "2027-01-15T07:00:00Z"
     assert node["cpu"] == {"time": at, "usageNanoCores": 500_000_000, "usageCoreNanoSeconds": 105 * 10**9}
-    assert node["memory"] == {"time": at, "workingSetBytes": 400 * MIB, "availableBytes": 600 * MIB}
+    assert node["memory"] == {
+        "time": at,
+        "usageBytes": 500 * MIB,
+        "workingSetBytes": 400 * MIB,
+        "availableBytes": 600 * MIB,
+        "rssBytes": 300 * MIB,
+        "pageFaults": 7,
+        "majorPageFaults": 1,
+    }
     assert node["fs"] == {"time": at, "availableBytes": 7, "capacityBytes": 10, "usedBytes": 3}
 
 

@@ -24,6 +24,25 @@ async def pod(api, name="p", **metadata):
     return await api.create(PODS, {"metadata": {"name": name, **metadata}})
 
 
+async def test_many_wait_for_one_moment_and_none_holds_another_up(monkeypatch):
+    loop, armed = asyncio.get_running_loop(), []
+    monkeypatch.setattr(loop, "call_later", lambda pause_s, go: armed.append((pause_s, go)))
+    pacer = watch.Pacer()
+    waiting = [asyncio.create_task(pacer.turn(pause_s)) for pause_s in (0.5, 0.7, 0.9)]
+    await asyncio.sleep(0)
+    assert [pause_s for pause_s, _ in armed] == [0.5]
+    waiting[1].cancel()
+    await asyncio.sleep(0)
+    armed.pop()[1]()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert [each.cancelled() for each in waiting] == [False, True, False]
+    later = asyncio.create_task(pacer.turn(0.6))
+    await asyncio.sleep(0)
+    assert [pause_s for pause_s, _ in armed] == [0.6]
+    armed.pop()[1]()
+    await later
+
+
 async def test_headers_come_before_anything_happens(api):
     async with asyncio.timeout(2), api.ask("GET", f"{PODS}?watch=1&resourceVersion=100") as answer:
         assert answer.status == 200
