@@ -16,6 +16,8 @@ that nobody may count on, for a moment later it may have come back to its floor.
 
 from raft_store.engine import MemberId, Term
 
+USUAL_TICKS = 3  # beyond a heartbeat's: two clocks' ticks begin at different moments, and a process that starts nearby
+# takes the others' turn for as long; whoever took that for load would be slow to replace a leader on a quiet machine
 MARGIN = 8  # ticks more for every tick that a silence was longer than usual: an hour's worst is many times a minute's
 NARROW_TICKS = 4000  # between two steps back to the floor
 
@@ -30,7 +32,7 @@ class Patience:
         assert heartbeat_ticks < floor_ticks <= ceiling_ticks, (heartbeat_ticks, floor_ticks, ceiling_ticks)
         self._floor = floor_ticks
         self._ceiling = ceiling_ticks
-        self._usual = heartbeat_ticks + 1  # two clocks count the same time by ticks that begin at different moments
+        self._usual = heartbeat_ticks + USUAL_TICKS
         self._clock = 0
         self._late: int  # ticks by which the longest silence that we remember was longer than usual
         self._late_since: int

@@ -432,7 +432,7 @@ def a_time_out_adapts_below_what_leases_rest_on(patch):
 
     def remember(self, late):
         self._late, self._late_since = late, self._clock
-        self.ticks = self._usual + late
+        self.ticks = self._usual - 2 + late
 
     patch.setattr(Patience, "_remember", remember)
 

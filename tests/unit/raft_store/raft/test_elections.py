@@ -215,7 +215,7 @@ def silent_for(group, leader, ticks, *followers):
 
 def test_who_bore_a_silence_bears_a_longer_one(patient):
     """3.4, with a time-out that adapts: it takes neither part in an election nor calls one."""
-    silent_for(patient, 1, 8, 2, 3)
+    silent_for(patient, 1, 9, 2, 3)
     for member in (2, 3):
         patient.tick(member, 2 * ELECTION_TICKS)
     patient.deliver()

@@ -29,14 +29,14 @@ def hear_after(patience, ticks, leader=LEADER, term=TERM):
 
 
 def test_usual_silences_leave_it_at_its_floor(patience):
-    for silence in (3, 4, 3, 1, 0, 4):
+    for silence in (3, 4, 6, 1, 0, 6):
         hear_after(patience, silence)
     assert patience.ticks == FLOOR
 
 
 @pytest.mark.parametrize(
     ("silence", "ticks"),
-    [(5, FLOOR + MARGIN), (8, FLOOR + 4 * MARGIN), (14, FLOOR + 10 * MARGIN), (15, CEILING), (CEILING, CEILING)],
+    [(7, FLOOR + MARGIN), (10, FLOOR + 4 * MARGIN), (16, FLOOR + 10 * MARGIN), (17, CEILING), (CEILING, CEILING)],
 )
 def test_one_long_silence_widens_it_at_once(patience, silence, ticks):
     hear_after(patience, silence)
@@ -50,8 +50,8 @@ def test_what_no_time_out_could_have_outlasted_teaches_nothing(patience):
 
 
 def test_the_longest_silence_counts(patience):
+    hear_after(patience, 10)
     hear_after(patience, 8)
-    hear_after(patience, 6)
     assert patience.ticks == FLOOR + 4 * MARGIN
 
 
@@ -64,7 +64,7 @@ def test_only_silences_of_one_leader_in_its_term_are_measured(patience):
 
 
 def test_what_was_added_is_halved_again_and_again(patience):
-    hear_after(patience, 12)
+    hear_after(patience, 14)
     added = []
     for _ in range(5):
         for _ in range(NARROW_TICKS // HEARTBEAT + 1):
