@@ -305,7 +305,7 @@ def new_event(event: events.Event, now: float) -> Cells:
     text = _source(component, event.reporting_instance or old.host)
     return _event_cells(
         event.metadata.name,
-        first=event.deprecated_first_timestamp or event.event_time,
+        first=event.deprecated_first_timestamp or event.event_time or "",
         last=series.last_observed_time or event.deprecated_last_timestamp,
         now=now,
         shown=(event.type, event.reason, _about(regarding), regarding.field_path, text, event.note),

@@ -2,7 +2,7 @@
 
 Two ways in. What a client sends is walked against the struct's shape: unknown fields are collected for the caller to
 ignore, warn of or refuse, wrong types are refused in the words of the real server, ``null`` means absent, quantities
-take their canonical form. What the store returns was walked when it came in and is decoded at full speed.
+and bytes take their canonical form. What the store returns was walked when it came in and is decoded at full speed.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from api import quantity
+from api import base64_text, quantity, times
 from api.custom.objects import CustomObject, from_bytes, to_plain
 from api.custom.pruning import ROOT
 from api.errors import BadRequest
@@ -70,7 +70,7 @@ class _Walker:
     def _item(self, value: Any, shape: Shape, path: str) -> Any:
         # Go decodes a null inside a list or map to the zero value of its type.
         if value is None and not isinstance(shape, AnyJson):
-            return _ZERO[shape.name] if isinstance(shape, Scalar) else {} if isinstance(shape, StructOf) else []
+            return _ZERO.get(shape.name, "") if isinstance(shape, Scalar) else {} if isinstance(shape, StructOf) else []
         return self.walk(value, shape, path)
 
     def _struct(self, value: Any, model: Any, path: str) -> dict[str, Any]:
@@ -101,8 +101,12 @@ class _Walker:
                 return value
             case "int-or-string" if isinstance(value, int | str) and not isinstance(value, bool):
                 return value
+            case "bytes" if isinstance(value, str):
+                return base64_text.canonical(value)
             case "quantity" if isinstance(value, str | int | float) and not isinstance(value, bool):
                 return _quantity(str(value), path)
+            case "time" | "micro-time" if isinstance(value, str):
+                return _time(value, path, micro=name == "micro-time")
         raise _WrongType(path, value, name)
 
 
@@ -113,8 +117,15 @@ def _quantity(text: str, path: str) -> str:
         raise _WrongType(path, text, "quantity") from None
 
 
+def _time(text: str, path: str, *, micro: bool) -> str:
+    try:
+        return times.canonical(text, micro=micro)
+    except ValueError:
+        raise _WrongType(path, text, "MicroTime" if micro else "Time") from None
+
+
 _END = 2**63  # of the integers that a field can hold
-_ZERO = {"string": "", "boolean": False, "integer": 0, "number": 0.0, "int-or-string": 0, "quantity": "0"}
+_ZERO = {"boolean": False, "integer": 0, "number": 0.0, "int-or-string": 0, "quantity": "0"}
 
 
 def decode(kind: Kind, document: Mapping[str, Any], *, unknown: list[str] | None = None) -> Resource:
@@ -129,8 +140,13 @@ def decode(kind: Kind, document: Mapping[str, Any], *, unknown: list[str] | None
         kept = _Walker(unknown).walk(document, StructOf(kind.model), "")
         return msgspec.convert(kept, kind.model)
     except (_WrongType, msgspec.ValidationError) as error:
-        why = f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: json: {error}'
-        raise BadRequest(why) from None
+        raise _unreadable(kind, f"json: {error}") from None
+    except base64_text.IllegalBase64 as error:
+        raise _unreadable(kind, str(error)) from None
+
+
+def _unreadable(kind: Kind, why: str) -> BadRequest:
+    return BadRequest(f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {why}')
 
 
 def _decode_custom(kind: Kind, document: Mapping[str, Any], unknown: list[str] | None) -> CustomObject:

@@ -55,7 +55,9 @@ def _renamed(document: Mapping[str, Any], names: Mapping[str, str]) -> Document:
 
 def _newer_event(document: Document) -> Document:
     newer = _renamed(document, _RENAMED)
-    newer.setdefault("eventTime", "")
+    newer.setdefault("eventTime", None)
+    if (series := newer.get("series")) is not None:
+        newer["series"] = {"lastObservedTime": None, **series}
     return newer
 
 

@@ -7,8 +7,8 @@ import re
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-# (name, lowest, highest, names)
-_FIELDS: tuple[tuple[str, int, int, dict[str, int]], ...] = (
+# Of each field: name, lowest, highest, names of numbers.
+FIELDS: tuple[tuple[str, int, int, dict[str, int]], ...] = (
     ("minute", 0, 59, {}),
     ("hour", 0, 23, {}),
     ("day of month", 1, 31, {}),
@@ -24,9 +24,9 @@ def schedule_fault(text: str) -> str:
     if text.startswith("@"):
         return "" if text in _MACROS or _EVERY.fullmatch(text) else f"unrecognized descriptor: {text}"
     fields = text.split()
-    if len(fields) != len(_FIELDS):
+    if len(fields) != len(FIELDS):
         return f"expected exactly 5 fields, found {len(fields)}: [{' '.join(fields)}]"
-    for field, (_, lowest, highest, names) in zip(fields, _FIELDS, strict=True):
+    for field, (_, lowest, highest, names) in zip(fields, FIELDS, strict=True):
         for part in field.split(","):
             if why := _part_fault(part, lowest, highest, names):
                 return why
@@ -40,7 +40,7 @@ def _part_fault(part: str, lowest: int, highest: int, names: dict[str, int]) -> 
     if span in ("*", "?"):
         return ""
     first_text, dash, last_text = span.partition("-")
-    numbers = [_number(text, names) for text in ((first_text, last_text) if dash else (first_text,))]
+    numbers = [number(text, names) for text in ((first_text, last_text) if dash else (first_text,))]
     if None in numbers:
         return f"failed to parse int from {span}"
     first, last = numbers[0], numbers[-1]
@@ -53,7 +53,8 @@ def _part_fault(part: str, lowest: int, highest: int, names: dict[str, int]) -> 
     return f"beginning of range ({first}) beyond end of range ({last}): {part}" if first > last else ""
 
 
-def _number(text: str, names: dict[str, int]) -> int | None:
+def number(text: str, names: dict[str, int]) -> int | None:
+    """Return the number that a part names; None if it is none."""
     if text.isdecimal():
         return int(text)
     return names.get(text.lower())

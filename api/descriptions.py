@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 import msgspec
 
@@ -11,7 +11,7 @@ from api.struct import ApiStruct
 
 @cache
 def _all() -> Mapping[str, Mapping[str, str]]:
-    data = files("api").joinpath("descriptions.json").read_bytes()
+    data = Path(__file__).with_name("descriptions.json").read_bytes()
     return msgspec.json.decode(data, type=dict[str, dict[str, str]])
 
 

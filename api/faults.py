@@ -1,7 +1,6 @@
 """The vocabulary of validation: faults in the real server's words, and the rules that many kinds share."""
 
 import ipaddress
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -201,19 +200,18 @@ def _paths(value: Any, path: str) -> Iterator[str]:
             yield from _paths(each, f"{path}[{index}]")
 
 
-def strict_patch_fault(patch: Any, texts: Iterable[str]) -> Invalid:
-    """Return the same refusal for a patch."""
-    text = json.dumps(patch, separators=(",", ":")) if isinstance(patch, list) else _go(patch)
-    return invalid("", "", [wrong("patch", text, f"strict decoding error: {', '.join(texts)}")])
+def strict_patch_fault(patch: str, texts: Iterable[str]) -> Invalid:
+    """Return the same refusal for a patch; ``patch`` is how it is shown."""
+    return invalid("", "", [wrong("patch", patch, f"strict decoding error: {', '.join(texts)}")])
 
 
-def _go(value: Any) -> str:
-    """Return ``value`` as Go prints it."""
+def as_go(value: Any) -> str:
+    """Return a JSON value as Go prints it."""
     match value:
         case dict():
-            return f"map[{' '.join(f'{key}:{_go(value[key])}' for key in sorted(value))}]"
+            return f"map[{' '.join(f'{key}:{as_go(value[key])}' for key in sorted(value))}]"
         case list():
-            return f"[{' '.join(map(_go, value))}]"
+            return f"[{' '.join(map(as_go, value))}]"
         case None:
             return "<nil>"
         case bool():

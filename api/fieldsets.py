@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from api.errors import BadRequest
 from api.kinds.table import Kind
-from api.merge_keys import ATOMIC_MAPS, ATOMIC_STRUCTS, ListRule, list_rule
+from api.merge_keys import ATOMIC_MAPS, ATOMIC_STRUCTS, GRANULAR, ListRule, list_rule
 from api.shapes import AnyJson, Deduced, ListOf, MapOf, ObjectOf, Shape, StructOf, fields_of
 
 FieldSet = dict[str, Any]  # step -> FieldSet
@@ -154,7 +154,7 @@ def field_shape(shape: Shape, name: str) -> tuple[Shape, ListRule | None]:
 
 def _is_atomic(shape: Shape, struct: str, attribute: str) -> bool:
     if isinstance(shape, StructOf):
-        return shape.model.__name__ in ATOMIC_STRUCTS
+        return shape.model.__name__ in ATOMIC_STRUCTS and (struct, attribute) not in GRANULAR
     return (struct, attribute) in ATOMIC_MAPS
 
 

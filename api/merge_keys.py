@@ -25,6 +25,8 @@ def _keyed(key: str, *map_keys: str) -> ListRule:
 
 _CONDITIONS = _keyed("type")
 _CONTAINERS = _keyed("name")
+_HEALTH = _keyed("status", "status", "reason")
+_SET = ListRule(merge=False, set_=True)
 
 LIST_RULES: dict[tuple[str, str], ListRule] = {
     ("ObjectMeta", "finalizers"): ListRule(set_=True),
@@ -39,10 +41,25 @@ LIST_RULES: dict[tuple[str, str], ListRule] = {
     ("PodSpec", "readiness_gates"): ListRule(merge=False),
     ("PodSpec", "resource_claims"): ListRule("name", map_keys=("name",), retain_keys=True),
     ("PodSpec", "scheduling_gates"): _keyed("name"),
+    ("PodSpec", "eviction_responders"): _keyed("name"),
     ("PodSecurityContext", "sysctls"): ListRule(merge=False),
     ("PodStatus", "conditions"): _CONDITIONS,
     ("PodStatus", "pod_ips"): _keyed("ip"),
-    ("PodStatus", "host_ips"): _keyed("ip"),
+    ("PodStatus", "host_ips"): ListRule("ip"),
+    ("PodStatus", "resource_claim_statuses"): ListRule("name", map_keys=("name",), retain_keys=True),
+    ("PodStatus", "node_allocatable_resource_claim_statuses"): _keyed("resourceClaimName"),
+    ("PodStatus", "volume_health"): ListRule(merge=False, map_keys=("name",)),
+    ("PodVolumeHealth", "health_conditions"): _HEALTH,
+    ("VolumeHealthStatus", "health_conditions"): _HEALTH,
+    ("NodeAllocatableResourceClaimStatus", "containers"): _SET,
+    ("NodeAllocatableResourceClaimStatus", "mapping"): _keyed("name"),
+    ("NodeAllocatableResourceClaimStatus", "overhead"): _keyed("name"),
+    ("ContainerStatus", "allocated_resources_status"): _keyed("name"),
+    ("ContainerStatus", "volume_mounts"): _keyed("mountPath"),
+    ("ResourceStatus", "resources"): ListRule(merge=False, map_keys=("resourceID",)),
+    ("ContainerRestartRuleOnExitCodes", "values"): _SET,
+    ("VolumeMount", "bind_mount_options"): _SET,
+    ("NodePodPreemptionPolicy", "disable_resize_preemption"): _SET,
     ("Container", "env"): _keyed("name"),
     ("Container", "ports"): _keyed("containerPort", "containerPort", "protocol"),
     ("Container", "volume_mounts"): _keyed("mountPath"),
@@ -67,14 +84,22 @@ LIST_RULES: dict[tuple[str, str], ListRule] = {
     ("ReplicaSetStatus", "conditions"): _CONDITIONS,
     ("StatefulSetStatus", "conditions"): _CONDITIONS,
     ("DaemonSetStatus", "conditions"): _CONDITIONS,
-    ("JobStatus", "conditions"): _CONDITIONS,
+    ("JobStatus", "conditions"): ListRule("type"),
+    ("JobSchedulingConfiguration", "resource_claims"): _keyed("name"),
+    ("PodFailurePolicyOnExitCodesRequirement", "values"): _SET,
+    ("UncountedTerminatedPods", "failed"): _SET,
+    ("UncountedTerminatedPods", "succeeded"): _SET,
     ("PodDisruptionBudgetStatus", "conditions"): _CONDITIONS,
     ("HorizontalPodAutoscalerStatusV2", "conditions"): _CONDITIONS,
     ("CustomResourceDefinitionStatus", "conditions"): _CONDITIONS,
-    ("CertificateSigningRequestStatus", "conditions"): _CONDITIONS,
+    ("CertificateSigningRequestStatus", "conditions"): ListRule(merge=False, map_keys=("type",)),
     ("EndpointSlice", "endpoints"): ListRule(merge=False),
     ("ServiceAccount", "image_pull_secrets"): ListRule(merge=False),
+    ("Endpoint", "addresses"): _SET,
+    ("CSIDriverSpec", "volume_lifecycle_modes"): _SET,
     ("CSINodeSpec", "drivers"): _keyed("name"),
+    ("CSINodeStatus", "storage_health"): _keyed("name"),
+    ("JSONSchemaProps", "x_kubernetes_validations"): _keyed("rule"),
 }
 # Structs of which a patch that lists $retainKeys keeps no other field.
 RETAIN_KEYS = frozenset({("DeploymentSpec", "strategy")})
@@ -86,13 +111,16 @@ ATOMIC_STRUCTS = frozenset(
     LabelSelector NodeSelector NodeSelectorTerm ObjectReference LocalObjectReference ConfigMapKeySelector
     SecretKeySelector FileKeySelector ObjectFieldSelector ResourceFieldSelector TypedLocalObjectReference ScopeSelector
     SecretReference EndpointAddress EndpointPort TopologySelectorTerm CrossVersionObjectReference
-    RoleRef Subject ServiceBackendPort
+    RoleRef Subject ServiceBackendPort OwnerReference EvictionResponder
 """.split()
 )
 # Maps that it takes as a whole: (struct, attribute).
 ATOMIC_MAPS = frozenset({
     ("PodSpec", "node_selector"), ("ServiceSpec", "selector"), ("ReplicationControllerSpec", "selector"),
+    ("Scheduling", "node_selector"),
 })  # fmt: skip
+# Fields in which one of those structs is taken field by field all the same.
+GRANULAR = frozenset({("PersistentVolumeSpec", "claim_ref")})
 
 
 def list_rule(struct: str, attribute: str) -> ListRule | None:

@@ -9,11 +9,11 @@ Sources: kubernetes.io, "Alternate representations of resources"; protobuf.dev, 
 import base64
 import datetime as dt
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Any
 
 import msgspec
 
+from api import times
 from api.errors import BadRequest, UnsupportedMediaType
 from api.kinds.authentication import TokenRequest
 from api.kinds.autoscaling import Scale
@@ -21,7 +21,7 @@ from api.kinds.pods import Binding
 from api.kinds.policy import Eviction
 from api.kinds.table import TABLE
 from api.meta import DeleteOptions
-from api.protobuf_fields import BYTES, MEANT, NUMBERS
+from api.protobuf_fields import MEANT, NUMBERS
 from api.shapes import AnyJson, ListOf, MapOf, Scalar, Shape, StructOf, fields_of
 from api.struct import ApiStruct
 
@@ -31,7 +31,6 @@ MAGIC = b"k8s\x00"
 _BESIDE_THE_TABLE: dict[str, type[ApiStruct]] = {
     each.__name__: each for each in (Binding, DeleteOptions, Eviction, Scale, TokenRequest)
 }
-_TIME_NAMES = {"time", "timeAdded"}
 
 
 class _Malformed(Exception):
@@ -176,8 +175,12 @@ def _value(value: int | memoryview, owner: tuple[str, str], shape: Shape) -> Any
             return _text(dict(_records(_bytes(value))).get(1, memoryview(b"")))
         case Scalar(name="int-or-string"):
             return _int_or_string(_bytes(value))
+        case Scalar(name="time" | "micro-time" as name):
+            return _time(_bytes(value), micro=name == "micro-time")
+        case Scalar(name="bytes"):
+            return base64.b64encode(_bytes(value)).decode()
         case Scalar(name="string"):
-            return _string(_bytes(value), owner)
+            return _text(_bytes(value))
         case AnyJson():
             raw = dict(_records(_bytes(value))).get(1)
             return _json(_bytes(raw)) if raw else None
@@ -191,20 +194,7 @@ def _json(data: memoryview) -> Any:
         raise _Malformed(f"what should be JSON is none: {error}") from None
 
 
-def _string(data: memoryview, owner: tuple[str, str]) -> str | None:
-    if owner in BYTES:
-        return base64.b64encode(data).decode()
-    if _is_time(owner[1]):
-        return _time(data)
-    return _text(data)
-
-
-@cache
-def _is_time(name: str) -> bool:
-    return name in _TIME_NAMES or name.endswith(("Time", "Timestamp"))
-
-
-def _time(data: memoryview) -> str | None:
+def _time(data: memoryview, *, micro: bool) -> str | None:
     """Return a Time or MicroTime as RFC 3339; Go's zero time is written as an empty message."""
     fields = {number: value for number, value in _records(data) if isinstance(value, int)}
     seconds, nanos = _signed(fields.get(1, 0)), fields.get(2, 0)
@@ -213,11 +203,10 @@ def _time(data: memoryview) -> str | None:
     if nanos >= 10**9:
         raise _Malformed("a time is out of range: a second has a thousand million nanoseconds")
     try:
-        moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
+        moment = dt.datetime.fromtimestamp(seconds, dt.UTC).replace(microsecond=nanos // 1000)
     except (OverflowError, ValueError, OSError) as error:
         raise _Malformed(f"a time is out of range: {error}") from None
-    text = moment.replace(tzinfo=None).isoformat(timespec="seconds")
-    return f"{text}.{nanos // 1000:06d}Z" if nanos else f"{text}Z"
+    return times.written(moment, micro=micro)
 
 
 def _int_or_string(data: memoryview) -> int | str:

@@ -463,12 +463,6 @@ events.Event: metadata eventTime series reportingController reportingInstance ac
 storage.TokenRequest: audience expirationSeconds
 """
 
-# Fields that JSON writes as base64 and the wire as bytes.
-BYTES = frozenset({
-    ("Secret", "data"), ("ConfigMap", "binaryData"), ("CertificateSigningRequestSpec", "request"),
-    ("CertificateSigningRequestStatus", "certificate"),
-})  # fmt: skip
-
 # The wire writes zero numbers, false and empty texts of every field that Go does not hold by pointer; JSON leaves them
 # out. In these fields, held by pointer, a zero was written because somebody meant it.
 MEANT = frozenset(

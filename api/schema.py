@@ -11,8 +11,8 @@ from api import descriptions
 from api.custom.published import published, root_name
 from api.kinds.extensions import CustomResourceDefinition
 from api.kinds.table import Kind
-from api.merge_keys import RETAIN_KEYS, ListRule, list_rule
-from api.meta import DeleteOptions, ListMeta, ObjectMeta, Status
+from api.merge_keys import ATOMIC_MAPS, ATOMIC_STRUCTS, GRANULAR, RETAIN_KEYS, ListRule, list_rule
+from api.meta import DeleteOptions, ListMeta, ObjectMeta, Resource, Status
 from api.shapes import AnyJson, Deduced, Field, ListOf, MapOf, ObjectOf, Scalar, Shape, StructOf, fields_of
 from api.struct import ApiStruct
 
@@ -20,6 +20,7 @@ META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 TIME = f"{META}.Time"
+MICRO_TIME = f"{META}.MicroTime"
 EXTENSIONS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1"
 # Module -> the package its structs are published under, for those that do not bear the group's name.
 _PACKAGES = {
@@ -33,6 +34,12 @@ _PACKAGES = {
     "api.kinds.policy_v1beta1": "io.k8s.api.policy.v1beta1",
     "api.kinds.metrics": "io.k8s.metrics.pkg.apis.metrics.v1beta1",
     "api.kinds.extensions": EXTENSIONS,
+}
+# Structs that lie with the kinds that use them, and are published elsewhere.
+_PACKAGES_OF = {
+    "FieldSelectorRequirement": META,
+    "TopologySelectorLabelRequirement": "io.k8s.api.core.v1",
+    "TopologySelectorTerm": "io.k8s.api.core.v1",
 }
 # The module has both versions of autoscaling; these are the older one's, all others the newer one's.
 _AUTOSCALING_V1 = frozenset({
@@ -64,7 +71,6 @@ _OF_ANY_TYPE = {
     ("JSONSchemaProps", "additional_properties"): "JSONSchemaPropsOrBool",
     ("JSONSchemaProps", "dependencies"): "JSONSchemaPropsOrStringArray",
 }
-_BASE64 = frozenset({("Secret", "data"), ("ConfigMap", "binary_data")})
 
 Schema = dict[str, Any]
 # OpenAPI version -> what a reference starts with.
@@ -73,7 +79,8 @@ PREFIXES = {2: "#/definitions/", 3: "#/components/schemas/"}
 
 def definition_name(model: type[ApiStruct]) -> str:
     """Return ``io.k8s.api.core.v1.Pod``."""
-    package, name = _PACKAGES.get(model.__module__, ""), model.__name__.removesuffix("V1beta1")
+    name = model.__name__.removesuffix("V1beta1")
+    package = _PACKAGES_OF.get(name) or _PACKAGES.get(model.__module__, "")
     if not package:
         group = model.__module__.rpartition(".")[2]
         version = "v2" if group == "autoscaling" and name not in _AUTOSCALING_V1 else "v1"
@@ -118,6 +125,7 @@ class _Writer:
             QUANTITY: self._either({"type": "string"}, "number"),
             INT_OR_STRING: self._either({"type": "string", "format": "int-or-string"}, "integer"),
             TIME: {"type": "string", "format": "date-time"},
+            MICRO_TIME: {"type": "string", "format": "date-time"},
         }
 
     def _either(self, schema: Schema, other: str) -> Schema:
@@ -134,7 +142,7 @@ class _Writer:
             self.add(ObjectMeta)
             texts = descriptions.of(CustomResourceDefinition)
             head = {
-                field: self._described(schema, texts.get(field, ""))
+                field: self._described(schema, texts.get(field, _OF_METADATA))
                 for field, schema in (
                     ("apiVersion", {"type": "string"}),
                     ("kind", {"type": "string"}),
@@ -163,12 +171,14 @@ class _Writer:
         texts = descriptions.of(model)
         schema: Schema = {"description": texts[""]} if "" in texts else {}
         schema["type"] = "object"
+        if model.__name__ in ATOMIC_STRUCTS:
+            schema["x-kubernetes-map-type"] = "atomic"
         self.found[name] = schema  # before its fields: structs may refer to themselves
         fields = fields_of(model)
         if required := [each.name for each in fields.values() if is_required(model, each)]:
             schema["required"] = required
         schema["properties"] = {
-            each.name: self._described(self._property(model, each), texts.get(each.name) or _of_struct(each.shape))
+            each.name: self._described(self._property(model, each), texts.get(each.name) or _of_struct(model, each))
             for each in fields.values()
         }
 
@@ -181,17 +191,15 @@ class _Writer:
         return {"description": text, **schema}
 
     def _property(self, model: type[ApiStruct], field: Field) -> Schema:
-        schema = self._schema(field.shape)
-        if (model.__name__, field.attribute) in _BASE64:
-            schema["additionalProperties"]["format"] = "byte"
-        elif field.shape == Scalar("string") and _is_time(field.attribute):
-            return self._reference(TIME)
-        elif (name := _OF_ANY_TYPE.get((model.__name__, field.attribute))) is not None:
+        schema, place = self._schema(field.shape), (model.__name__, field.attribute)
+        if (name := _OF_ANY_TYPE.get(place)) is not None:
             return self._of_any_type(name, field.shape)
         if isinstance(field.shape, ListOf):
-            schema |= dict(_list_extensions(list_rule(model.__name__, field.attribute)))
-        if (model.__name__, field.attribute) in RETAIN_KEYS:
+            schema |= dict(_list_extensions(list_rule(*place)))
+        if place in RETAIN_KEYS:
             schema["x-kubernetes-patch-strategy"] = "retainKeys"
+        if place in ATOMIC_MAPS or place in GRANULAR:
+            schema["x-kubernetes-map-type"] = "atomic" if place in ATOMIC_MAPS else "granular"
         return schema
 
     def _schema(self, shape: Shape) -> Schema:
@@ -200,12 +208,18 @@ class _Writer:
                 return {"type": "object"}
             case Scalar("quantity"):
                 return self._reference(QUANTITY)
+            case Scalar("time"):
+                return self._reference(TIME)
+            case Scalar("micro-time"):
+                return self._reference(MICRO_TIME)
             case Scalar("int-or-string"):
                 return self._reference(INT_OR_STRING)
             case Scalar("integer"):
                 return {"type": "integer", "format": "int64"}
             case Scalar("number"):
                 return {"type": "number", "format": "double"}
+            case Scalar("bytes"):
+                return {"type": "string", "format": "byte"}
             case Scalar(name):
                 return {"type": name}
             case ListOf(items):
@@ -240,13 +254,18 @@ def is_required(model: type[ApiStruct], field: Field) -> bool:
     return field.required and not (field.name in _BY_VALUE and isinstance(field.shape, StructOf))
 
 
-def _of_struct(shape: Shape) -> str:
+# What every object's metadata is said to be.
+_OF_METADATA = (
+    "Standard object's metadata. More info: "
+    "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata"
+)
+
+
+def _of_struct(model: type[ApiStruct], field: Field) -> str:
     """Return what is said of the struct that a field holds, for a field of which nothing is said."""
-    return descriptions.of(shape.model).get("", "") if isinstance(shape, StructOf) else ""
-
-
-def _is_time(attribute: str) -> bool:
-    return attribute.endswith(("_timestamp", "_time")) or attribute in ("time", "time_added")
+    if field.shape == StructOf(ObjectMeta) and issubclass(model, Resource):
+        return _OF_METADATA
+    return descriptions.of(field.shape.model).get("", "") if isinstance(field.shape, StructOf) else ""
 
 
 def _list_extensions(rule: ListRule | None) -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,8 @@ from api.struct import ApiStruct
 class Scalar(NamedTuple):
     """A JSON leaf."""
 
-    name: str  # "string", "integer", "number", "boolean", "int-or-string", "quantity"
+    # "string", "integer", "number", "boolean", "int-or-string", "quantity", "time", "micro-time", "bytes" (as base64)
+    name: str
 
 
 class AnyJson(NamedTuple):
@@ -65,7 +66,7 @@ class Field(NamedTuple):
     required: bool
 
 
-_SCALARS = {str: Scalar("string"), int: Scalar("integer"), float: Scalar("number"), bool: Scalar("boolean")}
+_SCALARS = {int: Scalar("integer"), float: Scalar("number"), bool: Scalar("boolean")}
 # Attributes that hold quantities wherever they occur with a string shape.
 _QUANTITIES = frozenset({
     "limits", "requests", "allocatable", "overhead", "hard", "used", "default_request", "max_limit_request_ratio",
@@ -79,29 +80,50 @@ _QUANTITIES_OF = {
     "MetricValueStatus": {"value"},
     "VolumeResourceRequirements": {"limits", "requests"},
 }
-
+# Attributes that hold times with microseconds, by struct.
+_MICRO_TIMES_OF = {
+    "Event": {"event_time"},
+    "EventSeries": {"last_observed_time"},
+    "LeaseSpec": {"acquire_time", "renew_time"},
+}
+_TIMES = frozenset({"time", "time_added", "timestamp", "started_at", "finished_at", "disrupted_pods"})
+# Attributes that hold bytes, written as base64, by struct.
+_BYTES_OF = {
+    "CertificateSigningRequestSpec": {"request"},
+    "CertificateSigningRequestStatus": {"certificate"},
+    "ConfigMap": {"binary_data"},
+    "Secret": {"data"},
+    "WebhookClientConfig": {"ca_bundle"},
+}
 
 # Fields that hold plain JSON and still have the shape of a struct of their module.
 _JSON_IN_SHAPE = {("CustomResourceValidation", "open_apiv3_schema"): "JSONSchemaProps"}
 
 
-def _is_quantity(model: type[ApiStruct], attribute: str) -> bool:
-    return attribute in _QUANTITIES or attribute in _QUANTITIES_OF.get(model.__name__, ())
+def _text(model: type[ApiStruct], attribute: str) -> Scalar:
+    """Return what a text in this field stands for."""
+    if attribute in _QUANTITIES or attribute in _QUANTITIES_OF.get(model.__name__, ()):
+        return Scalar("quantity")
+    if attribute in _MICRO_TIMES_OF.get(model.__name__, ()):
+        return Scalar("micro-time")
+    if attribute in _TIMES or attribute.endswith(("_timestamp", "_time")):
+        return Scalar("time")
+    return Scalar("bytes" if attribute in _BYTES_OF.get(model.__name__, ()) else "string")
 
 
-def _shape(annotation: Any, *, quantity: bool) -> Shape:
+def _shape(annotation: Any, *, text: Scalar) -> Shape:
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
         members = [each for each in get_args(annotation) if each is not NoneType]
-        return _shape(members[0], quantity=quantity) if len(members) == 1 else Scalar("int-or-string")
+        return _shape(members[0], text=text) if len(members) == 1 else Scalar("int-or-string")
     if origin is tuple:
-        return ListOf(_shape(get_args(annotation)[0], quantity=quantity))
+        return ListOf(_shape(get_args(annotation)[0], text=text))
     if origin is dict:
-        return MapOf(_shape(get_args(annotation)[1], quantity=quantity))
+        return MapOf(_shape(get_args(annotation)[1], text=text))
     if isinstance(annotation, type) and issubclass(annotation, ApiStruct):
         return StructOf(annotation)
-    if quantity and annotation is str:
-        return Scalar("quantity")
+    if annotation is str:
+        return text
     return _SCALARS.get(annotation) or AnyJson(raw=annotation is msgspec.Raw)
 
 
@@ -110,7 +132,7 @@ def fields_of(model: type[ApiStruct]) -> dict[str, Field]:
     """Return JSON name -> field, in the order of the struct."""
     fields = {}
     for info in msgspec.structs.fields(model):
-        shape = _shape(info.type, quantity=_is_quantity(model, info.name))
+        shape = _shape(info.type, text=_text(model, info.name))
         if (struct := _JSON_IN_SHAPE.get((model.__name__, info.name))) is not None:
             shape = StructOf(getattr(sys.modules[model.__module__], struct))
         # By the rules of ApiStruct a factory other than an empty container marks what is always written.

@@ -32,6 +32,7 @@ class Answering(ABC):
         self._calls: dict[int, Call | Ask] = {}
         self._lots: dict[str, list[Ask]] = {}  # path -> what this read brought so far
         self._taken_bytes = 0  # of them, and not called consumed yet
+        self._partial_bytes = 0  # of messages that have begun to arrive
         self._pages: set[asyncio.Task[None]] = set()
         self._deadlines: Deadlines[Call | Ask] = Deadlines()
         self._deadline_timer: asyncio.TimerHandle | None = None
@@ -45,6 +46,11 @@ class Answering(ABC):
     @abstractmethod
     def certificate(self) -> dict[str, Any]:
         """Return the client's verified certificate as ``ssl`` describes it; empty: it showed none."""
+
+    @property
+    @abstractmethod
+    def encoded_certificate(self) -> bytes:
+        """Return the client's verified certificate in DER; empty: it showed none."""
 
     @abstractmethod
     def consumed(self, stream: int, size: int) -> None:
@@ -159,7 +165,13 @@ class Answering(ABC):
             self.http.consumed(event.stream, len(event.data))
             self._start_unary(call, message)
             return
+        before = call.partial_bytes
         call.feed(event.data, ended=event.ended)
+        self._partial_bytes += call.partial_bytes - before
+        if self._partial_bytes > self._server.config.max_partial_bytes:
+            # Who asks who sends all this sees whole messages only.
+            self._cut(call, CallFailed(Status.RESOURCE_EXHAUSTED, "too many large requests arrive at once"))
+            return
         if one:
             self._start_unary(call)
 
@@ -271,6 +283,8 @@ class Answering(ABC):
         if self._server.on_end is not None:
             self._server.on_end(call.head.path, status)
         self._calls.pop(call.stream, None)
+        if type(call) is Call:
+            self._partial_bytes -= call.partial_bytes
         if call.deadline_s is not None:
             self._deadlines.discard(call, call.bucket)
         owed = call.forget()

@@ -295,6 +295,11 @@ class MessageReader:
         """Return whether every message that began is whole."""
         return not self._buffer
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Return how much has come of a message that is not whole."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> list[bytes]:
         """Take data in; return the messages that are whole now. Raises CallFailed."""
         buffer = self._buffer

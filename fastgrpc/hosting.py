@@ -22,6 +22,9 @@ class Guest(Protocol):
     def hang_up(self) -> None:
         """Close the connection once everything is written."""
 
+    def cut(self) -> None:
+        """Close the connection at once."""
+
     def check_alive(self, keepalive_s: float, timeout_s: float, *, every_s: float) -> None:
         """Ask a silent client for a sign of life, or give it up; called every ``every_s``."""
 

@@ -56,6 +56,12 @@ class Peer(Answering, asyncio.Protocol):
         found = self._transport.get_extra_info("peercert") if self._transport is not None else None
         return found or {}
 
+    @property
+    def encoded_certificate(self) -> bytes:
+        """Return the client's verified certificate in DER; empty: it showed none."""
+        tls = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+        return (tls.getpeercert(binary_form=True) or b"") if tls is not None else b""
+
     # -- asyncio's side ----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -239,8 +245,14 @@ class Peer(Answering, asyncio.Protocol):
 
     def hang_up(self) -> None:
         """Close the connection once everything is written."""
-        if self._transport is not None:
+        # One that is closed twice lets go of its TLS in asyncio, and cannot be cut any more.
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.close()
+
+    def cut(self) -> None:
+        """Close the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def check_alive(self, keepalive_s: float, timeout_s: float, *, every_s: float) -> None:
         """Ask a silent client for a sign of life, or give it up; called every ``every_s``."""

@@ -37,6 +37,8 @@ __all__ = [
     "server_tls",
 ]
 
+CLOSE_S = 0.2  # how long a client's half of a closing connection is waited for: TLS ends it with a word from each side
+
 log = logging.getLogger(__name__)
 
 
@@ -90,13 +92,21 @@ class Server:
             await asyncio.gather(self._keeper, return_exceptions=True)
         for peer in tuple(self._hosting.peers):
             peer.drain()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
-                await self._hosting.deserted.wait()
+        await self._deserted(grace_s)
         tasks = [task for peer in tuple(self._hosting.peers) for task in peer.abandon()]
         await asyncio.gather(*tasks, return_exceptions=True)
         for peer in tuple(self._hosting.peers):
             peer.hang_up()
+        await self._deserted(CLOSE_S)
+        for peer in tuple(self._hosting.peers):
+            peer.cut()
+        await asyncio.sleep(0)  # a transport that was cut is closed in the next turn
+
+    async def _deserted(self, within_s: float) -> None:
+        """Return when no connection is open, or the time is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._hosting.deserted.wait()
 
     async def _keep_alive(self) -> None:
         config = self._hosting.config
@@ -112,11 +122,17 @@ class Server:
                     peer.hang_up()
 
 
-def server_tls(cert: str, key: str, ca: str | None = None) -> ssl.SSLContext:
-    """Return a TLS context from PEM files; with ``ca``, clients have to show a certificate of that authority."""
+def server_tls(cert: str, key: str, ca: str | None = None, *, optional: bool = False) -> ssl.SSLContext:
+    """Return a TLS context from PEM files; with ``ca``, clients have to show a certificate of that authority.
+
+    optional: they may come without one. One of another authority is refused all the same.
+    Raises OSError, which ``ssl.SSLError`` is too, for files that cannot be used.
+    """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # From 3.13 on Python asks for extensions of certificates that Go, and openssl unless told to, do not insist on.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.load_cert_chain(cert, key)
     if ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_mode = ssl.CERT_OPTIONAL if optional else ssl.CERT_REQUIRED
     return context

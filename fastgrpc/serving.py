@@ -52,6 +52,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     limits: Limits = Limits()
     max_message_bytes: int = 4 << 20
+    max_partial_bytes: int = 256 << 20  # of messages that have begun to arrive, on one connection
     keepalive_s: float = 10.0  # a connection that was silent so long is pinged
     keepalive_timeout_s: float = 10.0  # and closed after so much more silence
     drain_s: float = 0.1  # on the way out: how long new calls of clients that do not know yet are taken
@@ -71,6 +72,10 @@ class Link(Protocol):
     @property
     def certificate(self) -> dict[str, Any]:
         """Return the client's verified certificate as ``ssl`` describes it; empty: it showed none."""
+
+    @property
+    def encoded_certificate(self) -> bytes:
+        """Return the client's verified certificate in DER; empty: it showed none."""
 
     def consumed(self, stream: int, size: int) -> None:
         """See ``Connection.consumed``."""
@@ -288,6 +293,11 @@ class Call:
         owed, self._owed = self._owed, 0
         self.room()
         return owed
+
+    @property
+    def partial_bytes(self) -> int:
+        """Return how much of a message has arrived that is not whole yet."""
+        return self._reader.waiting_bytes if self._reader is not None else 0
 
     @property
     def head_sent(self) -> bool:

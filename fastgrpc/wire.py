@@ -160,7 +160,8 @@ class Wire(asyncio.Protocol):
 
     def hang_up(self) -> None:
         """Close the connection once everything is written."""
-        if self._transport is not None:
+        # As in ``Peer``: one that is closed twice lets go of its TLS in asyncio, which then knows of no buffer either.
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.close()
 
     def _keep_alive(self) -> None:

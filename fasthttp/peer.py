@@ -250,10 +250,15 @@ class Peer(asyncio.Protocol):
         """Go on when an answer is written."""
         if request.keep_alive and not self._hosting.stopping:
             self._next()
-        elif request.body.ended:
+        elif request.body.ended and not self._has_unread:
             self.close()
         else:
             self._linger()
+
+    @property
+    def _has_unread(self) -> bool:
+        """Return whether the client has sent more than was asked for: closing upon it would reset the connection."""
+        return bool(self._waiting) or not self._reading or not self._reader.between_requests
 
     def _next(self) -> None:
         """Serve the next request, if there is one and the client has taken the last answer."""
@@ -302,10 +307,13 @@ class Peer(asyncio.Protocol):
     def _linger(self) -> None:
         """Close a little later: closing with bytes unread would take our answer from the client (RFC 9112, 9.6)."""
         self._closing = True
-        self._deadline = self._loop.time() + self._hosting.config.linger_s
+        config = self._hosting.config
+        self._deadline = self._loop.time() + (config.linger_s if self._drained is None else config.write_s)
         if not self._reading and self._transport is not None and not self._transport.is_closing():
             self._reading = True
             self._transport.resume_reading()
+        if self._transport is not None and not self._transport.is_closing() and self._transport.can_write_eof():
+            self._transport.write_eof()  # the client knows that nothing more comes, and need not wait for our time
 
     def close(self) -> None:
         """Close when everything is written, or the client has had time to take it."""

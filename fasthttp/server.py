@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import logging
 import ssl
 
 from .peer import Config, Handler, Hosting, Peer
 
 __all__ = ["Config", "Handler", "Hosting", "Server"]
+
+log = logging.getLogger(__name__)
 
 SWEEP_S = 1.0
 HANDSHAKE_S = 20.0
@@ -64,4 +67,14 @@ class Server:
         while True:
             await asyncio.sleep(SWEEP_S)
             for peer in tuple(self._hosting.peers):
-                peer.check(loop.time())
+                _look_after(peer, loop.time())
+
+
+def _look_after(peer: Peer, now: float) -> None:
+    """Check one connection; a fault of ours there costs that connection, and no other one its limits."""
+    try:
+        peer.check(now)
+    except Exception:
+        log.exception("connection not looked after, cut")
+        with contextlib.suppress(Exception):
+            peer.abort()

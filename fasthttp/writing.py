@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable
-from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
@@ -10,6 +9,9 @@ import msgspec
 
 Pairs = Iterable[tuple[str, str]]
 
+# RFC 9110, 5.6.7: the same words whatever the locale.
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -64,4 +66,6 @@ def _status_line(code: int) -> str:
 
 @lru_cache(maxsize=1)
 def _date(unix_s: int) -> str:
-    return f"Date: {formatdate(unix_s, usegmt=True)}"
+    at = time.gmtime(unix_s)
+    day, month = _DAYS[at.tm_wday], _MONTHS[at.tm_mon - 1]
+    return f"Date: {day}, {at.tm_mday:02} {month} {at.tm_year} {at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02} GMT"

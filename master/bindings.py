@@ -7,9 +7,10 @@ import msgspec
 from msgspec.structs import replace
 
 from api.errors import BadRequest, Fault, conflict, invalid
-from api.kinds.pods import Pod, PodCondition
+from api.kinds.pods import Binding, Pod, PodCondition
 from api.kinds.table import Table
 from api.meta import Resource
+from master import strictness
 from master.modify import Modifier, Outcome
 from master.objects import StoredObject
 from master.rest.seam import WriteOptions, Written
@@ -41,6 +42,7 @@ class Bindings:
         pods = table.preferred("", "pods")
         assert pods is not None, "pods are in every table"
         self._pods = pods
+        self._kind = table.of(Binding)
         self._writer = writer
         self._modifier = modifier
 
@@ -58,6 +60,7 @@ class Bindings:
             binding = msgspec.convert(document, _Binding)
         except msgspec.ValidationError as error:
             raise BadRequest(f"Binding cannot be read: {error}") from None
+        warnings = strictness.tell_of(self._kind, document, options)
         if not binding.target.name or binding.target.kind not in ("", "Node"):
             fault = Fault("target.name", "Required value", "FieldValueRequired")
             raise invalid("Binding", name, [fault])
@@ -66,7 +69,7 @@ class Bindings:
             return _bound(stored, binding, self._writer.timestamp())
 
         stored = await self._modifier.modify(self._pods, namespace, name, alter, dry_run=options.dry_run, fence=fence)
-        return Written(stored)
+        return Written(stored, warnings=warnings)
 
 
 def _bound(stored: StoredObject, binding: _Binding, now: str) -> Resource:

@@ -5,10 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 from typing import Any, Protocol, TypeVar
 
-import grpc
-
 from api import codec
-from api.errors import ApiError, not_found
+from api.errors import not_found
 from api.kinds.core import ComponentCondition, ComponentStatus, Node
 from api.kinds.metrics import ContainerMetrics, NodeMetrics, PodMetrics
 from api.kinds.pods import Pod
@@ -122,12 +120,8 @@ class Usage:
 
         async def ask(node: Resource) -> node_pb2.StatsResponse | None:
             assert isinstance(node, Node)
-            try:
-                async with at_once:
-                    stub = await self._agents.stub(node)
-                    return await stub.Stats(node_pb2.StatsRequest(), timeout=AGENT_S)
-            except (ApiError, grpc.aio.AioRpcError):
-                return None  # an agent that is away has no metrics
+            async with at_once:
+                return await self._agents.stats(node, timeout_s=AGENT_S)
 
         answers = await asyncio.gather(*(ask(each) for each in nodes))
         return {node.metadata.name: answer for node, answer in zip(nodes, answers, strict=True) if answer is not None}

@@ -61,7 +61,7 @@ class MasterConfig(msgspec.Struct, frozen=True, kw_only=True):
     address: str  # under which the other hosts reach this master
     api_address: str  # "ip:port" under which clients reach the API
     rest_listen: tuple[str, int]
-    grpc_listen: str
+    grpc_listen: tuple[str, int]
     store_endpoints: tuple[str, ...]  # our own member first
     store_tls: TlsFiles | None
     store_transport: TransportName  # what speaks gRPC to the store
@@ -101,7 +101,7 @@ def parse(data: dict[str, Any], source: str) -> MasterConfig:
             address=_checked("address", file.address, lambda: str(IPv4Address(file.address)), "an IPv4 address"),
             api_address=_address("api_address", file.api_address or f"{file.address}:6443"),
             rest_listen=_host_port("rest_listen", file.rest_listen),
-            grpc_listen=_address("grpc_listen", file.grpc_listen),
+            grpc_listen=_host_port("grpc_listen", file.grpc_listen),
             store_endpoints=_endpoints(file.store_endpoints),
             store_tls=file.store_tls.files() if file.store_tls is not None else None,
             store_transport=file.store_transport,
@@ -138,7 +138,7 @@ def _host_port(field: str, text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
         raise ValueError(f'{field} = {text!r}: write "address:port"')
-    return host, int(port)
+    return host.strip("[]"), int(port)
 
 
 def _address(field: str, text: str) -> str:

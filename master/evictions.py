@@ -2,33 +2,37 @@
 
 A pod that has not started or has ended disrupts nobody; nor does one that is not healthy while enough others are. Such
 a pod is deleted only as it was seen: it might have become healthy meanwhile, and count.
+
+What an eviction takes from a budget is written in the transaction that deletes the pod, or marks it: a refused
+precondition, a pod that has gone, a master that dies leave the budget as it was.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-import msgspec
 from msgspec.structs import replace
 
-from api.errors import BadRequest, Conflict, InternalError, NotFound
-from api.kinds.pods import Pod, PodCondition
-from api.kinds.policy import PodDisruptionBudget
-from api.kinds.table import Table
+from api import codec
+from api.errors import ApiError, Conflict, InternalError, NotFound
+from api.kinds.pods import Pod
+from api.kinds.policy import Eviction, PodDisruptionBudget
+from api.kinds.table import Kind, Table
 from api.meta import DeleteOptions, Preconditions, Resource
-from master import budgets
-from master.modify import Modifier, Outcome
+from master import budgets, strictness
+from master.disruptions import EVICTED, as_target
+from master.lifecycle import check_preconditions
+from master.modify import Beside, Modifier
 from master.objects import StoredObject
 from master.reads import Reader
-from master.rest.seam import Query, WriteOptions, Written
-from master.storage import Fence
+from master.rest.seam import Deleted, Query, WriteOptions, Written
+from master.storage import Fence, Write
 from master.writes import Writer
 
 # How often a pod is looked at again that changed between look and deletion.
 ATTEMPTS = 8
 
 
-class _Eviction(msgspec.Struct, frozen=True, rename="camel"):
-    delete_options: DeleteOptions = DeleteOptions()
+KIND = Kind(group="policy", kind="Eviction", plural="evictions", singular="eviction", model=Eviction)
 
 
 class Evictions:
@@ -53,70 +57,110 @@ class Evictions:
         fence: Fence | None = None,
     ) -> Written:
         """Delete a pod if its budget allows; raises TooManyRequests if not."""
-        try:
-            wanted = msgspec.convert(document, _Eviction).delete_options
-        except msgspec.ValidationError as error:
-            raise BadRequest(f"Eviction cannot be read: {error}") from None
+        unknown: list[str] = []
+        asked = cast("Eviction", codec.decode(KIND, document, unknown=unknown))
+        warnings = strictness.tell(KIND, document, options, unknown=unknown)
+        wanted = asked.delete_options or DeleteOptions()
         if options.dry_run:  # kubectl says it in the body
             wanted = replace(wanted, dry_run=("All",))
         for _ in range(ATTEMPTS):
-            pod = cast("Pod", (await self._reader.get(self._pods, namespace=namespace, name=name)).obj)
+            stored = await self._reader.get(self._pods, namespace=namespace, name=name)
+            # Looked at again when it goes. Here, so that nothing is asked of a budget for a pod that nobody means.
+            check_preconditions(self._pods, stored.obj, wanted, stored.revision)
+            pod = cast("Pod", stored.obj)
             exempt = _is_exempt(pod)
-            sparing = None if exempt else await self._ask(pod, dry_run=bool(wanted.dry_run), fence=fence)
-            as_seen = sparing is not None or (exempt and _may_become_ready(pod))
+            budget = None if exempt else await self._budget_of(pod)
+            spared = budget is not None and budgets.is_spared(_budget(budget.obj), pod)
+            spending = None if budget is None or spared else self._spending(budget, name)
+            if wanted.dry_run and spending is not None:
+                await spending.writes()
+            as_seen = spared or (exempt and _may_become_ready(pod))
             try:
-                return await self._delete(pod, wanted, options, as_seen=as_seen, fence=fence)
+                deleted = await self._delete(pod, wanted, options, as_seen=as_seen, fence=fence, beside=spending)
             except Conflict:
-                if not as_seen or _insists(wanted):
-                    raise
-                if sparing is not None:
-                    raise budgets.still_processed(sparing) from None
+                if spared and budget is not None:
+                    raise budgets.still_processed(budget.name) from None
+            else:
+                return Written(deleted.stored, warnings=warnings)
         raise budgets.still_processed(name)
 
-    async def _ask(self, pod: Pod, *, dry_run: bool, fence: Fence | None) -> str | None:
-        """Take one disruption from the pod's budget; return the budget's name if it spares the pod from that."""
+    async def _budget_of(self, pod: Pod) -> StoredObject | None:
+        """Return the budget that is about the pod, if there is one."""
         page = await self._reader.list(self._budgets, Query(namespace=pod.metadata.namespace))
-        matching = [found for each in page.items if budgets.covers(found := _budget(each.obj), pod.metadata.labels)]
-        if not matching:
-            return None
+        stored = (each for each in page.items if isinstance(each, StoredObject))
+        matching = [each for each in stored if budgets.covers(_budget(each.obj), pod.metadata.labels)]
         if len(matching) > 1:
             raise InternalError(
                 "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
             )
-        name = matching[0].metadata.name
-        if budgets.is_spared(matching[0], pod):
-            return name
+        return matching[0] if matching else None
 
-        async def alter(stored: StoredObject) -> Outcome:
-            budget = budgets.spend(_budget(stored.obj), pod.metadata.name, self._writer.timestamp())
-            return replace(budget, metadata=replace(budget.metadata, resource_version=""))
-
-        try:
-            await self._modifier.modify(
-                self._budgets, pod.metadata.namespace, name, alter, dry_run=dry_run, fence=fence
-            )
-        except NotFound:
-            # Gone meanwhile. Said as it is, clients would take it for the pod that is not there, and think it evicted.
-            raise budgets.still_processed(name) from None
-        return None
+    def _spending(self, budget: StoredObject, pod: str) -> "_Spending":
+        return _Spending(self._modifier, budget, pod, self._writer.timestamp())
 
     async def _delete(
-        self, pod: Pod, wanted: DeleteOptions, options: WriteOptions, *, as_seen: bool, fence: Fence | None
-    ) -> Written:
+        self,
+        pod: Pod,
+        wanted: DeleteOptions,
+        options: WriteOptions,
+        *,
+        as_seen: bool,
+        fence: Fence | None,
+        beside: Beside | None,
+    ) -> Deleted:
         meta = pod.metadata
-        if as_seen and not _insists(wanted):
-            before = wanted.preconditions or Preconditions()
-            wanted = replace(wanted, preconditions=replace(before, resource_version=meta.resource_version))
-        deleted = await self._writer.delete(
+        # Never another pod that has taken its name: nobody has asked a budget about that one.
+        before = replace(wanted.preconditions or Preconditions(), uid=meta.uid)
+        if as_seen and not before.resource_version:
+            before = replace(before, resource_version=meta.resource_version)
+        return await self._writer.delete(
             self._pods,
             namespace=meta.namespace,
             name=meta.name,
-            options=wanted,
+            options=replace(wanted, preconditions=before),
             user=options.user,
             fence=fence,
-            mark=lambda obj: _as_target(cast("Pod", obj), self._writer.timestamp()),
+            mark=lambda obj: as_target(cast("Pod", obj), EVICTED, self._writer.timestamp()),
+            beside=beside,
         )
-        return Written(deleted.stored)
+
+
+class _Spending:
+    """One disruption, taken from a budget in the transaction that lets the pod go."""
+
+    def __init__(self, modifier: Modifier, budget: StoredObject, pod: str, now: str) -> None:
+        self._modifier = modifier
+        self._budget = budget
+        self._pod = pod
+        self._now = now
+        self._asked = False
+
+    async def writes(self) -> Sequence[Write]:
+        """Return the budget's change; raises TooManyRequests or Forbidden if it has nothing left."""
+        if self._asked:
+            await self._look_again()
+        self._asked = True
+        try:
+            return [self._spent()]
+        except ApiError:
+            seen = self._budget.revision
+            await self._look_again()
+            if self._budget.revision == seen:
+                raise
+        return [self._spent()]
+
+    async def _look_again(self) -> None:
+        try:
+            self._budget = await self._modifier.newest(self._budget.kind, self._budget.namespace, self._budget.name)
+        except NotFound:
+            # Gone meanwhile. Said as it is, clients would take it for the pod that is not there, and think it evicted.
+            raise budgets.still_processed(self._budget.name) from None
+
+    def _spent(self) -> Write:
+        spent = budgets.spend(_budget(self._budget.obj), self._pod, self._now)
+        return self._modifier.replacing(
+            self._budget, replace(spent, metadata=replace(spent.metadata, resource_version=""))
+        )
 
 
 def _budget(obj: Resource) -> PodDisruptionBudget:
@@ -130,22 +174,3 @@ def _is_exempt(pod: Pod) -> bool:
 
 def _may_become_ready(pod: Pod) -> bool:
     return pod.status.phase not in ("Succeeded", "Failed") and not pod.metadata.deletion_timestamp
-
-
-def _insists(wanted: DeleteOptions) -> bool:
-    """Return whether the client itself names the state of the pod that it means."""
-    return wanted.preconditions is not None and bool(wanted.preconditions.resource_version)
-
-
-def _as_target(pod: Pod, now: str) -> Pod:
-    """Return the pod with the condition that tells why it goes."""
-    condition = PodCondition(
-        type="DisruptionTarget",
-        status="True",
-        reason="EvictionByEvictionAPI",
-        message="Eviction API: evicting",
-        last_transition_time=now,
-        observed_generation=pod.metadata.generation,
-    )
-    others = tuple(each for each in pod.status.conditions if each.type != condition.type)
-    return replace(pod, status=replace(pod.status, conditions=(*others, condition)))

@@ -1,19 +1,20 @@
-"""What every gRPC method shares: who calls, how a refusal travels, and what the audit log is told.
+"""How a gRPC call comes in and how it ends: through the gate that requests over REST pass, and told as these are.
 
-The caller is whom its client certificate names. Refusals travel as a gRPC status with the Kubernetes Status object in
-the trailing metadata.
+Metadata are what header fields are over REST: ``authorization``, ``impersonate-user``, ``impersonate-group``,
+``impersonate-uid``, ``impersonate-extra-...``, ``audit-id``. Refusals travel as a gRPC status with the Kubernetes
+Status object in the trailing metadata.
 """
 
-import functools
+import asyncio
 import logging
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from pathlib import Path
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
-import grpc
-import grpc.aio
 import msgspec
+from google.protobuf.message import Message
+from msgspec.structs import replace
+from multidict import CIMultiDict, MultiMapping
 
 from api.errors import (
     AlreadyExists,
@@ -33,115 +34,229 @@ from api.errors import (
     Unavailable,
 )
 from api.selectors import parse_fields
-from master.access.audit import AuditLog
-from master.access.authentication import with_authenticated
+from fastgrpc.calls import CallFailed, Metadata, Status
+from fastgrpc.server import Call, StreamMethod, UnaryMethod
+from fastgrpc.standard import serialize
+from master.access.flows import classify
+from master.access.gate import GONE, NOBODY, Certificate, Gate, Passage
 from master.access.rules import Request as Asked
-from master.access.user import ANONYMOUS, User
-from master.config import ServerTls
-from master.grpc_audit import Call
+from master.access.user import User
 from trireme_pb.cluster import cluster_pb2 as pb
 
 log = logging.getLogger(__name__)
 
-Context = grpc.aio.ServicerContext[Any, Any]
-Request = TypeVar("Request")
-Response = TypeVar("Response")
-
+# A client counts from when it asks, we from when we hear of it: one that gives up so shortly before its deadline by our
+# clock has waited for as long as it said.
+ON_ITS_WAY_S = 0.1
 STATUS_KEY = "trireme-status-bin"
-CODES: Mapping[type[ApiError], grpc.StatusCode] = {
-    BadRequest: grpc.StatusCode.INVALID_ARGUMENT,
-    Unauthorized: grpc.StatusCode.UNAUTHENTICATED,
-    Forbidden: grpc.StatusCode.PERMISSION_DENIED,
-    NotFound: grpc.StatusCode.NOT_FOUND,
-    MethodNotAllowed: grpc.StatusCode.UNIMPLEMENTED,
-    AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
-    Conflict: grpc.StatusCode.ABORTED,
-    Expired: grpc.StatusCode.OUT_OF_RANGE,
-    RequestTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Invalid: grpc.StatusCode.INVALID_ARGUMENT,
-    TooManyRequests: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    InternalError: grpc.StatusCode.INTERNAL,
-    Unavailable: grpc.StatusCode.UNAVAILABLE,
-    Timeout: grpc.StatusCode.DEADLINE_EXCEEDED,
+CODES: Mapping[type[ApiError], Status] = {
+    BadRequest: Status.INVALID_ARGUMENT,
+    Unauthorized: Status.UNAUTHENTICATED,
+    Forbidden: Status.PERMISSION_DENIED,
+    NotFound: Status.NOT_FOUND,
+    MethodNotAllowed: Status.UNIMPLEMENTED,
+    AlreadyExists: Status.ALREADY_EXISTS,
+    Conflict: Status.ABORTED,
+    Expired: Status.OUT_OF_RANGE,
+    RequestTooLarge: Status.RESOURCE_EXHAUSTED,
+    Invalid: Status.INVALID_ARGUMENT,
+    TooManyRequests: Status.RESOURCE_EXHAUSTED,
+    InternalError: Status.INTERNAL,
+    Unavailable: Status.UNAVAILABLE,
+    Timeout: Status.DEADLINE_EXCEEDED,
 }
-SERVER_OPTIONS = (
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_ping_strikes", 0),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.so_reuseport", 0),
-)
+_OUR_FAULT = "an error on the server has prevented the request from succeeding"
 
 
-def server_credentials(tls: ServerTls) -> grpc.ServerCredentials:
-    """Return what the server listens with: clients must show a certificate of ours. Raises OSError."""
-    return grpc.ssl_server_credentials(
-        [(Path(tls.key).read_bytes(), Path(tls.cert).read_bytes())],
-        root_certificates=Path(tls.client_ca).read_bytes(),
-        require_client_auth=True,
-    )
-
-
-_NAME_PART = re.compile(r"(?:^|[,+])\s*([A-Za-z0-9.]+)=((?:\\.|[^,+\\])*)")
-_ESCAPED = re.compile(rb"\\([0-9A-Fa-f]{2}|.)", re.DOTALL)
-
-
-def _unescaped(text: str) -> str:
-    """Return an attribute's value without RFC 2253's escapes: a character, or a byte of UTF-8 in hexadecimal."""
-
-    def plain(match: re.Match[bytes]) -> bytes:
-        return bytes.fromhex(match[1].decode()) if len(match[1]) == 2 else match[1]
-
-    return _ESCAPED.sub(plain, text.encode()).decode(errors="replace")
-
-
-# A node agent calls some times a second, and is always the same.
-@functools.lru_cache(maxsize=4096)
-def user_of_subject(subject: str) -> User | None:
-    """Return the user that a certificate's subject (as RFC 2253 writes it, last part first) names, or None."""
-    names, groups = [], []
-    for key, escaped in _NAME_PART.findall(subject):
-        value = _unescaped(escaped)
-        if key == "CN":
-            names.append(value)
-        elif key == "O":
-            groups.append(value)
-    return with_authenticated(User(names[0], tuple(groups))) if names else None
-
-
-def caller(context: Context) -> User:
-    """Return the user behind a call; raises Unauthorized."""
-    subject = next(iter(context.auth_context().get("x509_subject", ())), b"")
-    user = user_of_subject(subject.decode(errors="replace"))
-    if user is None:
-        raise Unauthorized("Unauthorized: show a client certificate with a common name")
-    return user
-
-
-async def refuse(context: Context, error: ApiError) -> None:
-    """End the call with ``error``."""
+def refusal(error: ApiError) -> CallFailed:
+    """Return how a call ends that was refused."""
     packed = pb.Error(status_json=msgspec.json.encode(error.status())).SerializeToString()
-    code = CODES.get(type(error), grpc.StatusCode.INTERNAL)
-    for kind, each in CODES.items():
-        if isinstance(error, kind):
-            code = each
-            break
-    await context.abort(code, error.message, trailing_metadata=((STATUS_KEY, packed),))
+    code = next((code for kind, code in CODES.items() if isinstance(error, kind)), Status.INTERNAL)
+    return CallFailed(code, error.message, metadata=((STATUS_KEY, packed),))
 
 
-def asked_by(method: str, request: Any, user: User) -> Asked:
-    """Return what a call asks, in the words of authorization: the same as REST would be asked by its path."""
-    target, verb = request.target, method.lower()
-    name = target.name
-    if not name and verb in ("list", "watch"):
-        name = _name_selected(request.field_selector)
+class GrpcPassage(Passage):
+    """A call, as the gate and its audit log see it."""
+
+    def __init__(self, call: Call, asked: Asked, *, version: str = "", body: bytes = b"") -> None:
+        self._fields = read_fields(call.metadata)
+        address = call.peer.address.rpartition(":")[0]
+        super().__init__(asked=asked, audit_id=self._fields.get("Audit-Id", ""), source=address)
+        self._call = call
+        self._version = version
+        self._body = body
+        self.answer: Callable[[], bytes] = bytes  # makes the object that goes back, as REST would answer it
+
+    @property
+    def fields(self) -> MultiMapping[str]:
+        """See ``Passage``."""
+        return self._fields
+
+    @property
+    def memo(self) -> dict[str, Any]:
+        """See ``Passage``."""
+        peer = self._call.peer
+        if peer.memo is None:
+            peer.memo = {}
+        memo: dict[str, Any] = peer.memo
+        return memo
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """See ``Passage``."""
+        described = self._call.peer.certificate
+        return Certificate(described, self._call.peer.encoded_certificate) if described else None
+
+    @property
+    def uri(self) -> str:
+        """See ``Passage``."""
+        return self._call.head.path
+
+    @property
+    def version(self) -> str:
+        """See ``Passage``."""
+        return self._version
+
+    @property
+    def body(self) -> bytes:
+        """See ``Passage``."""
+        return self._body
+
+    @property
+    def user(self) -> User:
+        """Return whom the call acts as, once it has passed."""
+        assert self.asked is not None, self
+        return self.asked.user
+
+    @property
+    def verb(self) -> str:
+        """Return what is asked."""
+        assert self.asked is not None, self
+        return self.asked.verb
+
+    @property
+    def given_up(self) -> int:
+        """Return what the audit log is told of a call that nobody waits for any more."""
+        if self.lasting:
+            return 200  # its client has had enough of it
+        left_s = self._call.time_left_s
+        return Timeout.code if left_s is not None and left_s <= ON_ITS_WAY_S else GONE
+
+
+def read_fields(metadata: Metadata) -> MultiMapping[str]:
+    """Return a call's metadata as the header fields that they stand for; what is binary stands for none."""
+    fields: CIMultiDict[str] = CIMultiDict()
+    for name, value in metadata:
+        if isinstance(value, str):
+            # By HTTP's rules any byte; names of users that are no ASCII come as UTF-8, over REST too.
+            fields.add(name, value if value.isascii() else value.encode("latin-1").decode("utf-8", "surrogateescape"))
+    return fields
+
+
+R = TypeVar("R", bound=Message)  # a request
+
+
+class Entrance:
+    """Makes the rows that a gRPC server serves: each call passes the gate, and ends as a request over REST would."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def unary(
+        self,
+        path: str,
+        request: type[R],
+        handler: Callable[[R, GrpcPassage], Awaitable[Message]],
+        begin: Callable[[Call, R], GrpcPassage],
+    ) -> UnaryMethod:
+        """Return the row of a method; ``begin`` says what a call asks. The handler may raise ApiError."""
+
+        async def handle(asked: R, call: Call) -> Message:
+            async with self._passing(passage := begin(call, asked)):
+                return await handler(asked, passage)
+
+        return UnaryMethod(path, handle, request.FromString, serialize)
+
+    def stream(
+        self,
+        path: str,
+        request: type[R],
+        handler: Callable[[R, GrpcPassage], AsyncGenerator[Message | None, None]],
+        begin: Callable[[Call, R], GrpcPassage],
+    ) -> StreamMethod:
+        """Do the same for a method that yields; its first None says that the stream is open, which is told at once."""
+
+        async def handle(call: Call) -> None:
+            async for asked in call.requests():
+                passage = begin(call, asked)
+                passage.lasting = True
+                async with self._passing(passage), aclosing(handler(asked, passage)) as responses:
+                    async for response in responses:
+                        if response is not None:
+                            await call.send(response)
+                        elif not call.head_sent:
+                            await call.send_initial_metadata(())
+                return
+            raise CallFailed(Status.UNIMPLEMENTED, "0 requests; this method takes one")
+
+        return StreamMethod(path, handle, request.FromString, serialize, many_requests=False)
+
+    def guarded(self, row: UnaryMethod | StreamMethod, path: str) -> UnaryMethod | StreamMethod:
+        """Return the row of a service that knows no gate, for those who may get ``path`` over REST."""
+        asked = Asked(NOBODY, "get", path=path)
+
+        async def unary(request: Any, call: Call) -> Any:
+            async with self._passing(GrpcPassage(call, asked)):
+                return await inner(request, call)
+
+        async def stream(call: Call) -> None:
+            passage = GrpcPassage(call, asked)
+            passage.lasting = True
+            async with self._passing(passage):
+                await inner(call)
+
+        inner: Callable[..., Any] = row.handler
+        return replace(row, handler=unary if isinstance(row, UnaryMethod) else stream)
+
+    @asynccontextmanager
+    async def _passing(self, passage: GrpcPassage) -> AsyncIterator[None]:
+        """Let a call through the gate, and tell what came of it; raises CallFailed, as is said to its client."""
+        code = 200
+        try:
+            await self._gate.identify(passage)
+            assert passage.asked is not None, passage
+            async with self._gate.seat(classify(passage.asked), lasting=passage.lasting):
+                await self._gate.check(passage)
+                yield
+        except ApiError as error:
+            code = error.code
+            raise refusal(error) from None
+        except CallFailed as error:
+            code = next((kind.code for kind, status in CODES.items() if status is error.status), InternalError.code)
+            raise
+        except asyncio.CancelledError:
+            code = passage.given_up
+            raise
+        except Exception:
+            log.exception("gRPC call failed path=%s audit=%s", passage.uri, passage.audit_id)
+            code = InternalError.code
+            raise refusal(InternalError(_OUR_FAULT)) from None
+        finally:
+            self._gate.finish(passage, code, passage.answer)
+
+
+def asked_by(verb: str, request: Any) -> Asked:
+    """Return what a call asks, by nobody yet, in the words of authorization: as REST would be asked by its path."""
+    target = request.target
+    # No path of a list or of a new object ends with a name. One that stands here all the same must open nothing, to
+    # whoever may read or make that object alone.
+    nameless = verb in ("list", "watch") or (verb == "create" and not target.subresource)
+    name = "" if nameless else target.name
     # A namespace lies in itself: whom a binding in it makes its administrator may read it.
-    own = (target.group, target.resource) == ("", "namespaces")
-    namespace = target.name if own else target.namespace
-    return Asked(user, verb, target.group, target.resource, target.subresource, namespace, name)
+    namespace = name if (target.group, target.resource) == ("", "namespaces") else target.namespace
+    if verb in ("list", "watch"):
+        name = _name_selected(request.field_selector)
+    return Asked(NOBODY, verb, target.group, target.resource, target.subresource, namespace, name)
 
 
 def _name_selected(selector: str) -> str:
@@ -150,103 +265,3 @@ def _name_selected(selector: str) -> str:
         return parse_fields(selector).exact("metadata.name") or ""
     except BadRequest:
         return ""  # said of the request itself, once it may be made at all
-
-
-Method = Callable[[Any, Request, Context], Awaitable[Response]]
-Stream = Callable[[Any, Request, Context], AsyncIterator[Response | None]]
-
-
-def refusing(method: Method[Request, Response]) -> Method[Request, Response]:
-    """Let a method raise ApiError; anything else that it raises is our own fault, and said so without details."""
-
-    @functools.wraps(method)
-    async def wrapped(self: Any, request: Request, context: Context) -> Response:
-        told = _Told(self, method.__name__, request, context)
-        try:
-            response = await method(self, request, context)
-        except ApiError as error:
-            told.end(error.code)
-            await refuse(context, error)
-        except grpc.aio.AbortError:
-            raise
-        except Exception:
-            log.exception("gRPC call failed method=%s", method.__name__)
-            told.end(InternalError.code)
-            await refuse(context, InternalError(_OUR_FAULT))
-        else:
-            told.end(200)
-            return response
-        raise AssertionError("refuse raises")
-
-    return wrapped
-
-
-def refusing_stream(
-    method: Stream[Request, Response],
-) -> Callable[[Any, Request, Context], AsyncIterator[Response]]:
-    """Do the same for a method that yields; its first None says that the stream is open, which is told at once."""
-
-    @functools.wraps(method)
-    async def wrapped(self: Any, request: Request, context: Context) -> AsyncIterator[Response]:
-        told, code = _Told(self, method.__name__, request, context), 200
-        try:
-            async for response in method(self, request, context):
-                if response is None:
-                    told.start()
-                    await context.send_initial_metadata(())
-                else:
-                    yield response
-        except ApiError as error:
-            code = error.code
-            await refuse(context, error)
-        except grpc.aio.AbortError:
-            raise
-        except Exception:
-            log.exception("gRPC call failed method=%s", method.__name__)
-            code = InternalError.code
-            await refuse(context, InternalError(_OUR_FAULT))
-        finally:
-            told.end(code)  # also when its client has gone
-
-    return wrapped
-
-
-_OUR_FAULT = "an error on the server has prevented the request from succeeding"
-
-
-class _Told:
-    """What the audit log is told of one call, if the service has one and the call is about an object."""
-
-    def __init__(self, service: Any, method: str, request: Any, context: Context) -> None:
-        self._audit: AuditLog | None = getattr(service, "audit", None)
-        if getattr(request, "target", None) is None:
-            self._audit = None
-        self._call = Call(method) if self._audit is not None else None
-        self._method = method
-        self._request = request
-        self._context = context
-
-    def start(self) -> None:
-        """Tell that an answer begins which may last."""
-        self._tell(200, "ResponseStarted")
-
-    def end(self, code: int) -> None:
-        """Tell what came of it."""
-        self._tell(code, "ResponseComplete")
-
-    def _tell(self, code: int, stage: str) -> None:
-        if self._audit is None or self._call is None:
-            return
-        try:
-            user = caller(self._context)
-        except Unauthorized:
-            user = ANONYMOUS
-        self._call.tell(
-            self._audit,
-            asked_by(self._method, self._request, user),
-            version=self._request.target.version,
-            peer=self._context.peer(),
-            code=code,
-            stage=stage,
-            body=getattr(self._request, "json", b""),
-        )

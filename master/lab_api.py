@@ -4,19 +4,21 @@ import asyncio
 
 from client import etcd
 from client.etcd import EtcdClient
-from master.access.authorization import Authorizer
+from fastgrpc.server import Method
+from master.access.gate import NOBODY
+from master.access.rules import Request
 from master.config import MasterConfig
-from master.grpc_calls import Context, caller, refusing
+from master.grpc_calls import Entrance, GrpcPassage
 from master.leadership import Leadership
 from master.registry import Registry
 from trireme_pb.cluster import cluster_pb2 as pb
-from trireme_pb.cluster import cluster_pb2_grpc as rpc
 
+SERVICE = "trireme.cluster.Lab"
 ANSWER_S = 0.5
 STATUS_PATH = "/trireme/status"
 
 
-class LabService(rpc.LabServicer):
+class LabService:
     """Asks every store member and every master process, at the same time, and waits for none of them long."""
 
     def __init__(
@@ -25,20 +27,25 @@ class LabService(rpc.LabServicer):
         client: EtcdClient,
         registry: Registry,
         leadership: Leadership,
-        authorizer: Authorizer,
     ) -> None:
         self._config = config
         self._client = client
         self._registry = registry
         self._leadership = leadership
-        self._authorizer = authorizer
         hosts = {endpoint.rpartition(":")[0]: endpoint for endpoint in config.store_endpoints}
         self._members = {name: hosts.get(address.rpartition(":")[0], "") for name, address in config.masters.items()}
 
-    @refusing
-    async def Status(self, request: pb.LabStatusRequest, context: Context) -> pb.LabStatusResponse:  # noqa: ARG002, N802 - the contract's shape
+    def methods(self, entrance: Entrance) -> list[Method]:
+        """Return the service's rows."""
+        asked = Request(NOBODY, "get", path=STATUS_PATH)
+        return [
+            entrance.unary(
+                f"/{SERVICE}/Status", pb.LabStatusRequest, self.status, lambda call, _: GrpcPassage(call, asked)
+            )
+        ]
+
+    async def status(self, request: pb.LabStatusRequest, passage: GrpcPassage) -> pb.LabStatusResponse:  # noqa: ARG002 - as every method
         """Return what is known of every master."""
-        await self._authorizer.authorize_path(caller(context), "get", STATUS_PATH)
         names = sorted(self._config.masters)
         statuses, processes = await asyncio.gather(
             asyncio.gather(*(self._member(name) for name in names)),

@@ -4,7 +4,7 @@ A change is worked out upon the cached state first. If that turns out stale (the
 refused for reasons that a newer state might not give) it is worked out again upon the store's.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -36,6 +36,13 @@ class Claimant(Protocol):
 
     def refusal(self, asked: Resource, refused: Refused) -> ApiError | None:
         """Return the refusal if what ``asked`` insists upon is taken; None to try with others."""
+
+
+class Beside(Protocol):
+    """A change of another object that goes into the same transaction: both happen, or neither."""
+
+    async def writes(self) -> Sequence[Write]:
+        """Return it; asked again, for what is there by then, when the store has refused. Raises ApiError."""
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -121,8 +128,26 @@ class Modifier:
             raise MethodNotAllowed("create not allowed while custom resource definition is terminating")
         return [Unchanged(f"{self._storage.prefix}{place_prefix(DEFINITIONS)}{name}", definition.revision)]
 
+    async def newest(self, kind: Kind, namespace: str, name: str) -> StoredObject:
+        """Return an object as the store has it now; raises NotFound."""
+        owner = self.owner(kind)
+        return (await self._load(owner, self.key(owner, namespace, name), namespace, name)).stored
+
+    def replacing(self, old: StoredObject, new: Resource) -> Write:
+        """Return the write that puts ``new`` in the place of ``old``, of a kind whose objects claim nothing."""
+        key = self.key(old.kind, old.namespace, old.name)
+        return Put(key, self._stored_bytes(old.kind, new), old.revision)
+
     async def modify(
-        self, kind: Kind, namespace: str, name: str, alter: Alter, *, dry_run: bool = False, fence: Fence | None = None
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        alter: Alter,
+        *,
+        dry_run: bool = False,
+        fence: Fence | None = None,
+        beside: Beside | None = None,
     ) -> StoredObject:
         """Replace an object by what ``alter`` makes of it, which may be asked again upon a newer state."""
         owner = self.owner(kind)
@@ -148,7 +173,8 @@ class Modifier:
                 origin = newer
                 continue
             try:
-                revision = await self._commit(owner, key, origin.stored, outcome, fence)
+                more = await beside.writes() if beside is not None else ()
+                revision = await self._commit(owner, key, origin.stored, outcome, fence, more)
             except Refused as refused:
                 present = refused.present[key]
                 if present is None:
@@ -173,7 +199,15 @@ class Modifier:
             raise not_found(owner.plural, name, group=owner.group)
         return Origin(_from_value(owner, value, namespace, name), newest=True)
 
-    async def _commit(self, owner: Kind, key: str, old: StoredObject, outcome: Outcome, fence: Fence | None) -> int:
+    async def _commit(
+        self,
+        owner: Kind,
+        key: str,
+        old: StoredObject,
+        outcome: Outcome,
+        fence: Fence | None,
+        beside: Sequence[Write] = (),
+    ) -> int:
         claimant = self.claimant(owner)
         new = None if isinstance(outcome, Gone) else outcome
         if new is None:
@@ -182,7 +216,7 @@ class Modifier:
             lease = await self._leases.lease(strategy_of(owner).ttl_s)
             write = Put(key, self._stored_bytes(owner, new), old.revision, lease)
         claims = [] if claimant is None else claimant.writes(old.obj, new)
-        return await self._storage.commit([write, *claims], fence=fence)
+        return await self._storage.commit([write, *claims, *beside], fence=fence)
 
     def _stored_bytes(self, owner: Kind, obj: Resource) -> bytes:
         """Return ``obj`` as its place stores it; raises RequestTooLarge."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import importlib
 import logging
 import random
 import signal
@@ -11,17 +12,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import grpc
-import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-
 from api.errors import ApiError
 from api.kinds.core import Node
 from api.kinds.pods import Pod
 from api.kinds.table import Table
 from api.meta import Resource
 from client.etcd import EtcdClient
+from fastgrpc.server import server_tls
 from master.access.assembly import Access, load_cipher
 from master.access.token_requests import TokenRequests
 from master.access.user import SYSTEM_MASTERS, User
@@ -32,8 +29,7 @@ from master.cache import WatchCache
 from master.computed import NodeUsage, PodUsage, Usage
 from master.config import MasterConfig
 from master.custom import CustomKinds
-from master.grpc_api import ResourcesService
-from master.grpc_calls import SERVER_OPTIONS, server_credentials
+from master.grpc_server import GrpcServer
 from master.lab_api import LabService
 from master.leadership import Leadership
 from master.lifecycle import Surroundings
@@ -46,12 +42,9 @@ from master.rest.node_agents import NodeAgents
 from master.rest.server import RestServer
 from master.storage import Fence, Storage
 from master.writes import Writer
-from trireme_pb.cluster import cluster_pb2, cluster_pb2_grpc
 
 log = logging.getLogger(__name__)
 
-SHUTDOWN_S = 1.0
-HEALTH_S = 0.5
 _RESEAL_RETRY_S = 5.0
 _FILLED_WITHIN_S = 10.0
 
@@ -130,71 +123,12 @@ def _claimants(
 
 
 def server_context(config: MasterConfig) -> ssl.SSLContext:
-    """Return the TLS of the REST server: a client may show a certificate of ours; raises CannotStart."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_OPTIONAL
+    """Return the TLS of one server: a client may show a certificate of ours; raises CannotStart."""
+    tls = config.tls
     try:
-        context.load_cert_chain(config.tls.cert, config.tls.key)
-        context.load_verify_locations(config.tls.client_ca)
-    except (OSError, ssl.SSLError) as error:
-        raise CannotStart(f"[tls] {error}: make the files readable, or correct their paths") from error
-    return context
-
-
-def _node_credentials(config: MasterConfig) -> grpc.ChannelCredentials | None:
-    """Return the client side of mutual TLS towards node agents; raises CannotStart."""
-    files = config.node_tls
-    if files is None:
-        return None
-    try:
-        return grpc.ssl_channel_credentials(
-            root_certificates=files.ca.read_bytes(),
-            private_key=files.key.read_bytes(),
-            certificate_chain=files.cert.read_bytes(),
-        )
+        return server_tls(tls.cert, tls.key, tls.client_ca, optional=True)
     except OSError as error:
-        raise CannotStart(f"[node_tls] {error}: make the files readable, or correct their paths") from error
-
-
-class GrpcServer:
-    """The gRPC services of a master, with health and reflection."""
-
-    def __init__(self, config: MasterConfig, core: Core, client: EtcdClient, leadership: Leadership) -> None:
-        self._config = config
-        self._registry = core.registry
-        self._server = grpc.aio.server(options=SERVER_OPTIONS)
-        self._health = health.aio.HealthServicer()
-        cluster_pb2_grpc.add_ResourcesServicer_to_server(
-            ResourcesService(core.registry, core.authorizer, audit=core.access.audit), self._server
-        )
-        lab = LabService(config, client, core.registry, leadership, core.authorizer)
-        cluster_pb2_grpc.add_LabServicer_to_server(lab, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = [service.full_name for service in cluster_pb2.DESCRIPTOR.services_by_name.values()]
-        reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
-
-    async def start(self) -> None:
-        """Listen; raises CannotStart."""
-        try:
-            credentials = server_credentials(self._config.tls)
-            self._server.add_secure_port(self._config.grpc_listen, credentials)
-        except (OSError, RuntimeError) as error:
-            raise CannotStart(f"grpc_listen: {error}: choose a free address and port") from error
-        await self._server.start()
-        log.info("gRPC server listens address=%s", self._config.grpc_listen)
-
-    async def stop(self) -> None:
-        """End every call and close."""
-        await self._server.stop(SHUTDOWN_S)
-
-    async def tell_health(self) -> None:
-        """Keep the health service's answer true, until cancelled."""
-        serving, absent = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-        while True:
-            ready = not any(self._registry.problems().values())
-            await self._health.set(health.OVERALL_HEALTH, serving if ready else absent)
-            await asyncio.sleep(HEALTH_S)
+        raise CannotStart(f"[tls] {error}: make the files readable, or correct their paths") from error
 
 
 class Leader:
@@ -210,7 +144,8 @@ class Leader:
         """Run until cancelled; every write carries ``fence``."""
         # What is loaded and begun below would keep clients waiting who only want to be served.
         await self._core.cache.filled.wait()
-        # Here, because a master that never leads needs none of it in memory.
+        # Here, because a master that never leads needs none of it in memory; and in a thread, because it takes a while.
+        await asyncio.to_thread(importlib.import_module, "master.controllers.manager")
         from master.controllers.context import ControllerConfig  # noqa: PLC0415
         from master.controllers.manager import ControllerManager  # noqa: PLC0415
 
@@ -268,7 +203,6 @@ async def run(config: MasterConfig) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    tls = server_context(config)
     async with AsyncExitStack() as stack:
         try:
             client = EtcdClient(config.store_endpoints, config.store_tls, transport=config.store_transport)
@@ -279,27 +213,14 @@ async def run(config: MasterConfig) -> None:
             core = Core(config, client)
         except (OSError, ValueError) as error:
             raise CannotStart(f"[access] {error}: make the files readable, or correct their paths") from error
+        audit = core.access.audit
+        if audit is not None:
+            stack.callback(audit.close)  # after the servers, which end calls when they stop
         leadership = Leadership(client, name=config.name, endpoint=config.store_endpoints[0])
-        grpc_server = GrpcServer(config, core, client, leadership)
-        await grpc_server.start()
-        stack.push_async_callback(grpc_server.stop)
-        agents = NodeAgents(_node_credentials(config))
-        stack.push_async_callback(agents.close)
-        core.measure(agents)
-        rest = RestServer(
-            core.registry,
-            core.access.authenticator,
-            core.authorizer,
-            agents=agents,
-            address=config.api_address,
-            documents=core.access.documents(config.api_address),
-            audit=core.access.audit,
+        grpc_server = GrpcServer(
+            core.registry, core.access.gate, lab=LabService(config, client, core.registry, leadership)
         )
-        try:
-            await rest.start(*config.rest_listen, tls)
-        except OSError as error:
-            raise CannotStart(f"rest_listen: {error}: choose a free address and port") from error
-        stack.push_async_callback(rest.stop)
+        await _start_servers(config, core, grpc_server, stack)
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(_collect_garbage(core.cache)),
@@ -309,10 +230,37 @@ async def run(config: MasterConfig) -> None:
                 tasks.create_task(grpc_server.tell_health()),
                 tasks.create_task(leadership.run(Leader(config, core, client).lead)),
             ]
-            if core.access.audit is not None:
-                background.append(tasks.create_task(core.access.audit.run()))
+            if audit is not None:
+                background.append(tasks.create_task(audit.run()))
             log.info("master runs name=%s store=%s", config.name, ",".join(config.store_endpoints))
             await stop.wait()
             log.info("master stops name=%s", config.name)
             for task in background:
                 task.cancel()
+
+
+async def _start_servers(config: MasterConfig, core: Core, grpc_server: GrpcServer, stack: AsyncExitStack) -> None:
+    """Listen, and let ``stack`` stop it; raises CannotStart."""
+    try:
+        await grpc_server.start(*config.grpc_listen, server_context(config))
+    except OSError as error:
+        raise CannotStart(f"grpc_listen: {error}: choose a free address and port") from error
+    stack.push_async_callback(grpc_server.stop)
+    try:
+        agents = NodeAgents(config.node_tls)
+    except OSError as error:
+        raise CannotStart(f"[node_tls] {error}: make the files readable, or correct their paths") from error
+    stack.push_async_callback(agents.close)
+    core.measure(agents)
+    rest = RestServer(
+        core.registry,
+        core.access.gate,
+        agents=agents,
+        address=config.api_address,
+        documents=core.access.documents(config.api_address),
+    )
+    try:
+        await rest.start(*config.rest_listen, server_context(config))
+    except OSError as error:
+        raise CannotStart(f"rest_listen: {error}: choose a free address and port") from error
+    stack.push_async_callback(rest.stop)

@@ -13,9 +13,9 @@ from api.kinds.pods import Pod, PodAffinityTerm
 from api.kinds.table import Kind
 from api.kinds.volumes import PersistentVolumeClaim
 from api.meta import Resource
+from api.qos import qos_class
 from master.lifecycle import seconds
 from master.resources import Amounts, added, parsed, pod_limits, pod_requests
-from master.strategy import qos_class
 
 ONE = Fraction(1)
 _COMPUTE = ("cpu", "memory", "ephemeral-storage")
@@ -116,9 +116,9 @@ def _in_scope(wanted: ScopedResourceSelectorRequirement, pod: Pod) -> bool:
         case "NotTerminating":
             return pod.spec.active_deadline_seconds is None
         case "BestEffort":
-            return qos_class(pod) == "BestEffort"
+            return qos_class(pod.spec) == "BestEffort"
         case "NotBestEffort":
-            return qos_class(pod) != "BestEffort"
+            return qos_class(pod.spec) != "BestEffort"
         case "CrossNamespacePodAffinity":
             return _reaches_other_namespaces(pod)
         case "PriorityClass":

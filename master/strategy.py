@@ -10,13 +10,13 @@ from typing import Any, cast
 import msgspec
 from msgspec.structs import replace
 
-from api import quantity
 from api.custom.definitions import PLACE as DEFINITIONS
 from api.custom.objects import CustomObject, with_field
 from api.kinds.core import Namespace, NamespaceSpec, NamespaceStatus
-from api.kinds.pods import Container, Pod, PodStatus
+from api.kinds.pods import Pod, PodStatus
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, LabelSelector, Resource
+from api.qos import qos_class
 from api.struct import ApiStruct
 from master import definitions
 from master.service_fields import changed_service, new_service
@@ -63,7 +63,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
 
 def _new_pod(obj: Resource) -> Resource:
     pod = cast("Pod", obj)
-    return replace(pod, status=PodStatus(phase="Pending", qos_class=qos_class(pod)))
+    return replace(pod, status=PodStatus(phase="Pending", qos_class=qos_class(pod.spec)))
 
 
 def _changed_pod(old: Resource, new: Resource) -> Resource:
@@ -72,27 +72,6 @@ def _changed_pod(old: Resource, new: Resource) -> Resource:
     if before.spec.ephemeral_containers == after.spec.ephemeral_containers:
         return new
     return replace(after, spec=replace(after.spec, ephemeral_containers=before.spec.ephemeral_containers))
-
-
-def qos_class(pod: Pod) -> str:
-    """Return Guaranteed (every container has equal limits and requests of both), Burstable, or BestEffort."""
-    containers = (*pod.spec.containers, *pod.spec.init_containers)
-    if not any(_amounts(each, part) for each in containers for part in ("limits", "requests")):
-        return "BestEffort"
-    return "Guaranteed" if all(_is_guaranteed(each) for each in containers) else "Burstable"
-
-
-def _amounts(container: Container, part: str) -> dict[str, str]:
-    """Return the CPU and memory that a container names, without zeros."""
-    amounts: dict[str, str] = getattr(container.resources, part, None) or {}
-    return {name: text for name, text in amounts.items() if name in ("cpu", "memory") and quantity.parse(text) > 0}
-
-
-def _is_guaranteed(container: Container) -> bool:
-    limits, requests = _amounts(container, "limits"), _amounts(container, "requests")
-    return len(limits) == 2 and all(
-        quantity.parse(requests.get(name, text)) == quantity.parse(text) for name, text in limits.items()
-    )
 
 
 def _pod_grace(obj: Resource, options: DeleteOptions) -> int | None:

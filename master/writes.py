@@ -1,8 +1,9 @@
 """Create, update, patch, apply and delete: what a client asks, as changes of one object each."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -10,30 +11,37 @@ from api import apply as managed_fields
 from api import codec
 from api import patch as patches
 from api.cautions import cautions
-from api.custom.jsonpath import set_field
 from api.defaults import completed
 from api.errors import (
     MODIFIED,
     AlreadyExists,
+    ApiError,
     BadRequest,
     Fault,
     MethodNotAllowed,
     NotFound,
+    Timeout,
     UnsupportedMediaType,
     already_exists,
     conflict,
     invalid,
     no_unique_name,
 )
-from api.faults import strict_fault, strict_patch_fault
-from api.kinds.autoscaling import Scale
 from api.kinds.table import Kind
 from api.meta import DeleteOptions, Resource
-from api.validation.objects import faults_on_create, faults_on_status, faults_on_update
+from api.validation.objects import (
+    faults_of_face,
+    faults_on_create,
+    faults_on_resize,
+    faults_on_status,
+    faults_on_update,
+)
+from master import strictness
 from master.access.authorization import Authorizer
 from master.access.user import User
 from master.admission.chain import Attributes, Chain, Ledger
 from master.faces import as_kind, to_owner
+from master.intents import check_same_life, life_of, part_for
 from master.lifecycle import (
     Gone,
     Surroundings,
@@ -44,12 +52,12 @@ from master.lifecycle import (
     timestamp,
 )
 from master.managers import Managed, bare, document_to_apply_to, track_change, track_new, with_managed
-from master.modify import ATTEMPTS, Modifier, Outcome, stored_as
+from master.modify import ATTEMPTS, Beside, Modifier, Outcome, stored_as
 from master.objects import StoredObject
 from master.rest.seam import Deleted, WriteOptions, Written
 from master.scale import SCALE, scale_of, with_scale
 from master.storage import Fence, Refused
-from master.strategy import has_status, strategy_of
+from master.strategy import strategy_of
 from master.subresources import PREPARE
 
 log = logging.getLogger(__name__)
@@ -80,6 +88,18 @@ class Writer:
         """Return the present time as objects carry it."""
         return timestamp(self._world.now())
 
+    @contextlib.asynccontextmanager
+    async def _on_account(self, namespace: str) -> AsyncIterator[Ledger]:
+        """Give a ledger to a write; what it was charged is given back if nothing comes of it."""
+        ledger = Ledger()
+        try:
+            yield ledger
+        except Timeout:
+            raise  # it may have happened: who counts what is there finds out
+        except ApiError:
+            await self._chain.give_back(namespace, ledger)
+            raise
+
     # Create
 
     async def create(
@@ -89,26 +109,27 @@ class Writer:
         owner = self._modifier.owner(kind)
         if owner.custom is not None and owner.custom.terminating:
             raise MethodNotAllowed("create not allowed while custom resource definition is terminating")
-        obj, warnings = self._decode(kind, document, options)
+        obj, unknown = self._decode(kind, document)
+        warnings = strictness.tell(kind, document, options, unknown=unknown)
         managed = track_new(owner, obj, manager=options.field_manager, now=self.timestamp())
         generated = not obj.metadata.name and bool(obj.metadata.generate_name)
-        ledger = Ledger()
-        for attempt in range(ATTEMPTS):
-            try:
-                stored = await self._create(owner, obj, namespace, options, fence, managed=managed, ledger=ledger)
-            except AlreadyExists as taken:
-                if not generated:
-                    raise
-                if attempt == ATTEMPTS - 1:
-                    raise no_unique_name(owner.plural, taken.name, group=owner.group) from None
-            else:
-                warnings = (*warnings, *cautions(owner, stored.obj))
-                return Written(as_kind(stored, kind), created=True, warnings=warnings)
+        async with self._on_account(namespace) as ledger:
+            for attempt in range(ATTEMPTS):
+                try:
+                    stored = await self._create(kind, obj, namespace, options, fence, managed=managed, ledger=ledger)
+                except AlreadyExists as taken:
+                    if not generated:
+                        raise
+                    if attempt == ATTEMPTS - 1:
+                        raise no_unique_name(owner.plural, taken.name, group=owner.group) from None
+                else:
+                    warnings = (*warnings, *cautions(owner, stored.obj))
+                    return Written(as_kind(stored, kind), created=True, warnings=warnings)
         raise AssertionError("the last attempt returns or raises")
 
     async def _create(
         self,
-        owner: Kind,
+        kind: Kind,
         obj: Resource,
         namespace: str,
         options: WriteOptions,
@@ -117,6 +138,7 @@ class Writer:
         managed: Managed,
         ledger: Ledger,
     ) -> StoredObject:
+        owner = self._modifier.owner(kind)
         if owner.namespaced and obj.metadata.namespace not in ("", namespace):
             raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
         obj = with_managed(prepare_new(owner, obj, namespace, self._world), managed)
@@ -131,7 +153,7 @@ class Writer:
             ledger=ledger,
         )
         obj = await self._chain.mutate(attributes, obj)
-        if faults := faults_on_create(owner, obj):
+        if faults := faults_on_create(owner, obj) + faults_of_face(kind, None, obj):
             raise invalid(owner.kind, obj.metadata.name, faults, group=owner.group)
         await self._chain.judge(msgspec.structs.replace(attributes, obj=obj))
         return await self._claimed(owner, obj, options, fence)
@@ -172,14 +194,17 @@ class Writer:
         fence: Fence | None = None,
     ) -> Written:
         """Replace an object, or the part of it that ``subresource`` shows."""
-        new, warnings = self._decode(SCALE if subresource == "scale" else kind, document, options)
-        ledger, told = Ledger(), list[str]()
+        shown_kind = SCALE if subresource == "scale" else kind
+        new, unknown = self._decode(shown_kind, document)
+        warnings = strictness.tell(shown_kind, document, options, unknown=unknown)
+        told: list[str] = []
 
         async def alter(old: StoredObject) -> Outcome:
             return await self._altered(kind, old, new, subresource, options, ledger=ledger, told=told)
 
         try:
-            stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=options.dry_run, fence=fence)
+            async with self._on_account(namespace) as ledger:
+                stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=options.dry_run, fence=fence)
         except NotFound:
             made_by_update = not subresource and strategy_of(self._modifier.owner(kind)).create_on_update
             if not made_by_update or new.metadata.uid or new.metadata.resource_version:
@@ -202,35 +227,41 @@ class Writer:
         """Bring a manager's intent into an object, which is created if there is none."""
         managed_fields.check_manager(options.field_manager)
         owner = self._modifier.owner(kind)
-        intent = _intent(owner, to_owner(kind, owner, intent), subresource)
-        ledger, told = Ledger(), list[str]()
+        intent = part_for(owner, to_owner(kind, owner, intent), subresource)
+        told: list[str] = []
 
         async def alter(old: StoredObject) -> Outcome:
-            _check_same_life(kind, old, intent)
+            check_same_life(kind, old, intent)
             live = document_to_apply_to(owner, old.obj, self.timestamp())
             document = self._applied(owner, live, intent, subresource, options)
             new = self._decode_applied(owner, document)
+            strictness.tell_of_apply(options)
             managed = new.metadata.managed_fields
-            return await self._altered(owner, old, new, subresource, options, ledger=ledger, told=told, managed=managed)
+            return await self._altered(kind, old, new, subresource, options, ledger=ledger, told=told, managed=managed)
 
-        for _ in range(ATTEMPTS):
-            try:
-                stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=options.dry_run, fence=fence)
-            except NotFound:
-                if subresource or _life(intent) != ("", ""):
-                    raise
-            else:
-                return Written(_shown(stored, kind, subresource), warnings=tuple(told))
-            await self._check_may_create(kind, namespace, name, options.user)
-            new = self._decode_applied(owner, self._applied(owner, None, intent, "", options))
-            new = msgspec.structs.replace(new, metadata=msgspec.structs.replace(new.metadata, name=name))
-            try:
-                managed = new.metadata.managed_fields
-                made = await self._create(owner, new, namespace, options, fence, managed=managed, ledger=ledger)
-            except AlreadyExists:
-                continue
-            return Written(as_kind(made, kind), created=True, warnings=tuple(cautions(owner, made.obj)))
-        raise conflict(kind.plural, name, MODIFIED, group=kind.group)
+        async with self._on_account(namespace) as ledger:
+            for _ in range(ATTEMPTS):
+                try:
+                    stored = await self._modifier.modify(
+                        kind, namespace, name, alter, dry_run=options.dry_run, fence=fence
+                    )
+                except NotFound:
+                    if subresource or life_of(intent) != ("", ""):
+                        raise
+                else:
+                    warnings = (*strictness.tell_of_apply(options), *told)
+                    return Written(_shown(stored, kind, subresource), warnings=warnings)
+                await self._check_may_create(kind, namespace, name, options.user)
+                new = self._decode_applied(owner, self._applied(owner, None, intent, "", options))
+                new = msgspec.structs.replace(new, metadata=msgspec.structs.replace(new.metadata, name=name))
+                warnings = strictness.tell_of_apply(options)
+                try:
+                    managed = new.metadata.managed_fields
+                    made = await self._create(kind, new, namespace, options, fence, managed=managed, ledger=ledger)
+                except AlreadyExists:
+                    continue
+                return Written(as_kind(made, kind), created=True, warnings=(*warnings, *cautions(owner, made.obj)))
+            raise conflict(kind.plural, name, MODIFIED, group=kind.group)
 
     async def _check_may_create(self, kind: Kind, namespace: str, name: str, user: User) -> None:
         """Raise Forbidden: the server has asked only whether ``user`` may update or patch."""
@@ -276,19 +307,21 @@ class Writer:
         """Change an object; ``patch_type``: "json", "merge" or "strategic"."""
         shown_kind = SCALE if subresource == "scale" else kind
         warnings: tuple[str, ...] = ()
-        ledger, told = Ledger(), list[str]()
+        told: list[str] = []
 
         async def alter(old: StoredObject) -> Outcome:
             nonlocal warnings
             document = codec.to_document(_shown(old, kind, subresource).obj)
             patched = _patched(document, patch, patch_type, shown_kind)
-            new, warnings = self._decode(shown_kind, patched, options, patch)
+            new, unknown = self._decode(shown_kind, patched)
+            warnings = strictness.tell_of_patch(patch, patch_type, options, patched=patched, unknown=unknown)
             if new.metadata.name != old.name:
                 fault = Fault("metadata.name", f'Invalid value: "{new.metadata.name}": field is immutable')
                 raise invalid(kind.kind, old.name, [fault], group=kind.group)
             return await self._altered(kind, old, new, subresource, options, ledger=ledger, told=told)
 
-        stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=options.dry_run, fence=fence)
+        async with self._on_account(namespace) as ledger:
+            stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=options.dry_run, fence=fence)
         return Written(_shown(stored, kind, subresource), warnings=(*warnings, *told))
 
     async def _altered(
@@ -334,8 +367,7 @@ class Writer:
         new = await self._chain.mutate(attributes, new)
         if (claimant := self._modifier.claimant(owner)) is not None and not subresource:
             new = claimant.complete(old, new, ())
-        judge = faults_on_status if subresource == "status" and owner.custom is None else faults_on_update
-        if faults := judge(owner, bare(old), new):
+        if faults := _judge_of(owner, subresource)(owner, bare(old), new) + faults_of_face(kind, old, new):
             raise invalid(owner.kind, stored.name, faults, group=owner.group)
         await self._chain.judge(msgspec.structs.replace(attributes, obj=new))
         told[:] = [] if subresource else cautions(owner, new, old)
@@ -353,10 +385,11 @@ class Writer:
         user: User,
         fence: Fence | None = None,
         mark: Callable[[Resource], Resource] = lambda obj: obj,
+        beside: Beside | None = None,
     ) -> Deleted:
         """Delete an object, or begin to.
 
-        mark: makes of the object what is left of it while it is being deleted.
+        mark: makes of the object what is left of it while it is being deleted. beside: what happens in the same step.
         """
         owner, dry_run = self._modifier.owner(kind), bool(options.dry_run)
         gone = False
@@ -379,32 +412,19 @@ class Writer:
             gone = isinstance(outcome, Gone)
             return outcome
 
-        stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=dry_run, fence=fence)
+        stored = await self._modifier.modify(kind, namespace, name, alter, dry_run=dry_run, fence=fence, beside=beside)
         return Deleted(as_kind(stored, kind), gone)
 
-    def _decode(
-        self, kind: Kind, document: Document, options: WriteOptions, patch: Any = None
-    ) -> tuple[Resource, tuple[str, ...]]:
-        """Return the object that ``document`` stands for, as its place stores it, and warnings.
-
-        patch: what the client sent, if ``document`` is what came of it.
-        """
-        unknown: list[str] | None = None if options.field_validation == "Ignore" else []
+    def _decode(self, kind: Kind, document: Document) -> tuple[Resource, list[str]]:
+        """Return the object that ``document`` stands for, as its place stores it, and what is unknown in it."""
+        unknown: list[str] = []
         if kind.stored_as is not None:
             # Faults are told in the words of the face that the client used.
             codec.decode(kind, document, unknown=unknown)
             owner = self._modifier.owner(kind)
             kind, document = owner, to_owner(kind, owner, document)
-            return codec.decode(kind, completed(kind, document)), _warnings(kind, unknown, options, patch)
-        obj = codec.decode(kind, completed(kind, document), unknown=unknown)
-        return obj, _warnings(kind, unknown, options, patch)
-
-
-def _warnings(kind: Kind, unknown: list[str] | None, options: WriteOptions, patch: Any) -> tuple[str, ...]:
-    """Return what to warn of; raises BadRequest or Invalid for a client that wants no unknown fields."""
-    if unknown and options.field_validation == "Strict":
-        raise strict_fault(kind.kind, kind.version, unknown) if patch is None else strict_patch_fault(patch, unknown)
-    return tuple(unknown or ())
+            return codec.decode(kind, completed(kind, document)), unknown
+        return codec.decode(kind, completed(kind, document), unknown=unknown), unknown
 
 
 def _patched(document: dict[str, Any], patch: Any, patch_type: str, kind: Kind) -> dict[str, Any]:
@@ -423,41 +443,6 @@ def _patched(document: dict[str, Any], patch: Any, patch_type: str, kind: Kind) 
     raise BadRequest(f"unknown patch type {patch_type!r}")
 
 
-def _life(intent: Document) -> tuple[str, str]:
-    """Return (uid, resourceVersion) that an intent insists upon."""
-    meta = intent.get("metadata")
-    if not isinstance(meta, Mapping):
-        return "", ""
-    return str(meta.get("uid") or ""), str(meta.get("resourceVersion") or "")
-
-
-def _check_same_life(kind: Kind, stored: StoredObject, intent: Document) -> None:
-    """Raise Conflict if an intent is about another object, or another state, than ``stored``."""
-    uid, version = _life(intent)
-    if uid not in ("", stored.obj.metadata.uid) or version not in ("", str(stored.revision)):
-        raise conflict(kind.plural, stored.name, MODIFIED, group=kind.group)
-
-
-def _intent(owner: Kind, intent: Document, subresource: str) -> dict[str, Any]:
-    """Return what an intent says of the part of an object that ``subresource`` shows, as the object has it."""
-    if not isinstance(intent.get("metadata", {}), Mapping):
-        raise BadRequest(f"{owner.kind} cannot be applied: metadata must be an object")
-    head = {key: intent[key] for key in ("apiVersion", "kind", "metadata") if key in intent}
-    if subresource == "status":
-        return head | ({"status": intent["status"]} if "status" in intent else {})
-    if subresource == "scale":
-        replicas = cast("Scale", codec.decode(SCALE, intent)).spec.replicas or 0
-        head |= {"apiVersion": owner.group_version, "kind": owner.kind}
-        if owner.custom is not None and owner.custom.scale is not None:
-            set_field(head, owner.custom.scale.replicas, replicas)
-            return head
-        return head | {"spec": {"replicas": replicas}}
-    if subresource:
-        raise BadRequest(f"server-side apply to {owner.plural}/{subresource} is not supported: use a merge patch")
-    unwritten = has_status(owner) and not strategy_of(owner).keeps_status
-    return {key: value for key, value in intent.items() if key != "status" or not unwritten}
-
-
 def _check_identity(owner: Kind, stored: StoredObject, new: Resource) -> None:
     """Raise if ``new`` was not made from this state of this object."""
     meta = new.metadata
@@ -471,6 +456,13 @@ def _check_identity(owner: Kind, stored: StoredObject, new: Resource) -> None:
     elif not strategy_of(owner).unconditional_update:
         fault = Fault("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
         raise invalid(owner.kind, stored.name, [fault], group=owner.group)
+
+
+def _judge_of(owner: Kind, subresource: str) -> Callable[[Kind, Resource, Resource], list[Fault]]:
+    """Return what tells everything that is wrong with a write to ``subresource``."""
+    if subresource == "resize":
+        return faults_on_resize
+    return faults_on_status if subresource == "status" and owner.custom is None else faults_on_update
 
 
 def _shown(stored: StoredObject, kind: Kind, subresource: str) -> StoredObject:

@@ -20,6 +20,7 @@ from node_agent.dns.server import DnsServer
 from node_agent.dns.upstream import Forwarder, HostResolvers
 from node_agent.errors import NodeError
 from node_agent.network.addresses import AddressBook
+from node_agent.network.host_ports import HostPort
 from node_agent.network.local_address import add_local_address
 from node_agent.network.masquerade import PodFirewall, render_pod_rules
 from node_agent.network.model import peers_of
@@ -54,11 +55,11 @@ class LateNetwork:
         """Whether pods can be plugged in."""
         return self._network is not None
 
-    async def attach(self, sandbox: int, pod_key: str) -> Any:
+    async def attach(self, sandbox: int, pod_key: str, ports: tuple[HostPort, ...] = ()) -> Any:
         """Plug a pod in, once that is possible."""
         await self._ready.wait()
         assert self._network is not None
-        return await self._network.attach(sandbox, pod_key)
+        return await self._network.attach(sandbox, pod_key, ports)
 
     async def detach(self, pod_key: str) -> None:
         """Unplug a pod; before the network stands nobody is plugged in by us, and ``recover`` sees to the past."""
@@ -72,7 +73,12 @@ class HollowNetwork:
     def __init__(self, pod_cidr: str) -> None:
         self._book = AddressBook(pod_cidr)
 
-    async def attach(self, sandbox: int, pod_key: str) -> PodAddress:  # noqa: ARG002 - there is no process
+    async def attach(
+        self,
+        sandbox: int,  # noqa: ARG002 - there is no process
+        pod_key: str,
+        ports: tuple[HostPort, ...] = (),  # noqa: ARG002 - nobody would answer
+    ) -> PodAddress:
         """Assign an address."""
         self._book = self._book.assign(pod_key)
         address = self._book.leases[pod_key]

@@ -1,4 +1,4 @@
-"""The agent's own pages: /healthz, /metrics (Prometheus text) and /pods.
+"""The agent's own pages: /healthz, /metrics (Prometheus text), /pods, /runningpods and /stats/summary.
 
 Masters read them over mutual TLS. Where the configuration says so, plain HTTP shows those that tell nothing that is
 for few eyes: what pods are made of, the values in their environment among it, is not shown there.

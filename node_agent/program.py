@@ -7,6 +7,8 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
+
 from api.kinds.core import Service
 from api.kinds.pods import Pod
 from client.channel import MasterChannel, TlsFiles
@@ -17,7 +19,7 @@ from client.remote import RemoteResources
 from client.resources import Resources
 from node_agent.config import NodeConfig, parse_address
 from node_agent.connectivity import HollowConnectivity, HostConnectivity
-from node_agent.dns.resolv_conf import ResolvConf, parse_resolv_conf
+from node_agent.dns.resolv_conf import parse_resolv_conf
 from node_agent.http import PUBLIC, TEXT, HttpServer, Page, render_metrics, render_pods
 from node_agent.joining import join
 from node_agent.pods.api_pods import ApiPods, MirrorPods
@@ -41,12 +43,14 @@ from node_agent.runtime.docker_runtime import DockerRuntime
 from node_agent.runtime.hollow import HollowRuntime
 from node_agent.server import NodeAgentService, serve
 from node_agent.statistics import Statistics
+from node_agent.summary import render_summary
 
 log = logging.getLogger(__name__)
 
 _SAMPLE_S = 5.0
 _IMAGES_S = 30.0
 _RESOLV_CONF = Path("/etc/resolv.conf")
+_HOSTS = Path("/etc/hosts")
 
 
 def open_runtime(config: NodeConfig) -> ContainerRuntime:
@@ -101,7 +105,8 @@ class Agent:
                 host_ip=config.address,
                 cluster_dns=config.cluster_dns,
                 cluster_domain=config.cluster_domain,
-                host_resolv_conf=_host_resolv_conf(),
+                host_resolv_conf=parse_resolv_conf(_host_file(_RESOLV_CONF)),
+                host_hosts=_host_file(_HOSTS),
             ),
             limits=NodeLimits(
                 memory_capacity_bytes=self._size.memory_bytes,
@@ -191,14 +196,35 @@ class Agent:
         async def pods() -> tuple[str, bytes]:
             return "application/json", render_pods(self._manager.pods())
 
-        return {"/healthz": healthz, "/metrics": metrics, "/pods": pods}
+        async def running_pods() -> tuple[str, bytes]:
+            return "application/json", render_pods(each for each in self._manager.pods() if each[1].running)
+
+        async def summary() -> tuple[str, bytes]:
+            window = self._statistics.window
+            if window is None:
+                return "", b"statistics are not available yet\n"
+            pressure = await asyncio.to_thread(self._statistics.pressure, self._size)
+            pods = [(pod, worker.running) for pod, worker in self._manager.pods()]
+            name, booted_at = self._config.name, psutil.boot_time()
+            page = render_summary(window, pods, node=name, booted_at=booted_at, size=self._size, pressure=pressure)
+            return "application/json", page
+
+        return {
+            "/healthz": healthz,
+            "/metrics": metrics,
+            "/pods": pods,
+            "/runningpods": running_pods,
+            "/runningpods/": running_pods,
+            "/stats/summary": summary,
+        }
 
 
-def _host_resolv_conf() -> ResolvConf:
+def _host_file(path: Path) -> str:
+    """Return the file's text, "" if this host has none."""
     try:
-        return parse_resolv_conf(_RESOLV_CONF.read_text())
+        return path.read_text()
     except OSError:
-        return ResolvConf()
+        return ""
 
 
 @contextlib.asynccontextmanager

@@ -25,7 +25,7 @@ from api.kinds.core import (
     NodeStatus,
     NodeSystemInfo,
 )
-from api.meta import ObjectMeta
+from api.meta import ObjectMeta, OwnerReference
 from client.clock import Clock, micro_timestamp, timestamp
 from client.resources import Resources
 from node_agent.runtime.base import Image, RuntimeVersion
@@ -144,6 +144,21 @@ def render_allocatable(size: Size, max_pods: int) -> dict[str, str]:
     }
 
 
+def plan_allocatable(status: NodeStatus) -> dict[str, str | None]:
+    """Return what must change of a Node's allocatable for the devices that others say it has; None takes one away.
+
+    Whoever offers them (a device plugin, an operator, an administrator) writes the capacity alone.
+    """
+    own = {"cpu", "memory", "ephemeral-storage", "pods"}
+    foreign = {
+        name: amount
+        for name, amount in status.capacity.items()
+        if name not in own and status.allocatable.get(name) != amount
+    }
+    gone = {name: None for name in status.allocatable if name not in status.capacity}
+    return {**foreign, **gone}
+
+
 def render_status(facts: Facts, old: Sequence[NodeCondition], now: float) -> NodeStatus:
     """Return the node's status; a condition that did not change keeps its time of transition."""
     system = facts.system
@@ -244,6 +259,7 @@ class Registrar:
         self._clock = clock
         self._written: NodeStatus | None = None
         self._node: Node | None = None
+        self._lease_owners: tuple[OwnerReference, ...] = ()  # as last written
         self._soon = asyncio.Event()
         self.registered = asyncio.Event()
 
@@ -292,6 +308,9 @@ class Registrar:
         try:
             patch = {"status": document}
             self._node = await self._resources.patch(Node, self._name, patch, subresource="status")
+            if allocatable := plan_allocatable(self._node.status):
+                patch = {"status": {"allocatable": allocatable}}
+                self._node = await self._resources.patch(Node, self._name, patch, subresource="status")
         except NotFound:
             self._node = self._written = None
             raise
@@ -324,16 +343,28 @@ class Registrar:
             await self._clock.sleep(max(pause_s, self._heartbeat_s / 10))
 
     async def _renew(self) -> None:
-        now = micro_timestamp(self._clock.time())
+        now, owners = micro_timestamp(self._clock.time()), self._owners()
+        patch: dict[str, object] = {"spec": {"renewTime": now}}
+        if owners != self._lease_owners:
+            patch["metadata"] = {"ownerReferences": [msgspec.to_builtins(owner) for owner in owners]}
         try:
-            await self._resources.patch(Lease, self._name, {"spec": {"renewTime": now}}, namespace=LEASES)
+            await self._resources.patch(Lease, self._name, patch, namespace=LEASES)
         except NotFound:
-            await self._resources.create(self._lease(now))
+            await self._resources.create(self._lease(now, owners))
+        self._lease_owners = owners
 
-    def _lease(self, now: str) -> Lease:
+    def _owners(self) -> tuple[OwnerReference, ...]:
+        """Return the Node that the lease goes with; none while this node is not registered."""
+        if self._node is None:
+            return ()
+        uid = self._node.metadata.uid
+        return (OwnerReference(api_version="v1", kind="Node", name=self._name, uid=uid),)
+
+    def _lease(self, now: str, owners: tuple[OwnerReference, ...]) -> Lease:
         spec = LeaseSpec(
             holder_identity=self._name,
             lease_duration_seconds=max(round(self._heartbeat_s * _LEASE_BEATS), 1),
             renew_time=now,
         )
-        return Lease(metadata=ObjectMeta(name=self._name, namespace=LEASES), spec=spec)
+        meta = ObjectMeta(name=self._name, namespace=LEASES, owner_references=owners)
+        return Lease(metadata=meta, spec=spec)

@@ -19,10 +19,17 @@ _NO_LIMIT = 1 << 60
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Cumulative CPU time and memory in use without what can be dropped at once."""
+    """Cumulative CPU time and memory in use without what can be dropped at once.
+
+    memory_bytes: with that. rss_bytes: of the processes themselves. page_faults, major_page_faults: ever.
+    """
 
     cpu_s: float
     working_set_bytes: int
+    memory_bytes: int = 0
+    rss_bytes: int = 0
+    page_faults: int = 0
+    major_page_faults: int = 0
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -92,16 +99,24 @@ class Cgroups:
 
     def _usage(self, cpu: Path, memory: Path) -> Usage | None:
         try:
+            table = _table(memory / "memory.stat")
             if self.unified:
                 used_s = _table(cpu / "cpu.stat")["usage_usec"] / 1e6
-                used, idle = _number(memory / "memory.current"), _table(memory / "memory.stat")["inactive_file"]
+                used, prefix, rss = _number(memory / "memory.current"), "", "anon"
             else:
                 used_s = _number(cpu / "cpuacct.usage") / 1e9
-                used = _number(memory / "memory.usage_in_bytes")
-                idle = _table(memory / "memory.stat")["total_inactive_file"]
+                used, prefix, rss = _number(memory / "memory.usage_in_bytes"), "total_", "total_rss"
+            idle = table[f"{prefix}inactive_file"]
         except (OSError, KeyError, ValueError):
             return None
-        return Usage(used_s, max(used - idle, 0))
+        return Usage(
+            cpu_s=used_s,
+            working_set_bytes=max(used - idle, 0),
+            memory_bytes=used,
+            rss_bytes=table.get(rss, 0),
+            page_faults=table.get(f"{prefix}pgfault", 0),
+            major_page_faults=table.get(f"{prefix}pgmajfault", 0),
+        )
 
     def memory_limit_bytes(self) -> int | None:
         """Return the limit on the whole tree, None without one."""
@@ -179,7 +194,8 @@ class Statistics:
             return usage
         times, memory = psutil.cpu_times(), psutil.virtual_memory()
         busy = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
-        return Usage(busy, memory.total - memory.available)
+        used = memory.total - memory.available
+        return Usage(busy, used, memory_bytes=memory.total - memory.free, rss_bytes=memory.used)
 
     def size(self, disk: Path) -> Size:
         """Return the node's size; limits on its cgroup count. disk: where the engine keeps its data."""

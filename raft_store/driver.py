@@ -422,7 +422,7 @@ class Driver:
         if work.save is not None:
             if work.messages and work.restore is None:
                 # What was sent leaves at the end of this turn. The others' disks come first: ours has a head start.
-                self._loop.call_soon(self._begin_save, work.save)
+                self._loop.call_soon(self._begin_save_later, work.save)
             else:
                 self._begin_save(work.save)
         opened = None
@@ -480,6 +480,13 @@ class Driver:
         """Return what ``call`` returns, from a thread that may wait for the disk without holding up the log."""
         return await self._loop.run_in_executor(self._snapshot_disk, call, *arguments)
 
+    def _begin_save_later(self, save: Save) -> None:
+        """Do it in a turn in which no pass takes what is raised: a member that saves no more has to end, too."""
+        try:
+            self._begin_save(save)
+        except Exception as exc:  # noqa: BLE001 - as in ``_pump``
+            self.fail(exc)
+
     def _begin_save(self, save: Save) -> None:
         if not self._running:
             return
@@ -489,8 +496,12 @@ class Driver:
                 # Whether the disk holds the save or not, nobody knows; a second sync could lie. The member has to end.
                 self.fail(exc)
             elif self._running:
-                self._replica.saved(save)
-                self._go_on()
+                try:
+                    self._replica.saved(save)
+                except Exception as mistake:  # noqa: BLE001 - as in ``_pump``
+                    self.fail(mistake)
+                else:
+                    self._go_on()
 
         self._saver.begin(save, saved)
 

@@ -28,6 +28,7 @@ FILES = {
     "cache": "tests/unit/master/core/test_cache.py",
     "lifecycle": "tests/unit/master/core/test_lifecycle.py",
     "writes": "tests/unit/master/core/test_writes.py",
+    "grpc-access": "tests/unit/master/core/test_grpc_access.py",
     "grpc-targets": "tests/unit/master/core/test_grpc_admission.py",
     "garbage": "tests/unit/master/controllers/test_garbage.py",
     "housekeeping": "tests/unit/master/controllers/test_housekeeping.py",
@@ -46,6 +47,8 @@ FILES = {
     "reads": "tests/contract/storage/test_reads.py",
     "list-and-watch": "tests/contract/storage/test_list_and_watch.py",
     "registry": "tests/contract/storage/test_registry.py",
+    "resize": "tests/contract/storage/test_resize.py",
+    "agent": "tests/unit/node_agent/test_agent.py",
     "custom": "tests/contract/storage/test_custom.py",
     "storage": "tests/contract/storage/test_storage.py",
     "rest-and-grpc": "tests/contract/resources/test_rest_and_grpc.py",
@@ -216,6 +219,7 @@ ROWS: dict[str, list[Row]] = {
             reads::TestWatch::test_without_a_version_begins_with_what_is
             watch::test_headers_come_before_anything_happens
             watch::test_events_come_as_they_happen
+            watch::test_old_paths_watch_one_object
             """,
         ),
         Row(
@@ -342,7 +346,8 @@ ROWS: dict[str, list[Row]] = {
     ],
     "Subresources and streams": [
         Row(
-            "scale (of custom kinds, too), binding, eviction (429 by budgets), token, finalize, ephemeral containers",
+            "scale (of custom kinds, too), binding, eviction (429 by budgets), token, finalize, ephemeral containers, "
+            "resize",
             """
             registry::TestScale::test_reads_and_writes_replicas
             custom::TestObjects::test_scale
@@ -351,8 +356,10 @@ ROWS: dict[str, list[Row]] = {
             registry::TestPods::test_eviction_asks_the_budget
             identity::test_create_token_and_use_it
             kubectl::test_debug_adds_a_container
+            resize::test_only_resources_change
+            resize::test_a_quota_pays_for_what_a_pod_grows_by
+            agent::test_a_running_pod_is_resized_in_place
             """,
-            "resize",
         ),
         Row(
             "log, exec, attach, port-forward over websockets and SPDY; proxy to pods, services and nodes",
@@ -416,13 +423,26 @@ ROWS: dict[str, list[Row]] = {
             rest-and-grpc::test_whatever_is_written_comes_to_the_same
             grpc-targets::test_a_target_lets_one_do_what_its_path_would
             """,
-            "bearer tokens, impersonation, tables and streams to containers",
+            "tables and streams to containers",
+        ),
+        Row(
+            "The same credentials (certificates, tokens, impersonation, none), refusals and audit events as over REST",
+            """
+            grpc-access::test_who_is_there_over_grpc_is_who_is_there_over_rest
+            grpc-access::test_acting_as_somebody_else
+            grpc-access::test_a_call_that_is_given_up_is_told
+            grpc-access::test_a_request_over_rest_whose_client_leaves_is_told
+            grpc::test_every_credential_that_rest_takes
+            """,
+            "keys of impersonated extra fields that metadata cannot name",
         ),
         Row(
             "A caller that does not read costs a bounded queue; health, reflection, audit of calls and watches",
             """
             rest-and-grpc::test_a_caller_that_does_not_read_costs_a_bounded_queue
             grpc::test_health_reflection_and_audit
+            grpc-access::test_health_is_open_to_all_and_reflection_to_who_may_read_openapi
+            grpc-access::test_a_client_that_has_no_stubs_makes_them_by_reflection
             """,
         ),
     ],

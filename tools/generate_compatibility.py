@@ -106,7 +106,11 @@ _DIFFERENT = """
 - `metrics.k8s.io` comes from the node agents' own statistics; no aggregated server stands behind it, and hollow nodes
   measure no containers.
 - Admission webhooks, aggregated API servers and answers in protobuf are not served.
-- The proxy subresource passes on plain HTTP and websockets; `https:` names are refused.
+- `pods/resize` follows the rules of 1.33, in which it became beta: a memory limit is lowered only where the container
+  restarts for it. A node agent applies what the whole node could bear and refuses the rest (`PodResizePending`,
+  `Infeasible`); it defers nothing for what other pods leave free. No default role may resize: give one `pods/resize`.
+- The deprecated paths `/api/v1/watch/...` and `/apis/<group>/<version>/watch/...` are served, but not described in the
+  OpenAPI documents.
 - Requests take turns by flows and priority levels, but the objects that configure them are not served
   ([access.md](access.md)); the `X-Kubernetes-PF-*` headers name a request's schema and level.
 """

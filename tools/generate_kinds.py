@@ -103,6 +103,8 @@ HELD_BY_VALUE = {"metadata", "spec", "status", "template", "job_template"}
 POINTERS = {"storage_class_name", "volume_attributes_class_name"}
 # The same, by struct; clients count on finding these however empty they are.
 POINTERS_OF = {("DiscoveryV1EndpointPort", "name")}
+# Times that are always written, as null where there is none: strict clients read no time in an empty text.
+NULL_TIMES = {("EventsV1Event", "event_time"), ("EventsV1EventSeries", "last_observed_time")}
 # Fields that stay JSON: structs would turn the whole numbers of a schema into fractions.
 KEPT_AS_JSON = {("V1CustomResourceValidation", "open_apiv3_schema")}
 # What only server-side apply looks into: kept as bytes, so that every other reader of an object skips it.
@@ -198,6 +200,9 @@ def struct_lines(model: str) -> list[str]:
     fields = []
     for attribute, text in cls.openapi_types.items():
         if base == "Resource" and attribute in ("api_version", "kind", "metadata"):
+            continue
+        if (model, attribute) in NULL_TIMES:
+            fields.append(f"    {attribute}: str | None = field(default_factory=lambda: None)")
             continue
         # The client renames what would hide a word of Python or of pydantic: _from, var_schema.
         info = cls.model_fields.get(attribute) or cls.model_fields["var_" + attribute.lstrip("_")]

@@ -9,8 +9,7 @@ import msgspec
 from api.custom import jsonpath
 from api.custom.kind import Custom, PrinterColumn, ScalePaths
 from api.custom.objects import CustomObject
-from api.custom.rules import has_rules
-from api.custom.schema import ANYTHING, parse
+from api.custom.schema import ANYTHING, has_rules, parse
 from api.custom.shape import root_shape
 from api.kinds.extensions import (
     CustomResourceDefinition,

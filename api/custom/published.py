@@ -22,16 +22,11 @@ def root_name(group: str, version: str, kind: str) -> str:
 
 def published(document: Document, head: Document, *, version: int) -> Schema:
     """Return the schema of a whole object; ``head``: properties that every object has. ``version``: 2 or 3."""
-    schema = _v2(document) if version == 2 else _v3(document, head)
-    open_ended = bool(document.get("x-kubernetes-preserve-unknown-fields")) or not document
-    if version == 2 and open_ended:
+    if version == 2 and (document.get("x-kubernetes-preserve-unknown-fields") or not document):
         # Clients of v2 would refuse every field that is not listed.
-        return {"type": "object", **_only(schema, ("description", "x-kubernetes-preserve-unknown-fields"))}
+        return {"type": "object"}
+    schema = _v2(document) if version == 2 else _v3(document, head)
     return {**schema, "type": "object", "properties": {**(schema.get("properties") or {}), **head}}
-
-
-def _only(schema: Schema, names: tuple[str, ...]) -> Schema:
-    return {name: schema[name] for name in names if name in schema}
 
 
 def _v3(document: Document, head: Document) -> Schema:
@@ -61,7 +56,8 @@ def _v2(document: Document) -> Schema:
             continue
         if shapeless and name in ("type", "format", "items", "properties", "additionalProperties", "required"):
             continue
-        if open_ended and name in ("items", "properties", "required"):
+        if open_ended and (name in ("items", "properties", "required") or (name, value) == ("type", "object")):
+            # They take an object with a type to have just the fields that are listed.
             continue
         if name == "properties":
             schema[name] = {key: _v2(each) for key, each in value.items()}
@@ -69,6 +65,20 @@ def _v2(document: Document) -> Schema:
             schema[name] = _v2(value)
         elif name == "additionalProperties":
             schema[name] = {}
+        elif name == "required":
+            if required := _never_null(document):
+                schema[name] = required
         else:
             schema[name] = value
+    if schema.get("type") == "array" and "items" not in schema:
+        del schema["type"]
     return schema
+
+
+def _never_null(document: Document) -> list[str]:
+    """Return the required properties less those that may be null: who knows no null takes it for absence."""
+    rest = document.get("additionalProperties")
+    if isinstance(rest, Mapping) and rest.get("nullable"):
+        return []
+    properties = document.get("properties") or {}
+    return [name for name in document["required"] if not (properties.get(name) or {}).get("nullable")]

@@ -147,12 +147,6 @@ def _check_function(name: str, arguments: tuple[Node, ...], target: Node | None)
 # -- objects ---------------------------------------------------------------------------------------------------------
 
 
-def has_rules(schema: Schema) -> bool:
-    """Return whether a schema has rules at any depth."""
-    below = (*schema.properties.values(), *(each for each in (schema.items, schema.additional) if each is not None))
-    return bool(schema.rules) or any(has_rules(each) for each in below)
-
-
 def broken_rules(value: Any, schema: Schema, *, old: Any = ABSENT) -> list[Fault]:
     """Return every rule that ``value`` breaks; what has not changed since ``old`` is not asked about."""
     return list(_broken(value, schema, "", old, Budget(STEPS_AN_OBJECT)))

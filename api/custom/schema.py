@@ -120,3 +120,9 @@ def key_of(item: Any, schema: Schema) -> dict[str, Any]:
 def find_keyed(items: Sequence[Any], key: Mapping[str, Any], schema: Schema) -> Any:
     """Return the item of a keyed list that has ``key``, or ABSENT."""
     return next((each for each in items if same(key_of(each, schema), key)), ABSENT)
+
+
+def has_rules(schema: Schema) -> bool:
+    """Return whether a schema has rules at any depth."""
+    below = (*schema.properties.values(), *(each for each in (schema.items, schema.additional) if each is not None))
+    return bool(schema.rules) or any(has_rules(each) for each in below)

@@ -15,7 +15,7 @@ class EventSeries(ApiStruct, frozen=True, kw_only=True):
     """Event Series."""
 
     count: int = field(default_factory=int)
-    last_observed_time: str = field(default_factory=str)
+    last_observed_time: str | None = field(default_factory=lambda: None)
 
 
 class Event(Resource, frozen=True, kw_only=True):
@@ -26,7 +26,7 @@ class Event(Resource, frozen=True, kw_only=True):
     deprecated_first_timestamp: str = ""
     deprecated_last_timestamp: str = ""
     deprecated_source: "EventSource | None" = None
-    event_time: str = field(default_factory=str)
+    event_time: str | None = field(default_factory=lambda: None)
     note: str = ""
     reason: str = ""
     regarding: "ObjectReference | None" = None

@@ -126,6 +126,7 @@ ROWS: tuple[Kind, ...] = (
             "binding",
             "eviction",
             "ephemeralcontainers",
+            "resize",
             "log",
             "exec",
             "attach",

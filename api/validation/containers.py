@@ -36,7 +36,7 @@ from api.kinds.pods import (
 from api.kinds.volumes import Volume
 from api.validation.paths import climb_faults, local_path_faults
 from api.validation.references import env_faults, env_from_faults
-from api.validation.resources import requirement_faults
+from api.validation.resources import requirement_faults, resize_policy_faults
 from api.validation.security import container_security_faults
 
 PROTOCOLS = ("SCTP", "TCP", "UDP")
@@ -93,7 +93,7 @@ def _regular_faults(around: Surroundings, field: str) -> list[Fault]:
         if each.name in taken:
             faults.append(duplicate(f"{at}.name", each.name))
         taken.add(each.name)
-        faults += _life_faults(each, around, at)
+        faults += _life_faults(each, around, at) + _resize_policies_faults(each, around, at)
         if each.restart_policy:
             faults.append(forbidden(f"{at}.restartPolicy", "may not be set for non-init containers"))
         faults += _host_port_faults(each, f"{at}.ports", ports)
@@ -109,12 +109,20 @@ def _init_faults(container: Container, around: Surroundings, field: str, taken: 
     taken.add(container.name)
     faults += _host_port_faults(container, f"{field}.ports", set())
     if container.restart_policy == "Always":
-        return faults + _life_faults(container, around, field)
+        return faults + _life_faults(container, around, field) + _resize_policies_faults(container, around, field)
+    if container.resize_policy:
+        why = "must not be set for init containers"
+        faults.append(wrong(f"{field}.resizePolicy", container.resize_policy, why))
     return faults + [
         forbidden(f"{field}.{name}", _ONLY_SIDECARS)
         for attribute, name in (("lifecycle", "lifecycle"), *_PROBES)
         if getattr(container, attribute) is not None
     ]
+
+
+def _resize_policies_faults(container: Container, around: Surroundings, field: str) -> list[Fault]:
+    restarts = around.spec.restart_policy
+    return resize_policy_faults(container.resize_policy, f"{field}.resizePolicy", pod_restarts=restarts)
 
 
 def _ephemeral_faults(

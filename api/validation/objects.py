@@ -19,9 +19,11 @@ from api.faults import (
     required,
     wrong,
 )
+from api.kinds.pods import Pod
 from api.kinds.table import Kind
 from api.meta import ObjectMeta, OwnerReference, Resource
-from api.validation.kinds import CHANGE_RULES, CREATE_RULES, SPEC_RULES
+from api.validation.kinds import CHANGE_RULES, CREATE_RULES, FACE_RULES, SPEC_RULES
+from api.validation.resizing import resize_faults
 from api.validation.statuses import STATUS_RULES
 
 # How objects of a kind may be called, where it is not by a domain name.
@@ -136,6 +138,12 @@ def faults_on_create(kind: Kind, obj: Resource) -> list[Fault]:
     return _once_each(faults)
 
 
+def faults_of_face(kind: Kind, old: Resource | None, new: Resource) -> list[Fault]:
+    """Return what a newer face of an object refuses that its place lets pass; ``old`` is None for a new object."""
+    rule = FACE_RULES.get((kind.group, kind.version, kind.plural)) if kind.custom is None else None
+    return rule(old, new) if rule is not None else []
+
+
 def faults_on_update(kind: Kind, old: Resource, new: Resource) -> list[Fault]:
     """Return everything that is wrong with replacing ``old`` by ``new``."""
     faults = _metadata_changes(kind, old.metadata, new.metadata)
@@ -154,6 +162,12 @@ def faults_on_status(kind: Kind, old: Resource, new: Resource) -> list[Fault]:
     if rule := STATUS_RULES.get(kind.place):
         faults += rule(old, new)
     return _once_each(faults)
+
+
+def faults_on_resize(kind: Kind, old: Resource, new: Resource) -> list[Fault]:
+    """Return everything that is wrong with a resize of a pod."""
+    faults = _metadata_changes(kind, old.metadata, new.metadata)
+    return _once_each(faults + resize_faults(cast("Pod", old), cast("Pod", new)))
 
 
 def _once_each(faults: list[Fault]) -> list[Fault]:

@@ -46,7 +46,7 @@ _MOST_NAMESERVERS, _MOST_SEARCHES, _LONGEST_SEARCH = 3, 32, 2048
 _LONGEST_DEADLINE_S = 2**31 - 1
 # What a stateful set adds to its pods by its claims, as far as the rules for containers care.
 _CLAIMED = Volume(persistent_volume_claim=PersistentVolumeClaimVolumeSource())
-_MIRROR, _DELETION_COST = "kubernetes.io/config.mirror", "controller.kubernetes.io/pod-deletion-cost"
+MIRROR, _DELETION_COST = "kubernetes.io/config.mirror", "controller.kubernetes.io/pod-deletion-cost"
 
 
 def pod_faults(pod: Pod) -> list[Fault]:
@@ -106,9 +106,9 @@ def template_faults(
 
 def _annotations_faults(annotations: Mapping[str, str], spec: PodSpec, field: str) -> list[Fault]:
     faults = []
-    if _MIRROR in annotations and not spec.node_name:
+    if MIRROR in annotations and not spec.node_name:
         why = "must set spec.nodeName if mirror pod annotation is set"
-        faults.append(wrong(f"{field}[{_MIRROR}]", annotations[_MIRROR], why))
+        faults.append(wrong(f"{field}[{MIRROR}]", annotations[MIRROR], why))
     cost = annotations.get(_DELETION_COST, "0")
     digits = cost.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 10 and -(2**31) <= int(cost) < 2**31):
@@ -203,7 +203,7 @@ _POD_CHANGES = (
 def pod_change_faults(old: Pod, new: Pod) -> list[Fault]:
     """Return what an update changes of a pod and may not."""
     before, after = old.spec, new.spec
-    faults = _annotation_change_faults(old.metadata.annotations, new.metadata.annotations)
+    faults = annotation_change_faults(old.metadata.annotations, new.metadata.annotations)
     for name, mine, theirs in (
         ("containers", before.containers, after.containers),
         ("initContainers", before.init_containers, after.init_containers),
@@ -232,11 +232,12 @@ def pod_change_faults(old: Pod, new: Pod) -> list[Fault]:
     return faults if settled == before else [*faults, forbidden("spec", _POD_CHANGES)]
 
 
-def _annotation_change_faults(old: Mapping[str, str], new: Mapping[str, str]) -> list[Fault]:
-    at = f"metadata.annotations[{_MIRROR}]"
-    if old.get(_MIRROR) == new.get(_MIRROR):
+def annotation_change_faults(old: Mapping[str, str], new: Mapping[str, str]) -> list[Fault]:
+    """Return the fault of a pod that becomes, or ceases to be, the mirror of one that its node runs by itself."""
+    at = f"metadata.annotations[{MIRROR}]"
+    if old.get(MIRROR) == new.get(MIRROR):
         return []
-    return [forbidden(at, f"may not {'remove or update' if _MIRROR in old else 'add'} mirror pod annotation")]
+    return [forbidden(at, f"may not {'remove or update' if MIRROR in old else 'add'} mirror pod annotation")]
 
 
 def _deadline_change_faults(old: int | None, new: int | None) -> list[Fault]:

@@ -1,11 +1,11 @@
 """What amounts of resources may be called and may be: in containers, quotas, limits and nodes."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from api import names, quantity
 from api.errors import Fault
-from api.faults import NEGATIVE, check, forbidden, not_found, required, wrong
-from api.kinds.pods import ResourceRequirements
+from api.faults import NEGATIVE, check, duplicate, forbidden, not_found, one_of, required, wrong
+from api.kinds.pods import ContainerResizePolicy, ResourceRequirements
 
 _CONTAINER = frozenset({"cpu", "memory", "ephemeral-storage"})
 _COUNTED = frozenset({
@@ -20,6 +20,9 @@ _QUOTA = (
 )
 _STANDARD = _QUOTA | {"storage"}
 _HUGE = "hugepages-"
+# What a running container may get more or less of, and by which policies it does.
+RESIZABLE = ("cpu", "memory")
+IN_PLACE, BY_RESTART = "NotRequired", "RestartContainer"
 
 
 def _is_huge(name: str) -> bool:
@@ -126,3 +129,21 @@ def _request_faults(name: str, amount: str, limit: str | None, field: str) -> li
     if asked > most:
         return [wrong(f"{field}.requests", amount, f"must be less than or equal to {name} limit of {limit}")]
     return []
+
+
+def resize_policy_faults(policies: Sequence[ContainerResizePolicy], field: str, *, pod_restarts: str) -> list[Fault]:
+    """Return the faults of what a container says of its own resizing.
+
+    pod_restarts: the restart policy of its pod; a pod that never restarts is never resized by restarting.
+    """
+    faults: list[Fault] = []
+    taken: set[str] = set()
+    for index, each in enumerate(policies):
+        if each.resource_name in taken:
+            faults.append(duplicate(f"{field}[{index}]", each.resource_name))
+        taken.add(each.resource_name)
+        faults += one_of(each.resource_name, RESIZABLE, field)
+        faults += one_of(each.restart_policy, (IN_PLACE, BY_RESTART), field)
+        if pod_restarts == "Never" and each.restart_policy != IN_PLACE:
+            faults.append(wrong(field, each.restart_policy, "must be 'NotRequired' when `restartPolicy` is 'Never'"))
+    return faults

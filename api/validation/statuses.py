@@ -8,6 +8,7 @@ from api.errors import Fault
 from api.faults import address_faults, check, forbidden, is_address, not_negative, one_of, required, wrong
 from api.kinds.core import LoadBalancerIngress, Namespace, Service
 from api.kinds.networking import Ingress
+from api.validation.pod_status import pod_status_faults
 
 _COUNTS = {
     "replicas": "replicas",
@@ -109,6 +110,7 @@ def _entry_mode(entry: LoadBalancerIngress, field: str) -> list[Fault]:
 
 STATUS_RULES: Mapping[tuple[str, str], Callable[[Any, Any], list[Fault]]] = {
     ("", "namespaces"): _namespace,
+    ("", "pods"): pod_status_faults,
     ("", "replicationcontrollers"): _replicas,
     ("", "services"): _service,
     ("apps", "daemonsets"): _daemons,

@@ -1,7 +1,9 @@
 """Who asks and whether they may, wired to what one master knows and to the keys it is given."""
 
+import ssl
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -10,14 +12,17 @@ from master.access.audit import DEFAULT_POLICY, AuditFile, AuditLog, load_policy
 from master.access.authentication import Authenticator, TokenVerifier
 from master.access.authorization import Authorizer
 from master.access.bootstrap_tokens import BootstrapTokens
-from master.access.certificates import Signer
 from master.access.encryption import Cipher
+from master.access.gate import Gate
 from master.access.oidc import documents
 from master.access.policies import CachedPolicies
 from master.access.signing import KeyRing
 from master.access.tokens import ServiceAccountTokens
 from master.cache import WatchCache
 from master.lookup import Lookup, Reads
+
+if TYPE_CHECKING:
+    from master.access.certificates import Signer
 
 DEFAULT_ISSUER = "https://kubernetes.default.svc.cluster.local"
 
@@ -65,10 +70,19 @@ class Access:
             keys = KeyRing.load([Path(each) for each in config.signing_keys])
             self.tokens = ServiceAccountTokens(keys, self.lookup, issuer=config.issuer, audiences=audiences)
             verifiers.insert(0, self.tokens)
-        self.signer: Signer | None = None
+        self._authority: tuple[str, str] | None = None
         if config.authority_cert and config.authority_key:
-            self.signer = Signer.load(Path(config.authority_cert), Path(config.authority_key))
-        self.authenticator = Authenticator(verifiers, audiences=audiences)
+            self._authority = config.authority_cert, config.authority_key
+            # What is wrong with them is said now, and not by the master that comes to lead.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*self._authority)
+        self.gate = Gate(Authenticator(verifiers, audiences=audiences), self.authorizer, audit=self.audit)
+
+    @cached_property
+    def signer(self) -> "Signer | None":
+        """Return what signs certificates, which only the leader does; None: there is no authority."""
+        from master.access.certificates import Signer  # noqa: PLC0415 - others start without reading X.509
+
+        return None if self._authority is None else Signer.load(*map(Path, self._authority))
 
     def documents(self, address: str) -> dict[str, tuple[str, Any]]:
         """Return path -> (content type, document) of what others need to verify our tokens; address: "ip:port"."""

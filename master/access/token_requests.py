@@ -13,6 +13,7 @@ from api.kinds.core import Node, Secret, ServiceAccount
 from api.kinds.pods import Pod
 from api.kinds.table import Kind, Table
 from api.meta import Resource
+from master import strictness
 from master.access.tokens import ServiceAccountTokens
 from master.admission.chain import Attributes, Chain
 from master.lifecycle import timestamp
@@ -42,7 +43,9 @@ class TokenRequests:
 
     async def create(self, document: Mapping[str, Any], *, namespace: str, name: str, options: WriteOptions) -> Written:
         """Return the request with a token in its status; raises NotFound, Invalid, BadRequest, Conflict, Forbidden."""
-        asked = codec.decode(KIND, document)
+        unknown: list[str] = []
+        asked = codec.decode(KIND, document, unknown=unknown)
+        warnings = strictness.tell(KIND, document, options, unknown=unknown)
         assert isinstance(asked, TokenRequest)
         account = await self._lookup.find(ServiceAccount, name, namespace=namespace)
         if account is None:
@@ -72,7 +75,7 @@ class TokenRequests:
         bound = await self._bound(spec.bound_object_ref, account)
         # Filled in last: admission has to see whether a client named an audience, or left it to us.
         asked = replace(asked, spec=replace(spec, audiences=spec.audiences or self._tokens.audiences))
-        return Written(await self._answer(asked, account, bound), created=True)
+        return Written(await self._answer(asked, account, bound), created=True, warnings=warnings)
 
     async def _answer(self, asked: TokenRequest, account: ServiceAccount, bound: Resource | None) -> StoredObject:
         spec, node = asked.spec, None

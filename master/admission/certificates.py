@@ -12,7 +12,6 @@ from api.errors import Fault, invalid
 from api.kinds.certificates import CertificateSigningRequest
 from api.meta import Resource
 from master.access.authorization import Authorizer
-from master.access.certificates import KUBE_APISERVER_CLIENT, read_request, request_faults
 from master.access.rules import Request
 from master.access.user import MASTER_PREFIX, SYSTEM_MASTERS
 from master.admission.chain import Attributes, Rule, refusal
@@ -43,6 +42,12 @@ class CertificateRequests(Rule):
         """Raise Invalid for a request that no signer could read, Forbidden for what system:masters or a master may."""
         if attributes.kind.place != PLACE or not attributes.creates:
             return
+        from master.access.certificates import (  # noqa: PLC0415 - X.509 is large, and requests are few
+            KUBE_APISERVER_CLIENT,
+            read_request,
+            request_faults,
+        )
+
         obj = attributes.obj
         assert isinstance(obj, CertificateSigningRequest), obj
         spec = obj.spec

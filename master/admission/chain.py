@@ -65,6 +65,9 @@ class Plugin(Protocol):
     async def judge(self, attributes: Attributes) -> None:
         """Raise ApiError if this may not be done."""
 
+    async def give_back(self, namespace: str, ledger: Ledger) -> None:
+        """Give back what a request was charged that came to nothing; never raises ApiError."""
+
 
 class Rule:
     """A plugin that does nothing; others override what they need."""
@@ -75,6 +78,9 @@ class Rule:
 
     async def judge(self, attributes: Attributes) -> None:
         """Refuse nothing."""
+
+    async def give_back(self, namespace: str, ledger: Ledger) -> None:
+        """Owe nothing."""
 
 
 class Chain:
@@ -93,3 +99,8 @@ class Chain:
         """Let every plugin refuse."""
         for plugin in self._plugins:
             await plugin.judge(attributes)
+
+    async def give_back(self, namespace: str, ledger: Ledger) -> None:
+        """Let every plugin give back what it has charged."""
+        for plugin in self._plugins:
+            await plugin.give_back(namespace, ledger)

@@ -182,8 +182,9 @@ class LimitRanger(Rule):
     async def judge(self, attributes: Attributes) -> None:
         """Raise Forbidden, with every rule that is broken."""
         faults: Sequence[str] = ()
-        # What a pod's containers ask for does not change, what a claim asks for may.
-        if attributes.is_of("", "pods") and attributes.creates:
+        # What a pod's containers ask for changes by a resize alone, what a claim asks for by any update.
+        resized = attributes.subresource == "resize"
+        if attributes.is_of("", "pods") and (attributes.creates or resized):
             assert isinstance(attributes.obj, Pod)
             faults = pod_faults(attributes.obj, items_of(await self._ranges(attributes.namespace)))
         elif (

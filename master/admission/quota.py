@@ -1,20 +1,22 @@
 """Resource quotas: whatever is made is charged to the quotas of its namespace, and refused where it does not fit.
 
 A charge is a compare-and-swap of the quota's status in the store: two masters that charge at the same moment cannot
-both take the last of it. What was charged and then not made (the store refused, the master died) is given back by the
-quota controller, which counts what is there. Last in the chain, so that what others refuse is never charged.
+both take the last of it. What was charged and then refused is given back at once; where nobody knows what came of it
+(the store did not answer, the master died), the quota controller finds out, which counts what is there. Last in the
+chain, so that what others refuse is never charged.
 """
 
 import asyncio
+import contextlib
 import random
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from fractions import Fraction
 
 from msgspec.structs import replace
 
-from api.errors import Conflict, NotFound
+from api.errors import ApiError, Conflict, NotFound
 from api.kinds.core import ResourceQuota
 from api.kinds.pods import Pod
 from api.kinds.table import Kind
@@ -99,18 +101,33 @@ class ResourceQuotas(Rule):
         done: list[tuple[ResourceQuota, Amounts]] = []
         try:
             for quota, wanted in charges:
-                await self._change(attributes, quota, wanted)
+                await self._change(quota, wanted, attributes)
                 done.append((quota, wanted))
         except Exception:
             for quota, wanted in done:
-                await self._change(attributes, quota, {name: -amount for name, amount in wanted.items()})
+                await self._change(quota, _negative(wanted), attributes)
             raise
 
-    async def _change(self, attributes: Attributes, quota: ResourceQuota, wanted: Amounts) -> None:
+    async def give_back(self, namespace: str, ledger: Ledger) -> None:
+        """Take what a request was charged from its quotas; one that cannot be reached is put right by its count."""
+        charged = [(name, amounts) for name, amounts in ledger.charged.items() if amounts]
+        if not charged:
+            return
+        ledger.charged.clear()
+        known = {quota.metadata.name: quota for quota in await self._quotas(namespace)}
+        async with self._locks.setdefault(namespace, asyncio.Lock()):
+            for name, amounts in charged:
+                if name in known:
+                    with contextlib.suppress(ApiError):
+                        await self._change(known[name], _negative(amounts))
+
+    async def _change(self, quota: ResourceQuota, wanted: Amounts, attributes: Attributes | None = None) -> None:
+        """Charge ``wanted``; for a request that ``attributes`` tell of, raise Forbidden if that is too much."""
+
         async def alter(stored: StoredObject) -> Resource:
             present = stored.obj
             assert isinstance(present, ResourceQuota), present
-            if why := exceeded(present, wanted):
+            if attributes is not None and (why := exceeded(present, wanted)):
                 raise refusal(attributes, why)
             # Its author may have taken a resource out of it meanwhile.
             used = added(parsed(present.status.used), masked(wanted, present.status.hard))
@@ -118,10 +135,10 @@ class ResourceQuotas(Rule):
             meta = replace(present.metadata, resource_version="")
             return replace(present, metadata=meta, status=replace(present.status, used=dict(as_text(floored))))
 
-        meta = quota.metadata
+        meta, dry_run = quota.metadata, attributes is not None and attributes.dry_run
         for attempt in range(_ROUNDS):
             try:
-                await self._modifier.modify(self._kind, meta.namespace, meta.name, alter, dry_run=attributes.dry_run)
+                await self._modifier.modify(self._kind, meta.namespace, meta.name, alter, dry_run=dry_run)
             except NotFound:
                 return  # gone meanwhile: nothing is limited any more
             except Conflict:
@@ -130,6 +147,10 @@ class ResourceQuotas(Rule):
                 await asyncio.sleep(self._rng.uniform(0, _PAUSE_S * 2**attempt))
             else:
                 return
+
+
+def _negative(amounts: Mapping[str, Fraction]) -> Amounts:
+    return {name: -amount for name, amount in amounts.items()}
 
 
 def _still_due(

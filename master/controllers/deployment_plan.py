@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from api.kinds.apps import Deployment, ReplicaSet
 from master.controllers import revisions
+from master.controllers.intorstr import resolve
 from master.controllers.ownership import changed
 from master.controllers.revisions import DESIRED, MAXIMUM, by_age, revision_of
 
@@ -86,25 +87,14 @@ def is_recreating(deployment: Deployment) -> bool:
     return strategy is not None and strategy.type == "Recreate"
 
 
-def _resolve(value: int | str | None, of: int, *, up: bool) -> int:
-    """Return a number or a percentage of ``of`` as a number; what is absent counts as 25 %."""
-    if isinstance(value, int):
-        return value
-    text = "25%" if value is None else value
-    if not text.endswith("%"):
-        return int(text)
-    part = of * int(text[:-1])
-    return -(-part // 100) if up else part // 100
-
-
 def bounds_of(deployment: Deployment) -> Bounds:
     """Return the rollout's bounds; a surge rounds up, unavailability down, and both cannot be zero."""
     if is_recreating(deployment) or desired(deployment) == 0:
         return Bounds(0, 0)
     rolling = deployment.spec.strategy.rolling_update if deployment.spec.strategy is not None else None
     count = desired(deployment)
-    surge = _resolve(rolling.max_surge if rolling is not None else None, count, up=True)
-    unavailable = _resolve(rolling.max_unavailable if rolling is not None else None, count, up=False)
+    surge = resolve(rolling.max_surge if rolling is not None else None, count, absent="25%", up=True)
+    unavailable = resolve(rolling.max_unavailable if rolling is not None else None, count, absent="25%", up=False)
     if surge == 0 and unavailable == 0:
         unavailable = 1
     return Bounds(surge, min(unavailable, count))

@@ -27,18 +27,23 @@ from master.controllers.aggregation import AggregationController
 from master.controllers.bootstrap import BootstrapController
 from master.controllers.certificates import CertificateController
 from master.controllers.context import Context, ControllerConfig
+from master.controllers.cronjob import CronJobController
+from master.controllers.daemonset import DaemonSetController
 from master.controllers.definitions import DefinitionController
 from master.controllers.deployment import DeploymentController
 from master.controllers.disruption import DisruptionController
+from master.controllers.endpointmirroring import EndpointMirroringController
 from master.controllers.endpoints import EndpointsController
 from master.controllers.endpointslices import EndpointSliceController
 from master.controllers.garbagecollector import GarbageCollector
+from master.controllers.job import JobController
 from master.controllers.namespaces import FurnishingController, NamespaceController
 from master.controllers.nodeipam import NodeIpamController
 from master.controllers.nodelifecycle import NodeLifecycleController
 from master.controllers.podgc import PodGcController
 from master.controllers.replicaset import replicaset_controller, replication_controller
 from master.controllers.resourcequota import ResourceQuotaController
+from master.controllers.statefulset import StatefulSetController
 from master.controllers.storageprotection import ClaimProtection, VolumeProtection
 from master.scheduler.loop import Scheduler
 
@@ -63,9 +68,14 @@ ROWS: Sequence[Row] = (
     Row("replicaset", replicaset_controller),
     Row("replication", replication_controller),
     Row("deployment", DeploymentController),
+    Row("daemonset", DaemonSetController),
+    Row("statefulset", StatefulSetController),
+    Row("job", JobController),
+    Row("cronjob", CronJobController),
     Row("disruption", DisruptionController),
     Row("endpoints", EndpointsController),
     Row("endpointslice", EndpointSliceController),
+    Row("endpointslicemirroring", EndpointMirroringController),
     Row("nodelifecycle", NodeLifecycleController),
     Row("nodeipam", NodeIpamController),
     Row("namespace", NamespaceController),

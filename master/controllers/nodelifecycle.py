@@ -17,6 +17,7 @@ from client.clock import timestamp
 from client.resources import Resources
 from client.runner import Runner
 from master.controllers.context import Context
+from master.controllers.disrupting import mark
 from master.controllers.node_health import (
     Health,
     condition,
@@ -26,6 +27,7 @@ from master.controllers.node_health import (
     plan_taints,
 )
 from master.controllers.podstate import is_ready
+from master.disruptions import TAINTED, as_target
 
 LEASES = "kube-node-lease"
 # A timer of ours that fires so late means that we were asleep (paused, starved): nobody else's silence counts then.
@@ -198,6 +200,8 @@ class NodeLifecycleController:
     async def _remove(self, api: Resources, pod: Pod, *, force: bool) -> None:
         meta = pod.metadata
         try:
+            now = timestamp(self._clock.time())
+            await mark(api, pod, lambda newest: as_target(newest, TAINTED, now))
             await api.delete(
                 Pod, meta.name, namespace=meta.namespace, uid=meta.uid, grace_period_s=0 if force else None
             )

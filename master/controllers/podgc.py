@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from api.errors import Conflict, NotFound
 from api.kinds.core import Node
 from api.kinds.pods import Pod
-from client.clock import seconds_of
+from client.clock import seconds_of, timestamp
 from client.resources import Resources
 from client.runner import Runner
 from master.controllers.context import Context
+from master.controllers.disrupting import mark
 from master.controllers.podstate import is_finished
+from master.disruptions import ORPHANED, Cause, as_target
 
 PERIOD_S = 20.0
 _KEY = "pods"
@@ -65,7 +68,7 @@ class PodGcController:
         """Look at every pod."""
         plan = plan_garbage(list(self._pods), frozenset(self._nodes.keys()), self._kept)
         for pod in plan.remove:
-            await _remove(api, pod)
+            await self._remove(api, pod)
         now = self._clock.monotonic()
         self._missing = {name: self._missing.get(name, now) for name in plan.missing}
         waits = [PERIOD_S]
@@ -74,8 +77,23 @@ class PodGcController:
                 waits.append(left_s)
             elif await _is_gone(api, name):
                 for pod in self._pods.indexed("node", name):
-                    await _remove(api, pod)
+                    await self._remove(api, pod, cause=ORPHANED)
         return min(waits)
+
+    async def _remove(self, api: Resources, pod: Pod, *, cause: Cause | None = None) -> None:
+        """Remove a pod; one that has not ended has failed, and ``cause`` says why."""
+        meta = pod.metadata
+        try:
+            if not is_finished(pod):
+                await mark(api, pod, lambda newest: _failed(newest, cause, timestamp(self._clock.time())))
+            await api.delete(Pod, meta.name, namespace=meta.namespace, uid=meta.uid, grace_period_s=0)
+        except (NotFound, Conflict):
+            return  # gone, or changed meanwhile: looked at again
+
+
+def _failed(pod: Pod, cause: Cause | None, now: str) -> Pod:
+    marked = as_target(pod, cause, now) if cause is not None else pod
+    return replace(marked, status=replace(marked.status, phase="Failed"))
 
 
 def _if_gone(before: Node | None, after: Node | None) -> tuple[str, ...]:  # noqa: ARG001 - one signature for all
@@ -89,11 +107,3 @@ async def _is_gone(api: Resources, name: str) -> bool:
     except NotFound:
         return True
     return False
-
-
-async def _remove(api: Resources, pod: Pod) -> None:
-    meta = pod.metadata
-    try:
-        await api.delete(Pod, meta.name, namespace=meta.namespace, uid=meta.uid, grace_period_s=0)
-    except (NotFound, Conflict):
-        return

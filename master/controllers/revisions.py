@@ -35,12 +35,17 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 def template_hash(template: PodTemplateSpec, collisions: int | None) -> str:
-    """Return the name part of a template's ReplicaSet: FNV-1a over its canonical JSON, in letters that form no word.
+    """Return the name part of a template's ReplicaSet; see ``safe_hash``."""
+    return safe_hash(_encode(template), collisions)
 
-    collisions: how often a name was taken by another template; changes the hash.
+
+def safe_hash(canonical: bytes, collisions: int | None) -> str:
+    """Return a name part for what ``canonical`` describes: its FNV-1a in letters that form no word.
+
+    collisions: how often a name was taken by something else; changes the hash.
     """
     value = 0x811C9DC5
-    for byte in _encode(template) + (str(collisions).encode() if collisions is not None else b""):
+    for byte in canonical + (str(collisions).encode() if collisions is not None else b""):
         value = ((value ^ byte) * 0x01000193) & 0xFFFFFFFF
     return "".join(_SAFE_LETTERS[ord(digit) % len(_SAFE_LETTERS)] for digit in str(value))
 

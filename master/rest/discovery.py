@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from api.custom.definitions import version_rank
-from api.kinds.table import Kind, Table
+from api.kinds.table import TABLE, Kind, Table
 from master.rest.negotiation import parse_accept
 
 AGGREGATED = ("v2", "v2beta1")
@@ -138,9 +138,10 @@ def subresource_verbs(subresource: str) -> tuple[str, ...]:
 
 
 def _storage_hash(kind: Kind) -> str:
-    group, plural = kind.place
-    version = kind.version if kind.custom is None else kind.custom.storage_version
-    digest = hashlib.sha256(f"{group}/{version}/{plural}".encode()).digest()
+    """Return what is the same for all kinds whose objects are stored in one place, and form."""
+    owner = kind if kind.custom is not None else TABLE.preferred(*kind.place) or kind
+    version = owner.version if owner.custom is None else owner.custom.storage_version
+    digest = hashlib.sha256(f"{owner.group}/{version}/{owner.kind}".encode()).digest()
     return base64.b64encode(digest[:8]).decode()
 
 

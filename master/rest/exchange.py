@@ -1,45 +1,68 @@
-"""One request and its answer, as metrics, audit log and flow control see it."""
+"""One request and its answer over HTTP, as metrics, the gate and its audit log see it."""
 
-import random
 import time
+from typing import Any
 
-from master import notes
-from master.access.audit import Told
+from multidict import MultiMapping
+
 from master.access.flows import Flow
-from master.access.rules import Request
-from master.access.user import User
+from master.access.gate import Certificate, Passage
 from master.rest import routes
-from master.rest.http import Answer
-from master.rest.request import Request as HttpRequest
+from master.rest.request import Request
 
-NOBODY = User("")  # who sent it is not known yet, or could not be proved
 Found = routes.Target | routes.Unserved | None
 
 
-_chance = random.Random()  # noqa: S311 - tells requests apart, and hides nothing
-
-
-def _new_id() -> str:
-    """Return a version 4 UUID, without asking the system for each one's chance."""
-    digits = f"{_chance.getrandbits(128):032x}"
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
-
-
-class Exchange:
+class Exchange(Passage):
     """What becomes known of a request while it is served."""
 
-    def __init__(self, request: HttpRequest) -> None:
+    def __init__(self, request: Request) -> None:
+        super().__init__(asked=None, audit_id=request.headers.get("Audit-Id", ""), source=_source(request))
         self.request = request
-        self.received = time.time()
         self.started = time.perf_counter()
-        self.audit_id = request.headers.get("Audit-Id", "")[:128] or _new_id()
         self.headers = {"Audit-Id": self.audit_id}  # that every answer carries
-        self.notes = notes.collect()
-        self.real_user: User = NOBODY
         self.found: Found = None
-        self.asked: Request | None = None  # what authorization decides upon
         self.verb = request.method.lower()
-        self.lasting = False  # it goes on for as long as the client likes
+
+    @property
+    def fields(self) -> MultiMapping[str]:
+        """See ``Passage``."""
+        return self.request.headers
+
+    @property
+    def memo(self) -> dict[str, Any]:
+        """See ``Passage``."""
+        return self.request.memo
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """See ``Passage``."""
+        transport = self.request.transport
+        described = transport.get_extra_info("peercert") if transport is not None else None
+        if not described or transport is None:
+            return None
+        encoded = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        return Certificate(described, encoded)
+
+    @property
+    def uri(self) -> str:
+        """See ``Passage``."""
+        return self.request.path_qs
+
+    @property
+    def version(self) -> str:
+        """See ``Passage``."""
+        match self.found:
+            case routes.Target(kind=kind):
+                return kind.version
+            case routes.Unserved(version=version):
+                return version
+        return ""
+
+    @property
+    def body(self) -> bytes:
+        """See ``Passage``."""
+        return self.request.kept_body
 
     @property
     def resource(self) -> str:
@@ -50,28 +73,12 @@ class Exchange:
         """Let the answer say which flow the request belongs to."""
         self.headers.update(flow.headers)
 
-    def told(self, code: int, answer: Answer | None, *, stage: str = "ResponseComplete") -> Told | None:
-        """Return what the audit log takes; None if nobody knows yet what was asked."""
-        if self.asked is None:
-            return None
-        request, found = self.request, self.found
-        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
-        version = ""
-        if found is not None:
-            version = found.kind.version if isinstance(found, routes.Target) else found.version
-        return Told(
-            request=self.asked,
-            real_user=self.real_user,
-            audit_id=self.audit_id,
-            uri=request.path_qs,
-            code=code,
-            received=self.received,
-            done=time.time(),
-            stage=stage,
-            version=version,
-            source=str(peer[0]) if peer else "",
-            agent=request.headers.get("User-Agent", ""),
-            annotations=self.notes.annotations,
-            request_body=request.kept_body,
-            response_body=answer.body if answer is not None else b"",
-        )
+
+def _source(request: Request) -> str:
+    """Return the client's address: the same for a whole connection."""
+    found: str | None = request.memo.get("source")
+    if found is None:
+        transport = request.transport
+        peer = transport.get_extra_info("peername") if transport is not None else None
+        found = request.memo["source"] = str(peer[0]) if peer else ""
+    return found

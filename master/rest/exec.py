@@ -12,8 +12,9 @@ import grpc
 from aiohttp import WSMsgType, web
 
 from api.errors import BadRequest, InternalError
+from master.rest.agent_errors import refusal
 from master.rest.duplex import TakenOver
-from master.rest.node_agents import Stub, refusal
+from master.rest.node_agents import Stub
 from master.rest.spdy_session import SpdySession, SpdyStream
 from master.rest.upgrade import (
     check_spdy,

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,10 +10,11 @@ from msgspec.structs import replace
 from api import apply as managed_fields
 from api import codec, fields, selectors
 from api.errors import BadRequest, UnsupportedMediaType, invalid
-from api.faults import forbidden, strict_fault, strict_patch_fault, strict_texts
+from api.faults import forbidden
 from api.kinds.pods import Binding
 from api.kinds.table import Kind
 from api.meta import DeleteOptions
+from master import strictness
 from master.access.reviews import Reviews
 from master.access.user import User
 from master.rest import http, parameters
@@ -30,6 +30,8 @@ from master.rest.watch import OpenStreams, stream_events
 OBJECT_FORMS = frozenset({"Table", "PartialObjectMetadata"})
 LIST_FORMS = frozenset({"Table", "PartialObjectMetadataList"})
 WATCH_FORMS = frozenset({"Table", "PartialObjectMetadata"})
+# Of what is answered and not stored nobody prints a table.
+ASKED_FORMS = frozenset({"PartialObjectMetadata"})
 PATCH_TYPES = {
     "application/json-patch+json": "json",
     "application/merge-patch+json": "merge",
@@ -122,7 +124,7 @@ class Handlers:
         elif form.transform:
             body = http.encode_json(_metadata_list(page, form.version))
         else:
-            body = _list_body(kind, page)
+            body = list_body(kind, page)
         return _answer(call, form, body)
 
     async def _watch(self, call: Call) -> Stream:
@@ -146,13 +148,18 @@ class Handlers:
         )
 
     async def _create(self, call: Call) -> Answer:
-        form = call.form(OBJECT_FORMS)
-        target, options = call.target, _write_options(call, "CreateOptions")
-        document, warnings = await self._document(call, options)
+        target = call.target
+        document, options = await self._document(call, "CreateOptions")
+        is_asked = "get" not in target.kind.verbs or target.subresource in ACTIONS
+        form = call.form(ASKED_FORMS if is_asked else OBJECT_FORMS)
         if self._reviews.answers(target.kind.model):
-            asked = codec.decode(target.kind, document)
-            body = codec.encode(await self._reviews.answer(asked, call.user))
-            return _answer(call, Form(form.media_type), body, code=201)
+            unknown: list[str] = []
+            asked = codec.decode(target.kind, document, unknown=unknown)
+            warnings = strictness.tell(target.kind, document, options, unknown=unknown)
+            answer = await self._reviews.answer(asked, call.user)
+            whole = form.transform == ""
+            body = codec.encode(answer) if whole else http.encode_json(partial_metadata(answer, form.version))
+            return _answer(call, form, body, code=201, warnings=warnings)
         written = await self._registry.create(
             target.kind,
             document,
@@ -162,13 +169,14 @@ class Handlers:
             options=options,
         )
         if target.kind.model is Binding or (target.subresource in ACTIONS and target.subresource not in ANSWERED):
-            return _answer(call, Form(form.media_type), http.encode_json(http.success_status()), code=201)
-        return _written_answer(call, form, written, warnings, code=201)
+            body = http.encode_json(http.success_status())
+            return _answer(call, Form(form.media_type), body, code=201, warnings=written.warnings)
+        return _written_answer(call, form, written, code=201)
 
     async def _update(self, call: Call) -> Answer:
         form = call.form(OBJECT_FORMS)
-        target, options = call.target, _write_options(call, "UpdateOptions")
-        document, warnings = await self._document(call, options)
+        target = call.target
+        document, options = await self._document(call, "UpdateOptions")
         written = await self._registry.update(
             target.kind,
             document,
@@ -177,7 +185,7 @@ class Handlers:
             subresource=target.subresource,
             options=options,
         )
-        return _written_answer(call, form, written, warnings, code=201 if written.created else 200)
+        return _written_answer(call, form, written, code=201 if written.created else 200)
 
     async def _patch(self, call: Call) -> Answer:
         form = call.form(OBJECT_FORMS)
@@ -195,10 +203,8 @@ class Handlers:
             fault = forbidden("force", "may not be specified for non-apply patch")
             raise invalid("PatchOptions", "", [fault], group="meta.k8s.io")
         body = await http.read_body(call.request)
-        duplicates: list[str] | None = None if options.field_validation == "Ignore" else []
-        patch = await http.parse_body(body, content_type if patch_type == "apply" else JSON, duplicates)
-        if duplicates and options.field_validation == "Strict":
-            raise strict_patch_fault(patch, duplicates)
+        repeated: list[str] | None = [] if strictness.listens(options) else None
+        patch = await http.parse_body(body, content_type if patch_type == "apply" else JSON, repeated)
         http.check_depth(patch)
         if not isinstance(patch, list if patch_type == "json" else dict):
             wanted = "a list of operations" if patch_type == "json" else "an object"
@@ -212,9 +218,9 @@ class Handlers:
             namespace=target.namespace,
             name=target.name,
             subresource=target.subresource,
-            options=options,
+            options=replace(options, repeated=tuple(repeated or ())),
         )
-        return _written_answer(call, form, written, duplicates or (), code=201 if written.created else 200)
+        return _written_answer(call, form, written, code=201 if written.created else 200)
 
     async def _delete(self, call: Call) -> Answer:
         form = call.form(OBJECT_FORMS)
@@ -236,21 +242,21 @@ class Handlers:
         query = _query(call)
         items = await self._registry.delete_collection(kind, query, options=options, user=call.user)
         page = Page(items, max((each.revision for each in items), default=0))
-        return _answer(call, Form(form.media_type), _list_body(kind, page))
+        return _answer(call, Form(form.media_type), list_body(kind, page))
 
-    async def _document(self, call: Call, options: WriteOptions) -> tuple[dict[str, Any], list[str]]:
-        """Return the body's object, made to agree with the URL, and warnings about how it is written."""
+    async def _document(self, call: Call, options_kind: str) -> tuple[dict[str, Any], WriteOptions]:
+        """Return the body's object, made to agree with the URL, and the options, which say what stands twice in it."""
+        options = _write_options(call, options_kind)
         body = await http.read_body(call.request)
-        duplicates: list[str] | None = None if options.field_validation == "Ignore" else []
+        repeated: list[str] | None = [] if strictness.listens(options) else None
         try:
-            document = await http.parse_body(body, http.media_type(call.request), duplicates)
+            document = await http.parse_body(body, http.media_type(call.request), repeated)
         except BadRequest as error:
             raise unrecognized(call.target, error.message, body) from None
         http.check_depth(document)
-        if duplicates and options.field_validation == "Strict":
-            raise _strict_fault(call.target, document, duplicates)
         replaces = call.request.method == "PUT"
-        return fit_to_url(document, call.target, replaces=replaces), duplicates or []
+        fitting = fit_to_url(document, call.target, replaces=replaces)
+        return fitting, replace(options, repeated=tuple(repeated or ()))
 
     async def _delete_options(self, call: Call) -> DeleteOptions:
         body = await http.read_body(call.request)
@@ -267,18 +273,10 @@ class Handlers:
         return parameters.read_delete_options(call.query, options)
 
 
-def _strict_fault(target: Target, document: Any, duplicates: list[str]) -> BadRequest:
-    """Return the refusal of a body with repeated fields, and with unknown ones if it has these as well."""
-    kind, unknown = target.kind, list[str]()
-    if not target.subresource and isinstance(document, dict):
-        with suppress(BadRequest):
-            codec.decode(kind, document, unknown=unknown)
-    return strict_fault(kind.kind, kind.version, strict_texts(document, repeated=duplicates, unknown=unknown))
-
-
 def _query(call: Call) -> Query:
     """Return what the client asks for; what is wrong with the question is said here, before a watch's stream starts."""
-    query = parameters.read_query(call.query, namespace=call.target.namespace)
+    target = call.target
+    query = parameters.read_query(call.query, namespace=target.namespace, name=target.name, watches=target.watches)
     selectors.parse_labels(query.label_selector)
     fields.check(call.target.kind, selectors.parse_fields(query.field_selector))
     return query
@@ -311,10 +309,8 @@ def _object_answer(
     return _answer(call, form, body, code=code, warnings=warnings)
 
 
-def _written_answer(
-    call: Call, form: Form, written: Written, warnings: list[str] | tuple[str, ...], *, code: int
-) -> Answer:
-    return _object_answer(call, form, written.stored, code=code, warnings=(*warnings, *written.warnings))
+def _written_answer(call: Call, form: Form, written: Written, *, code: int) -> Answer:
+    return _object_answer(call, form, written.stored, code=code, warnings=written.warnings)
 
 
 def _answer(call: Call, form: Form, body: bytes, *, code: int = 200, warnings: tuple[str, ...] = ()) -> Answer:
@@ -333,10 +329,17 @@ def _list_metadata(page: Page) -> dict[str, Any]:
     return metadata
 
 
-def _list_body(kind: Kind, page: Page) -> bytes:
+def list_body(kind: Kind, page: Page) -> bytes:
     """Return the list as stored bytes joined, without decoding one of them."""
-    head = {"kind": kind.list_kind, "apiVersion": kind.group_version, "metadata": _list_metadata(page)}
-    return http.encode_json(head)[:-1] + b',"items":[' + b",".join([each.json for each in page.items]) + b"]}"
+    fields = {"kind": kind.list_kind, "apiVersion": kind.group_version, "metadata": _list_metadata(page)}
+    head, tail = http.encode_json(fields)[:-1] + b',"items":[', b"]}"
+    items = [each.json for each in page.items]
+    if not items:
+        return head + tail
+    # One join: megabytes that are copied once more to get a head or a tail cost ten times as much as the join.
+    items[0] = head + items[0]
+    items[-1] += tail
+    return b",".join(items)
 
 
 def _metadata_list(page: Page, version: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
-import yaml
 
 from api import protobuf
 from api.errors import (
@@ -46,15 +45,13 @@ async def read_body(request: Request) -> bytes:
 
     Raises Timeout for a client that does not send it: meanwhile it keeps a seat from others.
     """
-    if (request.content_length or 0) > MAX_BODY_BYTES:
-        raise _too_large()
+    check_size(request.content_length or 0)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_S):
             while chunk := await request.read_some():
                 body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise _too_large()
+                check_size(len(body))
     except TimeoutError:
         raise Timeout("Timeout: request did not complete within the allotted duration") from None
     whole = bytes(body)
@@ -62,8 +59,10 @@ async def read_body(request: Request) -> bytes:
     return whole
 
 
-def _too_large() -> RequestTooLarge:
-    return RequestTooLarge(f"Request entity too large: limit is {MAX_BODY_BYTES}")
+def check_size(size: int) -> None:
+    """Raise RequestTooLarge for a body beyond what any object may have."""
+    if size > MAX_BODY_BYTES:
+        raise RequestTooLarge(f"Request entity too large: limit is {MAX_BODY_BYTES}")
 
 
 def media_type(request: Request) -> str:
@@ -139,69 +138,6 @@ def _note_duplicates(written: Any, path: str, duplicates: list[str]) -> None:
             _note_duplicates(each, f"{path}[{index}]", duplicates)
 
 
-_Parser = yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader
-
-
-class _PlainLoader(_Parser):  # type: ignore[misc,valid-type]  # one of two classes
-    """YAML as JSON knows it: dates stay text."""
-
-
-_PlainLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def _check_events(body: bytes, duplicates: list[str] | None) -> None:
-    """Note repeated keys, and refuse what must not be composed.
-
-    The C composer recurses without a limit and crashes on deep nesting, and a few lines of aliases expand to gigabytes.
-    The parser beneath it does not recurse.
-    """
-    depth = 0
-    keys = _Keys(duplicates)
-    for event in yaml.parse(body, _PlainLoader):
-        keys.see(event)
-        if isinstance(event, yaml.AliasEvent):
-            raise BadRequest("error converting YAML to JSON: aliases are not accepted")
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise _too_deep()
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-
-
-class _Keys:
-    """Follows the events of a document and notes the keys that stand in their map already."""
-
-    def __init__(self, duplicates: list[str] | None) -> None:
-        self._duplicates = duplicates
-        self._open: list[tuple[set[str] | None, bool]] = []  # (keys so far, or None for a list; a key comes next)
-
-    def see(self, event: yaml.Event) -> None:
-        """Take the next event."""
-        if isinstance(event, yaml.CollectionEndEvent):
-            self._open.pop()
-        elif isinstance(event, yaml.CollectionStartEvent | yaml.ScalarEvent):
-            self._node(event)
-        if isinstance(event, yaml.CollectionStartEvent):
-            self._open.append((set() if isinstance(event, yaml.MappingStartEvent) else None, True))
-
-    def _node(self, event: yaml.CollectionStartEvent | yaml.ScalarEvent) -> None:
-        if not self._open:
-            return
-        keys, is_key = self._open[-1]
-        if keys is None:
-            return
-        if is_key and isinstance(event, yaml.ScalarEvent):
-            if event.value in keys and self._duplicates is not None:
-                line = event.start_mark.line + 1 if event.start_mark is not None else 0
-                self._duplicates.append(f'line {line}: key "{event.value}" already set in map')
-            keys.add(event.value)
-        self._open[-1] = (keys, not is_key)
-
-
 def _parse_yaml(body: bytes, duplicates: list[str] | None) -> Any:
     if body.lstrip().startswith(b"{"):
         # What kubectl applies is called YAML and is JSON, which reads forty times as fast.
@@ -210,13 +146,9 @@ def _parse_yaml(body: bytes, duplicates: list[str] | None) -> Any:
             value = _parse_json(body, repeated)
             if not repeated:
                 return value
-    try:
-        _check_events(body, duplicates)
-        value = yaml.load(body, _PlainLoader)  # noqa: S506 - a safe loader, only plainer
-        # Through JSON: what JSON cannot say (sets, bytes, non-text keys) is refused here and not deep in the registry.
-        return msgspec.json.decode(msgspec.json.encode(value))
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:
-        raise BadRequest(f"error converting YAML to JSON: {' '.join(str(error).split())}") from None
+    from master.rest import yaml_bodies  # noqa: PLC0415 - most clients never send any
+
+    return yaml_bodies.parse(body, duplicates)
 
 
 def check_depth(value: Any) -> None:
@@ -232,10 +164,11 @@ def check_depth(value: Any) -> None:
         ]
         if not level:
             return
-    raise _too_deep()
+    raise too_deep()
 
 
-def _too_deep() -> BadRequest:
+def too_deep() -> BadRequest:
+    """Return the refusal of what nests too deep."""
     return BadRequest(f"the object nests more than {MAX_DEPTH} levels deep")
 
 
@@ -243,14 +176,10 @@ def encode_as(document: Any, content_type: str, *, pretty: bool = False) -> byte
     """Return ``document`` (a value or its JSON bytes) in the form asked for."""
     data = document if isinstance(document, bytes) else encode_json(document)
     if content_type == YAML:
-        text = yaml.dump(
-            msgspec.json.decode(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False
-        )
-        return bytes(text, "utf-8")
+        from master.rest import yaml_bodies  # noqa: PLC0415 - as above
+
+        return yaml_bodies.dump(data)
     return msgspec.json.format(data, indent=2) + b"\n" if pretty else data
-
-
-_Dumper = yaml.CSafeDumper if hasattr(yaml, "CSafeDumper") else yaml.SafeDumper
 
 
 def failure(error: ApiError) -> Answer:

@@ -10,7 +10,8 @@ from aiohttp import web
 
 from api.durations import parse_time
 from api.errors import BadRequest, Fault, invalid
-from master.rest.node_agents import Stub, refusal
+from master.rest.agent_errors import refusal
+from master.rest.node_agents import Stub
 from master.rest.parameters import read_bool, read_int
 from master.rest.upgrade import wants_websocket
 from master.rest.watch import OpenStreams, send_or_cut

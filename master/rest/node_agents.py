@@ -1,19 +1,23 @@
-"""The way from a master to the agent of a node: one gRPC channel for each node, dialled when it is first needed."""
+"""The way from a master to the agent of a node: one gRPC channel for each node, dialled when it is first needed.
+
+What dials, grpcio, is loaded with the first call: a master is ready sooner without it.
+"""
 
 from collections import OrderedDict
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-import grpc
-
-from api.errors import ApiError, BadRequest, InternalError, NotFound
+from api.errors import ApiError, BadRequest
 from api.kinds.core import Node
-from trireme_pb.node import node_pb2_grpc
+from client.etcd import TlsFiles
+from trireme_pb.node import node_pb2
+
+if TYPE_CHECKING:
+    import grpc
+
+    from trireme_pb.node import node_pb2_grpc
 
 # The asyncio face of the generated stub, which only the type checker knows.
 Stub: TypeAlias = "node_pb2_grpc.NodeAgentAsyncStub"
-
-# What grpcio says instead of the agent's own words when a write crosses the end of the call.
-_WRITE_FAILED = "Internal error from Core"
 
 DEFAULT_PORT = 10250
 MAX_CHANNELS = 256
@@ -29,11 +33,11 @@ _OPTIONS = (
 class NodeAgents:
     """Dials node agents.
 
-    credentials: the master's side of mutual TLS; None dials in plain text, which only tests do.
+    tls: the master's side of mutual TLS; None dials in plain text, which only tests do. Raises OSError.
     """
 
-    def __init__(self, credentials: grpc.ChannelCredentials | None) -> None:
-        self._credentials = credentials
+    def __init__(self, tls: TlsFiles | None) -> None:
+        self._tls = None if tls is None else tuple(each.read_bytes() for each in (tls.ca, tls.key, tls.cert))
         self._channels: OrderedDict[str, grpc.aio.Channel] = OrderedDict()
 
     async def stub(self, node: Node) -> Stub:
@@ -46,12 +50,26 @@ class NodeAgents:
                 _, oldest = self._channels.popitem(last=False)
                 await oldest.close()
         self._channels.move_to_end(address)
+        from trireme_pb.node import node_pb2_grpc  # noqa: PLC0415 - see above
+
         return node_pb2_grpc.NodeAgentStub(channel)
 
-    def _dial(self, address: str) -> grpc.aio.Channel:
-        if self._credentials is None:
+    async def stats(self, node: Node, *, timeout_s: float) -> node_pb2.StatsResponse | None:
+        """Return what a node and its pods use; None: its agent is away."""
+        import grpc  # noqa: PLC0415 - see above
+
+        try:
+            stub = await self.stub(node)
+            return await stub.Stats(node_pb2.StatsRequest(), timeout=timeout_s)
+        except (ApiError, grpc.aio.AioRpcError):
+            return None
+
+    def _dial(self, address: str) -> "grpc.aio.Channel":
+        import grpc  # noqa: PLC0415 - see above
+
+        if self._tls is None:
             return grpc.aio.insecure_channel(address, options=_OPTIONS)
-        return grpc.aio.secure_channel(address, self._credentials, options=_OPTIONS)
+        return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(*self._tls), options=_OPTIONS)
 
     async def close(self) -> None:
         """Hang up everywhere."""
@@ -69,18 +87,3 @@ def address_of(node: Node) -> str:
     port = endpoints.kubelet_endpoint.port if endpoints and endpoints.kubelet_endpoint else 0
     host = f"[{ip}]" if ":" in ip else ip
     return f"{host}:{port or DEFAULT_PORT}"
-
-
-def refusal(error: grpc.aio.AioRpcError, node: str) -> ApiError:
-    """Return what a client is told when a node agent refuses a call or cannot be reached."""
-    text = error.details() or error.code().name
-    if text == _WRITE_FAILED:
-        return InternalError(f"the agent of node {node} ended the call while data was sent to it")
-    match error.code():
-        case grpc.StatusCode.NOT_FOUND:
-            return NotFound(text)
-        case grpc.StatusCode.FAILED_PRECONDITION | grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.OUT_OF_RANGE:
-            return BadRequest(text)
-        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
-            return InternalError(f"error dialing the agent of node {node}: {text}")
-    return InternalError(f"the agent of node {node} failed: {text}")

@@ -14,7 +14,7 @@ from master.rest.negotiation import JSON, parse_accept
 from master.rest.openapi_paths import PathWriter
 from master.rest.request import Request
 from master.rest.routes import unknown_path
-from master.rest.version import VERSION
+from master.rest.version import version_document
 
 PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 # What clients ask for; the @ is no legal part of a media type and Go refuses it in an answer.
@@ -24,7 +24,7 @@ _FOREVER = "public, max-age=31536000, immutable"
 
 
 def _info() -> dict[str, str]:
-    return {"title": "Trireme", "version": VERSION["gitVersion"]}
+    return {"title": "Trireme", "version": version_document()["gitVersion"]}
 
 
 class _Part(NamedTuple):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from api.errors import BadRequest, Fault, invalid
 from api.faults import forbidden, too_long, unsupported, wrong
 from api.meta import DeleteOptions, Preconditions
+from api.selectors import parse_fields
 from master.access.user import User
 from master.rest.seam import Query, WriteOptions
 
@@ -42,14 +43,17 @@ def _refuse(options: str, faults: Sequence[Fault]) -> None:
         raise invalid(options, "", faults, group="meta.k8s.io")
 
 
-def read_query(parameters: Mapping[str, str], *, namespace: str, name: str = "") -> Query:
+def read_query(parameters: Mapping[str, str], *, namespace: str, name: str = "", watches: bool = False) -> Query:
     """Return what a list, watch or deletecollection asks for; ``name`` narrows it to one object.
 
-    Raises Invalid for a combination of options that means nothing.
+    watches: the path says that it is a watch, whatever the parameters say. Raises Invalid for a combination of options
+    that means nothing, BadRequest for a selector that does not mean the object that the path names.
     """
     fields = parameters.get("fieldSelector", "")
-    if name:
-        fields = ",".join(filter(None, (fields, f"metadata.name={name}")))
+    if name and fields and parse_fields(fields).exact("metadata.name") != name:
+        raise BadRequest("fieldSelector metadata.name doesn't match requested name")
+    if name and not fields:
+        fields = f"metadata.name={name}"
     query = Query(
         namespace=namespace,
         label_selector=parameters.get("labelSelector", ""),
@@ -62,7 +66,7 @@ def read_query(parameters: Mapping[str, str], *, namespace: str, name: str = "")
         initial_events=read_bool(parameters, "sendInitialEvents") if "sendInitialEvents" in parameters else None,
         timeout_s=float(max(0, read_int(parameters, "timeoutSeconds") or 0)),
     )
-    watch = read_bool(parameters, "watch")
+    watch = watches or read_bool(parameters, "watch")
     _refuse("ListOptions", _watch_faults(query) if watch else _list_faults(query))
     return query
 

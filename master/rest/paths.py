@@ -2,18 +2,22 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from api.errors import MethodNotAllowed
-from master.rest import discovery, http, openapi
+from master.rest import discovery, http
 from master.rest.http import Answer
 from master.rest.metrics import Metrics
 from master.rest.negotiation import pick_form
 from master.rest.request import Request
 from master.rest.routes import unknown_path
 from master.rest.seam import Registry
-from master.rest.version import VERSION
+from master.rest.version import version_document
 from master.rest.watch import OpenStreams
+
+if TYPE_CHECKING:
+    from master.rest.openapi import Documents
 
 ROOT_PATHS = (
     "/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version",
@@ -37,7 +41,12 @@ class Paths:
         self._metrics = metrics
         self._streams = streams
         self._address = address
-        self._openapi = openapi.Documents(registry.table)
+
+    @cached_property
+    def _openapi(self) -> "Documents":
+        from master.rest.openapi import Documents  # noqa: PLC0415 - a master is ready before anybody asks for it
+
+        return Documents(self._registry.table)
 
     async def serve(self, request: Request, path: str) -> Answer:
         """Return the answer; raises NotFound for a path that nothing serves."""
@@ -57,7 +66,7 @@ class Paths:
             case ["api" | "apis", *rest] if (found := self._discovery(request, segments[0], rest)) is not None:
                 return found
             case ["version"]:
-                return self._document(request, VERSION)
+                return self._document(request, version_document())
             case ["healthz" | "livez" | "readyz" as check, *rest] if len(rest) <= 1:
                 return self._health(check, rest[0] if rest else "", verbose="verbose" in request.rel_url.query)
             case ["metrics"]:

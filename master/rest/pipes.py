@@ -11,7 +11,8 @@ import grpc
 
 from api.errors import Unavailable
 from api.kinds.pods import Pod
-from master.rest.node_agents import Stub, refusal
+from master.rest.agent_errors import refusal
+from master.rest.node_agents import Stub
 from trireme_pb.node import node_pb2
 
 DIAL_S = 10.0

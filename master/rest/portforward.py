@@ -15,8 +15,9 @@ import grpc
 from aiohttp import WSMsgType, web
 
 from api.errors import BadRequest
+from master.rest.agent_errors import refusal
 from master.rest.duplex import Duplex, TakenOver, WebsocketConnection
-from master.rest.node_agents import Stub, refusal
+from master.rest.node_agents import Stub
 from master.rest.spdy_session import SpdySession, SpdyStream
 from master.rest.upgrade import (
     check_spdy,

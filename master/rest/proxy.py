@@ -8,6 +8,7 @@ import asyncio
 import ipaddress
 import random
 import re
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,21 +18,22 @@ from aiohttp import web
 from api.errors import ApiError, BadRequest, InternalError, MethodNotAllowed, NotFound, Unavailable
 from api.kinds.core import Endpoints, Node, Service
 from api.kinds.pods import Pod
+from master.rest.agent_errors import refusal
 from master.rest.duplex import TakenOver, take_over
-from master.rest.node_agents import NodeAgents, Stub, address_of, refusal
+from master.rest.hops import Fields, end_to_end, hop, upgrade_of
+from master.rest.node_agents import NodeAgents, Stub, address_of
 from master.rest.pipes import AgentPipe, Pipe, SocketPipe, TlsPipe
+from master.rest.proxied_pages import Page, is_readable, rewritten
 from master.rest.seam import Registry
 from master.rest.upgradable import Call, UpgradableRequest
 from trireme_pb.node import node_pb2
 
 HEAD_BYTES = 64 * 1024
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
-# What is about one connection, and credentials, which are for us alone.
-_NOT_PASSED_ON = frozenset({
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
-    "authorization", "host", "content-length", "expect",
-})  # fmt: skip
-_NOT_PASSED_BACK = _NOT_PASSED_ON - {"content-length"} | {"upgrade"}
+# What we say ourselves of the request that we make, and credentials, which are for us alone.
+_OURS = ("authorization", "content-length", "expect", "host")
+# What is about an answer's bytes, which change with its links.
+_OF_BYTES = ("content-length", "content-encoding", "content-md5", "digest")
 
 
 class _Name(NamedTuple):
@@ -177,12 +179,15 @@ def _checked(address: str) -> str:
     return address
 
 
+def _root(call: Call) -> str:
+    """Return the path of the proxy itself, as the client wrote it: up to ``/proxy``."""
+    depth = 8 if call.target.namespace else 6  # "", api, v1, [namespaces, <namespace>,] plural, name, proxy
+    return "/".join(call.request.rel_url.raw_path.split("/")[:depth])
+
+
 def _way(call: Call) -> str:
     """Return the path to ask for, as the client wrote it: what follows ``/proxy``."""
-    above = 6 if call.target.namespace else 4  # "", api, v1, [namespaces, <namespace>,] plural, name
-    segments = call.request.rel_url.raw_path.split("/")
-    rest = segments[above + 2 :]
-    return "/" + "/".join(rest) if rest else ""
+    return call.request.rel_url.raw_path.removeprefix(_root(call))
 
 
 async def _show_page(call: Call, stub: Stub, node: str, path: str) -> web.StreamResponse:
@@ -213,12 +218,11 @@ async def _pass_on(call: Call, pipe: Pipe, way: str) -> web.StreamResponse:
     await pipe.write(_request_head(call, way))
     sending = asyncio.create_task(_send_body(request, pipe))
     try:
-        head, rest = await _read_head(pipe)
-        code, headers = _parse_head(head)
-        if code == 101:
+        answer, rest = await _read_answer(pipe)
+        if answer.code == 101:
             await sending
-            return await _pass_both_ways(request, pipe, head + b"\r\n\r\n", rest)
-        return await _pass_back(call, pipe, code, headers, rest)
+            return await _pass_both_ways(request, pipe, _switching_head(call, answer), rest)
+        return await _pass_back(call, pipe, answer, rest)
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
@@ -231,9 +235,10 @@ def _request_head(call: Call, way: str) -> bytes:
         f"{request.method} {way}{f'?{query}' if query else ''} HTTP/1.1",
         f"Host: {parse_name(call.target.name).name}",
     ]
-    upgrade = request.headers.get("Upgrade", "")
-    lines += [f"{key}: {value}" for key, value in request.headers.items() if _is_passed_on(key.lower())]
-    lines.append(f"Connection: {'Upgrade' if upgrade else 'close'}")
+    fields = list(request.headers.items())
+    # Whom the client acts as is for us: an API behind us must not believe that we had asked for it.
+    kept = [each for each in end_to_end(fields, without=_OURS) if not each[0].lower().startswith("impersonate-")]
+    lines += [f"{name}: {value}" for name, value in (*kept, *hop(upgrade_of(fields)))]
     if request.remote:
         lines.append(f"X-Forwarded-For: {request.remote}")
     if request.content_length is not None:
@@ -241,11 +246,6 @@ def _request_head(call: Call, way: str) -> bytes:
     elif request.can_read_body:
         lines.append("Transfer-Encoding: chunked")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
-
-
-def _is_passed_on(header: str) -> bool:
-    # Whom the client acts as is for us: an API behind us must not believe that we had asked for it.
-    return header not in _NOT_PASSED_ON and not header.startswith("impersonate-")
 
 
 async def _send_body(request: UpgradableRequest, pipe: Pipe) -> None:
@@ -258,9 +258,26 @@ async def _send_body(request: UpgradableRequest, pipe: Pipe) -> None:
         await pipe.write(b"0\r\n\r\n")
 
 
-async def _read_head(pipe: Pipe) -> tuple[bytes, bytes]:
-    """Return (head, what came behind it); raises Unavailable."""
-    data = b""
+class _Answer(NamedTuple):
+    """The head of an answer."""
+
+    code: int
+    fields: Fields
+
+
+async def _read_answer(pipe: Pipe) -> tuple[_Answer, bytes]:
+    """Return the answer that counts and what came behind its head; raises Unavailable."""
+    rest = b""
+    while True:
+        head, rest = await _read_head(pipe, rest)
+        answer = _parse_head(head)
+        # Others from 100 to 199 only say that the answer comes, as 103 does with hints for it.
+        if answer.code == 101 or not 100 <= answer.code < 200:
+            return answer, rest
+
+
+async def _read_head(pipe: Pipe, data: bytes) -> tuple[bytes, bytes]:
+    """Return (head, what came behind it); ``data`` has come already. Raises Unavailable."""
     while (end := data.find(b"\r\n\r\n")) < 0:
         more = await pipe.read()
         if not more or len(data) > HEAD_BYTES:
@@ -269,31 +286,65 @@ async def _read_head(pipe: Pipe) -> tuple[bytes, bytes]:
     return data[:end], data[end + 4 :]
 
 
-def _parse_head(head: bytes) -> tuple[int, list[tuple[str, str]]]:
-    """Return (status code, headers); raises Unavailable for what is no HTTP."""
+def _parse_head(head: bytes) -> _Answer:
+    """Return what a head says; raises Unavailable for what is no HTTP."""
     first, *lines = head.decode("latin-1").split("\r\n")
     words = first.split(" ", 2)
     if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdecimal():
         raise Unavailable("error trying to reach service: malformed HTTP response")
     pairs = (line.partition(":") for line in lines)
-    return int(words[1]), [(key.strip(), value.strip()) for key, _, value in pairs]
+    return _Answer(int(words[1]), [(key.strip(), value.strip()) for key, _, value in pairs])
 
 
-async def _pass_back(
-    call: Call, pipe: Pipe, code: int, headers: list[tuple[str, str]], rest: bytes
-) -> web.StreamResponse:
-    response = web.StreamResponse(status=code)
-    for key, value in headers:
-        if key.lower() not in _NOT_PASSED_BACK:
-            response.headers.add(key, value)
+def _switching_head(call: Call, answer: _Answer) -> bytes:
+    """Return the head by which the client's connection becomes something else; raises Unavailable."""
+    asked, got = upgrade_of(list(call.request.headers.items())), upgrade_of(answer.fields)
+    if not asked or not got:
+        raise Unavailable(f'error trying to reach service: it switched to "{got}" when asked for "{asked}"')
+    lines = [f"{name}: {value}" for name, value in (*end_to_end(answer.fields), *hop(got))]
+    return ("\r\n".join(["HTTP/1.1 101 Switching Protocols", *lines]) + "\r\n\r\n").encode("latin-1")
+
+
+async def _pass_back(call: Call, pipe: Pipe, answer: _Answer, rest: bytes) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.code)
+    told = {key.lower(): value for key, value in answer.fields}
+    has_body = call.request.method != "HEAD" and answer.code not in (204, 304)
+    page = _page(call, told) if has_body else None
+    # Two lengths are one too many: the chunks' is the one that counts.
+    without = _OF_BYTES if page is not None else ("content-length",) if "transfer-encoding" in told else ()
+    for key, value in end_to_end(answer.fields, without=without):
+        is_address = key.lower() == "location"
+        response.headers.add(key, _as_client_writes(call, value) if is_address else value)
     response.headers.update(call.headers)
-    told = {key.lower(): value for key, value in headers}
     await response.prepare(call.request)
-    if call.request.method != "HEAD" and code not in (204, 304):
-        async for data in _body(pipe, told, rest):
+    if has_body:
+        body = _body(pipe, told, rest)
+        async for data in body if page is None else _links_rewritten(body, page):
             await response.write(data)
     await response.write_eof()
     return response
+
+
+def _as_client_writes(call: Call, address: str) -> str:
+    return rewritten(address, _root(call), parse_name(call.target.name).name)
+
+
+def _page(call: Call, told: dict[str, str]) -> Page | None:
+    """Return what rewrites the links of an answer that is a whole page; None for any other."""
+    encoding = told.get("content-encoding", "").strip().lower()
+    if "content-range" in told or not is_readable(told.get("content-type", ""), encoding):
+        return None
+    return Page(_root(call), parse_name(call.target.name).name, encoding)
+
+
+async def _links_rewritten(body: AsyncIterator[bytes], page: Page) -> AsyncIterator[bytes]:
+    try:
+        async for data in body:
+            for part in page.give(data):
+                yield part
+    except zlib.error as error:
+        raise Unavailable(f"error trying to reach service: {error}") from error
+    yield page.rest()
 
 
 async def _body(pipe: Pipe, headers: dict[str, str], rest: bytes) -> AsyncIterator[bytes]:

@@ -1,12 +1,14 @@
 """From method and path to a verb on a resource, by the table alone.
 
-Resource paths: ``/api/v1`` and ``/apis/<group>/<version>`` followed by ``[namespaces/<namespace>/]<plural>[/<name>
-[/<subresource>]]``. Source: kubernetes.io, "API Concepts".
+Resource paths: ``/api/v1`` and ``/apis/<group>/<version>`` followed by ``[watch/][namespaces/<namespace>/]<plural>
+[/<name>[/<subresource>]]``; ``watch/``, in which old clients ask to watch, goes without subresource. Source:
+kubernetes.io, "API Concepts".
 """
 
 from collections.abc import Mapping
 
 import msgspec
+from msgspec.structs import replace
 
 from api.errors import MethodNotAllowed, NotFound
 from api.kinds.table import Kind, Table
@@ -19,6 +21,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str = ""  # "": all namespaces, or the kind has none
     name: str = ""  # "": the collection
     subresource: str = ""
+    watches: bool = False  # the path itself says so, whatever the parameters say
 
 
 class Unserved(msgspec.Struct, frozen=True):
@@ -30,6 +33,7 @@ class Unserved(msgspec.Struct, frozen=True):
     namespace: str
     name: str
     subresource: str
+    watches: bool = False
 
 
 # Subresources that a client talks through rather than stores: subresource -> methods.
@@ -55,6 +59,12 @@ def parse_path(table: Table, path: str) -> Target | Unserved | None:
 
 
 def _resource(table: Table, group: str, version: str, rest: list[str]) -> Target | Unserved | None:
+    if rest[0] == "watch" and rest[1:] not in ([], [""]):
+        return _watched(_named(table, group, version, rest[1:]))
+    return _named(table, group, version, rest)
+
+
+def _named(table: Table, group: str, version: str, rest: list[str]) -> Target | Unserved | None:
     namespace = ""
     if (end := _proxy_end(rest)) is not None:
         rest = rest[:end]  # what follows is a path of whoever answers
@@ -79,6 +89,18 @@ def _resource(table: Table, group: str, version: str, rest: list[str]) -> Target
     return Target(kind=kind, namespace=namespace, name=name, subresource=subresource)
 
 
+def _watched(found: Target | Unserved | None) -> Target | Unserved | None:
+    """Return what the rest of a path behind ``watch/`` names, to be watched."""
+    match found:
+        case Target(kind=kind) if found.subresource or "watch" not in kind.verbs:
+            return Unserved(
+                kind.group, kind.version, kind.plural, found.namespace, found.name, found.subresource, watches=True
+            )
+        case Target() | Unserved():
+            return replace(found, watches=True)
+    return None
+
+
 def _proxy_end(rest: list[str]) -> int | None:
     """Return how many segments lead to a proxy subresource; None if the path leads to none."""
     above = 2 if len(rest) > 2 and rest[0] == "namespaces" else 0
@@ -91,9 +113,14 @@ _OBJECT = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _ANY = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
-def request_verb(method: str, *, name: str, subresource: str, watch: bool) -> str:
-    """Return the verb by which a request is authorized, also one that will be refused later."""
-    if name or subresource:
+def request_verb(method: str, found: Target | Unserved, *, watch: bool) -> str:
+    """Return the verb by which a request is authorized, also one that will be refused later.
+
+    watch: whether the parameters say that the client wants to watch.
+    """
+    if found.watches:
+        return "watch"
+    if found.name or found.subresource:
         return _ANY.get(method, method.lower())
     if method in ("GET", "HEAD"):
         return "watch" if watch else "list"
@@ -102,7 +129,10 @@ def request_verb(method: str, *, name: str, subresource: str, watch: bool) -> st
 
 def pick_verb(target: Target, method: str, *, watch: bool) -> str:
     """Return what to do: a standard verb, or "connect"; raises MethodNotAllowed."""
-    if target.subresource in CONNECTED:
+    if target.watches:
+        if method == "GET":
+            return "watch"
+    elif target.subresource in CONNECTED:
         if method in CONNECTED[target.subresource]:
             return "connect"
     elif target.subresource in ACTIONS:

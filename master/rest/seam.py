@@ -72,6 +72,7 @@ class WriteOptions(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool = False
     field_manager: str = ""
     field_validation: str = ""  # "Strict", "Warn", "Ignore" or ""
+    repeated: tuple[str, ...] = ()  # a text for each field that stands twice in what the client sent
     force: bool = False  # apply: take fields over from their managers
 
 

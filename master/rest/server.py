@@ -23,15 +23,12 @@ from fasthttp.heads import Head, Malformed
 from fasthttp.peer import Config, Hosting
 from fasthttp.server import Server
 from fasthttp.writing import Response
-from master.access.audit import AuditLog
-from master.access.authentication import Authenticator, user_of_certificate
-from master.access.authorization import Authorizer
-from master.access.fairness import Fairness
 from master.access.flows import classify
+from master.access.gate import GONE, Gate
 from master.access.reviews import Reviews
 from master.access.rules import Request as Asked
 from master.access.user import User
-from master.rest import http, impersonation, routes
+from master.rest import http, routes
 from master.rest.exchange import Exchange
 from master.rest.handlers import Call, Handlers
 from master.rest.http import Answer
@@ -53,35 +50,34 @@ log = logging.getLogger(__name__)
 KEEPALIVE_S = 180.0
 SHUTDOWN_S = 2.0
 WARM_AFTER_S = 10.0
+WARMED = (
+    "master.rest.openapi", "master.rest.yaml_bodies", "api.custom.definition_rules", "master.access.certificates",
+    "master.rest.streams",
+)  # fmt: skip
 
 
 class RestServer:
     """Serves the API on one address.
 
+    gate: what each request has to pass.
     agents: the way to the node agents; without it logs, exec, attach and port-forward are refused.
     address: "ip:port" under which clients reach the API, shown in discovery.
     documents: path -> (content type, document) of what is served as it is.
-    audit: what is told of every request; None for no audit log.
     """
 
     def __init__(
         self,
         registry: Registry,
-        authenticator: Authenticator,
-        authorizer: Authorizer,
+        gate: Gate,
         *,
         agents: NodeAgents | None = None,
         address: str = "",
         documents: Mapping[str, tuple[str, Any]] | None = None,
-        audit: AuditLog | None = None,
     ) -> None:
-        self._audit = audit
-        self._fairness = Fairness()
+        self._gate = gate
         self._registry = registry
-        self._authenticator = authenticator
-        self._authorizer = authorizer
         self._streams = OpenStreams()
-        self._handlers = Handlers(registry, self._streams, Reviews(authenticator, authorizer))
+        self._handlers = Handlers(registry, self._streams, Reviews(gate.authenticator, gate.authorizer))
         self._agents = agents
         self._metrics = Metrics()
         self._paths = Paths(registry, self._metrics, self._streams, address=address, documents=documents or {})
@@ -135,8 +131,7 @@ class RestServer:
         except Malformed as error:
             answer = http.failure(BadRequest(error.reason))
         except (ConnectionError, asyncio.CancelledError):
-            if exchange.lasting:
-                self._finish(exchange, 200, None)  # its client has had enough of it
+            self._finish(exchange, 200 if exchange.lasting else GONE, None)  # its client has had enough of it
             raise  # the client has gone; the front cleans up
         except Exception:
             log.exception("request failed method=%s path=%s audit=%s", request.method, request.path, exchange.audit_id)
@@ -155,8 +150,7 @@ class RestServer:
         if isinstance(found, routes.Target) and found.subresource in routes.CONNECTED:
             verb = "connect"
         self._metrics.observe(verb, exchange.resource, code, time.perf_counter() - exchange.started)
-        if self._audit is not None and (told := exchange.told(code, answer)) is not None:
-            self._audit.tell(told)
+        self._gate.finish(exchange, code, (lambda: answer.body) if answer is not None else bytes)
 
     async def _answer(self, exchange: Exchange) -> Answer | Stream:
         request = exchange.request
@@ -168,46 +162,16 @@ class RestServer:
         else:
             exchange.asked = _asked(exchange, exchange.real_user, found)
             exchange.verb = exchange.asked.verb
-        user = await self._user(exchange)
-        if user is not exchange.real_user:
-            exchange.asked = exchange.asked._replace(user=user)
+        user = await self._gate.identify(exchange)
         connected = isinstance(found, routes.Target) and found.subresource in routes.CONNECTED
         exchange.lasting = exchange.verb == "watch" or connected
         flow = classify(exchange.asked)
         exchange.belongs_to(flow)
-        async with self._fairness.seat(flow, lasting=exchange.lasting):
-            await self._authorizer.check(exchange.asked)
-            if exchange.lasting and self._audit is not None:
-                begun = exchange.told(200, None, stage="ResponseStarted")
-                assert begun is not None, exchange.asked
-                self._audit.tell(begun)
+        async with self._gate.seat(flow, lasting=exchange.lasting):
+            await self._gate.check(exchange)
             if found is None:
                 return await self._paths.serve(request, path)
             return await self._resource(exchange, user, found)
-
-    async def _user(self, exchange: Exchange) -> User:
-        request = exchange.request
-        exchange.real_user = await self._real_user(request)
-        if exchange.asked is not None:
-            exchange.asked = exchange.asked._replace(user=exchange.real_user)
-        return await impersonation.effective_user(exchange.real_user, request.headers, self._authorizer)
-
-    async def _real_user(self, request: Request) -> User:
-        """Return who sent a request. A certificate vouches for a whole connection, so it is looked at once."""
-        known: User | None = request.memo.get("certified")
-        if known is not None:
-            return known
-        transport = request.transport
-        certificate = transport.get_extra_info("peercert") if transport is not None else None
-        tls = transport.get_extra_info("ssl_object") if certificate and transport is not None else None
-        user = await self._authenticator.authenticate(
-            certificate=certificate,
-            authorization=request.headers.get("Authorization", ""),
-            encoded=tls.getpeercert(binary_form=True) if tls is not None else None,
-        )
-        if certificate and user_of_certificate(certificate) is not None:
-            request.memo["certified"] = user
-        return user
 
     async def _resource(
         self, exchange: Exchange, user: User, found: routes.Target | routes.Unserved
@@ -257,9 +221,10 @@ def _refuse(code: int, reason: str) -> Response:
 
 
 async def _warm() -> None:
-    """Load, beside what is served, what the first connection that is handed over would have to wait for."""
+    """Load, beside what is served, what a start does without and the first who needs it would have to wait for."""
     await asyncio.sleep(WARM_AFTER_S)
-    await asyncio.to_thread(importlib.import_module, "master.rest.streams")
+    for name in WARMED:
+        await asyncio.to_thread(importlib.import_module, name)
 
 
 def _name_selected(request: Request, verb: str) -> str:
@@ -277,7 +242,7 @@ def _asked(exchange: Exchange, user: User, found: routes.Target | routes.Unserve
     """Return what a request for a resource asks, in the words of authorization."""
     request = exchange.request
     watch = read_bool(request.rel_url.query, "watch")
-    verb = routes.request_verb(request.method, name=found.name, subresource=found.subresource, watch=watch)
+    verb = routes.request_verb(request.method, found, watch=watch)
     if isinstance(found, routes.Unserved):
         group, resource = found.group, found.resource
     else:

@@ -86,11 +86,34 @@ def _line(kind: str, obj: bytes) -> bytes:
     return b'{"type":"%b","object":%b}\n' % (kind.encode(), obj)
 
 
+class Pacer:
+    """Lets many wait for the same moment by one timer: each of a thousand armed its own for twice the cost."""
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def turn(self, pause_s: float) -> None:
+        """Wait for the next moment: the one that others wait for already, or one in ``pause_s``."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_later(pause_s, self._go)
+        moment: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(moment)
+        await moment
+
+    def _go(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for moment in waiting:
+            if not moment.done():  # its watch may have ended meanwhile
+                moment.set_result(None)
+
+
 class OpenStreams:
     """The answers that last: so that a stopping server ends them properly instead of cutting connections."""
 
     def __init__(self) -> None:
         self._ends: set[Callable[[], None]] = set()
+        self._pacer = Pacer()
 
     @contextmanager
     def added(self, end: Callable[[], None]) -> Iterator[None]:
@@ -118,6 +141,11 @@ class OpenStreams:
         pause_s = len(self._ends) * _PAUSE_PER_STREAM_S
         return pause_s if pause_s >= _SHORTEST_PAUSE_S else 0.0
 
+    async def gather(self) -> None:
+        """Let a watch that has just written wait until it may write again."""
+        if pause_s := self.pause_s:
+            await self._pacer.turn(pause_s)
+
 
 async def stream_events(
     request: Request,
@@ -143,10 +171,11 @@ async def stream_events(
             with streams.added(lambda: deadline.reschedule(0)):
                 async for batch in events:
                     data = b"".join([lines.write(event) for event in batch])
-                    if data and not await send_or_cut(request, response, data):
+                    if not data:
+                        continue
+                    if not await send_or_cut(request, response, data):
                         return response
-                    if data and (pause_s := streams.pause_s):
-                        await asyncio.sleep(pause_s)
+                    await streams.gather()
     except (TimeoutError, ConnectionError):
         pass  # its time is up, or the client has left
     except ApiError as error:

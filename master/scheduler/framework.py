@@ -14,7 +14,8 @@ import msgspec
 from master.scheduler.snapshot import NodeInfo, PodInfo, Snapshot
 
 Reasons = tuple[str, ...]  # why a node cannot take the pod; empty: it can
-Filter = Callable[[PodInfo, Snapshot], Callable[[NodeInfo], Reasons] | None]
+Check = Callable[[NodeInfo], Reasons]
+Filter = Callable[[PodInfo, Snapshot], Check | None]
 # (pod, snapshot, feasible nodes) -> a score of 0 to 100 for each of them, None: all alike
 Score = Callable[[PodInfo, Snapshot, Sequence[NodeInfo]], Sequence[float] | None]
 
@@ -63,15 +64,23 @@ class Unplaceable(msgspec.Struct, frozen=True):
 
 
 def pick_node(
-    pod: PodInfo, snapshot: Snapshot, profile: Profile, *, start: int, rng: random.Random
+    pod: PodInfo,
+    snapshot: Snapshot,
+    profile: Profile,
+    *,
+    start: int,
+    rng: random.Random,
+    promised: Snapshot | None = None,
 ) -> Placed | Unplaceable:
     """Pick the best of enough feasible nodes; ``rng`` decides between equals.
 
     start: index of the node to begin with, so that all nodes get their turn though few are looked at.
+    promised: the same nodes with the pods on them for which room is being made; the pod must fit beside those, and
+    still without them, since they may never come.
     """
     if not snapshot.nodes:
         return Unplaceable("no nodes available to schedule pods", frozenset(["nodes"]))
-    feasible, refusals, examined, refused_by = _search(pod, snapshot, profile, start)
+    feasible, refusals, examined, refused_by = _search(pod, snapshot, profile, start, promised)
     if not feasible:
         return Unplaceable(_explain(len(snapshot.nodes), refusals), refused_by)
     next_start = (start + examined) % len(snapshot.nodes)
@@ -85,10 +94,11 @@ def enough(nodes: int) -> int:
 
 
 def _search(
-    pod: PodInfo, snapshot: Snapshot, profile: Profile, start: int
+    pod: PodInfo, snapshot: Snapshot, profile: Profile, start: int, promised: Snapshot | None
 ) -> tuple[list[NodeInfo], Mapping[str, int], int, frozenset[str]]:
     """Return feasible nodes, reason -> nodes, how many were looked at, and the filters that refused."""
-    prepared = [(rule.name, check) for rule in profile.filters if (check := rule.prepare(pod, snapshot)) is not None]
+    prepared = _prepared(pod, snapshot, profile)
+    fuller = _prepared(pod, promised, profile) if promised is not None else ()
     limit, count = enough(len(snapshot.nodes)), len(snapshot.nodes)
     feasible: list[NodeInfo] = []
     refusals: Counter[str] = Counter()
@@ -97,16 +107,29 @@ def _search(
     for offset in range(count):
         node = snapshot.nodes[(start + offset) % count]
         examined += 1
-        for name, check in prepared:
-            if reasons := check(node):
-                refusals.update(reasons)
-                refused_by.add(name)
-                break
-        else:
-            feasible.append(node)
-            if len(feasible) >= limit:
-                break
+        refused = _refused(node, prepared)
+        if refused is None and promised is not None:
+            refused = _refused(promised.nodes[(start + offset) % count], fuller)
+        if refused is not None:
+            refused_by.add(refused[0])
+            refusals.update(refused[1])
+            continue
+        feasible.append(node)
+        if len(feasible) >= limit:
+            break
     return feasible, refusals, examined, frozenset(refused_by)
+
+
+def _prepared(pod: PodInfo, snapshot: Snapshot, profile: Profile) -> Sequence[tuple[str, Check]]:
+    return [(rule.name, check) for rule in profile.filters if (check := rule.prepare(pod, snapshot)) is not None]
+
+
+def _refused(node: NodeInfo, checks: Sequence[tuple[str, Check]]) -> tuple[str, Reasons] | None:
+    """Return which filter refuses the pod this node, and why; None if it may go there."""
+    for name, check in checks:
+        if reasons := check(node):
+            return name, reasons
+    return None
 
 
 def _explain(nodes: int, refusals: Mapping[str, int]) -> str:

@@ -2,11 +2,16 @@
 
 Placing is pure computation on one snapshot. The chosen node counts the pod at once (it is *assumed* there), so the next
 pod can be placed while the binding is on its way; a binding that fails gives the room back.
+
+A pod that fits nowhere may put out others of lower priority. Their room is *promised* to it until it is placed, so that
+what replaces them does not get there first.
 """
 
 import asyncio
 import itertools
 import logging
+from collections.abc import Coroutine
+from typing import Any
 
 import msgspec
 
@@ -18,6 +23,8 @@ from client.informer import key_of
 from master.controllers.context import Context
 from master.controllers.podstate import condition, is_finished
 from master.scheduler.framework import Placed, Unplaceable, pick_node
+from master.scheduler.preempting import Preemptor
+from master.scheduler.preemption import Preemption
 from master.scheduler.profile import DEFAULT, NODE, POD_CAME, POD_GONE, cured_by
 from master.scheduler.queue import SchedulingQueue
 from master.scheduler.snapshot import Cluster, PodInfo, pod_info
@@ -41,6 +48,7 @@ class Scheduler:
         self._informers = context.informers
         self._recorder = context.recorder(NAME)
         self.cluster = Cluster()
+        self._preemptor = Preemptor(context, self.cluster, self._recorder)
         self.queue = SchedulingQueue(context.clock)
         self._pods = context.informers.of(Pod)
         self._nodes = context.informers.of(Node)
@@ -64,7 +72,7 @@ class Scheduler:
                 key = await self.queue.pop()
                 if (choice := self._place(key)) is not None:
                     await self._bindings.acquire()
-                    group.create_task(self._bind(*choice), name=f"bind {key}")
+                    group.create_task(choice, name=f"place {key}")
                 if turn % TURN == 0:
                     await asyncio.sleep(0)
 
@@ -89,9 +97,10 @@ class Scheduler:
             del self._uids[key]
             self._assumed.discard(counted)
             self.cluster.remove_pod(counted)
+            self._preemptor.gone(counted)
             self.queue.changed(POD_GONE)
         if pod is None or is_finished(pod):
-            self.queue.remove(key)
+            self._leave(key)
         elif pod.spec.node_name:
             self._count(pod)
             self.queue.remove(key)
@@ -102,6 +111,7 @@ class Scheduler:
         """Count a bound pod on its node."""
         uid = pod.metadata.uid
         is_new = self.cluster.node_of(uid) != pod.spec.node_name
+        self.cluster.take_back(key_of(pod))
         self._assumed.discard(uid)
         self._uids[key_of(pod)] = uid
         self.cluster.put_pod(pod_info(pod), pod.spec.node_name)
@@ -113,31 +123,63 @@ class Scheduler:
         key = key_of(pod)
         ours = pod.spec.scheduler_name in ("", NAME)
         if not ours or pod.metadata.deletion_timestamp or pod.spec.scheduling_gates:
-            self.queue.remove(key)
+            self._leave(key)
             return
+        if pod.status.nominated_node_name:
+            # Also by a scheduler before this one.
+            self.cluster.promise(pod_info(pod), pod.status.nominated_node_name)
         self.queue.add(key, pod.spec.priority or 0, (pod.metadata.uid, pod.spec, pod.metadata.labels))
+
+    def _leave(self, key: str) -> None:
+        """Let a pod wait no more; room that was kept for it others may have."""
+        self.queue.remove(key)
+        if self.cluster.take_back(key):
+            self.queue.changed(POD_GONE)
 
     # Placing.
 
-    def _place(self, key: str) -> tuple[PodInfo, str] | None:
-        """Pick a node for one pod and assume it there; None if it has to wait."""
+    def _place(self, key: str) -> Coroutine[Any, Any, None] | None:
+        """Pick a node for one pod and assume it there; return what is to be written, None if it just has to wait."""
         pod = self._pods.get(key)
         if pod is None or pod.spec.node_name or pod.metadata.uid in self._assumed:
             self.queue.remove(key)
             return None
         info = pod_info(pod)
-        match pick_node(info, self.cluster.snapshot(), DEFAULT, start=self._start, rng=self._rng):
+        promised = self.cluster.promised(info)
+        match pick_node(info, self.cluster.snapshot(), DEFAULT, start=self._start, rng=self._rng, promised=promised):
             case Placed() as placed:
                 self._start = placed.next_start
+                self.cluster.take_back(key)
                 self._assumed.add(info.uid)
                 self._uids[key] = info.uid
                 self.cluster.put_pod(info, placed.node)
-                return info, placed.node
+                return self._bind(info, placed.node)
             case Unplaceable(message, refused_by):
                 self.queue.park(key, cured_by(refused_by))
                 self._recorder.event(pod, kind="Warning", reason="FailedScheduling", message=message)
                 self._mark(pod, message)
+                if (preemption := self._preemptor.plan(info, self._start)) is not None:
+                    return self._preempt(info, preemption)
+                if pod.status.nominated_node_name and not self.cluster.promised_node(key):
+                    return self._give_up(pod)
         return None
+
+    async def _give_up(self, pod: Pod) -> None:
+        """Say that no room is kept any more for a pod that nobody can be put out for."""
+        try:
+            await self._preemptor.nominate(pod, None)
+        finally:
+            self._bindings.release()
+
+    async def _preempt(self, info: PodInfo, preemption: Preemption) -> None:
+        """Put others out; if that fails the pod is tried again as if it had never been planned."""
+        try:
+            await self._preemptor.carry_out(info, preemption)
+        except ApiError as error:
+            log.warning("preemption failed pod=%s node=%s why=%r", info.key, preemption.node, error.message)
+            self.queue.retry(info.key)
+        finally:
+            self._bindings.release()
 
     def _mark(self, pod: Pod, message: str) -> None:
         """Let the pod's PodScheduled condition say why it waits, if it does not yet."""

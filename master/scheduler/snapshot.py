@@ -322,6 +322,7 @@ class Cluster:
         self._where: dict[str, str] = {}  # pod uid -> node
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._with_terms: dict[str, int] = {}  # node -> its pods with terms
+        self._promises: dict[str, tuple[PodInfo, str]] = {}  # key -> a pod, and where room is kept for it
         self._snapshot: Snapshot | None = None
 
     def snapshot(self) -> Snapshot:
@@ -331,6 +332,45 @@ class Cluster:
             with_terms = tuple(self._nodes[name] for name in self._with_terms if name in self._nodes)
             self._snapshot = Snapshot(nodes, dict(self._namespaces), with_terms)
         return self._snapshot
+
+    def promised(self, pod: PodInfo) -> Snapshot | None:
+        """Return the state with the pods on their nodes that have been promised room before ``pod``; None if none has.
+
+        Those of its own priority and above come before it.
+        """
+        if not self._promises:
+            return None
+        own = pod.pod.spec.priority or 0
+        nodes = dict(self._nodes)
+        with_terms = set(self._with_terms)
+        for other, name in self._promises.values():
+            if other.key != pod.key and (other.pod.spec.priority or 0) >= own and name in nodes:
+                nodes[name] = with_pod(nodes[name], other)
+                if other.terms is not NO_TERMS:
+                    with_terms.add(name)
+        if all(nodes[name] is each for name, each in self._nodes.items()):
+            return None
+        return Snapshot(
+            tuple(nodes.values()), dict(self._namespaces), tuple(nodes[name] for name in with_terms if name in nodes)
+        )
+
+    def promise(self, pod: PodInfo, node: str) -> None:
+        """Keep room on ``node`` for a pod until it is placed or the promise is taken back."""
+        self._promises[pod.key] = (pod, node)
+
+    def take_back(self, key: str) -> bool:
+        """Keep no room for the pod of that key any more; return whether some was kept."""
+        return self._promises.pop(key, None) is not None
+
+    def promised_node(self, key: str) -> str:
+        """Return where room is kept for the pod of that key; "" if nowhere."""
+        found = self._promises.get(key)
+        return found[1] if found is not None else ""
+
+    def promised_below(self, node: str, priority: int) -> list[PodInfo]:
+        """Return the pods of lower priority that have been promised room on ``node``."""
+        promises = [pod for pod, name in self._promises.values() if name == node]
+        return [pod for pod in promises if (pod.pod.spec.priority or 0) < priority]
 
     def node_of(self, uid: str) -> str:
         """Return where that pod is, or is assumed to be; "" if nowhere."""

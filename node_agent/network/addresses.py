@@ -14,12 +14,13 @@ from pathlib import Path
 import msgspec
 
 from node_agent.errors import AddressesExhausted
+from node_agent.network.host_ports import HostPort, OpenPorts
 
 log = logging.getLogger(__name__)
 
 
 class AddressBook(msgspec.Struct, frozen=True):
-    """The leases of one pod CIDR: pod key -> address.
+    """The leases of one pod CIDR: pod key -> address, and the node's ports that lead to these pods.
 
     last: the address given most recently; the search goes on behind it, so that an address rests as
     long as possible before the next pod gets it (peers may still hold connections to its last owner).
@@ -28,6 +29,7 @@ class AddressBook(msgspec.Struct, frozen=True):
     cidr: str
     leases: Mapping[str, str] = {}
     last: str = ""
+    ports: Mapping[str, tuple[HostPort, ...]] = {}
 
     def __post_init__(self) -> None:
         if ipaddress.ip_network(self.cidr).version != 4:
@@ -45,13 +47,18 @@ class AddressBook(msgspec.Struct, frozen=True):
         """The bridge's address: the first of the CIDR, never given to a pod."""
         return str(self.network[1])
 
-    def assign(self, key: str) -> "AddressBook":
-        """Return a book in which ``key`` holds an address; the one it has already, if any.
+    @property
+    def open_ports(self) -> OpenPorts:
+        """The node's ports that lead to pods, by the pods' addresses."""
+        return {self.leases[key]: ports for key, ports in self.ports.items()}
+
+    def assign(self, key: str, ports: tuple[HostPort, ...] = ()) -> "AddressBook":
+        """Return a book in which ``key`` holds an address, the one it has already, if any, and these ports.
 
         Raises AddressesExhausted when every address is taken.
         """
         if key in self.leases:
-            return self
+            return self.with_ports(key, ports)
         first, final = int(self.network[2]), int(self.network[-2])
         taken = {int(ipaddress.IPv4Address(a)) for a in self.leases.values()}
         start = int(ipaddress.IPv4Address(self.last)) + 1 if self.last else first
@@ -59,15 +66,23 @@ class AddressBook(msgspec.Struct, frozen=True):
         for candidate in (*range(start, final + 1), *range(first, start)):
             if candidate not in taken:
                 address = str(ipaddress.IPv4Address(candidate))
-                return msgspec.structs.replace(self, leases={**self.leases, key: address}, last=address)
+                book = msgspec.structs.replace(self, leases={**self.leases, key: address}, last=address)
+                return book.with_ports(key, ports)
         raise AddressesExhausted(f"all {final - first + 1} addresses of {self.cidr} are taken")
+
+    def with_ports(self, key: str, ports: tuple[HostPort, ...]) -> "AddressBook":
+        """Return a book in which exactly these ports lead to ``key``; the same one if they do already."""
+        if self.ports.get(key, ()) == ports:
+            return self
+        others = {k: p for k, p in self.ports.items() if k != key}
+        return msgspec.structs.replace(self, ports={**others, key: ports} if ports else others)
 
     def release(self, key: str) -> "AddressBook":
         """Return a book without ``key``; the same one if it holds nothing."""
         if key not in self.leases:
             return self
         rest = {k: a for k, a in self.leases.items() if k != key}
-        return msgspec.structs.replace(self, leases=rest)
+        return msgspec.structs.replace(self.with_ports(key, ()), leases=rest)
 
     def retain(self, known: Collection[str], in_use: Mapping[str, str]) -> "AddressBook":
         """Return a book that holds the leases of ``known`` pods only.
@@ -79,7 +94,8 @@ class AddressBook(msgspec.Struct, frozen=True):
         held = set(plugged.values())
         waiting = {k: a for k, a in self.leases.items() if k in known and k not in plugged and a not in held}
         leases = {**waiting, **plugged}
-        return self if leases == self.leases else msgspec.structs.replace(self, leases=leases)
+        ports = {k: p for k, p in self.ports.items() if k in leases}
+        return self if leases == self.leases else msgspec.structs.replace(self, leases=leases, ports=ports)
 
     def holds(self, address: str) -> bool:
         """Whether ``address`` is one that this book gives to pods."""

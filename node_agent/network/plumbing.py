@@ -26,6 +26,7 @@ from node_agent.commands import run_command
 from node_agent.errors import CommandFailed
 from node_agent.network import kernel
 from node_agent.network.addresses import AddressBook, AddressFile
+from node_agent.network.host_ports import HostPort
 from node_agent.network.kernel import Namespace
 from node_agent.network.masquerade import PodFirewall
 
@@ -85,13 +86,14 @@ class PodNetwork:
         """Make bridge, sysctls and firewall chains; what is there already stays as it is."""
         await asyncio.to_thread(self._set_up)
 
-    async def attach(self, sandbox: Namespace, pod_key: str) -> PodAddress:
+    async def attach(self, sandbox: Namespace, pod_key: str, ports: tuple[HostPort, ...] = ()) -> PodAddress:
         """Plug the pod whose sandbox is given (process id or namespace file) into the network.
 
+        ports: the node's ports that lead to it, until it is unplugged.
         Repeating it gives the same answer. Raises AddressesExhausted, KernelRefused; then nothing is left.
         """
         _check_key(pod_key)
-        return await asyncio.to_thread(self._attach, sandbox, pod_key)
+        return await asyncio.to_thread(self._attach, sandbox, pod_key, ports)
 
     async def detach(self, pod_key: str) -> None:
         """Unplug the pod and free its address; no error if it is not there."""
@@ -131,7 +133,7 @@ class PodNetwork:
                 log.info("bridge created name=%s address=%s", self.bridge, self._book.gateway)
             socket.link("set", index=index, address=mac_of(self._book.gateway), state="up")
             self._keep_only_gateway(socket, index)
-        self._firewall.ensure()
+        self._firewall.open_ports(self._book.open_ports)
 
     def _keep_only_gateway(self, socket: Any, index: int | None) -> None:
         wanted = (self._book.gateway, self._book.network.prefixlen)
@@ -141,13 +143,11 @@ class PodNetwork:
         if wanted not in present:
             socket.addr("add", index=index, address=wanted[0], prefixlen=wanted[1])
 
-    def _attach(self, sandbox: Namespace, pod_key: str) -> PodAddress:
+    def _attach(self, sandbox: Namespace, pod_key: str, ports: tuple[HostPort, ...]) -> PodAddress:
         with self._book_lock:
             fresh = pod_key not in self._book.leases
-            book = self._book.assign(pod_key)
-            if fresh:
-                self._file.save(book)
-            self._book = book
+            book = self._book.assign(pod_key, ports)
+            self._keep(book)
         pod = PodAddress(
             address=book.leases[pod_key],
             prefix_length=book.network.prefixlen,
@@ -191,9 +191,18 @@ class PodNetwork:
         with self._book_lock:
             book = self._book.release(pod_key)
             if book is not self._book:
-                self._file.save(book)
-                self._book = book
+                self._keep(book)
                 log.info("pod detached pod=%s", pod_key)
+
+    def _keep(self, book: AddressBook) -> None:
+        """Take ``book`` for the present one, on disk and in the kernel; the caller holds the lock."""
+        if book is self._book:
+            return
+        before = self._book.open_ports
+        self._file.save(book)
+        self._book = book
+        if book.open_ports != before:
+            self._firewall.open_ports(book.open_ports)
 
     def _recover(self, known: frozenset[str]) -> frozenset[str]:
         with kernel.netlink("look for plugged pods") as socket:
@@ -204,9 +213,8 @@ class PodNetwork:
         with self._book_lock:
             book = self._book.retain(known, in_use)
             if book is not self._book:
-                self._file.save(book)
                 log.info("address book recovered leases=%d were=%d", len(book.leases), len(self._book.leases))
-                self._book = book
+                self._keep(book)
         return frozenset(in_use.keys() & known)
 
     def _clean_up(self) -> None:

@@ -14,18 +14,18 @@ import msgspec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from api.kinds.pods import Container, ExecAction, GRPCAction, HTTPGetAction, Probe, TCPSocketAction
+from node_agent.pods.pages import get_page, url_of
 from node_agent.runtime.base import ContainerRuntime, NotRunning
 
 _OUTPUT_LIMIT = 10 * 1024
-_HEAD_LIMIT = 64 * 1024
-_AGENT = "kube-probe/1.0"
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """The answer; ``message`` says what was wrong, in the kubelet's words."""
+    """The answer; ``message`` says what was wrong, in the kubelet's words. warning: what is odd although it is well."""
 
     ok: bool
     message: str = ""
+    warning: str = ""
 
 
 class Ask(Protocol):
@@ -74,41 +74,15 @@ async def check_command(action: ExecAction, container_id: str, runtime: Containe
 
 
 async def check_http(action: HTTPGetAction, container: Container, pod_ip: str) -> Verdict:
-    """GET the page; a status from 200 to 399 is good. Certificates are not checked, redirects not followed."""
-    host, port = action.host or pod_ip, resolve_port(action.port, container)
-    secure = action.scheme.upper() == "HTTPS"
+    """GET the page; a status from 200 to 299 is good, a redirect to another host is good with a warning."""
+    url = url_of(action, action.host or pod_ip, resolve_port(action.port, container))
     try:
-        status = await _get_status(host, port, action, secure=secure)
+        page = await get_page(url, action)
     except (OSError, EOFError, ValueError, ssl.SSLError) as exc:
-        url = f"{'https' if secure else 'http'}://{host}:{port}{action.path or '/'}"
         return Verdict(ok=False, message=f'Get "{url}": {_reason(exc)}')
-    return Verdict(200 <= status < 400, f"HTTP probe failed with statuscode: {status}")
-
-
-async def _get_status(host: str, port: int, action: HTTPGetAction, *, secure: bool) -> int:
-    context = _unchecked_tls() if secure else None
-    reader, writer = await asyncio.open_connection(host, port, ssl=context, limit=_HEAD_LIMIT)
-    try:
-        headers = {"Host": f"{host}:{port}", "User-Agent": _AGENT, "Accept": "*/*"}
-        headers |= {each.name: each.value for each in action.http_headers}
-        path = action.path if action.path.startswith("/") else f"/{action.path}"
-        lines = [f"GET {path} HTTP/1.1", *(f"{n}: {v}" for n, v in headers.items()), "Connection: close", "", ""]
-        writer.write("\r\n".join(lines).encode())
-        first = await reader.readline()
-        if not first.startswith(b"HTTP/"):
-            raise ValueError("malformed HTTP response" if first else "EOF")
-        return int(first.split(b" ", 2)[1])
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError, ssl.SSLError):
-            await writer.wait_closed()
-
-
-def _unchecked_tls() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
+    if page.is_redirect:
+        return Verdict(ok=True, warning=page.body or f"redirected with statuscode: {page.status}")
+    return Verdict(200 <= page.status < 300, f"HTTP probe failed with statuscode: {page.status}")
 
 
 async def check_tcp(action: TCPSocketAction, container: Container, pod_ip: str) -> Verdict:

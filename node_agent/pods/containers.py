@@ -23,6 +23,7 @@ from node_agent.runtime.base import ContainerConfig, Image, Limits, Mount, PodRe
 DEFAULT_GRACE_S = 30
 TERMINATION_LOG = "/dev/termination-log"
 HOSTNAME_LIMIT = 63
+FQDN_LIMIT = 64
 _MIN_SHARES, _SHARES_PER_CPU = 2, 1024
 _MIN_QUOTA_US, _PERIOD_US = 1000, 100_000
 _GUARANTEED_OOM_SCORE, _BEST_EFFORT_OOM_SCORE = -997, 1000
@@ -32,14 +33,22 @@ class RefusedByPolicy(NodeError):
     """What the pod's security context asks for and what the image is contradict each other."""
 
 
+class HostnameTooLong(NodeError):
+    """The pod wants its full name for host name, and the kernel takes no more than ``FQDN_LIMIT`` characters."""
+
+
 class NodeNames(msgspec.Struct, frozen=True, kw_only=True):
-    """How pods on this node find names, and what the node itself is called."""
+    """How pods on this node find names, and what the node itself is called.
+
+    host_hosts: the text of the node's own ``/etc/hosts``.
+    """
 
     node: str
     host_ip: str
     cluster_dns: str
     cluster_domain: str
     host_resolv_conf: ResolvConf = ResolvConf()
+    host_hosts: str = ""
 
 
 def pod_ref(pod: Pod) -> PodRef:
@@ -89,22 +98,21 @@ def hostname_of(pod: Pod) -> str:
     return (pod.spec.hostname or pod.metadata.name)[:HOSTNAME_LIMIT].rstrip("-.")
 
 
-def qos_class(spec: PodSpec) -> str:
-    """Return Guaranteed (every container limits CPU and memory and requests as much), BestEffort or Burstable."""
-    asked = [container.resources or ResourceRequirements() for container in all_containers(spec)]
-    names = ("cpu", "memory")
-    if not any(_given(r.requests, n) or _given(r.limits, n) for r in asked for n in names):
-        return "BestEffort"
-    guaranteed = all(
-        _given(r.limits, n) and quantity.parse(r.requests.get(n, r.limits[n])) == quantity.parse(r.limits[n])
-        for r in asked
-        for n in names
-    )
-    return "Guaranteed" if guaranteed else "Burstable"
+def domain_of(pod: Pod, cluster_domain: str) -> str:
+    """Return the domain that the pod's host name lies in, "" if it lies in none."""
+    subdomain = pod.spec.subdomain
+    return f"{subdomain}.{pod.metadata.namespace}.svc.{cluster_domain}" if subdomain else ""
 
 
-def _given(values: Mapping[str, str], name: str) -> bool:
-    return name in values and quantity.parse(values[name]) > 0
+def kernel_hostname(pod: Pod, cluster_domain: str) -> str:
+    """Return what the kernel says the host is called; raises HostnameTooLong."""
+    name, domain = hostname_of(pod), domain_of(pod, cluster_domain)
+    if not (pod.spec.set_hostname_as_fqdn and domain):
+        return name
+    full = f"{name}.{domain}"
+    if len(full) > FQDN_LIMIT:
+        raise HostnameTooLong(f"Failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long")
+    return full
 
 
 def render_limits(container: Container, *, qos: str, memory_capacity_bytes: int, negative_oom_score: bool) -> Limits:
@@ -178,26 +186,44 @@ def _check_non_root(user: int | None, image: Image) -> None:
 
 def _seccomp(own: SecurityContext, spec: PodSpec) -> str:
     profile = own.seccomp_profile or (spec.security_context.seccomp_profile if spec.security_context else None)
-    if profile is None or profile.type == "RuntimeDefault":
-        return ""
-    if profile.type == "Unconfined":
+    # As with a kubelet, a pod that names no profile is not confined to the engine's.
+    if profile is None or profile.type == "Unconfined":
         return "unconfined"
+    if profile.type == "RuntimeDefault":
+        return ""
     raise RefusedByPolicy(f"seccomp profile {profile.localhost_profile!r}: this node keeps no profiles of its own")
 
 
-def render_sandbox(pod: Pod, attempt: int) -> SandboxConfig:
-    """Return the sandbox that the pod needs."""
+def file_owner(spec: PodSpec) -> int | None:
+    """Return the user that all containers run as, if the pod says so: who may own what nobody else shall read."""
+    users = {_given_user(container, spec) for container in all_containers(spec)}
+    return users.pop() if len(users) == 1 else None
+
+
+def _given_user(container: Container, spec: PodSpec) -> int | None:
+    own, shared = container.security_context, spec.security_context
+    if own is not None and own.run_as_user is not None:
+        return own.run_as_user
+    return shared.run_as_user if shared else None
+
+
+def render_sandbox(pod: Pod, attempt: int, *, cluster_domain: str, handler: str = "") -> SandboxConfig:
+    """Return the sandbox that the pod needs; raises HostnameTooLong.
+
+    handler: of the pod's RuntimeClass, "" for the engine's own choice.
+    """
     spec = pod.spec
     context = spec.security_context
     return SandboxConfig(
         pod=pod_ref(pod),
         attempt=attempt,
-        hostname=hostname_of(pod),
+        hostname=kernel_hostname(pod, cluster_domain),
         host_network=bool(spec.host_network),
         host_pid=bool(spec.host_pid),
         host_ipc=bool(spec.host_ipc),
         reap_orphans=bool(spec.share_process_namespace),
         sysctls={each.name: each.value for each in context.sysctls} if context else {},
+        handler=handler,
     )
 
 
@@ -212,10 +238,11 @@ def render_container(
     environment: Mapping[str, str],
     mounts: Sequence[Mount],
     limits: Limits,
+    handler: str = "",
 ) -> ContainerConfig:
     """Return the container to be made; command and arguments may refer to its environment.
 
-    target_id: the container whose processes it shall see, "" for none.
+    target_id: the container whose processes it shall see, "" for none. handler: as the sandbox's.
     """
     lifecycle = container.lifecycle
     return ContainerConfig(
@@ -238,12 +265,27 @@ def render_container(
         stdin=bool(container.stdin),
         stdin_once=bool(container.stdin_once),
         stop_signal=lifecycle.stop_signal if lifecycle else "",
+        handler=handler,
         labels={HASH_LABEL: container_hash(container), DELAY_LABEL: str(start.delay_s)},
     )
 
 
 def render_hosts(pod: Pod, pod_ip: str, names: NodeNames) -> str:
-    """Return the pod's /etc/hosts."""
+    """Return the pod's /etc/hosts; in the host's network that is the host's own with the pod's aliases."""
+    text = _host_network_hosts(names) if pod.spec.host_network else _own_hosts(pod, pod_ip, names)
+    if pod.spec.host_aliases:
+        lines = ["", "# Entries added by HostAliases."]
+        lines += ["\t".join((alias.ip, *alias.hostnames)) for alias in pod.spec.host_aliases]
+        text += "\n".join(lines) + "\n"
+    return text
+
+
+def _host_network_hosts(names: NodeNames) -> str:
+    text = names.host_hosts
+    return "# Kubernetes-managed hosts file (host network).\n" + text + ("" if text.endswith("\n") else "\n")
+
+
+def _own_hosts(pod: Pod, pod_ip: str, names: NodeNames) -> str:
     lines = [
         "# Kubernetes-managed hosts file.",
         "127.0.0.1\tlocalhost",
@@ -254,13 +296,10 @@ def render_hosts(pod: Pod, pod_ip: str, names: NodeNames) -> str:
         "fe00::2\tip6-allrouters",
     ]
     if pod_ip:
-        hostname = names.node if pod.spec.host_network else hostname_of(pod)
-        domain = f"{pod.metadata.namespace}.svc.{names.cluster_domain}"
-        full = f"{hostname}.{pod.spec.subdomain}.{domain}\t" if pod.spec.subdomain else ""
+        hostname = hostname_of(pod)
+        domain = domain_of(pod, names.cluster_domain)
+        full = f"{hostname}.{domain}\t" if domain else ""
         lines.append(f"{pod_ip}\t{full}{hostname}")
-    if pod.spec.host_aliases:
-        lines += ["", "# Entries added by HostAliases."]
-        lines += ["\t".join((alias.ip, *alias.hostnames)) for alias in pod.spec.host_aliases]
     return "\n".join(lines) + "\n"
 
 

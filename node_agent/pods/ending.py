@@ -6,6 +6,9 @@ Calls that reached the engine run to their end, for whatever they make must be s
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
 
 PREPARE = "prepare"  # waits for others: image, network, objects; cancelled when the pod ends
 COMMIT = "commit"  # talks to the engine: never cancelled
@@ -23,3 +26,9 @@ def phase(name: str) -> Iterator[None]:
         yield
     finally:
         task.set_name(before)
+
+
+def shared(task: "asyncio.Task[T]") -> "asyncio.Task[T]":
+    """Return a task that several wait for, perhaps nobody at its end: then its failure is nobody's, and no error."""
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    return task

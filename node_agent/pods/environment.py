@@ -48,6 +48,12 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
     return _REFERENCE.sub(replace, text)
 
 
+def unknown_references(text: str, variables: Mapping[str, str]) -> list[str]:
+    """Return the names that ``text`` refers to and ``variables`` lacks."""
+    names = (match.group(2) for match in _REFERENCE.finditer(text))
+    return [name for name in names if name and name not in variables]
+
+
 def render_environment(container: Container, facts: Facts) -> dict[str, str]:
     """Return the variables of ``container``; raises ConfigMissing."""
     links = facts.pod.spec.enable_service_links is not False

@@ -13,20 +13,20 @@ from api.errors import ApiError
 from api.kinds.core import ConfigMap, Secret
 from api.kinds.pods import Container as ContainerSpec
 from api.kinds.pods import Pod
+from api.qos import qos_class
 from node_agent.errors import NodeError
 from node_agent.pods.containers import (
     TERMINATION_LOG,
     RefusedByPolicy,
     find_container,
     pod_ref,
-    qos_class,
     render_container,
     render_hosts,
     render_limits,
     resolv_conf_of,
     target_of,
 )
-from node_agent.pods.ending import COMMIT, phase
+from node_agent.pods.ending import COMMIT, phase, shared
 from node_agent.pods.environment import ConfigMissing, Facts, needs_pod_ip, render_environment
 from node_agent.pods.hooks import run_hook
 from node_agent.pods.images import ImageNotFetched, NeverPulled, pull_failure, pull_policy
@@ -34,8 +34,8 @@ from node_agent.pods.plan import Failure, StartContainer
 from node_agent.pods.references import config_map_names, pull_secret_names, secret_names
 from node_agent.pods.surroundings import Surroundings
 from node_agent.pods.volume_files import render_files, tokens_wanted
-from node_agent.pods.volumes import Mounted, PodVolumes, VolumeFailed, follows_objects, render_mounts
-from node_agent.runtime.base import Container, Image, LogOptions, Mount, RuntimeFailed, Sandbox, State
+from node_agent.pods.volumes import Mounted, MountRefused, PodVolumes, VolumeFailed, follows_objects, render_mounts
+from node_agent.runtime.base import Container, Image, Limits, LogOptions, Mount, RuntimeFailed, Sandbox, State
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,19 @@ class Launcher:
         self._mounted: asyncio.Task[Mapping[str, Mounted]] | None = None
         self._refresh_at: float | None = None
         self._refreshing: asyncio.Task[None] | None = None
+        self._handler = ""
         self.image_refs: dict[str, str] = {}
+
+    async def handler(self, pod: Pod) -> str:
+        """Return which of the engine's runtimes the pod wants, "" for the engine's choice; raises RuntimeFailed."""
+        name = pod.spec.runtime_class_name
+        if name and not self._handler:
+            found = await self._around.objects.handler(name)
+            if found is None:
+                raise RuntimeFailed(f'RuntimeClass "{name}" not found')
+            # What the pod began with it keeps, whatever becomes of the class.
+            self._handler = found
+        return self._handler
 
     # The sandbox's progress, told by the worker
 
@@ -141,7 +153,7 @@ class Launcher:
         except (VolumeFailed, ApiError) as exc:
             self.record(pod, "Warning", "FailedMount", str(exc))
             raise StartFailed(str(exc), _failure("ContainerCreating", "", before, now())) from exc
-        except (ConfigMissing, RefusedByPolicy, ValueError) as exc:
+        except (ConfigMissing, MountRefused, RefusedByPolicy, ValueError) as exc:
             self.record(pod, "Warning", "Failed", f"Error: {exc}", spec.name)
             raise StartFailed(str(exc), _failure("CreateContainerConfigError", str(exc), before, now())) from exc
         except RuntimeFailed as exc:
@@ -152,8 +164,6 @@ class Launcher:
         self, pod: Pod, spec: ContainerSpec, action: StartContainer, is_ending: Callable[[], bool]
     ) -> None:
         assert self._promise is not None, "a container is started in a sandbox"
-        if not pod.spec.host_network and any(port.host_port for port in spec.ports):
-            raise RefusedByPolicy("hostPort is not supported on this node; use hostNetwork or a NodePort service")
         promise = self._promise
         image, mounted, sandbox_id = await asyncio.gather(
             self._ensure_image(pod, spec), self._mount_volumes(pod), _wait(promise.id)
@@ -166,7 +176,7 @@ class Launcher:
         )
         if is_ending():
             raise _Ending("the pod is ending")
-        runtime, limits = self._around.runtime, self._around.limits
+        runtime = self._around.runtime
         config = render_container(
             pod,
             spec,
@@ -176,12 +186,8 @@ class Launcher:
             image=image,
             environment=environment,
             mounts=mounts,
-            limits=render_limits(
-                spec,
-                qos=qos_class(pod.spec),
-                memory_capacity_bytes=limits.memory_capacity_bytes,
-                negative_oom_score=limits.negative_oom_score,
-            ),
+            handler=await self.handler(pod),
+            limits=self.limits_of(pod, spec),
         )
         with phase(COMMIT):
             container_id = await runtime.create_container(sandbox_id, config)
@@ -193,6 +199,16 @@ class Launcher:
             await runtime.start_container(container_id)
         self.record(pod, "Normal", "Started", f"Started container {spec.name}", spec.name)
         await self._post_start(pod, spec, container_id, pod_ip)
+
+    def limits_of(self, pod: Pod, spec: ContainerSpec) -> Limits:
+        """Return what the kernel shall enforce for a container of the pod."""
+        node = self._around.limits
+        return render_limits(
+            spec,
+            qos=qos_class(pod.spec),
+            memory_capacity_bytes=node.memory_capacity_bytes,
+            negative_oom_score=node.negative_oom_score,
+        )
 
     async def _target_id(self, pod: Pod, spec: ContainerSpec) -> str:
         """Return the running container whose processes a debugger shall see, "" for none; raises RuntimeFailed."""
@@ -271,7 +287,7 @@ class Launcher:
     async def _mount_volumes(self, pod: Pod) -> Mapping[str, Mounted]:
         """Set the pod's volumes up once; its containers share the work and its failure."""
         if self._mounted is None or (self._mounted.done() and _failed(self._mounted)):
-            self._mounted = asyncio.create_task(self._set_up_volumes(pod, ""), name="volumes")
+            self._mounted = shared(asyncio.create_task(self._set_up_volumes(pod, ""), name="volumes"))
         return await asyncio.shield(self._mounted)
 
     async def _set_up_volumes(self, pod: Pod, pod_ip: str) -> Mapping[str, Mounted]:

@@ -13,10 +13,12 @@ from typing import NamedTuple, TypeVar
 from api.errors import NotFound, Timeout, Unavailable
 from api.kinds.core import ConfigMap, Secret, Service
 from api.kinds.pods import Pod
+from api.kinds.runtime import RuntimeClass
 from api.meta import Resource
 from client.clock import Clock
 from client.informer import Informer
 from client.resources import Resources
+from node_agent.pods.ending import shared
 from node_agent.pods.tokens import PodTokens
 from node_agent.pods.volume_files import TokenRequest
 
@@ -37,7 +39,7 @@ class _Answer(NamedTuple):
 
 
 class NamedObjects:
-    """Reads ConfigMaps and Secrets by name and asks for tokens; services come from an informer."""
+    """Reads what pods name and asks for tokens; services come from an informer."""
 
     def __init__(self, resources: Resources, clock: Clock, services: Informer[Service]) -> None:
         self._resources = resources
@@ -59,6 +61,11 @@ class NamedObjects:
         """Return a token of the pod's service account, bound to the pod."""
         return await self._tokens.token(pod, request)
 
+    async def handler(self, runtime_class: str) -> str | None:
+        """Return which of the engine's runtimes a RuntimeClass means; None if there is no such class."""
+        found = await self._one(RuntimeClass, "", runtime_class)
+        return found.handler if found is not None else None
+
     async def services(self) -> tuple[Service, ...]:
         """Return the services known now; after a start of the agent that takes a moment."""
         try:
@@ -79,7 +86,7 @@ class NamedObjects:
         failed = answer is not None and answer.found.done() and _failed(answer.found)
         if answer is None or failed or now - answer.at > _FRESH_S:
             self._answers = {k: a for k, a in self._answers.items() if now - a.at <= _FRESH_S}
-            answer = _Answer(asyncio.create_task(self._read(model, namespace, name)), now)
+            answer = _Answer(shared(asyncio.create_task(self._read(model, namespace, name))), now)
             if len(self._answers) < _REMEMBERED:
                 self._answers[key] = answer
         found = await asyncio.shield(answer.found)

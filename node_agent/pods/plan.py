@@ -17,7 +17,7 @@ import msgspec
 
 from api.kinds.pods import Container as ContainerSpec
 from api.kinds.pods import Pod
-from node_agent.runtime.base import Container, Sandbox, State
+from node_agent.runtime.base import Container, Limits, Sandbox, State
 
 HASH_LABEL = "io.trireme.container.hash"
 DELAY_LABEL = "io.trireme.container.restart-delay-s"
@@ -25,6 +25,7 @@ FIRST_DELAY_S = 10
 MAX_DELAY_S = 300
 QUIET_S = 600  # a container that ran this long starts with a clean record
 SANDBOX = ""  # its name among ``busy``
+RESIZE = "resize "  # before a container's name among ``failures``: of its resize, not of its start
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -55,7 +56,9 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
 
     containers: container name -> its instances, newest first. health: container id -> what the probes say; a running
     instance without an entry has not been probed. busy: names of containers (``SANDBOX``: the sandbox) with an
-    operation under way. ending: the pod is being deleted or was evicted.
+    operation under way. ending: the pod is being deleted or was evicted. limits: container name -> what the kernel
+    shall enforce; a container without an entry is left as it is. enforced: container id -> the limits that the engine
+    took lately, which a kernel that lacks something lets it show otherwise.
     """
 
     pod: Pod
@@ -66,6 +69,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     busy: frozenset[str] = frozenset()
     failures: Mapping[str, Failure] = {}
     ending: bool = False
+    limits: Mapping[str, Limits] = {}
+    enforced: Mapping[str, Limits] = {}
 
     def newest(self, name: str) -> Container | None:
         """Return the newest instance, of whichever sandbox."""
@@ -107,13 +112,21 @@ class KillContainer(msgspec.Struct, frozen=True):
     why: str
 
 
+class UpdateContainer(msgspec.Struct, frozen=True):
+    """Let a running instance have more or less."""
+
+    name: str
+    container_id: str
+    limits: Limits
+
+
 class RemoveContainer(msgspec.Struct, frozen=True):
     """Forget an instance that nobody will ask about."""
 
     container_id: str
 
 
-Action = CreateSandbox | StopSandbox | StartContainer | KillContainer | RemoveContainer
+Action = CreateSandbox | StopSandbox | StartContainer | KillContainer | UpdateContainer | RemoveContainer
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -142,8 +155,10 @@ def should_restart(policy: str, exit_code: int) -> bool:
     return policy == "Always" or (policy == "OnFailure" and exit_code != 0)
 
 
-def restart_delay(instance: Container) -> int:
-    """Return how many seconds after its end an instance is replaced; 0 after a quiet life."""
+def restart_delay(instance: Container, spec: ContainerSpec) -> int:
+    """Return how many seconds after its end an instance is replaced; 0 after a quiet life, and by another image."""
+    if instance.labels.get(HASH_LABEL, container_hash(spec)) != container_hash(spec):
+        return 0
     if instance.finished_at - instance.started_at >= QUIET_S and instance.started_at:
         return 0
     return int(instance.labels.get(DELAY_LABEL, "0"))
@@ -304,7 +319,7 @@ class _Planner:
         elif newest.state is State.CREATED:
             self._actions.append(RemoveContainer(newest.id))
         elif spec in self._s.pod.spec.init_containers or should_restart(policy, newest.exit_code):
-            self._start(spec.name, newest.attempt + 1, restart_delay(newest))
+            self._start(spec.name, newest.attempt + 1, restart_delay(newest, spec))
         else:
             del self._waiting[spec.name]
 
@@ -315,9 +330,20 @@ class _Planner:
             self._actions.append(KillContainer(spec.name, current.id, why))
         elif health.failed:
             self._actions.append(KillContainer(spec.name, current.id, health.failed))
+        elif (limits := resize_due(self._s, current)) is not None:
+            self._resize(spec, current, limits)
+
+    def _resize(self, spec: ContainerSpec, current: Container, limits: Limits) -> None:
+        failure = self._s.failures.get(RESIZE + spec.name)
+        if failure is not None and failure.retry_at > self._s.now:
+            self._wakes.append(failure.retry_at)
+        elif _restarts_to_resize(spec, current.limits, limits):
+            self._actions.append(KillContainer(spec.name, current.id, f"Container {spec.name} resize requires restart"))
+        else:
+            self._actions.append(UpdateContainer(spec.name, current.id, limits))
 
     def _restart(self, spec: ContainerSpec, ended: Container) -> None:
-        delay_s = restart_delay(ended)
+        delay_s = restart_delay(ended, spec)
         # Engine and agent share a clock; an end in the future means that it was set back, and waiting would last as
         # long as that.
         due = ended.finished_at + delay_s if ended.finished_at <= self._s.now + 1 else self._s.now
@@ -355,6 +381,25 @@ class _Planner:
             return Waiting(failure.later_reason, failure.later_message)
         self._wakes.append(failure.failed_at + shown_s)
         return Waiting(failure.reason, failure.message)
+
+
+def resize_due(s: Situation, instance: Container) -> Limits | None:
+    """Return the limits that a running instance should have and has not; None if it has them."""
+    wanted = s.limits.get(instance.name)
+    if wanted is None:
+        return None
+    enforced = s.enforced.get(instance.id, instance.limits)
+    # What the out-of-memory killer thinks of a process is settled when it starts.
+    wanted = msgspec.structs.replace(wanted, oom_score_adj=enforced.oom_score_adj)
+    return None if wanted == enforced else wanted
+
+
+def _restarts_to_resize(spec: ContainerSpec, before: Limits, after: Limits) -> bool:
+    changed = {
+        "cpu": (before.cpu_shares, before.cpu_quota_us) != (after.cpu_shares, after.cpu_quota_us),
+        "memory": before.memory_bytes != after.memory_bytes,
+    }
+    return any(each.restart_policy == "RestartContainer" and changed[each.resource_name] for each in spec.resize_policy)
 
 
 def _attempts_before(pod: Pod, name: str) -> int:

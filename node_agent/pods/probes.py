@@ -90,10 +90,11 @@ class _Watch:
 class Prober:
     """Keeps the probe tasks of one pod in step with its running containers.
 
-    ask: runs one check. on_change: called when a verdict changes. record: takes (container, message) of each failure.
+    ask: runs one check. on_change: called when a verdict changes. record: takes (container, reason, message) of
+    each failure and of what is odd.
     """
 
-    def __init__(self, ask: Ask, *, on_change: Callable[[], None], record: Callable[[str, str], None]) -> None:
+    def __init__(self, ask: Ask, *, on_change: Callable[[], None], record: Callable[[str, str, str], None]) -> None:
         self._ask = ask
         self._on_change = on_change
         self._record = record
@@ -180,7 +181,9 @@ class Prober:
         before = watch.counters[kind]
         watch.counters[kind] = after = before.after(ok=verdict.ok)
         if not verdict.ok:
-            self._record(watch.spec.name, f"{kind.capitalize()} probe failed: {verdict.message}")
+            self._record(watch.spec.name, "Unhealthy", f"{kind.capitalize()} probe failed: {verdict.message}")
+        elif verdict.warning:
+            self._record(watch.spec.name, "ProbeWarning", f"{kind.capitalize()} probe warning: {verdict.warning}")
         if before.verdict != after.verdict:
             self._on_change()
 

@@ -20,10 +20,13 @@ from api.kinds.pods import (
     PodIP,
     PodSpec,
     PodStatus,
+    ResourceRequirements,
 )
+from api.qos import qos_class
 from client.clock import timestamp
-from node_agent.pods.containers import ephemeral_containers, qos_class
+from node_agent.pods.containers import all_containers, ephemeral_containers
 from node_agent.pods.plan import (
+    RESIZE,
     Health,
     Plan,
     Situation,
@@ -33,11 +36,13 @@ from node_agent.pods.plan import (
     is_initialized,
     is_sidecar,
     policy_of,
+    resize_due,
 )
+from node_agent.pods.resizing import CONDITIONS, resize_conditions
 from node_agent.runtime.base import Container, State
 
 _ENGINE = "docker"
-_OWN_CONDITIONS = ("Initialized", "Ready", "ContainersReady", "PodScheduled")
+_OWN_CONDITIONS = ("Initialized", "Ready", "ContainersReady", "PodScheduled", *CONDITIONS)
 _MESSAGE_LIMIT = 4096
 
 
@@ -45,7 +50,8 @@ class Appearance(msgspec.Struct, frozen=True, kw_only=True):
     """What the status needs beside the situation.
 
     messages: container id -> its last words. images: image id -> what registries call it. reason, message: why the
-    pod was ended by this node (Evicted, DeadlineExceeded), "" otherwise.
+    pod was ended by this node (Evicted, DeadlineExceeded), "" otherwise. refusal: why a resize is not granted, "" if
+    it is.
     """
 
     host_ip: str
@@ -54,6 +60,7 @@ class Appearance(msgspec.Struct, frozen=True, kw_only=True):
     image_refs: Mapping[str, str] = {}
     reason: str = ""
     message: str = ""
+    refusal: str = ""
 
 
 def iso(unix_s: float) -> str:
@@ -73,7 +80,7 @@ def build_status(s: Situation, plan: Plan, around: Appearance) -> PodStatus:
     return msgspec.structs.replace(
         old,
         phase=phase,
-        conditions=_conditions(s, phase, init, main),
+        conditions=_conditions(s, phase, init, main, around.refusal),
         init_container_statuses=init,
         container_statuses=main,
         ephemeral_container_statuses=debuggers,
@@ -140,13 +147,24 @@ def _container_status(
         started=started,
         state=state,
         last_state=last,
+        allocated_resources=dict(spec.resources.requests) if spec.resources is not None else {},
+        resources=_resources(s, spec, newest) if newest is not None and running else None,
     )
+
+
+def _resources(s: Situation, spec: ContainerSpec, running: Container) -> ResourceRequirements:
+    """Return what a running container has: until a resize has been done, what it had before."""
+    told = (*s.pod.status.init_container_statuses, *s.pod.status.container_statuses)
+    before = next((each.resources for each in told if each.container_id == _container_id(running)), None)
+    if before is not None and resize_due(s, running) is not None:
+        return before
+    return spec.resources or ResourceRequirements()
 
 
 def _debugger_status(s: Situation, spec: ContainerSpec, plan: Plan, around: Appearance) -> ContainerStatus:
     """Return the status of a container added for debugging: it is never asked whether it is ready."""
     status = _container_status(s, spec, plan, around, init=False)
-    return msgspec.structs.replace(status, ready=False, started=None)
+    return msgspec.structs.replace(status, ready=False, started=None, allocated_resources={}, resources=None)
 
 
 def _states(
@@ -207,7 +225,7 @@ def _image_id(instance: Container | None, around: Appearance) -> str:
 
 
 def _conditions(
-    s: Situation, phase: str, init: Sequence[ContainerStatus], main: Sequence[ContainerStatus]
+    s: Situation, phase: str, init: Sequence[ContainerStatus], main: Sequence[ContainerStatus], refusal: str
 ) -> tuple[PodCondition, ...]:
     spec, ended = s.pod.spec, phase in {"Succeeded", "Failed"}
     containers_ready = _containers_ready(spec, init, main, phase)
@@ -216,11 +234,19 @@ def _conditions(
         _ready(s.pod, containers_ready),
         containers_ready,
         PodCondition(type="PodScheduled", status="True"),
+        *(() if ended else _resize_conditions(s, refusal)),
     )
     old = {condition.type: condition for condition in s.pod.status.conditions}
     others = [condition for condition in s.pod.status.conditions if condition.type not in _OWN_CONDITIONS]
     assert not (ended and containers_ready.status == "True"), s.pod.metadata.uid
     return (*(_dated(condition, old.get(condition.type), s.now) for condition in wanted), *others)
+
+
+def _resize_conditions(s: Situation, refusal: str) -> tuple[PodCondition, ...]:
+    running = [i for each in all_containers(s.pod.spec) if (i := s.current(each.name)) and i.state is State.RUNNING]
+    due = [each.name for each in running if resize_due(s, each) is not None]
+    failures = [s.failures[RESIZE + name].message for name in due if RESIZE + name in s.failures]
+    return resize_conditions(refusal, failures, under_way=bool(due))
 
 
 def _dated(condition: PodCondition, old: PodCondition | None, now: float) -> PodCondition:

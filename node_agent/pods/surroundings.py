@@ -9,6 +9,7 @@ import msgspec
 
 from api.kinds.core import ConfigMap, Secret, Service
 from api.kinds.pods import Pod, PodStatus
+from node_agent.network.host_ports import HostPort
 from node_agent.pods.checks import Ask
 from node_agent.pods.containers import NodeNames
 from node_agent.pods.images import Images
@@ -27,8 +28,11 @@ class Address(Protocol):
 class Network(Protocol):
     """Plugs sandboxes in; ``node_agent.network.plumbing.PodNetwork`` is the real one."""
 
-    async def attach(self, sandbox: int, pod_key: str) -> Address:
-        """Plug in the network namespace of process ``sandbox``; repeating it gives the same answer."""
+    async def attach(self, sandbox: int, pod_key: str, ports: tuple[HostPort, ...] = ()) -> Address:
+        """Plug in the network namespace of process ``sandbox``; repeating it gives the same answer.
+
+        ports: the node's ports that lead to the pod.
+        """
 
     async def detach(self, pod_key: str) -> None:
         """Unplug the pod and free its address; no error if it is not there."""
@@ -45,6 +49,9 @@ class PodObjects(Protocol):
 
     async def token(self, pod: Pod, request: TokenRequest) -> str:
         """Return a token of the pod's service account, bound to the pod."""
+
+    async def handler(self, runtime_class: str) -> str | None:
+        """Return which of the engine's runtimes a RuntimeClass means; None if there is no such class."""
 
     async def services(self) -> tuple[Service, ...]:
         """Return the services known now."""

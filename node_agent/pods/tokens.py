@@ -13,6 +13,7 @@ from api.kinds.authentication import BoundObjectReference, TokenRequestSpec
 from api.kinds.pods import Pod
 from client.clock import Clock, seconds_of
 from client.resources import Resources
+from node_agent.pods.ending import shared
 from node_agent.pods.volume_files import TokenRequest
 from node_agent.pods.volumes import VolumeFailed
 
@@ -66,7 +67,7 @@ class PodTokens:
         """Share one question among the volumes that ask at the same time."""
         task = self._asking.get(key)
         if task is None:
-            task = self._asking[key] = asyncio.create_task(self._fetch(key, pod), name="token")
+            task = self._asking[key] = shared(asyncio.create_task(self._fetch(key, pod), name="token"))
             task.add_done_callback(lambda _: self._asking.pop(key, None))
         return await asyncio.shield(task)
 

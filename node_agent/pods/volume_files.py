@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from api.kinds.pods import PodSpec
 from api.kinds.volumes import DownwardAPIVolumeFile, KeyToPath, ProjectedVolumeSource, Volume, VolumeProjection
+from node_agent.pods.containers import file_owner
 from node_agent.pods.environment import (
     ConfigMissing,
     Facts,
@@ -15,13 +17,15 @@ from node_agent.pods.environment import (
 )
 
 DEFAULT_MODE = 0o644
+_TOKEN_MODE = 0o600
 
 
 class File(msgspec.Struct, frozen=True):
-    """One file of a volume."""
+    """One file of a volume. owner: a user, None for root."""
 
     content: bytes
     mode: int = DEFAULT_MODE
+    owner: int | None = None
 
 
 class TokenRequest(msgspec.Struct, frozen=True):
@@ -112,8 +116,15 @@ def _projection(each: VolumeProjection, facts: Facts, tokens: Mapping[TokenReque
     if each.service_account_token:
         token = each.service_account_token
         wanted = TokenRequest(token.audience, token.expiration_seconds or 3600)
-        return {_checked(token.path): File(tokens[wanted].encode(), mode)}
+        return {_checked(token.path): _token_file(tokens[wanted], facts.pod.spec, mode)}
     raise ConfigMissing("projected volume: clusterTrustBundle and podCertificate are not supported on this node")
+
+
+def _token_file(token: str, spec: PodSpec, mode: int) -> File:
+    """Return a file that the pod's processes can read, and nobody else where the pod says who they are."""
+    owner, context = file_owner(spec), spec.security_context
+    known = owner is not None or (context is not None and context.fs_group is not None)
+    return File(token.encode(), _TOKEN_MODE if known else mode, owner)
 
 
 def _checked(path: str) -> str:

@@ -18,10 +18,10 @@ from pathlib import Path
 import msgspec
 
 from api import quantity
-from api.kinds.pods import Container, Pod
+from api.kinds.pods import Container, Pod, VolumeMount
 from api.kinds.volumes import EmptyDirVolumeSource, HostPathVolumeSource, Volume
 from node_agent.errors import CommandFailed, NodeError
-from node_agent.pods.environment import expand
+from node_agent.pods.environment import expand, unknown_references
 from node_agent.pods.volume_files import File
 from node_agent.runtime.base import Mount
 
@@ -30,10 +30,15 @@ log = logging.getLogger(__name__)
 _DATA = "..data"
 _PROPAGATION = {"": "", "None": "", "HostToContainer": "rslave", "Bidirectional": "rshared"}
 _SHARED_MODE = 0o777
+_TMPFS_MODE = 0o1777  # the kernel's own for a new one
 
 
 class VolumeFailed(NodeError):
     """A volume cannot be set up: FailedMount."""
+
+
+class MountRefused(NodeError):
+    """A container cannot mount a volume the way it asks: its configuration is at fault, not the volume."""
 
 
 class Mounted(msgspec.Struct, frozen=True):
@@ -90,14 +95,14 @@ class PodVolumes:
         path.mkdir(parents=True, exist_ok=True)
         if source.medium == "Memory" and not os.path.ismount(path):
             size = f",size={quantity.whole(source.size_limit)}" if source.size_limit else ""
-            _run("mount", "-t", "tmpfs", "-o", f"mode=0777{size}", "tmpfs", str(path))
+            _run("mount", "-t", "tmpfs", "-o", f"mode={_TMPFS_MODE:o}{size}", "tmpfs", str(path))
         elif source.medium not in {"", "Memory"}:
             raise VolumeFailed(f"medium {source.medium!r} is not supported on this node")
         if fresh:
-            path.chmod(_SHARED_MODE)
+            mode = _TMPFS_MODE if source.medium == "Memory" else _SHARED_MODE
             if group is not None:
                 os.chown(path, -1, group)
-                path.chmod(0o2777)
+            path.chmod(mode if group is None else mode | stat.S_ISGID)
         return path
 
     def termination_log(self, container: str, attempt: int) -> Path:
@@ -144,16 +149,18 @@ def leftover_pods(root: Path) -> list[str]:
 def render_mounts(
     container: Container, mounted: Mapping[str, Mounted], environment: Mapping[str, str]
 ) -> tuple[Mount, ...]:
-    """Return the container's volume mounts, outer paths before those inside them. Makes missing sub-paths."""
+    """Return the container's volume mounts, outer paths before those inside them. Makes missing sub-paths.
+
+    Raises MountRefused.
+    """
     mounts = []
     for each in container.volume_mounts:
         volume = mounted.get(each.name)
         if volume is None:
-            raise VolumeFailed(f'volumeMount "{each.name}" of container {container.name}: the pod has no such volume')
-        sub_path = expand(each.sub_path_expr, environment) if each.sub_path_expr else each.sub_path
+            raise MountRefused(f'volumeMount "{each.name}" of container {container.name}: the pod has no such volume')
         mounts.append(
             Mount(
-                source=str(_sub_path(volume.path, sub_path)),
+                source=str(_sub_path(volume.path, _wanted_sub_path(each, environment))),
                 target=each.mount_path if each.mount_path.startswith("/") else f"/{each.mount_path}",
                 read_only=bool(each.read_only) or volume.read_only,
                 propagation=_PROPAGATION[each.mount_propagation],
@@ -162,18 +169,30 @@ def render_mounts(
     return tuple(sorted(mounts, key=lambda mount: mount.target.count("/")))
 
 
+def _wanted_sub_path(mount: VolumeMount, environment: Mapping[str, str]) -> str:
+    if not mount.sub_path_expr:
+        return mount.sub_path
+    # A directory called "$(POD)" is what nobody wants; in a command such text may mean something to a shell.
+    if unknown := unknown_references(mount.sub_path_expr, environment):
+        raise MountRefused(f"subPathExpr {mount.sub_path_expr!r}: there is no variable {', '.join(unknown)}")
+    return expand(mount.sub_path_expr, environment)
+
+
 def _sub_path(root: Path, sub_path: str) -> Path:
     if not sub_path:
         return root
     if sub_path.startswith("/") or ".." in sub_path.split("/"):
-        raise VolumeFailed(f"subPath {sub_path!r} leads out of the volume")
+        raise MountRefused(f"subPath {sub_path!r} leads out of the volume")
     # A container may have put a symlink there that points anywhere on the host.
     path = Path(os.path.realpath(root / sub_path))
     if not path.is_relative_to(os.path.realpath(root)):
-        raise VolumeFailed(f"subPath {sub_path!r} leads out of the volume through a symlink")
-    if not path.exists():
-        path.mkdir(parents=True)
-        path.chmod(stat.S_IMODE(root.stat().st_mode))
+        raise MountRefused(f"subPath {sub_path!r} leads out of the volume through a symlink")
+    try:
+        if not path.exists():
+            path.mkdir(parents=True)
+            path.chmod(stat.S_IMODE(root.stat().st_mode))
+    except OSError as exc:
+        raise MountRefused(f"failed to create subPath directory {sub_path!r}: {exc}") from exc
     return path
 
 
@@ -212,8 +231,7 @@ def write_files(directory: Path, files: Mapping[str, File], *, group: int | None
     """Bring the directory to ``files`` in one step; whether anything changed."""
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o755)
-    if group is not None:
-        files = {name: msgspec.structs.replace(file, mode=file.mode | 0o040) for name, file in files.items()}
+    files = {name: _as_written(file, group) for name, file in files.items()}
     if (directory / _DATA).exists() and _read_files(directory / _DATA) == dict(files):
         return False
     stamp = time.strftime("..%Y_%m_%d_%H_%M_%S.", time.gmtime())
@@ -232,11 +250,20 @@ def write_files(directory: Path, files: Mapping[str, File], *, group: int | None
     return True
 
 
+def _as_written(file: File, group: int | None) -> File:
+    """Return the file with what it gets on disk: the pod's group may read it, what we write is ours already."""
+    return msgspec.structs.replace(
+        file,
+        mode=file.mode if group is None else file.mode | 0o040,
+        owner=None if file.owner == os.geteuid() else file.owner,
+    )
+
+
 def _write_file(path: Path, file: File, group: int | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
     path.write_bytes(file.content)
-    if group is not None:
-        os.chown(path, -1, group)
+    os.chown(path, -1 if file.owner is None else file.owner, -1 if group is None else group)
     path.chmod(file.mode)
 
 
@@ -254,8 +281,9 @@ def _read_files(directory: Path) -> dict[str, File]:
     found = {}
     for path in directory.rglob("*"):
         if path.is_file():
-            mode = stat.S_IMODE(path.stat().st_mode)
-            found[str(path.relative_to(directory))] = File(path.read_bytes(), mode)
+            status = path.stat()
+            owner = None if status.st_uid == os.geteuid() else status.st_uid
+            found[str(path.relative_to(directory))] = File(path.read_bytes(), stat.S_IMODE(status.st_mode), owner)
     return found
 
 

@@ -16,11 +16,13 @@ from api.errors import ApiError
 from api.kinds.pods import Pod, PodStatus
 from client.clock import seconds_of
 from node_agent.errors import NodeError
-from node_agent.pods.containers import grace_period_s, pod_ref, render_sandbox
+from node_agent.network.model import host_ports_of
+from node_agent.pods.containers import all_containers, every_container, grace_period_s, pod_ref, render_sandbox
 from node_agent.pods.ending import COMMIT, KILL, PREPARE, phase
 from node_agent.pods.hooks import HookFailed, run_hook
 from node_agent.pods.launch import Launcher, StartFailed
 from node_agent.pods.plan import (
+    RESIZE,
     SANDBOX,
     Action,
     CreateSandbox,
@@ -31,13 +33,16 @@ from node_agent.pods.plan import (
     Situation,
     StartContainer,
     StopSandbox,
+    UpdateContainer,
     plan_pod,
 )
 from node_agent.pods.probes import Prober
+from node_agent.pods.refusal import refusal
+from node_agent.pods.resizing import grant, resources_of, resources_told
 from node_agent.pods.status import Appearance, build_status
 from node_agent.pods.surroundings import Surroundings
 from node_agent.pods.volumes import PodVolumes
-from node_agent.runtime.base import Container, RuntimeFailed, Sandbox, State
+from node_agent.runtime.base import Container, Limits, RuntimeFailed, Sandbox, State
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +50,7 @@ _RESYNC_S = 60.0
 _ENGINE_RETRY_S = 1.0
 _API_RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _MIN_GRACE_S = 2.0
-_SANDBOX_RETRY_S = 1.0
-_SANDBOX_RETRY_MAX_S = 60.0
+_RETRY_S, _RETRY_MAX_S = 1.0, 60.0
 _DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
 
 
@@ -57,7 +61,8 @@ class PodWorker:
     """
 
     def __init__(self, pod: Pod, around: Surroundings, *, gone: bool = False) -> None:
-        self._pod = pod
+        self._grant = grant(pod, resources_told(pod), around.limits.allocatable)
+        self._pod = self._grant.pod
         self._around = around
         self._gone = gone
         self._wake = asyncio.Event()
@@ -67,12 +72,13 @@ class PodWorker:
         self._ended_because = ("", "")  # reason and message of an end that this node decided on
         self._volumes = PodVolumes(around.data_dir, pod.metadata.uid)
         self._launcher = Launcher(around, self._volumes)
-        self._prober = Prober(around.ask, on_change=self.poke, record=self._record_unhealthy)
+        self._prober = Prober(around.ask, on_change=self.poke, record=self._record_probe)
         self.running: tuple[Container, ...] = ()
         """The instances that ran when last looked at."""
         self._pod_ip = ""
         self._adopted = False
         self._messages: dict[str, str] = {}
+        self._enforced: dict[str, Limits] = {}  # container id -> the limits that the engine took last
         self._status: PodStatus | None = None
         self._status_changed = asyncio.Event()
         self._status_written: PodStatus | None = None
@@ -81,7 +87,7 @@ class PodWorker:
 
     @property
     def pod(self) -> Pod:
-        """The pod as the API last showed it."""
+        """The pod as the API last showed it, with the resources that this node grants."""
         return self._pod
 
     @property
@@ -96,7 +102,16 @@ class PodWorker:
 
     def update(self, pod: Pod) -> None:
         """Take what the API says now."""
-        self._pod = pod
+        images = {each.name: each.image for each in every_container(self._pod.spec)}
+        for each in every_container(pod.spec):
+            if images.get(each.name) != each.image:
+                # What went wrong went wrong with another image.
+                self._failures.pop(each.name, None)
+        refused = self._grant.refusal
+        self._grant = grant(pod, resources_of(self._pod.spec), self._around.limits.allocatable)
+        self._pod = pod = self._grant.pod
+        if self._grant.refusal not in ("", refused):
+            self._record("Warning", "ResizeInfeasible", self._grant.refusal)
         if pod.metadata.deletion_timestamp:
             self._start_deletion()
         if self._status_written is not None and _overruled(pod.status, self._status_written):
@@ -189,6 +204,7 @@ class PodWorker:
         """Look, plan, act, show."""
         at_work = frozenset(self._ops)
         situation = await self._observe()
+        self._check_refusal(situation)
         self._check_deadline(situation)
         self._adopt(situation)
         # What was under way when we began to look may have ended since: what we saw of it is old, and a container that
@@ -223,6 +239,8 @@ class PodWorker:
             busy=frozenset(self._ops),
             failures=dict(self._failures),
             ending=self._ending,
+            limits={each.name: self._launcher.limits_of(self._pod, each) for each in all_containers(self._pod.spec)},
+            enforced=self._enforced,
         )
 
     def _probe_address(self) -> str:
@@ -238,6 +256,13 @@ class PodWorker:
         if until is not None and s.now >= until:
             self._record("Normal", "DeadlineExceeded", _DEADLINE_MESSAGE)
             self.evict("DeadlineExceeded", _DEADLINE_MESSAGE)
+
+    def _check_refusal(self, s: Situation) -> None:
+        """Fail a pod that this node does not take; one that runs already was taken by somebody who knew better."""
+        refused = refusal(self._pod) if s.sandbox is None and not self._ending else None
+        if refused is not None:
+            self._record("Warning", refused.reason, refused.message)
+            self.evict(refused.reason, f"Pod was rejected: {refused.message}")
 
     def _adopt(self, s: Situation) -> None:
         """After a restart of the agent: the sandbox may have to be plugged in again, its address learnt."""
@@ -261,6 +286,8 @@ class PodWorker:
                 self._spawn(name, self._start(action), title=PREPARE)
             case KillContainer(name):
                 self._spawn(name, self._kill(action), title=KILL)
+            case UpdateContainer(name):
+                self._spawn(name, self._resize(action))
             case RemoveContainer(container_id):
                 self._spawn(f"remove {container_id}", self._around.runtime.remove_container(container_id))
 
@@ -285,13 +312,18 @@ class PodWorker:
     async def _create_sandbox(self, attempt: int) -> None:
         runtime = self._around.runtime
         try:
-            sandbox_id = await runtime.create_sandbox(render_sandbox(self._pod, attempt))
+            with phase(PREPARE):
+                handler = await self._launcher.handler(self._pod)
+            domain = self._around.names.cluster_domain
+            config = render_sandbox(self._pod, attempt, cluster_domain=domain, handler=handler)
+            sandbox_id = await runtime.create_sandbox(config)
             self._launcher.sandbox_created(sandbox_id)
             sandbox = await runtime.start_sandbox(sandbox_id)
             await self._plug_in(sandbox)
-        except NodeError as exc:
-            self._launcher.sandbox_failed(exc)
-            self._sandbox_failed(exc)
+        except (NodeError, ApiError) as exc:
+            failure = exc if isinstance(exc, NodeError) else RuntimeFailed(exc.message)
+            self._launcher.sandbox_failed(failure)
+            self._sandbox_failed(failure)
         else:
             self._failures.pop(SANDBOX, None)
 
@@ -301,17 +333,22 @@ class PodWorker:
             self._pod_ip = names.host_ip
         else:
             with phase(PREPARE):
-                plugged = await self._around.network.attach(sandbox.pid, self._pod.metadata.uid)
+                ports = host_ports_of(self._pod.spec)
+                plugged = await self._around.network.attach(sandbox.pid, self._pod.metadata.uid, ports)
             self._pod_ip = plugged.address
         await self._launcher.sandbox_ready(self._pod, sandbox, self._pod_ip)
 
     def _sandbox_failed(self, exc: NodeError) -> None:
-        before, now = self._failures.get(SANDBOX), self._around.now()
-        delay_s = min(before.delay_s * 2, _SANDBOX_RETRY_MAX_S) if before else _SANDBOX_RETRY_S
-        self._failures[SANDBOX] = Failure(
-            reason="FailedCreatePodSandBox", message=str(exc), failed_at=now, retry_at=now + delay_s, delay_s=delay_s
-        )
+        self._note_failure(SANDBOX, "FailedCreatePodSandBox", exc)
         self._record("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {exc}")
+
+    def _note_failure(self, key: str, reason: str, exc: NodeError) -> None:
+        """Let what failed be tried again, later each time."""
+        before, now = self._failures.get(key), self._around.now()
+        delay_s = min(before.delay_s * 2, _RETRY_MAX_S) if before else _RETRY_S
+        self._failures[key] = Failure(
+            reason=reason, message=str(exc), failed_at=now, retry_at=now + delay_s, delay_s=delay_s
+        )
 
     async def _stop_sandbox(self, sandbox_id: str) -> None:
         if not self._pod.spec.host_network:
@@ -319,12 +356,14 @@ class PodWorker:
         await self._around.runtime.stop_sandbox(sandbox_id)
 
     async def _start(self, action: StartContainer) -> None:
+        spec = self._launcher.spec_of(self._pod, action.name)
         try:
             await self._launcher.start(
                 self._pod, action, before=self._failures.get(action.name), is_ending=lambda: self._ending
             )
         except StartFailed as exc:
-            if exc.failure is not None:
+            now = self._launcher.spec_of(self._pod, action.name)
+            if exc.failure is not None and spec is not None and now is not None and now.image == spec.image:
                 self._failures[action.name] = exc.failure
         else:
             self._failures.pop(action.name, None)
@@ -348,6 +387,18 @@ class PodWorker:
             action.container_id, grace_s=left_s if not hook else max(left_s, min(grace_s, _MIN_GRACE_S))
         )
 
+    async def _resize(self, action: UpdateContainer) -> None:
+        key = RESIZE + action.name
+        try:
+            await self._around.runtime.update_container(action.container_id, action.limits)
+        except RuntimeFailed as exc:
+            self._note_failure(key, "ResizeError", exc)
+            self._record("Warning", "ResizeError", f"Error resizing container: {exc}", action.name)
+        else:
+            self._failures.pop(key, None)
+            self._enforced[action.container_id] = action.limits
+            self._record("Normal", "ResizeCompleted", f"Resized container {action.name}", action.name)
+
     def _grace_s(self, action: KillContainer) -> float:
         if self._deadline is not None:
             return max(self._deadline - self._around.now(), 0)
@@ -362,6 +413,7 @@ class PodWorker:
             self._messages[container.id] = await self._launcher.last_words(self._pod, container)
         known = {container.id for container in found}
         self._messages = {key: text for key, text in self._messages.items() if key in known}
+        self._enforced = {key: limits for key, limits in self._enforced.items() if key in known}
 
     def _show(self, situation: Situation, plan: Plan) -> None:
         if self._gone or (self._pod.status.phase in _ENDED and not situation.containers):
@@ -381,6 +433,7 @@ class PodWorker:
                 image_refs=self._launcher.image_refs,
                 reason=reason,
                 message=message,
+                refusal=self._grant.refusal,
             ),
         )
         if status != self._status:
@@ -455,8 +508,8 @@ class PodWorker:
     def _record(self, kind: str, reason: str, message: str, container: str = "") -> None:
         self._launcher.record(self._pod, kind, reason, message, container)
 
-    def _record_unhealthy(self, container: str, message: str) -> None:
-        self._record("Warning", "Unhealthy", message, container)
+    def _record_probe(self, container: str, reason: str, message: str) -> None:
+        self._record("Warning", reason, message, container)
 
 
 _REPORTED = frozenset({"Initialized", "Ready", "ContainersReady", "PodScheduled"})

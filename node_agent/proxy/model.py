@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 AFFINITY_S = 10_800
 PROTOCOLS = ("TCP", "UDP", "SCTP")
+# Services with either label are somebody else's to serve.
+_NOT_OURS = ("service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 Key = tuple[str, str]
@@ -75,7 +77,7 @@ def key_of(resource: Service | Endpoints) -> Key:
 
 
 def service_ports(services: Iterable[Service], backends: Mapping[Key, tuple[Backend, ...]]) -> tuple[ServicePort, ...]:
-    """Return every port that needs rules: none for headless services and external names."""
+    """Return every port that needs rules: none for headless services, external names, and what others serve."""
     return tuple(port for service in services for port in ports_of(service, backends.get(key_of(service), ())))
 
 
@@ -83,6 +85,8 @@ def ports_of(service: Service, backends: tuple[Backend, ...]) -> tuple[ServicePo
     """Return the ports of one service that need rules."""
     spec, (namespace, name) = service.spec, key_of(service)
     if spec.type == "ExternalName" or spec.cluster_ip in ("", "None"):
+        return ()
+    if any(label in service.metadata.labels for label in _NOT_OURS):
         return ()
     if not (_NAME.fullmatch(namespace) and _NAME.fullmatch(name) and is_ipv4(spec.cluster_ip)):
         log.warning("service left out namespace=%r name=%r cluster_ip=%r", namespace, name, spec.cluster_ip)

@@ -82,6 +82,7 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     host_ipc: bool = False
     reap_orphans: bool = False  # a process 1 that buries what containers sharing its PID namespace leave
     sysctls: Mapping[str, str] = {}
+    handler: str = ""  # which of the engine's runtimes, "" for its own choice
     labels: Mapping[str, str] = {}
 
 
@@ -154,6 +155,7 @@ class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True):
     stdin: bool = False
     stdin_once: bool = False
     stop_signal: str = ""
+    handler: str = ""  # as the sandbox's
     labels: Mapping[str, str] = {}
 
 
@@ -177,6 +179,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float = 0.0
     finished_at: float = 0.0
     labels: Mapping[str, str] = {}
+    limits: Limits = Limits()
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -279,6 +282,9 @@ class ContainerRuntime(Protocol):
 
     async def start_container(self, container_id: str) -> Container:
         """Start it and return what it is then; raises RuntimeFailed with the engine's reason."""
+
+    async def update_container(self, container_id: str, limits: Limits) -> None:
+        """Enforce other limits from now on; ``oom_score_adj`` stays as it is. Raises RuntimeFailed if it cannot."""
 
     async def stop_container(self, container_id: str, *, grace_s: float) -> None:
         """Send its stop signal and, after ``grace_s``, SIGKILL; returns when it has ended."""

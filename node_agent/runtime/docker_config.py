@@ -12,6 +12,7 @@ from node_agent.runtime.base import (
     Container,
     ContainerConfig,
     Image,
+    Limits,
     Mount,
     PodRef,
     Privileges,
@@ -51,6 +52,7 @@ def render_sandbox(config: SandboxConfig, *, image: str, agent: str) -> dict[str
         host["PidMode"] = "host"
     if config.sysctls:
         host["Sysctls"] = dict(config.sysctls)
+    host |= _runtime(config.handler)
     document: dict[str, Any] = {
         "Image": image,
         "Entrypoint": list(SLEEP_FOR_EVER[:1]),
@@ -114,6 +116,7 @@ def _host_config(sandbox_id: str, config: ContainerConfig) -> dict[str, Any]:
         host["PidMode"] = "host"
     elif config.share_pid_with:
         host["PidMode"] = f"container:{config.share_pid_with}"
+    host |= _runtime(config.handler)
     if limits.cpu_quota_us:
         host |= {"CpuPeriod": CPU_PERIOD_US, "CpuQuota": limits.cpu_quota_us}
     if limits.memory_bytes:
@@ -124,6 +127,31 @@ def _host_config(sandbox_id: str, config: ContainerConfig) -> dict[str, Any]:
             {"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm"} for path in config.devices
         ]
     return host
+
+
+def render_update(limits: Limits) -> dict[str, Any]:
+    """Return the request that changes a running container's limits: to other ones, none is ever taken away."""
+    return {
+        "CpuShares": limits.cpu_shares,
+        # A period goes with a quota only: set alone it would be taken for one.
+        **({"CpuPeriod": CPU_PERIOD_US, "CpuQuota": limits.cpu_quota_us} if limits.cpu_quota_us else {}),
+        **({"Memory": limits.memory_bytes, "MemorySwap": limits.memory_bytes} if limits.memory_bytes else {}),
+    }
+
+
+def read_limits(host: Mapping[str, Any]) -> Limits:
+    """Return what an inspection says that the kernel enforces."""
+    return Limits(
+        cpu_shares=int(host.get("CpuShares") or 0),
+        cpu_quota_us=max(int(host.get("CpuQuota") or 0), 0),
+        memory_bytes=int(host.get("Memory") or 0),
+        oom_score_adj=int(host.get("OomScoreAdj") or 0),
+    )
+
+
+def _runtime(handler: str) -> dict[str, str]:
+    """Name one of the engine's runtimes; "docker" is the engine itself, as classes have called it since dockershim."""
+    return {} if handler in {"", "docker"} else {"Runtime": handler}
 
 
 def _mount(mount: Mount) -> dict[str, Any]:
@@ -203,16 +231,17 @@ def read_container(document: Mapping[str, Any]) -> Container:
         started_at=unix_time(state.get("StartedAt") or ""),
         finished_at=unix_time(state.get("FinishedAt") or ""),
         labels=labels,
+        limits=read_limits(document.get("HostConfig") or {}),
     )
 
 
 def _state(state: Mapping[str, Any]) -> State:
     if state.get("Running") or state.get("Paused") or state.get("Restarting"):
         return State.RUNNING
-    # A start that failed leaves the container "created", with an error.
-    if state.get("Status") == "created" and not state.get("Error"):
-        return State.CREATED
-    return State.EXITED
+    # A start that failed leaves an error. What has neither started nor failed has not ended either, also while it is
+    # being removed: the engine then calls it "removing" or "dead", with an exit code of 0 that is nobody's success.
+    started = unix_time(state.get("StartedAt") or "")
+    return State.EXITED if started or state.get("Error") else State.CREATED
 
 
 def _pod(labels: Mapping[str, str]) -> PodRef:

@@ -25,6 +25,7 @@ from node_agent.runtime.base import (
     Credentials,
     Image,
     ImageMissing,
+    Limits,
     LogOptions,
     NoSuchContainer,
     NotRunning,
@@ -240,6 +241,13 @@ class DockerRuntime:
                 hint = "this node's kernel keeps capabilities from it that privileged containers need"
                 raise RuntimeFailed(f"{hint}: {exc}") from exc
             raise
+
+    async def update_container(self, container_id: str, limits: Limits) -> None:
+        """Change a running container's limits."""
+        _, engine = await self._connected()
+        body = docker_config.render_update(limits)
+        answer = await engine.call("POST", f"/containers/{container_id}/update", body=body)
+        await answer.close()
 
     async def stop_container(self, container_id: str, *, grace_s: float) -> None:
         """Stop a container; an engine that answers late does not hold a thread."""

@@ -16,6 +16,7 @@ from node_agent.runtime.base import (
     ContainerConfig,
     Credentials,
     Image,
+    Limits,
     LogOptions,
     NoSuchContainer,
     NotRunning,
@@ -133,6 +134,7 @@ class HollowRuntime:
             tty=config.tty,
             created_at=self._now(),
             labels=config.labels,
+            limits=config.limits,
         )
         return container_id
 
@@ -142,6 +144,12 @@ class HollowRuntime:
         self._containers[container_id] = container
         self._tell(container.pod.uid, container_id, "start")
         return container
+
+    async def update_container(self, container_id: str, limits: Limits) -> None:
+        """Note other limits."""
+        container = self._container(container_id)
+        kept = msgspec.structs.replace(limits, oom_score_adj=container.limits.oom_score_adj)
+        self._containers[container_id] = msgspec.structs.replace(container, limits=kept)
 
     async def stop_container(self, container_id: str, *, grace_s: float) -> None:  # noqa: ARG002 - ends at once
         """Say that it was killed."""

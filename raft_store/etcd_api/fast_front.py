@@ -2,16 +2,15 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
-from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from fastgrpc import server as fast
 from fastgrpc.calls import CallFailed, Metadata, Status
 from fastgrpc.events import Limits
+from fastgrpc.standard import HEALTH, REFLECTION, Health, Reflection, serialize
 from raft_store.tls import TlsFiles, admission
 
 from .backend import MAX_REQUEST_BYTES
@@ -26,7 +25,6 @@ CONFIG = fast.ServerConfig(
 # Called so often that a task each would cost more than the call; their handlers wait for the engine and nothing else.
 HOT = frozenset({"LeaseGrant", "LeaseRevoke", "LeaseTimeToLive"})
 MAX_REMEMBERED = 256
-HEALTH = "grpc.health.v1.Health"
 
 
 class FastFront:
@@ -58,7 +56,7 @@ class FastFront:
             for row, method in zip(rows, methods, strict=True)
             for status in Status
         }
-        rows += [*self._health.methods(), *reflection_methods([*names, HEALTH, reflection.SERVICE_NAME])]
+        rows += [*self._health.methods(), *Reflection([*names, HEALTH, REFLECTION]).methods()]
         self._server = fast.Server(rows, config=CONFIG, on_end=self._count, other_protocol=other_protocol, web=web)
 
     async def start(self, listen: str, tls: TlsFiles | None) -> int:
@@ -175,63 +173,3 @@ def common_name(certificate: Mapping[str, Any]) -> str:
             if name == "commonName":
                 return str(value)
     return ""
-
-
-def serialize(message: Message) -> bytes:
-    """Return a message's bytes."""
-    return message.SerializeToString()
-
-
-class Health:
-    """grpc.health.v1.Health for the server as a whole, which is service ""."""
-
-    def __init__(self) -> None:
-        self._status = health_pb2.HealthCheckResponse.NOT_SERVING
-        self._changed = asyncio.Event()
-
-    def set(self, *, serving: bool) -> None:
-        """Say how it is from now on."""
-        self._status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    def methods(self) -> list[fast.Method]:
-        """Return the service's rows."""
-        decode = health_pb2.HealthCheckRequest.FromString
-        return [
-            fast.UnaryMethod(f"/{HEALTH}/Check", self._check, decode, serialize),
-            fast.StreamMethod(f"/{HEALTH}/Watch", self._watch, decode, serialize),
-        ]
-
-    async def _check(self, request: Any, call: fast.Call) -> Message:
-        del call
-        if request.service:
-            raise CallFailed(Status.NOT_FOUND, f"unknown service {request.service}")
-        answer: Message = health_pb2.HealthCheckResponse(status=self._status)
-        return answer
-
-    async def _watch(self, call: fast.Call) -> None:
-        async for request in call.requests():
-            if request.service:
-                unknown = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-                await call.send(health_pb2.HealthCheckResponse(status=unknown))
-                await asyncio.Event().wait()
-            while True:
-                changed, said = self._changed, self._status
-                await call.send(health_pb2.HealthCheckResponse(status=said))
-                while said == self._status:
-                    await changed.wait()
-                    changed = self._changed
-
-
-def reflection_methods(services: Sequence[str]) -> list[fast.Method]:
-    """Return the rows of the reflection service, so that grpcurl and friends need no .proto files."""
-    servicer = reflection.aio.ReflectionServicer(service_names=services)
-
-    async def handle(call: fast.Call) -> None:
-        requests: AsyncIterator[Any] = call.requests()
-        async for response in servicer.ServerReflectionInfo(requests, None):
-            await call.send(response)
-
-    path = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
-    return [fast.StreamMethod(path, handle, reflection_pb2.ServerReflectionRequest.FromString, serialize)]

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from node_agent.network.host_ports import HostPort
 from node_agent.network.masquerade import PodFirewall, render_pod_rules
 from node_agent.network.plumbing import PodNetwork
 from node_agent.proxy.iptables import Iptables
@@ -238,10 +239,41 @@ def test_a_udp_flow_that_began_before_its_service_finds_it(lab: Lab) -> None:
     lab.with_proxy(main)
 
 
-def _udp_client(namespace: Namespace) -> socket.socket:
+def test_a_port_of_the_node_leads_to_its_pod(lab: Lab) -> None:
+    a, b = (lab.endpoints[name].ip for name in "ab")
+
+    def check() -> None:
+        lab.firewall.open_ports({a: (HostPort(8081, 8080),), b: (HostPort(8082, 8080, address="127.0.0.1"),)})
+        assert ask(lab.outside, NODE, 8081) == ("a", OUTSIDE), "the client's address is kept"
+        assert ask(lab.pods["b"], NODE, 8081) == ("a", b)
+        assert ask(lab.pods["a"], NODE, 8081)[0] == "a", "a pod that meets itself"
+        assert ask(lab.node, NODE, 8081)[0] == "a"
+        assert ask(lab.node, "127.0.0.1", 8081)[0] == "a"
+        assert ask(lab.node, "127.0.0.1", 8082)[0] == "b"
+        for client, address, port in ((lab.outside, NODE, 8082), (lab.node, NODE, 8082), (lab.node, NODE, 8080)):
+            with pytest.raises(ConnectionRefusedError):
+                ask(client, address, port)
+        lab.firewall.open_ports({})
+        with pytest.raises(ConnectionRefusedError):
+            ask(lab.outside, NODE, 8081)
+
+    lab.with_rules(check=check)
+
+
+def test_udp_flows_follow_their_port(lab: Lab) -> None:
+    def check() -> None:
+        with _udp_client(lab.outside, (NODE, 5300)) as client:
+            for name in ("a", "b", "a"):
+                lab.firewall.open_ports({lab.endpoints[name].ip: (HostPort(5300, 8080, "UDP"),)})
+                assert _exchange(client) == name
+
+    lab.with_rules(check=check)
+
+
+def _udp_client(namespace: Namespace, server: tuple[str, int] = (VIP, 80)) -> socket.socket:
     client = namespace.socket(socket.SOCK_DGRAM)
     client.settimeout(1)
-    client.connect((VIP, 80))
+    client.connect(server)
     return client
 
 

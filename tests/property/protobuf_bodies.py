@@ -58,10 +58,10 @@ class Writer:
             if field is None or name in leave or depth > 7 or self._rng.random() > (0.8 if depth < 2 else 0.5 / depth):
                 continue
             for _ in range(self._rng.choice((1, 1, 2)) if isinstance(field.shape, ListOf | MapOf) else 1):
-                data += record(number, self._value(field.shape, name, depth))
+                data += record(number, self._value(field.shape, depth))
         return data
 
-    def _value(self, shape: Shape, name: str, depth: int) -> int | bytes:
+    def _value(self, shape: Shape, depth: int) -> int | bytes:
         rng = self._rng
         if rng.random() < self._odd:
             return rng.choice((0, 2**64 - 1, b"", b"\xff\xfe", b"\x08", bytes(rng.randrange(256) for _ in range(9))))
@@ -69,21 +69,20 @@ class Writer:
             case StructOf(model):
                 return self.message(model, depth + 1)
             case ListOf(items):
-                return self._value(items, name, depth)
+                return self._value(items, depth)
             case MapOf(values):
-                return record(1, rng.choice(_TEXTS).encode()) + record(2, self._value(values, name, depth))
+                return record(1, rng.choice(_TEXTS).encode()) + record(2, self._value(values, depth))
             case Scalar("integer" | "number" | "boolean"):
                 return rng.choice(_NUMBERS)
             case Scalar("quantity"):
                 return record(1, rng.choice(("1", "1Gi", "x", "-1")).encode())
             case Scalar("int-or-string"):
                 return record(1, rng.choice((0, 1))) + record(2, rng.choice(_NUMBERS)) + record(3, b"http")
+            case Scalar("time" | "micro-time"):
+                seconds = rng.choice((0, 1, 1_800_000_000, 2**40, 2**64 - 62_135_596_800, 2**63))
+                return record(1, seconds) + record(2, rng.choice(_NUMBERS))
             case AnyJson():
                 return record(1, rng.choice(_JSON))
-        if name.endswith(("Time", "Timestamp", "time")):
-            return record(1, rng.choice((0, 1, 1_800_000_000, 2**40, 2**64 - 62_135_596_800, 2**63))) + record(
-                2, rng.choice(_NUMBERS)
-            )
         return rng.choice(_TEXTS).encode()
 
 

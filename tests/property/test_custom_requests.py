@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from client.etcd import EtcdClient
 from master.access.authentication import Authenticator
+from master.access.gate import Gate
 from master.rest.server import RestServer
 from tests.contract.kv.stores import Store, ours
 from tests.contract.storage.conftest import Cluster, running_core
@@ -53,7 +54,9 @@ async def real(store: Store, tmp_path: Path) -> AsyncIterator[tuple[Cluster, Api
         async with running_core(client) as core:
             cluster = Cluster(core)
             await cluster.create("namespaces", {"metadata": {"name": "default"}})
-            server = RestServer(core.registry, Authenticator([Tokens()]), core.authorizer, address="10.0.0.1:6443")
+            server = RestServer(
+                core.registry, Gate(Authenticator([Tokens()]), core.authorizer), address="10.0.0.1:6443"
+            )
             port = await server.start("127.0.0.1", 0, None)
             async with controllers(cluster):
                 await define(cluster, definition())

@@ -17,6 +17,7 @@ import pytest
 from api.kinds.table import ROWS
 from client.etcd import EtcdClient
 from master.access.authentication import Authenticator
+from master.access.gate import Gate
 from master.rest.node_agents import NodeAgents
 from master.rest.routes import CONNECTED
 from master.rest.server import RestServer
@@ -47,7 +48,7 @@ async def session(store: Store) -> AsyncIterator[aiohttp.ClientSession]:
                 await Cluster(core).create("serviceaccounts", {"metadata": {"name": "default"}}, namespace=name)
             agents = NodeAgents(None)
             server = RestServer(
-                core.registry, Authenticator([Tokens()]), core.authorizer, agents=agents, address="10.0.0.1:6443"
+                core.registry, Gate(Authenticator([Tokens()]), core.authorizer), agents=agents, address="10.0.0.1:6443"
             )
             port = await server.start("127.0.0.1", 0, None)
             headers = {"Authorization": "Bearer admin"}

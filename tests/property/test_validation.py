@@ -46,6 +46,8 @@ def document(shape: Shape, rng: random.Random, depth: int) -> Any:
             return rng.random() < 0.5
         case Scalar("quantity"):
             return rng.choice(QUANTITIES)
+        case Scalar("bytes"):
+            return rng.choice(("", "YQ==", "YWJj"))
         case Scalar("int-or-string"):
             return rng.choice((*NUMBERS, *WORDS))
         case AnyJson():

@@ -23,13 +23,12 @@ from master import cache as cache_module
 from master.access.authentication import Authenticator
 from master.access.authorization import Authorizer
 from master.access.default_roles import default_objects
+from master.access.gate import Gate
 from master.access.policies import RegistryPolicies
 from master.changes import Watcher
-from master.config import ServerTls
-from master.grpc_api import ResourcesService
-from master.grpc_calls import SERVER_OPTIONS, STATUS_KEY, server_credentials
+from master.grpc_calls import STATUS_KEY
+from master.grpc_server import GrpcServer
 from master.rest.server import RestServer
-from tests.contract.access.cluster import Authority
 from tests.contract.kv.stores import ours
 from tests.contract.storage.conftest import Cluster, running_core
 from tests.property.openapi_requests import Requests
@@ -64,10 +63,10 @@ class Step(NamedTuple):
 class Faces:
     """Both ways to ask."""
 
-    def __init__(self, cluster: Cluster, session: aiohttp.ClientSession, stubs: dict[str, Any]) -> None:
+    def __init__(self, cluster: Cluster, session: aiohttp.ClientSession, stub: Any) -> None:
         self.cluster = cluster
         self._session = session
-        self._stubs = stubs
+        self._stub = stub
 
     async def both(self, step: Step) -> tuple[tuple[int, Any], tuple[int, Any]]:
         rest, over_grpc = _plain(*await self.rest(step)), _plain(*await self.grpc(step))
@@ -94,7 +93,7 @@ class Faces:
             return answer.status, await answer.json()
 
     async def grpc(self, step: Step) -> tuple[int, Any]:
-        stub = self._stubs[step.user]
+        metadata = (("authorization", f"Bearer {step.user}"),)
         target = pb.Target(
             group=step.group,
             version="v1",
@@ -107,16 +106,22 @@ class Faces:
         try:
             match step.verb:
                 case "get":
-                    return 200, json.loads((await stub.Get(pb.GetRequest(target=target))).json)
+                    return 200, json.loads((await self._stub.Get(pb.GetRequest(target=target), metadata=metadata)).json)
                 case "list":
                     labels, fields = step.query.get("labelSelector", ""), step.query.get("fieldSelector", "")
                     request = pb.ListRequest(target=target, label_selector=labels, field_selector=fields)
-                    return 200, {"items": [json.loads(each.json) for each in (await stub.List(request)).items]}
+                    return 200, {
+                        "items": [
+                            json.loads(each.json) for each in (await self._stub.List(request, metadata=metadata)).items
+                        ]
+                    }
                 case "create":
-                    made = await stub.Create(pb.CreateRequest(target=target, json=data, field_manager=step.manager))
+                    created = pb.CreateRequest(target=target, json=data, field_manager=step.manager)
+                    made = await self._stub.Create(created, metadata=metadata)
                     return 200, json.loads(made.json)
                 case "update":
-                    made = await stub.Update(pb.UpdateRequest(target=target, json=data, field_manager=step.manager))
+                    updated = pb.UpdateRequest(target=target, json=data, field_manager=step.manager)
+                    made = await self._stub.Update(updated, metadata=metadata)
                     return 200, json.loads(made.json)
                 case "patch":
                     request = pb.PatchRequest(
@@ -126,9 +131,11 @@ class Faces:
                         type=PATCHES[step.how][1],
                         force=step.query.get("force") == "true",
                     )
-                    return 200, json.loads((await stub.Patch(request)).json)
+                    return 200, json.loads((await self._stub.Patch(request, metadata=metadata)).json)
                 case "delete":
-                    return 200, json.loads((await stub.Delete(pb.DeleteRequest(target=target))).object.json)
+                    return 200, json.loads(
+                        (await self._stub.Delete(pb.DeleteRequest(target=target), metadata=metadata)).object.json
+                    )
         except grpc.aio.AioRpcError as error:
             status = json.loads(pb.Error.FromString(dict(error.trailing_metadata())[STATUS_KEY]).status_json)
             return status["code"], status
@@ -141,7 +148,9 @@ class Faces:
 
     async def watch_grpc(self, since: int) -> AsyncIterator[pb.WatchEvent]:
         target = pb.Target(resource="configmaps", namespace="grpc")
-        call = self._stubs["admin"].Watch(pb.WatchRequest(target=target, resource_version=since))
+        call = self._stub.Watch(
+            pb.WatchRequest(target=target, resource_version=since), metadata=(("authorization", "Bearer admin"),)
+        )
         await call.initial_metadata()
         return call
 
@@ -168,18 +177,8 @@ def _without(value: Any) -> Any:
     return [_without(each) for each in value] if isinstance(value, list) else value
 
 
-def _credentials(authority: Authority, stem: Path) -> grpc.ChannelCredentials:
-    ca = authority.path.with_suffix(".crt").read_bytes()
-    return grpc.ssl_channel_credentials(
-        ca, stem.with_suffix(".key").read_bytes(), stem.with_suffix(".crt").read_bytes()
-    )
-
-
 @pytest.fixture
 async def faces(tmp_path: Path) -> AsyncIterator[Faces]:
-    authority = Authority(tmp_path)
-    server_files = authority.issue("server", "system:master:test", "system:masters")
-    users = {"admin": ("system:masters",), "alice": ("devs",)}
     with ours(tmp_path, members=1, engine="memory") as store:
         async with EtcdClient(store.endpoints) as client, running_core(client) as core:
             cluster = Cluster(core)
@@ -187,24 +186,17 @@ async def faces(tmp_path: Path) -> AsyncIterator[Faces]:
                 await cluster.create("namespaces", {"metadata": {"name": name}})
                 await cluster.create("serviceaccounts", {"metadata": {"name": "default"}}, namespace=name)
             authorizer = Authorizer(RegistryPolicies(FakeRegistry().furnish(default_objects())))
-            rest = RestServer(core.registry, Authenticator([Tokens()]), authorizer)
+            gate = Gate(Authenticator([Tokens()]), authorizer)
+            rest = RestServer(core.registry, gate)
             port = await rest.start("127.0.0.1", 0, None)
-            server = grpc.aio.server(options=SERVER_OPTIONS)
-            cluster_pb2_grpc.add_ResourcesServicer_to_server(ResourcesService(core.registry, authorizer), server)
-            ca = str(authority.path.with_suffix(".crt"))
-            tls = ServerTls(client_ca=ca, cert=f"{server_files}.crt", key=f"{server_files}.key")
-            address = f"127.0.0.1:{server.add_secure_port('127.0.0.1:0', server_credentials(tls))}"
-            await server.start()
-            channels = {}
-            for user, groups in users.items():
-                credentials = _credentials(authority, authority.issue(user, user, *groups))
-                channels[user] = grpc.aio.secure_channel(address, credentials)
-            stubs = {user: cluster_pb2_grpc.ResourcesStub(channel) for user, channel in channels.items()}
-            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-                yield Faces(cluster, session, stubs)
-            for channel in channels.values():
-                await channel.close()
-            await server.stop(0)
+            server = GrpcServer(core.registry, gate)
+            address = f"127.0.0.1:{await server.start('127.0.0.1', 0, None)}"
+            async with (
+                grpc.aio.insecure_channel(address) as channel,
+                aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
+            ):
+                yield Faces(cluster, session, cluster_pb2_grpc.ResourcesStub(channel))
+            await server.stop()
             await rest.stop()
 
 

@@ -11,6 +11,7 @@ from node_agent.runtime.base import (
     Container,
     ContainerConfig,
     ContainerRuntime,
+    Limits,
     LogOptions,
     NoSuchContainer,
     NotRunning,
@@ -89,6 +90,16 @@ async def test_a_container_is_what_was_asked_for(runtime: ContainerRuntime, pod:
     assert (found.state, found.image, found.labels["kept"]) == (State.RUNNING, IMAGE, "3")
     assert found.created_at <= found.started_at
     assert [each.id for each in await runtime.sandboxes(pod.uid)] == [sandbox_id]  # containers are no sandboxes
+
+
+async def test_limits_change_while_it_runs(runtime: ContainerRuntime, pod: PodRef) -> None:
+    container = await start(runtime, await sandbox_of(runtime, pod), pod)
+    before = container.limits
+    wanted = Limits(cpu_shares=512, cpu_quota_us=50_000, memory_bytes=64 << 20, oom_score_adj=before.oom_score_adj)
+    await runtime.update_container(container.id, wanted)
+    (found,) = await runtime.containers(pod.uid)
+    assert (found.state, found.limits) == (State.RUNNING, wanted)
+    assert found.started_at == container.started_at
 
 
 async def test_newest_first_and_by_pod(runtime: ContainerRuntime, pod: PodRef) -> None:

@@ -21,6 +21,7 @@ from client.etcd import EtcdClient
 from master import cache as cache_module
 from master import changes
 from master.access.authentication import Authenticator
+from master.access.gate import Gate
 from master.changes import Watcher
 from master.program import Core
 from master.rest.server import RestServer
@@ -44,7 +45,7 @@ class Master:
     async def start(self) -> None:
         self.core = Core(config(), self._client)
         await self.wake()
-        self._server = RestServer(self.core.registry, Authenticator([Tokens()]), self.core.authorizer)
+        self._server = RestServer(self.core.registry, Gate(Authenticator([Tokens()]), self.core.authorizer))
         self.url = f"http://127.0.0.1:{await self._server.start('127.0.0.1', 0, None)}"
 
     async def stop(self) -> None:

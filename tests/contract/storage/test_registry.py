@@ -392,16 +392,17 @@ class TestPods:
         await cluster.patch("pods", "web", {"status": {"phase": "Running"}}, subresource="status")
         budget = {"metadata": {"name": "b"}, "spec": {"selector": {"matchLabels": {"app": "web"}}, "minAvailable": 1}}
         await cluster.create("poddisruptionbudgets.policy", budget)
-        modifier = cluster.registry._evictions._modifier
+        evictions = cluster.registry._evictions
+        delete = evictions._delete
 
-        class Late:
-            async def modify(self, *args: Any, **options: Any) -> Any:
-                await cluster.delete("poddisruptionbudgets.policy", "b")
-                return await modifier.modify(*args, **options)
+        async def delete_late(*args: Any, **options: Any) -> Any:
+            await cluster.delete("poddisruptionbudgets.policy", "b")
+            return await delete(*args, **options)
 
-        monkeypatch.setattr(cluster.registry._evictions, "_modifier", Late())
+        monkeypatch.setattr(evictions, "_delete", delete_late)
         with pytest.raises(TooManyRequests):
             await cluster.create("pods", {}, name="web", subresource="eviction")
+        monkeypatch.undo()
         await cluster.create("pods", {}, name="web", subresource="eviction")
         assert (await cluster.get("pods", "web"))["metadata"]["deletionTimestamp"]
 
@@ -558,10 +559,42 @@ class TestEvents:
         assert newer["apiVersion"] == "events.k8s.io/v1"
         assert newer["regarding"]["name"] == "web"
         assert (newer["note"], newer["deprecatedCount"]) == ("hello", 2)
-        patched = await cluster.patch("events.events.k8s.io", "e", {"note": "bye"})
-        assert patched["note"] == "bye"
+        assert newer["eventTime"] is None, "Go's clients read no time in an empty text"
+        series = {"count": 3, "lastObservedTime": "2026-01-01T00:00:00.000000Z"}
+        patched = await cluster.patch("events.events.k8s.io", "e", {"series": series})
+        assert patched["series"] == series
         core = await cluster.get("events", "e")
-        assert (core["apiVersion"], core["message"]) == ("v1", "bye")
+        assert (core["apiVersion"], core["series"]["count"]) == ("v1", 3)
+
+    async def test_the_newer_face_lets_only_the_series_change(self, cluster: Cluster) -> None:
+        await cluster.create("events", self.EVENT)
+        with pytest.raises(Invalid, match=r'message: Invalid value: "bye": field is immutable'):
+            await cluster.patch("events.events.k8s.io", "e", {"note": "bye"})
+        with pytest.raises(Invalid, match=r'series.count: Invalid value: "": should be at least 2'):
+            await cluster.patch("events.events.k8s.io", "e", {"series": {"count": 1}})
+        assert (await cluster.patch("events", "e", {"message": "bye"}))["message"] == "bye"
+
+    async def test_the_newer_face_wants_none_of_the_old_fields(self, cluster: Cluster) -> None:
+        event = {
+            "metadata": {"name": "n"},
+            "regarding": {"kind": "Pod", "name": "web", "namespace": "default"},
+            "reason": "Started",
+            "action": "Start",
+            "note": "hello",
+            "type": "Normal",
+            "eventTime": "2026-01-01T00:00:00.000000Z",
+            "reportingController": "example.com/me",
+            "reportingInstance": "me-0",
+        }
+        old = {"deprecatedCount": 1, "deprecatedSource": {"component": "me"}, "type": "Odd"}
+        with pytest.raises(Invalid) as refused:
+            await cluster.create("events.events.k8s.io", event | old)
+        assert [(each.field, each.message) for each in refused.value.causes] == [
+            ("type", 'Invalid value: "": has invalid value: Odd'),
+            ("count", 'Invalid value: "": needs to be unset'),
+            ("source", 'Invalid value: "": needs to be unset'),
+        ]
+        assert (await cluster.create("events.events.k8s.io", event))["note"] == "hello"
 
     async def test_are_selected_by_what_they_are_about(self, cluster: Cluster) -> None:
         await cluster.create("events", self.EVENT)

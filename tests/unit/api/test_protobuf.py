@@ -189,3 +189,36 @@ def test_a_second_has_no_more_nanoseconds_than_it_has():
     meta = _record(8, b"\x08\x01\x10\x80\x94\xeb\xdc\x03")
     with pytest.raises(BadRequest, match="out of range"):
         protobuf.decode(_body(b"v1", b"ConfigMap", _record(1, meta)))
+
+
+def test_times_to_the_microsecond_always_have_six_digits():
+    spec = _record(3, b"\x08\x02") + _record(4, b"\x08\x02\x10\x88\x27")
+    lease = protobuf.decode(_body(b"coordination.k8s.io/v1", b"Lease", _record(2, spec)))
+    assert lease["spec"] == {"acquireTime": "1970-01-01T00:00:02.000000Z", "renewTime": "1970-01-01T00:00:02.000005Z"}
+
+
+def test_times_are_read_whatever_their_fields_are_called():
+    moment = b"\x08\x82\x9e\x9d\xe0\x06"  # bytes that are no UTF-8
+    running = _record(2, _record(2, _record(1, moment)))
+    pod = protobuf.decode(_body(b"v1", b"Pod", _record(3, _record(8, running))))
+    assert pod["status"]["containerStatuses"] == [{"state": {"running": {"startedAt": "2027-06-08T01:31:46Z"}}}]
+    disrupted = _record(2, _record(1, b"web-1") + _record(2, moment))
+    budget = protobuf.decode(_body(b"policy/v1", b"PodDisruptionBudget", _record(3, disrupted)))
+    assert budget["status"]["disruptedPods"] == {"web-1": "2027-06-08T01:31:46Z"}
+
+
+def _varint(number: int) -> bytes:
+    return bytes([number >> shift & 0x7F | (0x80 if number >> shift > 0x7F else 0) for shift in (0, 7, 14, 21, 28)])
+
+
+def test_each_time_has_the_precision_of_its_field():
+    moment = b"\x08" + _varint(1_505_828_956)
+    lease = _record(2, _record(3, moment) + _record(4, moment + b"\x10" + _varint(1_234_567)))
+    assert protobuf.decode(_body(b"coordination.k8s.io/v1", b"Lease", lease))["spec"] == {
+        "acquireTime": "2017-09-19T13:49:16.000000Z",
+        "renewTime": "2017-09-19T13:49:16.001234Z",
+    }
+    waited = _record(1, moment + b"\x10" + _varint(1_234_567))
+    status = _record(3, _record(8, _record(2, _record(2, waited))))
+    (container,) = protobuf.decode(_body(b"v1", b"Pod", status))["status"]["containerStatuses"]
+    assert container["state"]["running"]["startedAt"] == "2017-09-19T13:49:16Z"

@@ -67,7 +67,6 @@ GOOD = {"spec": {"containers": [{"name": "a", "image": "i"}]}}
             {},
             {("spec.replicas", "FieldValueInvalid"), ("spec.template.metadata.labels", "FieldValueInvalid")},
         ),
-        ("Secret", {"data": {"a": "not base64!"}}, {}, {("data[a]", "FieldValueInvalid")}),
         ("ConfigMap", {"data": {"a/b": "x"}}, {}, {("data[a/b]", "FieldValueInvalid")}),
     ],
 )  # fmt: skip

@@ -28,7 +28,6 @@ from api.meta import ObjectMeta
 from client.channel import MasterChannel
 from client.remote import RemoteResources
 from client.resources import EventType, Revision, WatchEvent
-from master.grpc_calls import SERVER_OPTIONS
 from tests.fakes.resources import MemoryResources
 from trireme_pb.cluster import cluster_pb2 as pb
 from trireme_pb.cluster import cluster_pb2_grpc as rpc
@@ -49,7 +48,7 @@ class Master(rpc.ResourcesServicer):
         self.calls: list[str] = []
         self.before: Callable[[str, Any], Awaitable[None]] | None = None
         self.after: Callable[[str, Any], Awaitable[None]] | None = None
-        self.server = grpc.aio.server(options=SERVER_OPTIONS)
+        self.server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         rpc.add_ResourcesServicer_to_server(self, self.server)
         self.port = self.server.add_insecure_port("127.0.0.1:0")
 

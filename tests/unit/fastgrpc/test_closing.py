@@ -44,6 +44,32 @@ async def test_neither_end_writes_to_a_transport_that_is_closing() -> None:
     peer._flush()
 
 
+class OpenTransport(ClosedTransport):
+    """One that is closed by being told so; asyncio's with TLS cannot be asked anything any more if told twice."""
+
+    closed = 0
+
+    def is_closing(self) -> bool:
+        return self.closed > 0
+
+    def write(self, data: bytes) -> None: ...
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+async def test_either_end_closes_once() -> None:
+    for end in (
+        Wire(ChannelConfig(keepalive_s=None), lambda _: None),
+        Peer(Hosting({}, ServerConfig(), None, None, None)),
+    ):
+        transport: Any = OpenTransport()
+        end.connection_made(transport)
+        end.hang_up()
+        end.hang_up()
+        assert transport.closed == 1
+
+
 async def test_a_handler_that_is_cancelled_before_its_first_step_was_never_begun() -> None:
     """Its coroutine would be left over, never awaited: the test settings make an error of that."""
     begun = 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import grpc.aio
 import pytest
 
 from fastgrpc import frames
+from fastgrpc.calling import ClientCall
 from fastgrpc.calls import CallFailed, Status, frame_message
 from fastgrpc.channel import Channel, ChannelConfig, client_tls
 from fastgrpc.events import Limits
@@ -557,6 +559,39 @@ async def test_a_silent_server_is_given_up() -> None:
     server.close()
 
 
+async def test_unfinished_messages_are_held_up_to_a_limit() -> None:
+    """Goal: who has not said yet what it wants costs little memory. Method: messages of 90 kB that stop after 60."""
+    server = Server([UnaryMethod("/t.T/Echo", echo)], config=ServerConfig(max_partial_bytes=150_000))
+    channel = Channel(f"127.0.0.1:{await server.listen('127.0.0.1', 0)}")
+    message = frame_message(bytes(90_000))
+
+    async def begin() -> ClientCall:
+        call = await channel.start("/t.T/Echo", timeout_s=20)
+        assert channel._wire is not None
+        channel._wire.http.send_data(call._stream, message[:60_000])
+        channel._wire.flush()
+        return call
+
+    async def finish(call: ClientCall) -> None:
+        assert channel._wire is not None
+        channel._wire.http.send_data(call._stream, message[60_000:])
+        call.end()
+        assert await call.receive() == bytes(90_000)
+
+    held = [await begin(), await begin()]
+    with pytest.raises(CallFailed, match="too many large requests"):
+        await (await begin()).receive()
+    for call in held:
+        await finish(call)
+    # What is over counts no more: neither what was refused, nor what was answered, nor what is given up.
+    for _ in range(3):
+        given_up = await begin()
+        given_up.cancel()
+    await finish(await begin())
+    await channel.close()
+    await server.stop(0)
+
+
 # -- TLS -----------------------------------------------------------------------------------------------------------------
 
 
@@ -651,6 +686,49 @@ async def test_mutual_tls_between_ours(secured: int, pki: Path) -> None:
             await refused.unary("/t.T/Who", b"", timeout_s=2)
         assert caught.value.status is Status.UNAVAILABLE
         await refused.close()
+
+
+@pytest.mark.parametrize("shows", ["client", "", "stranger"])
+async def test_a_certificate_may_be_optional_and_still_has_to_be_ours(pki: Path, shows: str) -> None:
+    async def who(request: bytes, call: Call) -> bytes:
+        assert bool(call.peer.certificate) == bool(call.peer.encoded_certificate)
+        return call.peer.encoded_certificate
+
+    server = Server([UnaryMethod("/t.T/Who", who)])
+    files = [str(pki / name) for name in ("server.pem", "server.key", "ca.pem")]
+    port = await server.listen("127.0.0.1", 0, tls=server_tls(*files, optional=True))
+    shown = [str(pki / f"{shows}.pem"), str(pki / f"{shows}.key")] if shows else []
+    channel = Channel(f"127.0.0.1:{port}", tls=client_tls(str(pki / "ca.pem"), *shown))
+    if shows == "stranger":
+        with pytest.raises(CallFailed) as caught:
+            await channel.unary("/t.T/Who", b"", timeout_s=5)
+        assert caught.value.status is Status.UNAVAILABLE
+    else:
+        expected = ssl.PEM_cert_to_DER_cert((pki / "client.pem").read_text()) if shows else b""
+        assert await channel.unary("/t.T/Who", b"", timeout_s=5) == expected
+    await channel.close()
+    await server.stop(0)
+
+
+async def test_a_client_that_does_not_hang_up_is_cut(pki: Path) -> None:
+    """Goal: a stopped server leaves no socket. Method: a client that never answers the end of its TLS."""
+    server = Server([UnaryMethod("/t.T/Echo", echo)])
+    context = server_tls(str(pki / "server.pem"), str(pki / "server.key"))
+    port = await server.listen("127.0.0.1", 0, tls=context)
+    tls = ssl.create_default_context(cafile=str(pki / "ca.pem"))
+    tls.set_alpn_protocols(["h2"])
+
+    def connect() -> ssl.SSLSocket:
+        plain = socket.create_connection(("127.0.0.1", port))
+        secured = tls.wrap_socket(plain, server_hostname="localhost")
+        secured.sendall(frames.PREFACE + frames.settings({}))
+        secured.recv(1)  # it is served
+        return secured
+
+    client = await asyncio.to_thread(connect)
+    await asyncio.wait_for(server.stop(0), 5)
+    assert not server._hosting.peers
+    client.close()
 
 
 async def test_alpn_says_h2(secured: int, pki: Path) -> None:

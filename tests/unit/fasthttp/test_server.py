@@ -127,6 +127,42 @@ def bodies(answer: bytes) -> list[bytes]:
     return found
 
 
+async def test_an_answer_is_not_lost_for_what_its_client_sent_behind_the_last_request(front):
+    """Closing with bytes unread resets the connection, and with it goes what the client has not read yet."""
+    reader, writer = await front.open(get("/a", LAST) + get("/b") * 40_000)
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    assert (bodies(answer), front.seen) == ([b"/a"], ["/a"])
+    front.later(1)
+    assert front.hosting.peers
+    front.later(3)
+    await front.until(lambda: not front.hosting.peers)
+    writer.close()
+
+
+async def test_a_connection_that_cannot_be_looked_after_costs_no_other_one(front, monkeypatch, caplog):
+    monkeypatch.setattr("fasthttp.server.SWEEP_S", 0.001)
+    clients = [await front.open()]
+    await front.until(lambda: len(front.hosting.peers) == 1)
+    (odd,) = front.hosting.peers
+    clients.append(await front.open())
+    await front.until(lambda: len(front.hosting.peers) == 2)
+    (good,) = front.hosting.peers - {odd}
+    looked = asyncio.Event()
+
+    def fail(now):
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(odd, "check", fail)
+    await front.until(lambda: odd not in front.hosting.peers)
+    monkeypatch.setattr(good, "check", lambda now: looked.set())
+    await asyncio.wait_for(looked.wait(), 5)
+    assert [record.getMessage() for record in caplog.records] == ["connection not looked after, cut"]
+    monkeypatch.undo()
+    for _, writer in clients:
+        writer.close()
+
+
 async def test_answers_come_in_the_order_of_the_requests(front):
     front.gates["/slow"] = asyncio.Event()
     asking = asyncio.create_task(front.ask(get("/slow") + get("/a") + get("/b", LAST)))

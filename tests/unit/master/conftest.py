@@ -10,6 +10,7 @@ import pytest
 from master.access.authentication import Authenticator
 from master.access.authorization import Authorizer
 from master.access.default_roles import default_objects
+from master.access.gate import Gate
 from master.access.policies import RegistryPolicies
 from master.access.user import User
 from master.rest.node_agents import NodeAgents
@@ -82,7 +83,7 @@ async def api(registry, agent):
     agents = NodeAgents(None)
     # The default roles lie apart, so that a test sees only the objects that it makes.
     authorizer = Authorizer(RegistryPolicies(FakeRegistry().furnish(default_objects())))
-    server = RestServer(registry, Authenticator([Tokens()]), authorizer, agents=agents, address="10.0.0.1:6443")
+    server = RestServer(registry, Gate(Authenticator([Tokens()]), authorizer), agents=agents, address="10.0.0.1:6443")
     port = await server.start("127.0.0.1", 0, None)
     async with aiohttp.ClientSession(auto_decompress=True) as session:
         yield Api(registry, server, f"http://127.0.0.1:{port}", session)

@@ -14,12 +14,13 @@ from msgspec.structs import replace
 from api.errors import Unavailable
 from api.kinds.coordination import Lease
 from api.kinds.core import ConfigMap, Event, Namespace, Node
-from api.kinds.pods import Pod
+from api.kinds.pods import Pod, ResourceRequirements
+from api.kinds.runtime import RuntimeClass
 from api.meta import ObjectMeta
 from node_agent.config import NodeConfig
 from node_agent.http import PUBLIC
 from node_agent.program import Agent
-from node_agent.runtime.base import State
+from node_agent.runtime.base import ContainerConfig, Image, PullFailed, SandboxConfig, State
 from node_agent.server import NodeAgentService, serve
 from tests.fakes.resources import MemoryResources
 from trireme_pb.node import node_pb2, node_pb2_grpc
@@ -116,7 +117,73 @@ async def test_a_node_that_was_deleted_registers_again(lab: Lab) -> None:
     uid = lab.api.find(Node, NODE).metadata.uid
     await lab.api.delete(Node, NODE)
     lab.agent._registrar.refresh()
-    await lab.until(lambda: (node := lab.api.find(Node, NODE)) and node.metadata.uid != uid)
+    node = await lab.until(lambda: (node := lab.api.find(Node, NODE)) and node.metadata.uid != uid and node)
+
+    def owners() -> list[str]:
+        return [owner.uid for owner in lab.api.find(Lease, NODE, "kube-node-lease").metadata.owner_references]
+
+    await lab.until(lambda: owners() == [node.metadata.uid])
+
+
+async def test_an_image_that_is_put_right_is_tried_at_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def pull(name: str, credentials: object) -> Image:
+        if name == "wrong":
+            raise PullFailed("no such image")
+        return Image(id=name)
+
+    monkeypatch.setattr(lab.runtime, "pull", pull)
+    await lab.create("web", containers=[{"name": "main", "image": "wrong", "imagePullPolicy": "Always"}])
+
+    def waits() -> bool:
+        state = next((each.state for each in lab.pod("web").status.container_statuses), None)
+        return bool(state and state.waiting and state.waiting.reason == "ErrImagePull")
+
+    await lab.until(waits)
+    worker = lab.agent._manager.find("default", "web")
+    (failure,) = worker._failures.values()
+    worker._failures["main"] = replace(failure, retry_at=failure.retry_at + 1000)
+    right = {"spec": {"containers": [{"name": "main", "image": "right", "imagePullPolicy": "Always"}]}}
+    await lab.api.patch(Pod, "web", right, namespace="default")
+    await lab.until(lambda: lab.is_ready("web"))
+
+
+async def test_a_runtime_class_chooses_among_the_engines_runtimes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers: list[str] = []
+    create_sandbox, create_container = lab.runtime.create_sandbox, lab.runtime.create_container
+
+    async def sandbox(config: SandboxConfig) -> str:
+        handlers.append(config.handler)
+        return await create_sandbox(config)
+
+    async def container(sandbox_id: str, config: ContainerConfig) -> str:
+        handlers.append(config.handler)
+        return await create_container(sandbox_id, config)
+
+    monkeypatch.setattr(lab.runtime, "create_sandbox", sandbox)
+    monkeypatch.setattr(lab.runtime, "create_container", container)
+    await lab.api.create(RuntimeClass(metadata=ObjectMeta(name="kata"), handler="kata-qemu"))
+    await lab.create("web", runtimeClassName="kata")
+    await lab.until(lambda: lab.is_ready("web"))
+    assert handlers == ["kata-qemu", "kata-qemu"]
+    await lab.create("lost", runtimeClassName="none")
+    await lab.until(lambda: any('RuntimeClass "none" not found' in e.message for e in lab.api.all(Event)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}, "SysctlForbidden"),
+        ({"os": {"name": "windows"}}, "PodOSNotSupported"),
+    ],
+)
+async def test_what_the_node_does_not_take_fails_at_once(lab: Lab, asked: dict[str, Any], reason: str) -> None:
+    safe = [{"name": "net/ipv4/tcp_syncookies", "value": "1"}]
+    await lab.create("taken", securityContext={"sysctls": safe}, os={"name": "linux"})
+    await lab.create("refused", **asked)
+    await lab.until(lambda: lab.pod("refused").status.phase == "Failed")
+    assert lab.pod("refused").status.reason == reason
+    await lab.until(lambda: any(e.reason == reason for e in lab.api.all(Event)))
+    await lab.until(lambda: lab.is_ready("taken"))
 
 
 async def test_pages_are_for_masters_and_anybody_may_read_the_figures(lab: Lab, tmp_path: Path) -> None:
@@ -135,7 +202,7 @@ async def test_pages_are_for_masters_and_anybody_may_read_the_figures(lab: Lab, 
             await stub.Page(node_pb2.PageRequest(path="/other")).read()
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
     await stop()
-    assert set(pages) == {"/healthz", "/metrics", "/pods"}
+    assert set(pages) == {"/healthz", "/metrics", "/pods", "/runningpods", "/runningpods/", "/stats/summary"}
     assert {path for path in pages if path in PUBLIC} == {"/healthz", "/metrics"}
 
 
@@ -171,6 +238,33 @@ async def test_an_instance_that_ends_is_replaced_and_counted(lab: Lab) -> None:
     await lab.until(lambda: lab.pod("web").status.container_statuses[0].restart_count == 1)
     status = await lab.until(lambda: (s := lab.pod("web").status.container_statuses[0]).state.running and s)
     assert status.last_state.terminated.exit_code == 3
+
+
+async def resize(lab: Lab, cpu: str) -> None:
+    found = lab.pod("web")
+    (main,) = found.spec.containers
+    resources = ResourceRequirements(requests={"cpu": cpu})
+    spec = msgspec.structs.replace(found.spec, containers=(msgspec.structs.replace(main, resources=resources),))
+    await lab.api.update(msgspec.structs.replace(found, spec=spec))
+
+
+async def test_a_running_pod_is_resized_in_place(lab: Lab) -> None:
+    await lab.create("web", containers=[{"name": "main", "image": "i", "resources": {"requests": {"cpu": "100m"}}}])
+    await lab.until(lambda: lab.is_ready("web"))
+    (before,) = await lab.runtime.containers()
+
+    def told() -> dict[str, str]:
+        (status,) = lab.pod("web").status.container_statuses
+        return status.resources.requests if status.resources is not None else {}
+
+    await resize(lab, "500m")
+    await lab.until(lambda: told() == {"cpu": "500m"})
+    (after,) = await lab.runtime.containers()
+    assert (after.id, before.limits.cpu_shares, after.limits.cpu_shares) == (before.id, 102, 512)
+    await resize(lab, "1000")
+    await lab.until(lambda: any(c.type == "PodResizePending" for c in lab.pod("web").status.conditions))
+    assert told() == {"cpu": "500m"}
+    assert (await lab.runtime.containers())[0].limits.cpu_shares == 512
 
 
 async def test_an_old_look_at_the_engine_starts_nothing_twice(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from api.kinds.core import Secret
@@ -12,9 +14,18 @@ from node_agent.config import BadConfig, load_config
 from node_agent.connectivity import join_backends
 from node_agent.pods.images import find_credentials, pull_failure, pull_policy
 from node_agent.pods.static import read_manifest, read_manifests
-from node_agent.registration import Facts, Health, System, differs, render_status
-from node_agent.runtime.base import Container, Credentials, Image, PodRef, RuntimeVersion, State
-from node_agent.runtime.docker_config import unix_time
+from node_agent.registration import Facts, Health, System, differs, plan_allocatable, render_status
+from node_agent.runtime.base import (
+    Container,
+    ContainerConfig,
+    Credentials,
+    Image,
+    PodRef,
+    RuntimeVersion,
+    SandboxConfig,
+    State,
+)
+from node_agent.runtime.docker_config import read_container, render_container, render_sandbox, unix_time
 from node_agent.server import is_admitted
 from node_agent.statistics import Cgroups, Pressure, Size, Statistics, Usage, cores_used
 
@@ -149,13 +160,13 @@ def test_figures_of_cgroup_version_1_inside_a_container(tmp_path: Path) -> None:
             "memory/memory.stat": "total_inactive_file 200\n",
             "cpuacct/docker/c1/cpuacct.usage": "2500000000",
             "memory/docker/c1/memory.usage_in_bytes": "500",
-            "memory/docker/c1/memory.stat": "cache 1\ntotal_inactive_file 100\n",
+            "memory/docker/c1/memory.stat": "cache 1\ntotal_inactive_file 100\ntotal_rss 50\ntotal_pgfault 9\ntotal_pgmajfault 2\n",
             "memory/memory.limit_in_bytes": str(2 * GIB),
         },
     )
     cgroups = Cgroups(sys, proc)
-    assert cgroups.node() == Usage(9.0, 800)
-    assert cgroups.container(7) == Usage(2.5, 400)
+    assert cgroups.node() == Usage(9.0, 800, 1000)
+    assert cgroups.container(7) == Usage(2.5, 400, 500, 50, 9, 2)
     assert cgroups.container(8) is None
     assert (cgroups.memory_limit_bytes(), cgroups.cpu_limit()) == (2 * GIB, None)
 
@@ -171,19 +182,19 @@ def test_figures_of_cgroup_version_2(tmp_path: Path) -> None:
             "memory.max": "max",
             "docker/c1/cpu.stat": "usage_usec 3500000\nuser_usec 1\n",
             "docker/c1/memory.current": "900",
-            "docker/c1/memory.stat": "inactive_file 300\n",
+            "docker/c1/memory.stat": "inactive_file 300\nanon 200\npgfault 9\npgmajfault 2\n",
         },
     )
     cgroups = Cgroups(sys, proc)
     assert cgroups.node() is None  # the real root does not say; psutil does
-    assert cgroups.container(7) == Usage(3.5, 600)
+    assert cgroups.container(7) == Usage(3.5, 600, 900, 200, 9, 2)
     assert (cgroups.memory_limit_bytes(), cgroups.cpu_limit()) == (None, 1.5)
     statistics = Statistics(tmp_path, cgroups)
     assert statistics.window is None
     statistics.sample([container(7)])
     statistics.sample([container(7), container(0)])
     before, after = statistics.window
-    assert after.containers == {"c1": Usage(3.5, 600)} == before.containers
+    assert after.containers == {"c1": Usage(3.5, 600, 900, 200, 9, 2)} == before.containers
     assert after.node.working_set_bytes > 0
 
 
@@ -257,3 +268,49 @@ def test_the_engines_times(text: str, seconds: float) -> None:
 
 def test_no_backends_at_all() -> None:
     assert join_backends((), ()) == {}
+
+
+def test_what_others_say_that_a_node_has_may_be_asked_for() -> None:
+    own = render_status(facts(), (), 1e9)
+    assert plan_allocatable(own) == {}, "what is reserved stays reserved"
+    more = msgspec.structs.replace(own, capacity={**own.capacity, "example.com/gpu": "4"})
+    assert plan_allocatable(more) == {"example.com/gpu": "4"}
+    less = msgspec.structs.replace(own, allocatable={**own.allocatable, "example.com/gpu": "4"})
+    assert plan_allocatable(less) == {"example.com/gpu": None}
+
+
+@pytest.mark.parametrize(("handler", "runtime"), [("", None), ("docker", None), ("runsc", "runsc")])
+def test_which_of_the_engines_runtimes_is_asked_for(handler: str, runtime: str | None) -> None:
+    ref = PodRef("default", "web", "uid")
+    sandbox = render_sandbox(SandboxConfig(pod=ref, attempt=0, handler=handler), image="i", agent="a")
+    config = ContainerConfig(pod=ref, name="c", attempt=0, image="i", handler=handler)
+    container = render_container("s", config, agent="a")
+    assert [each["HostConfig"].get("Runtime") for each in (sandbox, container)] == [runtime, runtime]
+
+
+NEVER, LATELY = "0001-01-01T00:00:00Z", "2027-01-15T08:00:00.5Z"
+
+
+@pytest.mark.parametrize(
+    ("told", "state"),
+    [
+        ({"Status": "created"}, State.CREATED),
+        ({"Status": "created", "Error": "no such file", "ExitCode": 127}, State.EXITED),
+        ({"Status": "running", "Running": True, "StartedAt": LATELY}, State.RUNNING),
+        ({"Status": "exited", "StartedAt": LATELY}, State.EXITED),
+        ({"Status": "removing"}, State.CREATED),
+        ({"Status": "dead"}, State.CREATED),
+        ({"Status": "removing", "StartedAt": LATELY, "ExitCode": 137}, State.EXITED),
+    ],
+)
+def test_where_a_container_stands(told: dict[str, Any], state: State) -> None:
+    config = ContainerConfig(pod=PodRef("default", "web", "uid"), name="c", attempt=0, image="i")
+    labels = render_container("s", config, agent="a")["Labels"]
+    document = {
+        "Id": "c",
+        "Image": "sha256:i",
+        "Created": LATELY,
+        "Config": {"Image": "i", "Labels": labels},
+        "State": {"StartedAt": NEVER, "FinishedAt": NEVER, "ExitCode": 0, **told},
+    }
+    assert read_container(document).state is state

@@ -85,6 +85,28 @@ async def test_a_snapshot_can_be_restored_although_newer_ones_came_meanwhile(sto
     assert (machine.chunks, fatal) == ([b"5", b"6", b"7"], [])
 
 
+def raising(*_):
+    raise ValueError("a bug")
+
+
+@pytest.mark.parametrize("where", ["begin", "saved"])
+async def test_a_mistake_in_a_save_that_waits_for_what_is_sent_ends_the_member(storage, where):
+    """Nothing would be saved any more, and nobody would know why."""
+    fatal, core = [], SimpleNamespace(member=MemberId(1))
+    replica = SimpleNamespace(applied=Index(0), core=core, saved=raising, propose_together=None)
+    config = DriverConfig(tick_s=1, snapshot_entries=100, keep_entries=10)
+    driver = Driver(config, replica=replica, storage=storage, machine=Restored(), on_fatal=fatal.append)
+    driver._running = True
+    if where == "begin":
+        driver._saver.begin = raising
+    sent = m.Heartbeat(MemberId(1), MemberId(2), Term(1), commit=Index(0), read_round=0)
+    driver._do(Work([sent], Save(HardState(Term(1), MemberId(0)), (), None), None, (), (), (), ()))
+    assert not fatal
+    await until(lambda: fatal)
+    assert [str(exc) for exc in fatal] == ["a bug"]
+    await driver.stop()
+
+
 @pytest.fixture
 async def follower(storage):
     """A driver of one of two members, whose leader is the test."""

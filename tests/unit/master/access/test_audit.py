@@ -206,33 +206,3 @@ async def test_large_lines_count_by_their_size(tmp_path, monkeypatch):
     assert [len(line) > 5000 for line in lines] == [False, False]
     audit.tell(told(GET_POD, request_body=b'{"x":"%b"}' % (b"x" * 800)))
     assert len(audit._take()) == 1, "what was taken counts no more"
-
-
-@pytest.mark.parametrize(
-    ("peer", "address"), [("ipv4:10.0.0.1:40000", "10.0.0.1"), ("ipv6:%5Bfd00::1%5D:4", "fd00::1"), ("unix:", "")]
-)
-def test_where_a_grpc_call_comes_from(peer, address):
-    from master.grpc_audit import source_of
-
-    assert source_of(peer) == address
-
-
-async def test_what_is_told_of_a_grpc_call(tmp_path):
-    from master.grpc_audit import Call
-    from master.notes import annotate
-
-    path = tmp_path / "audit.log"
-    audit = AuditLog(AuditFile(path))
-    asked = Request(ALICE, "delete", "", "pods", "", "shop", "p")
-    more = {"version": "v1", "code": 200, "stage": "ResponseComplete", "body": b""}
-    call = Call("Delete")
-    annotate("authorization.k8s.io/decision", "allow")
-    call.tell(audit, asked, peer="ipv4:10.0.0.1:4", **more)
-    Call("Update").tell(audit, asked._replace(user=NODE, verb="update", subresource="status"), peer="", **more)
-    task = asyncio.create_task(audit.run())
-    await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    (event,) = (json.loads(line) for line in path.read_text().splitlines())
-    assert (event["verb"], event["sourceIPs"], event["user"]["username"]) == ("delete", ["10.0.0.1"], "alice")
-    assert event["annotations"] == {"authorization.k8s.io/decision": "allow"}

@@ -13,6 +13,7 @@ from cryptography.x509.oid import NameOID
 from api.errors import Unauthorized
 from master.access.authentication import Authenticator
 from master.access.authorization import Authorizer
+from master.access.gate import Gate
 from master.access.policies import RegistryPolicies
 from master.access.user import ANONYMOUS, AUTHENTICATED, User
 from master.rest.server import RestServer
@@ -103,7 +104,7 @@ async def test_client_certificates_over_tls(tmp_path):
     context.load_cert_chain(server_pem)
     context.load_verify_locations(ca)
     registry_ = FakeRegistry()
-    server = RestServer(registry_, Authenticator(), Authorizer(RegistryPolicies(registry_)))
+    server = RestServer(registry_, Gate(Authenticator(), Authorizer(RegistryPolicies(registry_))))
     url = f"https://localhost:{await server.start('127.0.0.1', 0, context)}"
     try:
         async with aiohttp.ClientSession() as session:

@@ -174,7 +174,24 @@ async def test_a_write_that_is_worked_out_again_pays_once():
     assert kept.found.status.used["requests.storage"] == "0"
 
 
-STEPS = st.lists(st.sampled_from(["charge", "store", "lose", "delete", "count", "settle"]), max_size=40)
+async def test_what_came_to_nothing_is_given_back_once():
+    kept = Kept(quota({"requests.storage": "9Gi"}))
+
+    async def quotas(namespace):
+        return [kept.found]
+
+    rule = ResourceQuotas(TABLE.of(type(kept.found)), quotas, kept, rng=random.Random(1), now=lambda: NOW)
+    mine, others = Ledger(), Ledger()
+    wanted = claim(resources={"requests": {"storage": "3Gi"}})
+    for ledger in (mine, others):
+        await rule.judge(attributes(wanted, ledger=ledger))
+    assert kept.found.status.used["requests.storage"] == "6Gi"
+    for _ in range(2):
+        await rule.give_back("default", mine)
+        assert kept.found.status.used["requests.storage"] == "3Gi"
+
+
+STEPS = st.lists(st.sampled_from(["charge", "store", "lose", "refuse", "delete", "count", "settle"]), max_size=40)
 
 
 @given(STEPS)
@@ -191,6 +208,8 @@ def test_a_count_never_gives_room_away_twice(steps):
             stored, under_way = stored + 1, under_way - 1
         elif step == "lose" and under_way:
             under_way -= 1
+        elif step == "refuse" and under_way:
+            used, under_way = used - 1, under_way - 1
         elif step == "delete" and stored:
             stored, released = stored - 1, released + 1
         elif step == "count" or (step == "settle" and not under_way):

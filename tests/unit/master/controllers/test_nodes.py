@@ -1,13 +1,14 @@
 """Nodes: health, taints, evictions, ranges, and pods whose node is gone."""
 
 from ipaddress import IPv4Network
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from api.kinds.core import Event, Node
 from api.kinds.pods import Pod, Toleration
-from api.meta import ObjectMeta
+from api.meta import ObjectMeta, Resource
 from master.controllers.context import ControllerConfig
 from master.controllers.manager import Row
 from master.controllers.nodeipam import NodeIpamController, pick_range
@@ -15,6 +16,7 @@ from master.controllers.nodelifecycle import NodeLifecycleController
 from master.controllers.podgc import PodGcController
 from master.controllers.podstate import is_ready
 from master.controllers.replicaset import replicaset_controller
+from master.disruptions import TARGET
 from master.scheduler.loop import Scheduler
 from tests.fakes.world import World, ready_node, template
 from tests.unit.master.controllers.test_workloads import replicaset
@@ -157,8 +159,11 @@ async def test_a_master_that_was_asleep_blames_nobody() -> None:
         ),
     ],
 )
-async def test_tolerations_decide_who_stays(tolerations: tuple[Toleration, ...], *, gone: bool) -> None:
+async def test_tolerations_decide_who_stays(
+    tolerations: tuple[Toleration, ...], monkeypatch: pytest.MonkeyPatch, *, gone: bool
+) -> None:
     world = World(rows=LIFECYCLE[:1])
+    last = note_deletions(world, monkeypatch)
     for name in ("n1", "n2"):
         await world.resources.create(ready_node(name, now=world.clock.time()))
     spec = replace(template({}).spec, node_name="n1", tolerations=tolerations)
@@ -167,6 +172,7 @@ async def test_tolerations_decide_who_stays(tolerations: tuple[Toleration, ...],
         await beat(world, 1, "n1", "n2")
         await beat(world, 12, "n2")
         assert (world.resources.find(Pod, "p", "default") is None) is gone
+    assert [why for _, why in last] == ["DeletionByTaintManager"] * gone
 
 
 async def test_a_cordoned_node_is_tainted() -> None:
@@ -212,11 +218,27 @@ async def test_nodes_get_different_ranges_and_keep_them() -> None:
         assert after == given
 
 
-async def test_pods_of_a_node_that_was_deleted_go() -> None:
+def note_deletions(world: World, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Return a list that will have (phase, why) of every pod that says why it goes when it is deleted."""
+    found: list[tuple[str, str]] = []
+    delete = world.resources.delete
+
+    async def note(model: type[Resource], name: str, **more: Any) -> Any:
+        pod = world.resources.find(Pod, name, "default")
+        if model is Pod and pod is not None:
+            found.extend((pod.status.phase, each.reason) for each in pod.status.conditions if each.type == TARGET)
+        return await delete(model, name, **more)
+
+    monkeypatch.setattr(world.resources, "delete", note)
+    return found
+
+
+async def test_pods_of_a_node_that_was_deleted_go(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(rows=(Row("podgc", PodGcController),))
     await world.resources.create(ready_node("n1"))
     spec = replace(template({}).spec, node_name="n1")
     await world.resources.create(Pod(metadata=ObjectMeta(name="p", namespace="default"), spec=spec))
+    last = note_deletions(world, monkeypatch)
     async with world.running():
         await world.pass_time(30)
         assert len(world.resources.all(Pod)) == 1
@@ -225,6 +247,7 @@ async def test_pods_of_a_node_that_was_deleted_go() -> None:
         assert len(world.resources.all(Pod)) == 1  # the node may come back at once
         await world.pass_time(5)
         assert world.resources.all(Pod) == []
+    assert last == [("Failed", "DeletionByPodGC")]
 
 
 async def test_the_oldest_finished_pods_beyond_the_limit_go() -> None:

@@ -1,4 +1,4 @@
-"""master.toml: every fault names the file, the field and the fix; and callers by their certificates' subjects."""
+"""master.toml: every fault names the file, the field and the fix."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from master.config import ConfigError, load, parse
-from master.grpc_calls import user_of_subject
 
 GOOD: dict[str, Any] = {
     "name": "master1",
@@ -54,30 +53,3 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("name = ")
     with pytest.raises(ConfigError, match="not valid TOML"):
         load(tmp_path / "bad.toml")
-
-
-@pytest.mark.parametrize(
-    ("subject", "name", "groups"),
-    [
-        ("CN=admin,O=system:masters", "admin", ("system:masters",)),
-        ("O=system:nodes,CN=system:node:n1", "system:node:n1", ("system:nodes",)),
-        ("CN=a,O=one,O=two", "a", ("one", "two")),
-        ("CN=a+O=one", "a", ("one",)),
-        ("CN=a\\,O=system:masters", "a,O=system:masters", ()),
-        (
-            "OU=q\\;\\<#\\C3\\A9,O=caf\\C3\\A9\\+CN=x,CN=evil\\,O=system:masters",
-            "evil,O=system:masters",
-            ("café+CN=x",),
-        ),
-        ("CN=x\\+O\\=y,OU=O,O=g", "x+O=y", ("g",)),
-    ],
-)
-def test_user_of_a_certificates_subject(subject: str, name: str, groups: tuple[str, ...]) -> None:
-    user = user_of_subject(subject)
-    assert user is not None
-    assert (user.name, user.groups[:-1]) == (name, groups)
-
-
-@pytest.mark.parametrize("subject", ["", "O=system:masters", "OU=CN"])
-def test_nobody_without_a_common_name(subject: str) -> None:
-    assert user_of_subject(subject) is None

@@ -20,7 +20,6 @@ from master.lifecycle import (
     prepare_new,
     prepare_status,
 )
-from master.strategy import qos_class
 
 NOW = 1_800_000_000.0
 WORLD = Surroundings(now=lambda: NOW, new_uid=lambda: "u1", rng=random.Random(0))
@@ -106,7 +105,8 @@ def test_grace_that_is_shortened_does_not_end_before_it_was_asked_for() -> None:
 
 
 def test_new_object_gets_what_the_server_owns() -> None:
-    forged = {"uid": "forged", "creationTimestamp": "x", "deletionTimestamp": "x", "selfLink": "x", "generation": 9}
+    then = "2001-01-01T00:00:00Z"
+    forged = {"uid": "forged", "creationTimestamp": then, "deletionTimestamp": then, "selfLink": "x", "generation": 9}
     made = prepare_new(kind("configmaps"), config_map(**forged), "n", WORLD).metadata
     assert (made.uid, made.creation_timestamp, made.deletion_timestamp) == ("u1", lifecycle.timestamp(NOW), "")
     assert made.generation is None
@@ -157,21 +157,3 @@ def test_generated_names_fit() -> None:
     rng = random.Random(1)
     assert len(generated_name("x" * 100, rng)) == 63
     assert generated_name("a-", rng) != generated_name("a-", rng)
-
-
-@pytest.mark.parametrize(
-    ("resources", "qos"),
-    [
-        ([{}], "BestEffort"),
-        ([{"requests": {"cpu": "1"}}], "Burstable"),
-        ([{"limits": {"cpu": "1", "memory": "1Gi"}}], "Guaranteed"),
-        ([{"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}], "Burstable"),
-        ([{"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m"}}], "Guaranteed"),
-        ([{"limits": {"cpu": "1", "memory": "1Gi"}}, {}], "Burstable"),
-        ([{"requests": {"cpu": "0"}}], "BestEffort"),
-    ],
-)
-def test_quality_of_service(resources: list[dict[str, Any]], qos: str) -> None:
-    containers = [{"name": f"c{n}", "image": "i", "resources": each} for n, each in enumerate(resources)]
-    found: Any = pod(spec={"containers": containers})
-    assert qos_class(found) == qos

@@ -13,6 +13,7 @@ from api.kinds.table import TABLE, Kind, Table
 from api.meta import DeleteOptions, Resource
 from api.shapes import StructOf
 from client.resources import EventType
+from master import strictness
 from master.access.user import User
 from master.rest.seam import Deleted, Event, Page, Query, WriteOptions, Written
 
@@ -127,13 +128,10 @@ class FakeRegistry:
         self.changes.append(Change(type_, row))
         self.changed.set()
 
-    def _decode(self, kind: Kind, document: Mapping[str, Any], options: WriteOptions) -> tuple[Resource, Sequence[str]]:
+    def _decode(self, kind: Kind, document: Mapping[str, Any]) -> tuple[Resource, Sequence[str]]:
         unknown: list[str] = []
         named = {"apiVersion": kind.group_version, "kind": kind.kind, **document}
-        obj = codec.decode(kind, named, unknown=unknown)
-        if unknown and options.field_validation == "Strict":
-            raise errors.BadRequest("strict decoding error: " + ", ".join(unknown))
-        return obj, unknown if options.field_validation != "Ignore" else []
+        return codec.decode(kind, named, unknown=unknown), unknown
 
     def _put(self, kind: Kind, obj: Resource, type_: EventType, options: WriteOptions) -> Row:
         meta = obj.metadata
@@ -159,7 +157,8 @@ class FakeRegistry:
         self.calls.append(("create", kind.plural, namespace, name, subresource, document, options))
         if subresource:
             return Written(await self.get(kind, namespace=namespace, name=name))
-        obj, warnings = self._decode(kind, document, options)
+        obj, unknown = self._decode(kind, document)
+        warnings = strictness.tell(kind, document, options, unknown=unknown)
         meta = obj.metadata
         if (kind.place, meta.namespace, meta.name) in self.rows:
             raise errors.already_exists(kind.plural, meta.name, group=kind.group)
@@ -182,7 +181,8 @@ class FakeRegistry:
         self._refuse()
         self.calls.append(("update", kind.plural, namespace, name, subresource, document, options))
         old = await self.get(kind, namespace=namespace, name=name)
-        obj, warnings = self._decode(kind, document, options)
+        obj, unknown = self._decode(kind, document)
+        warnings = strictness.tell(kind, document, options, unknown=unknown)
         if obj.metadata.resource_version not in ("", str(old.revision)):
             raise errors.conflict(kind.plural, name, errors.MODIFIED, group=kind.group)
         return Written(self._put(kind, obj, EventType.MODIFIED, options), False, tuple(warnings))
@@ -211,7 +211,8 @@ class FakeRegistry:
                 document = patch.apply_strategic_merge(document, patch_, StructOf(kind.model).model)
             case _:
                 raise errors.UnsupportedMediaType("the fake does not apply")
-        obj, warnings = self._decode(kind, document, options)
+        obj, unknown = self._decode(kind, document)
+        warnings = strictness.tell_of_patch(patch_, patch_type, options, patched=document, unknown=unknown)
         return Written(self._put(kind, obj, EventType.MODIFIED, options), False, tuple(warnings))
 
     async def delete(self, kind: Kind, *, namespace: str, name: str, options: DeleteOptions, user: User) -> Deleted:

@@ -10,6 +10,7 @@ from master.access.audit import AuditLog
 from master.access.authentication import Authenticator
 from master.access.authorization import Authorizer
 from master.access.default_roles import default_objects
+from master.access.gate import Gate
 from master.access.policies import RegistryPolicies
 from master.rest.server import RestServer
 from tests.unit.master.conftest import Tokens
@@ -30,7 +31,7 @@ class File:
 async def port_and_log(registry):
     audit = AuditLog(File())
     authorizer = Authorizer(RegistryPolicies(FakeRegistry().furnish(default_objects())))
-    server = RestServer(registry, Authenticator([Tokens()]), authorizer, audit=audit)
+    server = RestServer(registry, Gate(Authenticator([Tokens()]), authorizer, audit=audit))
     yield await server.start("127.0.0.1", 0, None), audit
     await server.stop()
 

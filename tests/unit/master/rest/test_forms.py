@@ -76,6 +76,15 @@ async def test_a_list_as_bare_metadata(api):
     ]
 
 
+async def test_of_what_is_only_answered_there_is_no_table(api):
+    path, body = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {"spec": {"nonResourceAttributes": {}}}
+    await api.json("POST", path, json=body, headers={"Accept": TABLE}, code=406)
+    bare = await api.json(
+        "POST", path, json=body, headers={"Accept": TABLE.replace("Table", "PartialObjectMetadata")}, code=201
+    )
+    assert bare["kind"] == "PartialObjectMetadata"
+
+
 async def test_what_no_client_can_read_is_not_acceptable(api):
     status = await api.json("GET", PODS, headers={"Accept": "text/html"}, code=406)
     assert status["reason"] == "NotAcceptable"

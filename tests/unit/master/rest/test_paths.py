@@ -1,6 +1,7 @@
 """Discovery, OpenAPI, version, health and metrics."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,6 +33,17 @@ def cron_tabs(change=lambda spec: None):
 CRON_TABS = cron_tabs()
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
 PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+
+
+async def test_what_is_stored_as_one_has_one_hash(api):
+    async def told(root, name):
+        resources = (await api.json("GET", root))["resources"]
+        return next(each["storageVersionHash"] for each in resources if each["name"] == name)
+
+    # The first eight bytes of the SHA-256 of "/v1/Pod", as servers everywhere give them.
+    assert await told("/api/v1", "pods") == "xPOwRZ+Yhw8="
+    assert await told("/apis/batch/v1beta1", "cronjobs") == await told("/apis/batch/v1", "cronjobs")
+    assert await told("/apis/events.k8s.io/v1", "events") == await told("/api/v1", "events")
 
 
 async def test_old_discovery_leads_to_every_resource(api):
@@ -103,6 +115,7 @@ async def test_version(api):
     version = await api.json("GET", "/version", user=None)
     assert (version["major"], version["minor"]) == ("1", "32")
     assert version["gitVersion"].endswith("+trireme")
+    assert re.fullmatch("[0-9a-f]{40}", version["gitCommit"]), "kubectl's own tests expect a commit"
 
 
 async def test_health_needs_no_user_and_readiness_needs_the_cache(api):
@@ -188,6 +201,8 @@ async def test_a_custom_kind_is_described_at_once_and_changes_no_other_group():
     spec = v3["components"]["schemas"]["com.example.stable.v1.CronTab"]["properties"]["spec"]
     assert spec["properties"]["image"]["default"] == "busybox"
     assert spec["x-kubernetes-validations"]
+    metadata = v3["components"]["schemas"]["com.example.stable.v1.CronTab"]["properties"]["metadata"]
+    assert metadata["description"].startswith("Standard object's metadata")
     path = v3["paths"]["/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}"]
     assert path["put"]["x-kubernetes-group-version-kind"]["kind"] == "CronTab"
     for accept in ("", PROTOBUF):

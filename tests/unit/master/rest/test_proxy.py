@@ -30,6 +30,9 @@ async def _echo(request):
         async for message in socket:
             await socket.send_str(message.data.upper())
         return socket
+    if request.path == "/hop":
+        about_us = {"Connection": "X-Secret", "X-Secret": "1", "Keep-Alive": "timeout=5", "Trailer": "X-Sum"}
+        return web.Response(body=b"body", headers={"X-Kept": "2", **about_us})
     body = await request.read()
     seen = {key.lower(): value for key, value in request.headers.items()}
     told = {"method": request.method, "path": request.path_qs, "body": body.decode(), "headers": seen}
@@ -54,6 +57,76 @@ async def test_method_path_query_and_body_reach_the_pod(api, pod, behind):
     assert told["headers"]["x-mine"] == "1"
     assert "authorization" not in told["headers"], "our credentials are not for the pod"
     assert not [each for each in told["headers"] if each.startswith("impersonate-")]
+
+
+async def test_what_is_about_one_connection_ends_here(api, pod, behind):
+    headers = {
+        "Connection": "close, X-Secret,  x-other",
+        "X-Secret": "1",
+        "X-Other": "2",
+        "X-Kept": "3",
+        "Keep-Alive": "timeout=5",
+        "Proxy-Connection": "keep-alive",
+        "TE": "trailers",
+        "Upgrade": "h2c",  # asked for by nobody: Connection does not name it
+    }
+    told = await api.json("GET", f"{POD}/", headers=headers)
+    left = {"x-secret", "x-other", "keep-alive", "proxy-connection", "te", "upgrade", "x-kept"} & told["headers"].keys()
+    assert (left, told["headers"]["connection"]) == ({"x-kept"}, "close")
+    async with api.ask("GET", f"{POD}/hop") as answer:
+        assert (answer.status, await answer.read()) == (200, b"body")
+        assert {"X-Kept", "X-Secret", "Keep-Alive", "Trailer"} & set(answer.headers) == {"X-Kept"}
+
+
+async def raw_answers(reader, writer):
+    """Answer every connection with hints, an answer that says two lengths, and fields for one connection alone."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+    writer.write(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\nX-Length: 4\r\n\r\n"
+        b"4\r\nbody\r\n0\r\n\r\n"
+    )
+    writer.close()
+
+
+async def test_hints_are_passed_over_and_one_length_counts(api, pod, agent):
+    async with await asyncio.start_server(raw_answers, "127.0.0.1", 0) as server:
+        agent.behind = server.sockets[0].getsockname()[1]
+        async with api.ask("GET", f"{POD}/") as answer:
+            assert (answer.status, await answer.read(), answer.headers["X-Length"]) == (200, b"body", "4")
+            assert answer.headers.get("Content-Length", "4") == "4"
+
+
+async def switch(reader, writer):
+    """Change the protocol for everybody, whatever they ask."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade, X-Secret\r\nUpgrade: echo\r\nX-Secret: 1\r\n"
+        b"X-Kept: 2\r\n\r\n"
+    )
+    writer.write(await reader.read(100))
+    writer.close()
+
+
+async def test_an_upgrade_passes_and_nothing_else_of_the_connection(api, pod, agent):
+    async with await asyncio.start_server(switch, "127.0.0.1", 0) as server:
+        agent.behind = server.sockets[0].getsockname()[1]
+        status = await api.json("GET", f"{POD}/", code=503)
+        assert status["message"].endswith('it switched to "echo" when asked for ""')
+        host, port = api.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(
+            f"GET {POD}/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin\r\nConnection: upgrade\r\n"
+            "Upgrade: echo\r\n\r\n".encode()
+        )
+        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).decode().lower()
+        writer.write(b"ping")
+        assert await asyncio.wait_for(reader.read(100), 5) == b"ping"
+        writer.close()
+    assert head.startswith("http/1.1 101 ")
+    assert "x-kept: 2" in head
+    assert "upgrade: echo" in head
+    assert "secret" not in head
 
 
 async def test_the_answers_code_headers_and_length_come_back(api, pod, behind):

@@ -6,6 +6,8 @@ from api.errors import MethodNotAllowed
 from api.kinds.table import TABLE
 from master.rest.routes import Target, Unserved, parse_path, pick_verb, request_verb
 
+PODS = "/api/v1/namespaces/a/pods"
+
 
 @pytest.mark.parametrize(
     ("path", "plural", "namespace", "name", "subresource"),
@@ -51,7 +53,18 @@ def test_what_no_table_has_is_known_to_be_a_resource(path):
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/version", "/api/v1//pods", ""],
+    [
+        "/",
+        "/api",
+        "/api/v1",
+        "/api/v1/watch//pods",
+        "/apis",
+        "/apis/apps",
+        "/apis/apps/v1",
+        "/version",
+        "/api/v1//pods",
+        "",
+    ],
 )
 def test_other_paths_are_no_resources(path):
     assert parse_path(TABLE, path) is None
@@ -97,11 +110,58 @@ def test_methods_that_do_not_apply_are_refused(method, path):
 
 
 @pytest.mark.parametrize(
-    ("method", "name", "subresource", "watch", "verb"),
+    ("method", "path", "watch", "verb"),
     [
-        ("GET", "", "", False, "list"), ("GET", "", "", True, "watch"), ("GET", "x", "", False, "get"),
-        ("POST", "x", "exec", False, "create"), ("GET", "x", "exec", False, "get"), ("DELETE", "", "", False, "deletecollection"),
+        ("GET", PODS, False, "list"),
+        ("GET", PODS, True, "watch"),
+        ("GET", f"{PODS}/x", False, "get"),
+        ("GET", f"{PODS}/x", True, "get"),
+        ("POST", f"{PODS}/x/exec", False, "create"),
+        ("GET", f"{PODS}/x/exec", False, "get"),
+        ("DELETE", PODS, False, "deletecollection"),
+        ("GET", "/api/v1/watch/pods", False, "watch"),
+        ("GET", "/api/v1/watch/namespaces/a/pods/x", False, "watch"),
+        ("DELETE", "/api/v1/watch/namespaces/a/pods/x", False, "watch"),
+        ("GET", "/api/v1/watch/nopes", False, "watch"),
     ],
-)  # fmt: skip
-def test_authorization_sees_the_verbs_of_the_real_server(method, name, subresource, watch, verb):
-    assert request_verb(method, name=name, subresource=subresource, watch=watch) == verb
+)
+def test_authorization_sees_the_verbs_of_the_real_server(method, path, watch, verb):
+    assert request_verb(method, parse_path(TABLE, path), watch=watch) == verb
+
+
+@pytest.mark.parametrize(
+    ("path", "plural", "namespace", "name"),
+    [
+        ("/api/v1/watch/pods", "pods", "", ""),
+        ("/api/v1/watch/pods/", "pods", "", ""),
+        ("/api/v1/watch/namespaces/a/pods", "pods", "a", ""),
+        ("/api/v1/watch/namespaces/a/pods/b", "pods", "a", "b"),
+        ("/api/v1/watch/namespaces", "namespaces", "", ""),
+        ("/api/v1/watch/namespaces/a", "namespaces", "", "a"),
+        ("/apis/apps/v1/watch/deployments", "deployments", "", ""),
+        ("/apis/apps/v1/watch/namespaces/a/deployments/d", "deployments", "a", "d"),
+    ],
+)
+def test_paths_that_say_that_they_are_watched(path, plural, namespace, name):
+    found = parse_path(TABLE, path)
+    assert isinstance(found, Target)
+    assert (found.kind.plural, found.namespace, found.name, found.watches) == (plural, namespace, name, True)
+    assert pick_verb(found, "GET", watch=False) == "watch"
+    for method in ("HEAD", "POST", "DELETE"):
+        with pytest.raises(MethodNotAllowed):
+            pick_verb(found, method, watch=True)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/watch/namespaces/a/pods/b/status",
+        "/api/v1/watch/namespaces/a/pods/b/proxy/x",
+        "/api/v1/watch/componentstatuses",
+        "/api/v1/watch/pods/b",
+        "/api/v1/watch/watch/pods",
+        "/apis/metrics.k8s.io/v1beta1/watch/nodes",
+    ],
+)
+def test_paths_that_cannot_be_watched(path):
+    assert isinstance(parse_path(TABLE, path), Unserved)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from api import errors
-from master.rest import http
+from master.rest import http, yaml_bodies
 
 PODS = "/api/v1/namespaces/default/pods"
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -177,19 +177,46 @@ async def test_unknown_and_repeated_fields(api):
         ]
     async with api.ask("PUT", f"{MAPS}/m?fieldValidation=Ignore", data=text, headers=headers) as answer:
         assert "Warning" not in answer.headers
-    status = await api.json(
-        "PATCH",
-        f"{MAPS}/m?fieldValidation=Strict",
-        data='{"data":{"a":"1","a":"2"}}',
-        headers={"Content-Type": "application/merge-patch+json"},
-        code=422,
-    )
-    assert status["message"] == (
-        ' "" is invalid: patch: Invalid value: "map[data:map[a:2]]": strict decoding error: duplicate field "data.a"'
-    )
     text = "metadata: {name: m}\ndata:\n  a: '1'\n  a: '2'\n"
     async with api.ask("PUT", f"{MAPS}/m", data=text, headers={"Content-Type": "application/yaml"}) as answer:
         assert answer.headers.getall("Warning") == ['299 - "line 4: key \\"a\\" already set in map"']
+
+
+@pytest.mark.parametrize(
+    ("how", "patch", "shown", "told"),
+    [
+        (
+            "merge-patch",
+            '{"data": {"a": "1", "a": "2"}, "dota": 1}',
+            "{",
+            'duplicate field "data.a", unknown field "dota"',
+        ),
+        (
+            "strategic-merge-patch",
+            '{"data": {"a": "1", "a": "2"}, "dota": 1}',
+            "map[data:map[a:2] dota:1]",
+            'duplicate field "data.a", unknown field "dota"',
+        ),
+        (
+            "json-patch",
+            '[{"op": "test", "op": "add", "path": "/dota", "value": 1, "why": "x"}]',
+            "{",
+            'json patch duplicate field "[0].op", json patch unknown field "[0].why", unknown field "dota"',
+        ),
+    ],
+)
+async def test_unknown_and_repeated_fields_of_patches(api, how, patch, shown, told):
+    await api.create(MAPS, {"metadata": {"name": "m"}})
+    headers = {"Content-Type": f"application/{how}+json"}
+    status = await api.json("PATCH", f"{MAPS}/m?fieldValidation=Strict", data=patch, headers=headers, code=422)
+    assert status["message"].startswith(f' "" is invalid: patch: Invalid value: "{shown}')
+    assert status["message"].partition(": strict decoding error: ")[2] == told
+    async with api.ask("PATCH", f"{MAPS}/m", data=patch, headers=headers) as answer:
+        assert answer.status == 200
+        quoted = [text.removeprefix('299 - "').removesuffix('"') for text in answer.headers.getall("Warning")]
+    assert ", ".join(each.replace('\\"', '"') for each in quoted) == told
+    async with api.ask("PATCH", f"{MAPS}/m?fieldValidation=Ignore", data=patch, headers=headers) as answer:
+        assert (answer.status, "Warning" in answer.headers) == (200, False)
 
 
 @pytest.mark.parametrize(
@@ -532,5 +559,5 @@ def test_json_that_is_called_yaml_is_read_as_json(monkeypatch):
     assert http.parse_document(b"{a: 1}", apply, told) == {"a": 1}
     assert http.parse_document(b'{"a": 1,\n"a": 2}', apply, told) == {"a": 2}
     assert told == ['line 2: key "a" already set in map'], "what YAML's reader says is said"
-    monkeypatch.setattr(http, "_check_events", None)
+    monkeypatch.setattr(yaml_bodies, "_check_events", None)
     assert http.parse_document(b' {"a": [1, "1", 1.5, null]}', apply, told) == {"a": [1, "1", 1.5, None]}

@@ -24,6 +24,25 @@ async def pod(api, name="p", **metadata):
     return await api.create(PODS, {"metadata": {"name": name, **metadata}})
 
 
+async def test_many_wait_for_one_moment_and_none_holds_another_up(monkeypatch):
+    loop, armed = asyncio.get_running_loop(), []
+    monkeypatch.setattr(loop, "call_later", lambda pause_s, go: armed.append((pause_s, go)))
+    pacer = watch.Pacer()
+    waiting = [asyncio.create_task(pacer.turn(pause_s)) for pause_s in (0.5, 0.7, 0.9)]
+    await asyncio.sleep(0)
+    assert [pause_s for pause_s, _ in armed] == [0.5]
+    waiting[1].cancel()
+    await asyncio.sleep(0)
+    armed.pop()[1]()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert [each.cancelled() for each in waiting] == [False, True, False]
+    later = asyncio.create_task(pacer.turn(0.6))
+    await asyncio.sleep(0)
+    assert [pause_s for pause_s, _ in armed] == [0.6]
+    armed.pop()[1]()
+    await later
+
+
 async def test_headers_come_before_anything_happens(api):
     async with asyncio.timeout(2), api.ask("GET", f"{PODS}?watch=1&resourceVersion=100") as answer:
         assert answer.status == 200
@@ -51,6 +70,31 @@ async def test_without_a_revision_the_present_state_comes_first(api):
             ("ADDED", "a"),
             ("ADDED", "b"),
         ]
+
+
+@pytest.mark.parametrize("query", ["", "&watch=false", "&fieldSelector=metadata.name%3Da"])
+async def test_old_paths_watch_one_object(api, query):
+    await pod(api, "a")
+    await pod(api, "b")
+    async with api.ask("GET", f"/api/v1/watch/namespaces/default/pods/a?timeoutSeconds=9{query}") as answer:
+        assert answer.status == 200
+        await api.json("DELETE", f"{PODS}/b")
+        await api.json("DELETE", f"{PODS}/a")
+        told = await lines(answer, 2)
+    assert [(each["type"], each["object"]["metadata"]["name"]) for each in told] == [("ADDED", "a"), ("DELETED", "a")]
+
+
+async def test_old_paths_watch_what_they_name_or_nothing(api):
+    path = "/api/v1/watch/namespaces/default/pods"
+    async with api.ask("GET", f"{path}/a?fieldSelector=metadata.name%3Db") as answer:
+        assert (answer.status, (await answer.json())["message"]) == (
+            400,
+            "fieldSelector metadata.name doesn't match requested name",
+        )
+    async with api.ask("GET", "/api/v1/watch/pods?resourceVersion=1") as answer:
+        assert (answer.status, answer.headers["Transfer-Encoding"]) == (200, "chunked")
+    async with api.ask("DELETE", f"{path}/a") as answer:
+        assert answer.status == 405
 
 
 async def test_initial_events_end_with_a_marked_bookmark(api):

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from node_agent.errors import AddressesExhausted
 from node_agent.network.addresses import AddressBook, AddressFile
+from node_agent.network.host_ports import HostPort
 
 
 def test_gateway_network_and_broadcast_are_never_given() -> None:
@@ -39,6 +40,19 @@ def test_retain_believes_the_kernel_before_the_book() -> None:
     # What "robbed" had on paper is in the hands of "lost"; two pods must never share it.
     assert kept.leases == {"moved": "10.244.1.9", "waits": "10.244.1.4", "lost": "10.244.1.5"}
     assert kept.retain(set(kept.leases), held) is kept
+
+
+def test_ports_come_and_go_with_their_pod(tmp_path: Path) -> None:
+    ports = (HostPort(8080, 80),)
+    book = AddressBook("10.244.1.0/24").assign("a", ports).assign("b")
+    assert book.open_ports == {"10.244.1.2": ports}
+    assert book.assign("a", ports) is book
+    assert book.assign("a", ()).open_ports == {}
+    AddressFile(tmp_path / "book").save(book)
+    assert AddressFile(tmp_path / "book").load(book.cidr) == book
+    assert book.release("a").ports == {}
+    assert book.retain({"b"}, {}).ports == {}
+    assert book.retain({"a"}, {}).open_ports == book.open_ports
 
 
 @pytest.mark.parametrize(

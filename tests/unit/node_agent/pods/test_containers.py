@@ -7,13 +7,15 @@ import pytest
 
 from api.kinds.pods import Container, Pod, PodSpec
 from node_agent.pods.containers import (
+    HostnameTooLong,
     NodeNames,
     RefusedByPolicy,
+    file_owner,
     hostname_of,
-    qos_class,
     render_hosts,
     render_limits,
     render_privileges,
+    render_sandbox,
 )
 from node_agent.runtime.base import Image
 from tests.unit.node_agent.pods.situations import pod
@@ -24,23 +26,6 @@ GIB = 1 << 30
 def spec(*resources: dict[str, Any], **more: Any) -> PodSpec:
     containers = [{"name": f"c{n}", "resources": each} for n, each in enumerate(resources)]
     return msgspec.convert({"containers": containers, **more}, PodSpec)
-
-
-@pytest.mark.parametrize(
-    ("resources", "qos"),
-    [
-        ([{}], "BestEffort"),
-        ([{"requests": {"cpu": "0"}}], "BestEffort"),
-        ([{"requests": {"cpu": "1m"}}], "Burstable"),
-        ([{"limits": {"cpu": "1", "memory": "1Gi"}}], "Guaranteed"),
-        ([{"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}}], "Guaranteed"),
-        ([{"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1"}}], "Burstable"),
-        ([{"limits": {"cpu": "1", "memory": "1Gi"}}, {}], "Burstable"),
-        ([{"limits": {"cpu": "1"}}], "Burstable"),
-    ],
-)
-def test_quality_of_service(resources: list[dict[str, Any]], qos: str) -> None:
-    assert qos_class(spec(*resources)) == qos
 
 
 @pytest.mark.parametrize(
@@ -90,6 +75,32 @@ def test_the_containers_word_goes_before_the_pods() -> None:
     assert privileges({"allowPrivilegeEscalation": False}).no_new_privileges
 
 
+def test_seccomp_confines_who_asks_for_it() -> None:
+    confined, free = {"seccompProfile": {"type": "RuntimeDefault"}}, {"seccompProfile": {"type": "Unconfined"}}
+    assert privileges({}).seccomp == "unconfined"
+    assert privileges({}, confined).seccomp == ""
+    assert privileges(free, confined).seccomp == "unconfined"
+    with pytest.raises(RefusedByPolicy, match="keeps no profiles"):
+        privileges({"seccompProfile": {"type": "Localhost", "localhostProfile": "p.json"}})
+
+
+@pytest.mark.parametrize(
+    ("shared", "own", "owner"),
+    [
+        (None, [None, None], None),
+        (7, [None, None], 7),
+        (7, [8, 8], 8),
+        (7, [8, None], None),
+        (None, [8, None], None),
+        (7, [0, 0], 0),
+    ],
+)
+def test_whom_all_containers_run_as(shared: int | None, own: list[int | None], owner: int | None) -> None:
+    containers = [{"name": f"c{n}", "securityContext": {"runAsUser": user}} for n, user in enumerate(own)]
+    of = {"containers": containers[:1], "initContainers": containers[1:], "securityContext": {"runAsUser": shared}}
+    assert file_owner(msgspec.convert(of, PodSpec)) == owner
+
+
 @pytest.mark.parametrize(
     ("own", "user", "refused"),
     [
@@ -115,7 +126,23 @@ def test_names() -> None:
     hosts = render_hosts(of, "10.244.0.5", names)
     assert "10.244.0.5\th.sub.default.svc.cluster.local\th\n" in hosts
     assert hosts.endswith("1.2.3.4\ta\tb\n")
+    names = msgspec.structs.replace(names, host_hosts="127.0.0.1\tlocalhost\n10.0.0.9\tregistry\n")
+    there = render_hosts(
+        msgspec.structs.replace(of, spec=msgspec.structs.replace(of.spec, host_network=True)), "", names
+    )
+    assert there.startswith("# Kubernetes-managed hosts file (host network).\n127.0.0.1\tlocalhost\n10.0.0.9")
+    assert there.endswith("1.2.3.4\ta\tb\n")
     long = msgspec.structs.replace(
         pod(), metadata=msgspec.structs.replace(pod().metadata, name="a" * 62 + "-" + "b" * 40)
     )
     assert hostname_of(long) == "a" * 62
+
+
+def test_what_the_kernel_calls_the_pod() -> None:
+    def name(**spec: Any) -> str:
+        return render_sandbox(pod(setHostnameAsFQDN=True, **spec), 0, cluster_domain="cluster.local").hostname
+
+    assert name(hostname="h", subdomain="sub") == "h.sub.default.svc.cluster.local"
+    assert name(hostname="h") == "h"
+    with pytest.raises(HostnameTooLong, match="is too long"):
+        name(hostname="h" * 40, subdomain="sub")

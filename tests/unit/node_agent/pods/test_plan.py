@@ -3,8 +3,12 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from node_agent.pods.plan import (
+    DELAY_LABEL,
+    HASH_LABEL,
+    RESIZE,
     SANDBOX,
     CreateSandbox,
     Failure,
@@ -13,12 +17,13 @@ from node_agent.pods.plan import (
     RemoveContainer,
     StartContainer,
     StopSandbox,
+    UpdateContainer,
     container_hash,
     duration,
     next_delay,
     plan_pod,
 )
-from node_agent.runtime.base import State
+from node_agent.runtime.base import Limits, State
 from tests.unit.node_agent.pods.situations import NOW, ended, instance, pod, sandbox, situation
 
 MAIN = {"name": "main", "image": "img:1"}
@@ -75,6 +80,14 @@ def test_a_delay_is_waited_for_and_explained() -> None:
 def test_a_quiet_life_clears_the_record() -> None:
     lived = ended(attempt=7, exit_code=1, delay_s=300, started_at=NOW - 601, finished_at=NOW)
     assert plan_pod(situation(pod(), lived, within=sandbox())).actions == (StartContainer("main", 8, 10),)
+
+
+def test_another_image_clears_the_record() -> None:
+    labels = {DELAY_LABEL: "300", HASH_LABEL: container_hash(pod().spec.containers[0])}
+    crashed = ended(attempt=7, exit_code=1, started_at=NOW - 2, finished_at=NOW - 1, labels=labels)
+    other = pod({"name": "main", "image": "img:2"})
+    assert plan_pod(situation(pod(), crashed, within=sandbox())).actions == ()
+    assert plan_pod(situation(other, crashed, within=sandbox())).actions == (StartContainer("main", 8, 10),)
 
 
 def test_a_clock_that_was_set_back_holds_nothing_up() -> None:
@@ -257,3 +270,42 @@ def test_a_finished_pod_gives_its_sandbox_back() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(10, "10s"), (80, "1m20s"), (300, "5m0s")])
 def test_durations(seconds: int, text: str) -> None:
     assert duration(seconds) == text
+
+
+MORE = Limits(cpu_shares=512, cpu_quota_us=50_000, memory_bytes=1 << 20)
+
+
+def test_what_runs_with_other_limits_gets_those_of_its_pod() -> None:
+    sized = instance(limits=Limits(cpu_shares=2, oom_score_adj=7))
+    wanted = replace(MORE, oom_score_adj=7)
+    plan = plan_pod(situation(pod(), sized, within=sandbox(), limits={"main": MORE}))
+    assert plan.actions == (UpdateContainer("main", "main-0", wanted),)
+    # What the engine took is in force, though the kernel lacks something and the engine shows it otherwise.
+    taken = situation(pod(), sized, within=sandbox(), limits={"main": MORE}, enforced={"main-0": wanted})
+    assert plan_pod(taken).actions == ()
+    assert plan_pod(situation(pod(), ended(limits=Limits()), within=sandbox(), limits={"main": MORE})).actions == (
+        StartContainer("main", 1, 10),
+    )
+
+
+@pytest.mark.parametrize(("resource", "restarts"), [("cpu", False), ("memory", True)])
+def test_a_container_restarts_if_that_is_how_it_is_resized(resource: str, *, restarts: bool) -> None:
+    policy = [{"resourceName": resource, "restartPolicy": "RestartContainer"}]
+    of = pod(MAIN | {"resizePolicy": policy})
+    sized = instance(limits=Limits(memory_bytes=1))
+    plan = plan_pod(situation(of, sized, within=sandbox(), limits={"main": Limits(memory_bytes=2)}))
+    (action,) = plan.actions
+    if restarts:
+        assert action == KillContainer("main", "main-0", "Container main resize requires restart")
+    else:
+        assert isinstance(action, UpdateContainer)
+
+
+def test_a_resize_that_failed_is_tried_again_later() -> None:
+    failure = Failure(reason="ResizeError", message="no", failed_at=NOW, retry_at=NOW + 2, delay_s=2)
+    failures = {f"{RESIZE}main": failure}
+    of, sized = pod(), instance(limits=Limits())
+    early = plan_pod(situation(of, sized, within=sandbox(), limits={"main": MORE}, failures=failures))
+    assert (early.actions, early.wake_at) == ((), NOW + 2)
+    late = plan_pod(situation(of, sized, within=sandbox(), limits={"main": MORE}, failures=failures, now=NOW + 2))
+    assert [type(each) for each in late.actions] == [UpdateContainer]

@@ -3,14 +3,17 @@
 import asyncio
 import itertools
 from collections.abc import Callable, Iterable
+from typing import Self
 
 import msgspec
 import pytest
 
 from api.kinds.pods import Container as ContainerSpec
-from api.kinds.pods import Probe
+from api.kinds.pods import HTTPGetAction, LifecycleHandler, Probe
 from node_agent.pods.checks import Verdict, check_http, check_tcp, resolve_port
+from node_agent.pods.hooks import HookFailed, run_hook
 from node_agent.pods.probes import Counter, Prober, extra_tries
+from node_agent.runtime.hollow import HollowRuntime
 from tests.unit.node_agent.pods.situations import instance, pod
 
 
@@ -58,7 +61,7 @@ class Probed:
         self.pod = pod(spec)
         self.container = instance()
         self.prober = Prober(
-            self.ask, on_change=self.changed.set, record=lambda _, message: self.recorded.append(message)
+            self.ask, on_change=self.changed.set, record=lambda _, __, message: self.recorded.append(message)
         )
         self.prober.sync(self.pod, [self.container], "10.0.0.1")
 
@@ -157,6 +160,7 @@ async def serve(answer: bytes) -> tuple[asyncio.Server, int]:
     ("answer", "ok", "message"),
     [
         (b"HTTP/1.1 200 OK\r\n\r\n", True, ""),
+        (b"HTTP/1.0 299 x\r\n\r\n", True, ""),
         (b"HTTP/1.0 399 x\r\n\r\n", True, ""),
         (b"HTTP/1.1 500 Oops\r\n\r\n", False, "HTTP probe failed with statuscode: 500"),
         (b"SSH-2.0\r\n", False, "malformed HTTP response"),
@@ -170,6 +174,76 @@ async def test_http(answer: bytes, message: str, *, ok: bool) -> None:
     assert verdict.ok == ok
     assert message in verdict.message
     server.close()
+
+
+PAGES = {
+    "/to-good": b"HTTP/1.1 302 Found\r\nLocation: /good\r\n\r\n",
+    "/to-bad": b"HTTP/1.1 302 Found\r\nLocation: bad\r\n\r\n",
+    "/away": b"HTTP/1.1 302 Found\r\nLocation: http://0.0.0.0/good\r\nContent-Length: 5\r\n\r\nFoundMORE",
+    "/endless": b"HTTP/1.1 302 Found\r\nLocation: /endless\r\n\r\n",
+    "/good": b"HTTP/1.1 200 OK\r\n\r\n",
+    "/bad": b"HTTP/1.1 404 Not Found\r\n\r\n",
+}
+
+
+class Site:
+    """A server of ``PAGES`` that remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._handle, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.requests.append(request)
+        writer.write(PAGES[request.split()[1]])
+        writer.close()
+
+    def action(self, path: str, *headers: tuple[str, str]) -> HTTPGetAction:
+        named = [{"name": name, "value": value} for name, value in headers]
+        return msgspec.convert({"port": self.port, "path": path, "httpHeaders": named}, HTTPGetAction)
+
+
+@pytest.mark.parametrize(
+    ("path", "verdict"),
+    [
+        ("/to-good", Verdict(ok=True)),
+        ("/to-bad", Verdict(ok=False, message="HTTP probe failed with statuscode: 404")),
+        ("/away", Verdict(ok=True, warning="Found")),
+        ("/endless", Verdict(ok=False, message="stopped after 10 redirects")),
+    ],
+)
+async def test_redirects_are_followed_at_the_same_host(path: str, verdict: Verdict) -> None:
+    async with Site() as site:
+        found = await check_http(site.action(path), ContainerSpec(name="c"), "127.0.0.1")
+    assert (found.ok, found.warning) == (verdict.ok, verdict.warning)
+    assert verdict.message in found.message
+
+
+async def test_headers_of_a_probe_replace_ours() -> None:
+    async with Site() as site:
+        asked = (("host", "web.example"), ("accept", ""), ("X-Probe", "1"))
+        await check_http(site.action("/to-good", *asked), ContainerSpec(name="c"), "127.0.0.1")
+    assert len(site.requests) == 2
+    for request in site.requests:
+        lines = request.lower().splitlines()
+        assert {"host: web.example", "user-agent: kube-probe/1.0", "x-probe: 1"} < set(lines)
+        assert not [line for line in lines if line.startswith("accept") or "127.0.0.1" in line]
+
+
+async def test_a_hook_that_is_answered_has_been_called() -> None:
+    async with Site() as site:
+        handler = LifecycleHandler(http_get=site.action("/bad"))
+        await run_hook(handler, ContainerSpec(name="c"), "id", "127.0.0.1", HollowRuntime())
+    with pytest.raises(HookFailed, match="Connect call failed"):
+        await run_hook(handler, ContainerSpec(name="c"), "id", "127.0.0.1", HollowRuntime())
 
 
 async def test_tcp() -> None:

@@ -1,6 +1,7 @@
 """Tokens of pods: asked for once, renewed in time, and kept while no master answers."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -77,3 +78,24 @@ async def test_a_refusal_says_why() -> None:
     node.resources.refuse(Forbidden("not yours"), verb="token")
     with pytest.raises(VolumeFailed, match="failed to fetch token: not yours"):
         await node.token()
+
+
+async def test_a_failure_that_nobody_waits_for_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    node, answer, complaints = Node(), asyncio.Event(), []
+
+    async def refuse(*_: object, **__: object) -> None:
+        await answer.wait()
+        raise Forbidden("the pod is gone")
+
+    monkeypatch.setattr(node.resources, "request_token", refuse)
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    waiter = asyncio.create_task(node.token())
+    await asyncio.sleep(0)
+    (asked,) = node.tokens._asking.values()
+    waiter.cancel()
+    await asyncio.wait({waiter})
+    answer.set()
+    await asyncio.wait({asked})
+    del asked, waiter
+    gc.collect()
+    assert complaints == []

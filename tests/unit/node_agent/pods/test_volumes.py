@@ -1,5 +1,6 @@
 """Volumes on disk: what containers find in them, and what they cannot reach through them."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,16 @@ from api.kinds.pods import Container
 from api.kinds.volumes import Volume
 from api.meta import ObjectMeta
 from node_agent.pods.environment import ConfigMissing, Facts
-from node_agent.pods.volume_files import File, render_files
-from node_agent.pods.volumes import Mounted, PodVolumes, VolumeFailed, leftover_pods, render_mounts, write_files
+from node_agent.pods.volume_files import File, render_files, tokens_wanted
+from node_agent.pods.volumes import (
+    Mounted,
+    MountRefused,
+    PodVolumes,
+    VolumeFailed,
+    leftover_pods,
+    render_mounts,
+    write_files,
+)
 from tests.unit.node_agent.pods.situations import pod
 
 
@@ -70,6 +79,27 @@ def test_what_is_rendered() -> None:
 
 
 @pytest.mark.parametrize(
+    ("context", "mode", "owner"),
+    [({}, 0o644, None), ({"fsGroup": 5}, 0o600, None), ({"runAsUser": 7}, 0o600, 7)],
+)
+def test_who_may_read_a_token(context: dict[str, int], mode: int, owner: int | None) -> None:
+    source = {"sources": [{"serviceAccountToken": {"path": "token"}}]}
+    volume = msgspec.convert({"name": "v", "projected": source}, Volume)
+    facts = Facts(pod=pod(securityContext=context), node="n", host_ip="h", pod_ip="p")
+    tokens = dict.fromkeys(tokens_wanted(volume), "abc")
+    assert render_files(volume, facts, tokens) == {"token": File(b"abc", mode, owner)}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
+def test_files_get_their_owner_and_the_pods_group(tmp_path: Path) -> None:
+    files = {"token": File(b"abc", 0o600, 7), "plain": File(b"x", 0o400)}
+    assert write_files(tmp_path, files, group=5)
+    seen = {name: (tmp_path / name).stat() for name in files}
+    assert [(s.st_mode & 0o777, s.st_uid, s.st_gid) for s in seen.values()] == [(0o640, 7, 5), (0o440, 0, 5)]
+    assert not write_files(tmp_path, files, group=5)
+
+
+@pytest.mark.parametrize(
     "source",
     [
         {"configMap": {"name": "no"}},
@@ -97,11 +127,18 @@ def test_mounts(tmp_path: Path) -> None:
     assert mount(tmp_path, subPathExpr="$(POD)").source == str(tmp_path / "web")
 
 
-@pytest.mark.parametrize("path", ["../out", "/etc", "link", "link/passwd"])
-def test_a_sub_path_stays_inside(tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *({"subPath": path} for path in ("../out", "/etc", "link", "link/passwd", "file/below")),
+        *({"subPathExpr": path} for path in ("../$(POD)", "/$(POD)", "$(POD)/$(UNKNOWN)")),
+    ],
+)
+def test_what_cannot_be_mounted(tmp_path: Path, asked: dict[str, str]) -> None:
     (tmp_path / "link").symlink_to("/etc")
-    with pytest.raises(VolumeFailed):
-        mount(tmp_path, subPath=path)
+    (tmp_path / "file").touch()
+    with pytest.raises(MountRefused):
+        mount(tmp_path, **asked)
 
 
 def test_pod_volumes(tmp_path: Path) -> None:
@@ -131,6 +168,18 @@ def test_pod_volumes(tmp_path: Path) -> None:
     volumes.tear_down()
     assert leftover_pods(tmp_path / "node") == []
     assert (host / "kept").exists()
+
+
+@pytest.mark.parametrize(("medium", "mode"), [("", 0o2777), ("Memory", 0o3777)])
+def test_modes_of_an_empty_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, medium: str, mode: int) -> None:
+    mounted: list[tuple[str, ...]] = []
+    monkeypatch.setattr("node_agent.pods.volumes._run", lambda *argv: mounted.append(argv))
+    of = pod(volumes=[{"name": "v", "emptyDir": {"medium": medium}}], securityContext={"fsGroup": os.getegid()})
+    path = PodVolumes(tmp_path, "u").set_up(of, {})["v"].path
+    assert path.stat().st_mode & 0o7777 == mode
+    assert len(mounted) == (medium == "Memory")
+    # What a container mounts below it is as open.
+    assert Path(mount(path, subPath="below").source).stat().st_mode & 0o7777 == mode
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,12 @@ def test_services_without_rules(changes: dict[str, Any]) -> None:
     assert ports_of(service(**changes), (BACKEND,)) == ()
 
 
+@pytest.mark.parametrize("label", ["service-proxy-name", "headless"])
+def test_services_that_others_serve_have_no_rules(label: str) -> None:
+    marked = ObjectMeta(namespace="default", name="web", labels={f"service.kubernetes.io/{label}": ""})
+    assert ports_of(service(marked), (BACKEND,)) == ()
+
+
 def test_a_named_port_has_the_endpoints_of_its_name_only() -> None:
     backend = Backend(
         "10.244.1.5", (BackendPort("http", "TCP", 1), BackendPort("http", "UDP", 2), BackendPort("x", "TCP", 3))

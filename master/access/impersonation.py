@@ -2,7 +2,7 @@
 
 from urllib.parse import unquote
 
-from multidict import CIMultiDictProxy
+from multidict import MultiMapping
 
 from api.errors import BadRequest
 from master.access.authentication import with_authenticated
@@ -14,7 +14,7 @@ _EXTRA = "impersonate-extra-"
 _GROUP = "authentication.k8s.io"
 
 
-async def effective_user(user: User, headers: CIMultiDictProxy[str], authorizer: Authorizer) -> User:
+async def effective_user(user: User, headers: MultiMapping[str], authorizer: Authorizer) -> User:
     """Return whom a request acts as; raises Forbidden unless ``user`` may impersonate the name and all beside it."""
     name = headers.get("Impersonate-User", "")
     groups = tuple(headers.getall("Impersonate-Group", []))
