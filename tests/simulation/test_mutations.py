@@ -459,7 +459,7 @@ def a_follower_reads_what_it_has(patch):
     """Linearizable reads are served from the member's own state."""
 
     def read(self, owner):
-        self._readers._ready.append((self.applied, [owner]))
+        self._readers.answers.append((self.applied, [owner]))
 
     patch.setattr(Replica, "read", read)
 
