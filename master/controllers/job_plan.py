@@ -92,12 +92,14 @@ def tally(job: Job, pods: Sequence[Pod]) -> Tally:
     failed_indexes = job_indexes.parse(status.failed_indexes, count) if indexed else frozenset()
     ignored, fatal = [], ""
     for uid, pod in tracked.items():
+        if uid in lost:
+            continue  # also where one that was counted as it was deleted has come to a good end since
         if pod.status.phase == "Succeeded":
             if indexed:
                 completed |= {index for index in (index_of(pod),) if index is not None and index < count}
             elif uid not in won:
                 won = (*won, uid)
-        elif uid not in lost and _failed(job, pod):
+        elif _failed(job, pod):
             verdict = judge(job, pod)
             if verdict.action == "Ignore":
                 ignored.append(uid)

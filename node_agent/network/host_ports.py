@@ -4,6 +4,7 @@ What comes to one of the node's own addresses, or is sent to it by a process of 
 senders would not understand the pod's answer and take the node's address: the node's loopback, and the pod itself.
 """
 
+import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -15,6 +16,7 @@ DISPATCH = ChainId("nat", "TRIREME-HOSTPORTS")
 MASQUERADE = ChainId("nat", "TRIREME-HOSTPORTS-MASQ")
 _LOOPBACK = "127.0.0.0/8"
 _ANY = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - how pods say so
+_PROTOCOLS = frozenset({"TCP", "UDP", "SCTP"})
 
 
 class HostPort(msgspec.Struct, frozen=True):
@@ -52,8 +54,21 @@ def with_host_ports(rules: Ruleset, open_ports: OpenPorts) -> Ruleset:
 
 
 def _served(ports: Iterable[HostPort]) -> list[HostPort]:
-    """Return the ports at addresses of the family that pods have."""
-    return [each for each in ports if each.address in _ANY or ":" not in each.address]
+    """Return the ports at addresses of the family that pods have.
+
+    Nobody before us has looked whether a pod's ``hostIP`` is an address: any other text would stand in the rules.
+    """
+    return [each for each in ports if each.protocol.upper() in _PROTOCOLS and _is_address(each.address)]
+
+
+def _is_address(text: str) -> bool:
+    if text in _ANY:
+        return True
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _forward(pod: str, each: HostPort) -> str:
@@ -74,6 +89,6 @@ def _flows(open_ports: OpenPorts) -> set[Flow]:
     return {
         Flow("" if each.address in _ANY else each.address, each.port, pod, each.pod_port)
         for pod, ports in open_ports.items()
-        for each in ports
+        for each in _served(ports)
         if each.protocol.upper() == "UDP"
     }

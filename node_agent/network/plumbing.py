@@ -195,14 +195,16 @@ class PodNetwork:
                 log.info("pod detached pod=%s", pod_key)
 
     def _keep(self, book: AddressBook) -> None:
-        """Take ``book`` for the present one, on disk and in the kernel; the caller holds the lock."""
+        """Take ``book`` for the present one, on disk and in the kernel; the caller holds the lock.
+
+        It is the present one only when all is done: else whoever tries again would find nothing left to do.
+        """
         if book is self._book:
             return
-        before = self._book.open_ports
+        if book.open_ports != self._book.open_ports:
+            self._firewall.open_ports(book.open_ports)
         self._file.save(book)
         self._book = book
-        if book.open_ports != before:
-            self._firewall.open_ports(book.open_ports)
 
     def _recover(self, known: frozenset[str]) -> frozenset[str]:
         with kernel.netlink("look for plugged pods") as socket:

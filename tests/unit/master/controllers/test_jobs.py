@@ -6,18 +6,20 @@ from msgspec.structs import replace
 from api.kinds.batch import (
     Job,
     JobSpec,
+    JobStatus,
     PodFailurePolicy,
     PodFailurePolicyOnExitCodesRequirement,
     PodFailurePolicyRule,
     SuccessPolicy,
     SuccessPolicyRule,
+    UncountedTerminatedPods,
 )
-from api.kinds.pods import ContainerState, ContainerStateTerminated, ContainerStatus, Pod
+from api.kinds.pods import ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus
 from api.meta import LabelSelector, ObjectMeta
 from client.clock import timestamp
 from master.controllers import job_indexes
 from master.controllers.job import JobController
-from master.controllers.job_plan import TRACKING
+from master.controllers.job_plan import TRACKING, tally
 from master.controllers.manager import Row
 from tests.fakes.world import World, template
 
@@ -115,6 +117,23 @@ async def test_a_deleted_pod_is_counted_before_it_goes() -> None:
         await world.pass_time(11)
         await agents(world)
         assert len(running(world)) == 1
+
+
+@pytest.mark.parametrize("mode", ["NonIndexed", "Indexed"])
+def test_a_pod_that_counts_as_failed_does_not_count_as_succeeded_too(mode: str) -> None:
+    meta = ObjectMeta(
+        name="sum-0",
+        uid="p",
+        deletion_timestamp="2026-01-01T00:00:00Z",
+        finalizers=(TRACKING,),
+        annotations={job_indexes.INDEX: "0"},
+    )
+    noted = JobStatus(uncounted_terminated_pods=UncountedTerminatedPods(failed=("p",)))
+    counted = tally(
+        replace(job(completion_mode=mode), status=noted), [Pod(metadata=meta, status=PodStatus(phase="Succeeded"))]
+    )
+    assert (counted.succeeded, counted.failed, counted.completed) == (0, 1, frozenset())
+    assert [pod.metadata.uid for pod in counted.release] == ["p"]
 
 
 async def test_failures_wait_longer_each_time_and_then_fail_the_job() -> None:

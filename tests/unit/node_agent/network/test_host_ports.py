@@ -50,6 +50,21 @@ def test_where_packets_land(packet: Packet, target: str, *, masqueraded: bool) -
     assert trace(RULES, packet, forward_policy="DROP") == {Outcome("ACCEPT", target, masqueraded): 1}
 
 
+@pytest.mark.parametrize(
+    "port",
+    [
+        pytest.param(HostPort(1, 1, address="192.0.2.1/0 -j ACCEPT\n-A INPUT -s 0.0.0.0"), id="more than an address"),
+        pytest.param(HostPort(1, 1, address="node-1"), id="a name"),
+        pytest.param(HostPort(1, 1, "UDP", "node-1"), id="UDP at a name"),
+        pytest.param(HostPort(1, 1, "tcp -j ACCEPT\n-A INPUT -p all"), id="more than a protocol"),
+    ],
+)
+def test_what_is_no_address_never_reaches_the_rules(port: HostPort) -> None:
+    chains = with_host_ports(BASE, {POD: (port, HostPort(8080, 80))}).chains
+    assert chains == with_host_ports(BASE, {POD: (HostPort(8080, 80),)}).chains
+    assert stale_flows({}, {POD: (port,)}) == set()
+
+
 def test_the_kernel_holds_what_is_open_and_nothing_else() -> None:
     host, forgotten = ModelHost(), []
 

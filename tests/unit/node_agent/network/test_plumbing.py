@@ -1,9 +1,11 @@
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from node_agent.errors import CommandFailed
 from node_agent.network import kernel, plumbing
+from node_agent.network.host_ports import HostPort
 from node_agent.network.masquerade import PodFirewall, render_pod_rules
 from node_agent.network.plumbing import PodNetwork, host_interface_of, mac_of
 from node_agent.proxy.iptables import Iptables
@@ -67,6 +69,23 @@ async def test_a_key_that_an_alias_cannot_hold_is_refused(tmp_path: Path, key: s
         await network.attach(1, key)
     with pytest.raises(ValueError, match="pod key"):
         await network.detach(key)
+
+
+async def test_ports_that_could_not_be_opened_are_opened_when_the_pod_is_plugged_in_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "namespace_file", lambda _: contextlib.nullcontext(0))
+    host = ModelHost()
+    network = PodNetwork(
+        data_dir=tmp_path, pod_cidr="10.244.1.0/24", firewall=PodFirewall(Iptables("nft", host), RULES)
+    )
+    monkeypatch.setattr(network, "_plug", lambda *_: None)
+    host.fail_next = 1
+    with pytest.raises(CommandFailed):
+        await network.attach(1, "pod", (HostPort(8080, 80),))
+    assert network.address_of("pod") is None
+    plugged = await network.attach(1, "pod", (HostPort(8080, 80),))
+    assert f"--to-destination {plugged.address}:80" in host.restores[-1]
 
 
 @pytest.mark.parametrize(
