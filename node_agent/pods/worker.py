@@ -38,6 +38,7 @@ from node_agent.pods.plan import (
 )
 from node_agent.pods.probes import Prober
 from node_agent.pods.refusal import refusal
+from node_agent.pods.reporting import Reporter
 from node_agent.pods.resizing import grant, resources_of, resources_told
 from node_agent.pods.status import Appearance, build_status
 from node_agent.pods.surroundings import Surroundings
@@ -48,7 +49,6 @@ log = logging.getLogger(__name__)
 
 _RESYNC_S = 60.0
 _ENGINE_RETRY_S = 1.0
-_API_RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _MIN_GRACE_S = 2.0
 _RETRY_S, _RETRY_MAX_S = 1.0, 60.0
 _DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
@@ -64,7 +64,7 @@ class PodWorker:
         self._grant = grant(pod, resources_told(pod), around.limits.allocatable)
         self._pod = self._grant.pod
         self._around = around
-        self._gone = gone
+        self._reporter = Reporter(around.api, self._pod, gone=gone)
         self._wake = asyncio.Event()
         self._ops: dict[str, asyncio.Task[None]] = {}
         self._failures: dict[str, Failure] = {}
@@ -79,9 +79,6 @@ class PodWorker:
         self._adopted = False
         self._messages: dict[str, str] = {}
         self._enforced: dict[str, Limits] = {}  # container id -> the limits that the engine took last
-        self._status: PodStatus | None = None
-        self._status_changed = asyncio.Event()
-        self._status_written: PodStatus | None = None
         if pod.metadata.deletion_timestamp or gone:
             self._start_deletion()
 
@@ -93,7 +90,7 @@ class PodWorker:
     @property
     def status(self) -> PodStatus:
         """The newest status, written or not."""
-        return self._status or self._pod.status
+        return self._reporter.newest
 
     @property
     def pod_ip(self) -> str:
@@ -114,15 +111,12 @@ class PodWorker:
             self._record("Warning", "ResizeInfeasible", self._grant.refusal)
         if pod.metadata.deletion_timestamp:
             self._start_deletion()
-        if self._status_written is not None and _overruled(pod.status, self._status_written):
-            # Somebody else wrote, as the masters do while a node is out of reach.
-            self._status_written = pod.status
-            self._status_changed.set()
+        self._reporter.follow(pod)
         self.poke()
 
     def vanish(self) -> None:
         """The API has no such pod any more: end it at once."""
-        self._gone = True
+        self._reporter.forget()
         self._start_deletion()
         self.poke()
 
@@ -141,7 +135,7 @@ class PodWorker:
         given = self._pod.metadata.deletion_grace_period_seconds
         grace_s = grace_period_s(self._pod) if given is None else given
         # Measured from when we learn of it: the masters' clocks need not be ours.
-        self._end_by(self._around.now() + (0 if self._gone else grace_s))
+        self._end_by(self._around.now() + (0 if self._reporter.gone else grace_s))
 
     def _end_by(self, deadline: float) -> None:
         """End the pod; a later call can only shorten the time left."""
@@ -163,7 +157,7 @@ class PodWorker:
         """Work until the pod is gone from this node; cancelling leaves its containers running."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            writer = tasks.create_task(self._write_statuses())
+            writer = tasks.create_task(self._reporter.run())
             try:
                 await self._loop()
             finally:
@@ -190,7 +184,7 @@ class PodWorker:
             await self._sleep(max(wait_s, 0.01))
 
     def _is_leaving(self) -> bool:
-        return self._gone or bool(self._pod.metadata.deletion_timestamp)
+        return self._reporter.gone or bool(self._pod.metadata.deletion_timestamp)
 
     async def _sleep(self, seconds: float) -> None:
         """Wait until poked, at most so long."""
@@ -416,75 +410,29 @@ class PodWorker:
         self._enforced = {key: limits for key, limits in self._enforced.items() if key in known}
 
     def _show(self, situation: Situation, plan: Plan) -> None:
-        if self._gone or (self._pod.status.phase in _ENDED and not situation.containers):
+        if self._reporter.gone or (self._pod.status.phase in _ENDED and not situation.containers):
             return  # it ended before and its containers are gone: what the API says is all that is known
         reason, message = self._ended_because
         if not reason and self._pod.status.phase == "Failed":
             reason, message = self._pod.status.reason, self._pod.status.message
         # The times of conditions come from what we said last, not from what the API has seen of it.
-        shown = msgspec.structs.replace(self._pod, status=self._last_shown())
-        status = build_status(
-            msgspec.structs.replace(situation, pod=shown),
-            plan,
-            Appearance(
-                host_ip=self._around.names.host_ip,
-                pod_ip=self._pod_ip,
-                messages=self._messages,
-                image_refs=self._launcher.image_refs,
-                reason=reason,
-                message=message,
-                refusal=self._grant.refusal,
-            ),
+        shown = msgspec.structs.replace(self._pod, status=self._reporter.last_shown())
+        appearance = Appearance(
+            host_ip=self._around.names.host_ip,
+            pod_ip=self._pod_ip,
+            messages=self._messages,
+            image_refs=self._launcher.image_refs,
+            reason=reason,
+            message=message,
+            refusal=self._grant.refusal,
         )
-        if status != self._status:
-            self._status = status
-            self._status_changed.set()
-
-    def _last_shown(self) -> PodStatus:
-        """Return our last status with the conditions that others have set since."""
-        if self._status is None:
-            return self._pod.status
-        own = {condition.type for condition in self._status.conditions}
-        foreign = tuple(c for c in self._pod.status.conditions if c.type not in own)
-        current = {c.type: c for c in self._pod.status.conditions}
-        kept = tuple(c if c.type in _REPORTED else current.get(c.type, c) for c in self._status.conditions)
-        return msgspec.structs.replace(self._status, conditions=(*kept, *foreign))
-
-    async def _write_statuses(self) -> None:
-        """Bring every status to the API, the newest only, as long as it takes."""
-        while True:
-            await self._status_changed.wait()
-            self._status_changed.clear()
-            if self._status is not None and not self._gone:
-                await self._persist(self._write_status)
-
-    async def _write_status(self) -> None:
-        status = self._status
-        if status is not None and status != self._status_written:
-            await self._around.api.write_status(self._pod, self._status_written or self._pod.status, status)
-            self._status_written = status
-
-    async def _persist(self, write: Any) -> None:
-        """Repeat a write until the API takes it; pods go on while masters are away."""
-        for attempt in range(1_000_000):
-            try:
-                await write()
-            except ApiError as exc:
-                pause_s = _API_RETRY_S[min(attempt, len(_API_RETRY_S) - 1)]
-                log.warning("pod not written pod=%s retry_s=%.1f error=%s", pod_ref(self._pod), pause_s, exc)
-                await asyncio.sleep(pause_s)
-                if self._gone:
-                    return
-            else:
-                return
+        self._reporter.show(build_status(msgspec.structs.replace(situation, pod=shown), plan, appearance))
 
     async def _leave(self) -> None:
         """Everything has ended: say so, clean up, and let the API forget the pod."""
-        if not self._gone:
-            await self._persist(self._write_status)
+        await self._reporter.flush()
         await self._clean_up()
-        if not self._gone:
-            await self._persist(lambda: self._around.api.finalize(self._pod))
+        await self._reporter.finalize()
         log.info("pod removed pod=%s uid=%s", pod_ref(self._pod), self._pod.metadata.uid)
 
     async def _clean_up(self) -> None:
@@ -512,14 +460,4 @@ class PodWorker:
         self._record("Warning", reason, message, container)
 
 
-_REPORTED = frozenset({"Initialized", "Ready", "ContainersReady", "PodScheduled"})
 _ENDED = frozenset({"Succeeded", "Failed"})
-
-
-def _overruled(seen: PodStatus, written: PodStatus) -> bool:
-    """Whether the API shows another phase or readiness than we wrote."""
-    return seen.phase != written.phase or _ready(seen) != _ready(written)
-
-
-def _ready(status: PodStatus) -> str:
-    return next((c.status for c in status.conditions if c.type == "Ready"), "")
