@@ -16,9 +16,8 @@ from api.errors import ApiError
 from api.kinds.pods import Pod, PodStatus
 from client.clock import seconds_of
 from node_agent.errors import NodeError
-from node_agent.network.model import host_ports_of
-from node_agent.pods.containers import all_containers, every_container, grace_period_s, pod_ref, render_sandbox
-from node_agent.pods.ending import COMMIT, KILL, PREPARE, phase
+from node_agent.pods.containers import all_containers, every_container, grace_period_s, pod_ref
+from node_agent.pods.ending import COMMIT, KILL, PREPARE
 from node_agent.pods.hooks import HookFailed, run_hook
 from node_agent.pods.launch import Launcher, StartFailed
 from node_agent.pods.plan import (
@@ -40,10 +39,11 @@ from node_agent.pods.probes import Prober
 from node_agent.pods.refusal import refusal
 from node_agent.pods.reporting import Reporter
 from node_agent.pods.resizing import grant, resources_of, resources_told
+from node_agent.pods.sandbox import PodSandbox
 from node_agent.pods.status import Appearance, build_status
 from node_agent.pods.surroundings import Surroundings
 from node_agent.pods.volumes import PodVolumes
-from node_agent.runtime.base import Container, Limits, RuntimeFailed, Sandbox, State
+from node_agent.runtime.base import Container, Limits, RuntimeFailed, State
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +72,10 @@ class PodWorker:
         self._ended_because = ("", "")  # reason and message of an end that this node decided on
         self._volumes = PodVolumes(around.data_dir, pod.metadata.uid)
         self._launcher = Launcher(around, self._volumes)
+        self._sandbox = PodSandbox(around, self._launcher)
         self._prober = Prober(around.ask, on_change=self.poke, record=self._record_probe)
         self.running: tuple[Container, ...] = ()
         """The instances that ran when last looked at."""
-        self._pod_ip = ""
-        self._adopted = False
         self._messages: dict[str, str] = {}
         self._enforced: dict[str, Limits] = {}  # container id -> the limits that the engine took last
         if pod.metadata.deletion_timestamp or gone:
@@ -95,7 +94,7 @@ class PodWorker:
     @property
     def pod_ip(self) -> str:
         """The pod's address, "" while it has none."""
-        return self._pod_ip
+        return self._sandbox.address
 
     def update(self, pod: Pod) -> None:
         """Take what the API says now."""
@@ -200,7 +199,7 @@ class PodWorker:
         situation = await self._observe()
         self._check_refusal(situation)
         self._check_deadline(situation)
-        self._adopt(situation)
+        self._take_over(situation)
         # What was under way when we began to look may have ended since: what we saw of it is old, and a container that
         # has just been started would be started again.
         situation = msgspec.structs.replace(situation, busy=at_work | frozenset(self._ops), ending=self._ending)
@@ -208,7 +207,7 @@ class PodWorker:
         for action in plan.actions:
             self._begin(action)
         if not self._ending:
-            self._launcher.refresh_if_due(self._tasks, self._pod, self._pod_ip)
+            self._launcher.refresh_if_due(self._tasks, self._pod, self._sandbox.address)
         self._show(situation, plan)
         return plan
 
@@ -238,7 +237,7 @@ class PodWorker:
         )
 
     def _probe_address(self) -> str:
-        return self._around.names.host_ip if self._pod.spec.host_network else self._pod_ip
+        return self._around.names.host_ip if self._pod.spec.host_network else self._sandbox.address
 
     def _active_until(self) -> float | None:
         """Return when the pod has been active for as long as it may."""
@@ -258,24 +257,23 @@ class PodWorker:
             self._record("Warning", refused.reason, refused.message)
             self.evict(refused.reason, f"Pod was rejected: {refused.message}")
 
-    def _adopt(self, s: Situation) -> None:
+    def _take_over(self, s: Situation) -> None:
         """After a restart of the agent: the sandbox may have to be plugged in again, its address learnt."""
-        if self._adopted or s.sandbox is None or not s.sandbox.running or SANDBOX in self._ops or self._ending:
+        found = s.sandbox
+        if self._sandbox.is_known or found is None or not found.running or SANDBOX in self._ops or self._ending:
             return
-        self._adopted = True
-        self._launcher.adopt(s.sandbox)
-        self._spawn(SANDBOX, self._plug_in(s.sandbox))
+        self._sandbox.adopt(found)
+        self._spawn(SANDBOX, self._sandbox.plug_in(self._pod, found))
 
     # Operations
 
     def _begin(self, action: Action) -> None:
         match action:
             case CreateSandbox(attempt):
-                self._adopted = True
-                self._launcher.expect_sandbox()
+                self._sandbox.expect()
                 self._spawn(SANDBOX, self._create_sandbox(attempt))
             case StopSandbox(sandbox_id):
-                self._spawn(SANDBOX, self._stop_sandbox(sandbox_id))
+                self._spawn(SANDBOX, self._sandbox.stop(self._pod, sandbox_id))
             case StartContainer(name):
                 self._spawn(name, self._start(action), title=PREPARE)
             case KillContainer(name):
@@ -304,37 +302,13 @@ class PodWorker:
             self.poke()
 
     async def _create_sandbox(self, attempt: int) -> None:
-        runtime = self._around.runtime
         try:
-            with phase(PREPARE):
-                handler = await self._launcher.handler(self._pod)
-            domain = self._around.names.cluster_domain
-            config = render_sandbox(self._pod, attempt, cluster_domain=domain, handler=handler)
-            sandbox_id = await runtime.create_sandbox(config)
-            self._launcher.sandbox_created(sandbox_id)
-            sandbox = await runtime.start_sandbox(sandbox_id)
-            await self._plug_in(sandbox)
-        except (NodeError, ApiError) as exc:
-            failure = exc if isinstance(exc, NodeError) else RuntimeFailed(exc.message)
-            self._launcher.sandbox_failed(failure)
-            self._sandbox_failed(failure)
+            await self._sandbox.create(self._pod, attempt)
+        except NodeError as exc:
+            self._note_failure(SANDBOX, "FailedCreatePodSandBox", exc)
+            self._record("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {exc}")
         else:
             self._failures.pop(SANDBOX, None)
-
-    async def _plug_in(self, sandbox: Sandbox) -> None:
-        names = self._around.names
-        if self._pod.spec.host_network:
-            self._pod_ip = names.host_ip
-        else:
-            with phase(PREPARE):
-                ports = host_ports_of(self._pod.spec)
-                plugged = await self._around.network.attach(sandbox.pid, self._pod.metadata.uid, ports)
-            self._pod_ip = plugged.address
-        await self._launcher.sandbox_ready(self._pod, sandbox, self._pod_ip)
-
-    def _sandbox_failed(self, exc: NodeError) -> None:
-        self._note_failure(SANDBOX, "FailedCreatePodSandBox", exc)
-        self._record("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {exc}")
 
     def _note_failure(self, key: str, reason: str, exc: NodeError) -> None:
         """Let what failed be tried again, later each time."""
@@ -343,11 +317,6 @@ class PodWorker:
         self._failures[key] = Failure(
             reason=reason, message=str(exc), failed_at=now, retry_at=now + delay_s, delay_s=delay_s
         )
-
-    async def _stop_sandbox(self, sandbox_id: str) -> None:
-        if not self._pod.spec.host_network:
-            await self._around.network.detach(self._pod.metadata.uid)
-        await self._around.runtime.stop_sandbox(sandbox_id)
 
     async def _start(self, action: StartContainer) -> None:
         spec = self._launcher.spec_of(self._pod, action.name)
@@ -419,7 +388,7 @@ class PodWorker:
         shown = msgspec.structs.replace(self._pod, status=self._reporter.last_shown())
         appearance = Appearance(
             host_ip=self._around.names.host_ip,
-            pod_ip=self._pod_ip,
+            pod_ip=self._sandbox.address,
             messages=self._messages,
             image_refs=self._launcher.image_refs,
             reason=reason,
@@ -436,16 +405,9 @@ class PodWorker:
         log.info("pod removed pod=%s uid=%s", pod_ref(self._pod), self._pod.metadata.uid)
 
     async def _clean_up(self) -> None:
-        runtime, uid = self._around.runtime, self._pod.metadata.uid
         for _ in range(1_000_000):
             try:
-                if not self._pod.spec.host_network:
-                    await self._around.network.detach(uid)
-                containers, sandboxes = await asyncio.gather(runtime.containers(uid), runtime.sandboxes(uid))
-                await asyncio.gather(
-                    *(runtime.remove_container(each.id) for each in containers),
-                    *(runtime.remove_sandbox(each.id) for each in sandboxes),
-                )
+                await self._sandbox.remove(self._pod)
                 await asyncio.to_thread(self._volumes.tear_down)
             except (NodeError, OSError) as exc:
                 log.warning("pod not cleaned up pod=%s error=%s", pod_ref(self._pod), exc)
