@@ -26,10 +26,10 @@ from node_agent.pods.containers import (
     resolv_conf_of,
     target_of,
 )
-from node_agent.pods.ending import COMMIT, phase, shared
 from node_agent.pods.environment import ConfigMissing, Facts, needs_pod_ip, render_environment
 from node_agent.pods.hooks import run_hook
 from node_agent.pods.images import ImageNotFetched, NeverPulled, pull_failure, pull_policy
+from node_agent.pods.operations import COMMIT, phase, shared
 from node_agent.pods.plan import Failure, StartContainer
 from node_agent.pods.references import config_map_names, pull_secret_names, secret_names
 from node_agent.pods.surroundings import Surroundings

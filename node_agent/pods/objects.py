@@ -18,7 +18,7 @@ from api.meta import Resource
 from client.clock import Clock
 from client.informer import Informer
 from client.resources import Resources
-from node_agent.pods.ending import shared
+from node_agent.pods.operations import shared
 from node_agent.pods.tokens import PodTokens
 from node_agent.pods.volume_files import TokenRequest
 

@@ -12,8 +12,8 @@ from api.kinds.pods import Pod
 from node_agent.errors import NodeError
 from node_agent.network.model import host_ports_of
 from node_agent.pods.containers import render_sandbox
-from node_agent.pods.ending import PREPARE, phase
 from node_agent.pods.launch import Launcher
+from node_agent.pods.operations import PREPARE, phase
 from node_agent.pods.surroundings import Surroundings
 from node_agent.runtime.base import RuntimeFailed, Sandbox
 

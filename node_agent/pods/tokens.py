@@ -13,7 +13,7 @@ from api.kinds.authentication import BoundObjectReference, TokenRequestSpec
 from api.kinds.pods import Pod
 from client.clock import Clock, seconds_of
 from client.resources import Resources
-from node_agent.pods.ending import shared
+from node_agent.pods.operations import shared
 from node_agent.pods.volume_files import TokenRequest
 from node_agent.pods.volumes import VolumeFailed
 

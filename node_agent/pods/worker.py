@@ -12,14 +12,13 @@ from typing import Any
 
 import msgspec
 
-from api.errors import ApiError
 from api.kinds.pods import Pod, PodStatus
 from client.clock import seconds_of
 from node_agent.errors import NodeError
 from node_agent.pods.containers import all_containers, every_container, grace_period_s, pod_ref
-from node_agent.pods.ending import COMMIT, KILL, PREPARE
 from node_agent.pods.hooks import HookFailed, run_hook
 from node_agent.pods.launch import Launcher, StartFailed
+from node_agent.pods.operations import COMMIT, ENGINE_RETRY_S, KILL, PREPARE, Operations
 from node_agent.pods.plan import (
     RESIZE,
     SANDBOX,
@@ -47,8 +46,8 @@ from node_agent.runtime.base import Container, Limits, RuntimeFailed, State
 
 log = logging.getLogger(__name__)
 
+_ENDED = frozenset({"Succeeded", "Failed"})
 _RESYNC_S = 60.0
-_ENGINE_RETRY_S = 1.0
 _MIN_GRACE_S = 2.0
 _RETRY_S, _RETRY_MAX_S = 1.0, 60.0
 _DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
@@ -66,7 +65,7 @@ class PodWorker:
         self._around = around
         self._reporter = Reporter(around.api, self._pod, gone=gone)
         self._wake = asyncio.Event()
-        self._ops: dict[str, asyncio.Task[None]] = {}
+        self._ops = Operations(pod_ref(pod), on_end=self.poke)
         self._failures: dict[str, Failure] = {}
         self._deadline: float | None = None  # when whatever still runs is killed
         self._ended_because = ("", "")  # reason and message of an end that this node decided on
@@ -141,12 +140,7 @@ class PodWorker:
         if self._deadline is not None and deadline >= self._deadline - 1:
             return
         self._deadline = deadline
-        for name, task in list(self._ops.items()):
-            # A kill waits for the longer period: it begins again with what is left. A start that has not reached the
-            # engine yet may wait for a registry or a network that never answers.
-            if task.get_name() in {KILL, PREPARE}:
-                task.cancel()
-                self._ops.pop(name, None)
+        self._ops.cut_short()
 
     @property
     def _ending(self) -> bool:
@@ -162,8 +156,7 @@ class PodWorker:
             finally:
                 writer.cancel()
                 self._prober.stop()
-                for task in self._ops.values():
-                    task.cancel()
+                self._ops.cancel()
 
     async def _loop(self) -> None:
         while True:
@@ -172,7 +165,7 @@ class PodWorker:
                 plan = await self._step()
             except RuntimeFailed as exc:
                 log.warning("pod not looked at pod=%s error=%s", pod_ref(self._pod), exc)
-                await self._sleep(_ENGINE_RETRY_S)
+                await self._sleep(ENGINE_RETRY_S)
                 continue
             if plan.ended and self._is_leaving():
                 await self._leave()
@@ -195,14 +188,14 @@ class PodWorker:
 
     async def _step(self) -> Plan:
         """Look, plan, act, show."""
-        at_work = frozenset(self._ops)
+        at_work = self._ops.busy
         situation = await self._observe()
         self._check_refusal(situation)
         self._check_deadline(situation)
         self._take_over(situation)
         # What was under way when we began to look may have ended since: what we saw of it is old, and a container that
         # has just been started would be started again.
-        situation = msgspec.structs.replace(situation, busy=at_work | frozenset(self._ops), ending=self._ending)
+        situation = msgspec.structs.replace(situation, busy=at_work | self._ops.busy, ending=self._ending)
         plan = plan_pod(situation)
         for action in plan.actions:
             self._begin(action)
@@ -221,7 +214,7 @@ class PodWorker:
         self.running = running = tuple(each for each in found if each.state is State.RUNNING)
         self._prober.sync(self._pod, () if self._ending else running, self._probe_address())
         for stale in sandboxes[1:]:
-            if not stale.running and f"sandbox {stale.id}" not in self._ops:
+            if not stale.running:
                 self._spawn(f"sandbox {stale.id}", runtime.remove_sandbox(stale.id))
         return Situation(
             pod=self._pod,
@@ -229,7 +222,7 @@ class PodWorker:
             containers=containers,
             now=self._around.now(),
             health=self._prober.health(running),
-            busy=frozenset(self._ops),
+            busy=self._ops.busy,
             failures=dict(self._failures),
             ending=self._ending,
             limits={each.name: self._launcher.limits_of(self._pod, each) for each in all_containers(self._pod.spec)},
@@ -260,7 +253,7 @@ class PodWorker:
     def _take_over(self, s: Situation) -> None:
         """After a restart of the agent: the sandbox may have to be plugged in again, its address learnt."""
         found = s.sandbox
-        if self._sandbox.is_known or found is None or not found.running or SANDBOX in self._ops or self._ending:
+        if self._sandbox.is_known or found is None or not found.running or SANDBOX in self._ops.busy or self._ending:
             return
         self._sandbox.adopt(found)
         self._spawn(SANDBOX, self._sandbox.plug_in(self._pod, found))
@@ -275,31 +268,16 @@ class PodWorker:
             case StopSandbox(sandbox_id):
                 self._spawn(SANDBOX, self._sandbox.stop(self._pod, sandbox_id))
             case StartContainer(name):
-                self._spawn(name, self._start(action), title=PREPARE)
+                self._spawn(name, self._start(action), phase=PREPARE)
             case KillContainer(name):
-                self._spawn(name, self._kill(action), title=KILL)
+                self._spawn(name, self._kill(action), phase=KILL)
             case UpdateContainer(name):
                 self._spawn(name, self._resize(action))
             case RemoveContainer(container_id):
                 self._spawn(f"remove {container_id}", self._around.runtime.remove_container(container_id))
 
-    def _spawn(self, name: str, work: Coroutine[Any, Any, None], title: str = COMMIT) -> None:
-        if name in self._ops:
-            work.close()
-            return
-        self._ops[name] = self._tasks.create_task(self._operate(name, work), name=title)
-
-    async def _operate(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Own one operation: its failure is the pod's, not the worker's."""
-        try:
-            await work
-        except (NodeError, ApiError) as exc:
-            log.warning("pod operation failed pod=%s operation=%r error=%s", pod_ref(self._pod), name, exc)
-            await asyncio.sleep(_ENGINE_RETRY_S)
-        finally:
-            if self._ops.get(name) is asyncio.current_task():
-                del self._ops[name]
-            self.poke()
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None], phase: str = COMMIT) -> None:
+        self._ops.start(self._tasks, name, work, phase=phase)
 
     async def _create_sandbox(self, attempt: int) -> None:
         try:
@@ -411,7 +389,7 @@ class PodWorker:
                 await asyncio.to_thread(self._volumes.tear_down)
             except (NodeError, OSError) as exc:
                 log.warning("pod not cleaned up pod=%s error=%s", pod_ref(self._pod), exc)
-                await asyncio.sleep(_ENGINE_RETRY_S)
+                await asyncio.sleep(ENGINE_RETRY_S)
             else:
                 return
 
@@ -420,6 +398,3 @@ class PodWorker:
 
     def _record_probe(self, container: str, reason: str, message: str) -> None:
         self._record("Warning", reason, message, container)
-
-
-_ENDED = frozenset({"Succeeded", "Failed"})

@@ -279,7 +279,7 @@ async def test_an_old_look_at_the_engine_starts_nothing_twice(lab: Lab, monkeypa
             looked.set()
             await started.wait()
             ((_, worker),) = lab.agent._manager.pods()
-            while worker._ops:  # noqa: ASYNC110 - the operation ends before the answer arrives
+            while worker._ops.busy:  # noqa: ASYNC110 - the operation ends before the answer arrives
                 await asyncio.sleep(0)
         return found
 
@@ -302,7 +302,7 @@ async def test_an_old_look_at_the_engine_starts_nothing_twice(lab: Lab, monkeypa
     await lab.until(lambda: lab.is_ready("web"))
     ((_, worker),) = lab.agent._manager.pods()
     async with asyncio.timeout(10):
-        while worker._ops:  # noqa: ASYNC110 - nobody tells of it
+        while worker._ops.busy:  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0.01)
     assert [each.attempt for each in await containers()] == [0]
 
