@@ -7,7 +7,6 @@ route into the pod network. Source: kubernetes.io, "Access Services Running on C
 import asyncio
 import ipaddress
 import random
-import re
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
@@ -15,21 +14,20 @@ from typing import Any, NamedTuple
 import grpc
 from aiohttp import web
 
-from api.errors import ApiError, BadRequest, InternalError, MethodNotAllowed, NotFound, Unavailable
+from api.errors import BadRequest, InternalError, MethodNotAllowed, NotFound, Unavailable
 from api.kinds.core import Endpoints, Node, Service
 from api.kinds.pods import Pod
 from master.rest.agent_errors import refusal
 from master.rest.duplex import TakenOver, take_over
-from master.rest.hops import Fields, end_to_end, hop, upgrade_of
+from master.rest.hops import end_to_end, hop, upgrade_of
 from master.rest.node_agents import NodeAgents, Stub, address_of
 from master.rest.pipes import AgentPipe, Pipe, SocketPipe, TlsPipe
+from master.rest.proxied_answers import Answer, body_of, read_answer, read_or_end
 from master.rest.proxied_pages import Page, is_readable, rewritten
 from master.rest.seam import Registry
 from master.rest.upgradable import Call, UpgradableRequest
 from trireme_pb.node import node_pb2
 
-HEAD_BYTES = 64 * 1024
-_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
 # What we say ourselves of the request that we make, and credentials, which are for us alone.
 _OURS = ("authorization", "content-length", "expect", "host")
 # What is about an answer's bytes, which change with its links.
@@ -218,7 +216,7 @@ async def _pass_on(call: Call, pipe: Pipe, way: str) -> web.StreamResponse:
     await pipe.write(_request_head(call, way))
     sending = asyncio.create_task(_send_body(request, pipe))
     try:
-        answer, rest = await _read_answer(pipe)
+        answer, rest = await read_answer(pipe)
         if answer.code == 101:
             await sending
             return await _pass_both_ways(request, pipe, _switching_head(call, answer), rest)
@@ -258,45 +256,7 @@ async def _send_body(request: UpgradableRequest, pipe: Pipe) -> None:
         await pipe.write(b"0\r\n\r\n")
 
 
-class _Answer(NamedTuple):
-    """The head of an answer."""
-
-    code: int
-    fields: Fields
-
-
-async def _read_answer(pipe: Pipe) -> tuple[_Answer, bytes]:
-    """Return the answer that counts and what came behind its head; raises Unavailable."""
-    rest = b""
-    while True:
-        head, rest = await _read_head(pipe, rest)
-        answer = _parse_head(head)
-        # Others from 100 to 199 only say that the answer comes, as 103 does with hints for it.
-        if answer.code == 101 or not 100 <= answer.code < 200:
-            return answer, rest
-
-
-async def _read_head(pipe: Pipe, data: bytes) -> tuple[bytes, bytes]:
-    """Return (head, what came behind it); ``data`` has come already. Raises Unavailable."""
-    while (end := data.find(b"\r\n\r\n")) < 0:
-        more = await pipe.read()
-        if not more or len(data) > HEAD_BYTES:
-            raise Unavailable("error trying to reach service: EOF")
-        data += more
-    return data[:end], data[end + 4 :]
-
-
-def _parse_head(head: bytes) -> _Answer:
-    """Return what a head says; raises Unavailable for what is no HTTP."""
-    first, *lines = head.decode("latin-1").split("\r\n")
-    words = first.split(" ", 2)
-    if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdecimal():
-        raise Unavailable("error trying to reach service: malformed HTTP response")
-    pairs = (line.partition(":") for line in lines)
-    return _Answer(int(words[1]), [(key.strip(), value.strip()) for key, _, value in pairs])
-
-
-def _switching_head(call: Call, answer: _Answer) -> bytes:
+def _switching_head(call: Call, answer: Answer) -> bytes:
     """Return the head by which the client's connection becomes something else; raises Unavailable."""
     asked, got = upgrade_of(list(call.request.headers.items())), upgrade_of(answer.fields)
     if not asked or not got:
@@ -305,7 +265,7 @@ def _switching_head(call: Call, answer: _Answer) -> bytes:
     return ("\r\n".join(["HTTP/1.1 101 Switching Protocols", *lines]) + "\r\n\r\n").encode("latin-1")
 
 
-async def _pass_back(call: Call, pipe: Pipe, answer: _Answer, rest: bytes) -> web.StreamResponse:
+async def _pass_back(call: Call, pipe: Pipe, answer: Answer, rest: bytes) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.code)
     told = {key.lower(): value for key, value in answer.fields}
     has_body = call.request.method != "HEAD" and answer.code not in (204, 304)
@@ -318,7 +278,7 @@ async def _pass_back(call: Call, pipe: Pipe, answer: _Answer, rest: bytes) -> we
     response.headers.update(call.headers)
     await response.prepare(call.request)
     if has_body:
-        body = _body(pipe, told, rest)
+        body = body_of(pipe, told, rest)
         async for data in body if page is None else _links_rewritten(body, page):
             await response.write(data)
     await response.write_eof()
@@ -347,61 +307,6 @@ async def _links_rewritten(body: AsyncIterator[bytes], page: Page) -> AsyncItera
     yield page.rest()
 
 
-async def _body(pipe: Pipe, headers: dict[str, str], rest: bytes) -> AsyncIterator[bytes]:
-    """Yield an answer's body, whichever way its end is told."""
-    if "chunked" in headers.get("transfer-encoding", "").lower():
-        async for data in _chunks(pipe, rest):
-            yield data
-        return
-    left = int(headers["content-length"]) if headers.get("content-length", "").isdecimal() else None
-    data = rest
-    while left is None or left > 0:
-        data = data or await _read_or_end(pipe)
-        if not data:
-            return
-        data = data if left is None else data[:left]
-        left = None if left is None else left - len(data)
-        yield data
-        data = b""
-
-
-async def _read_or_end(pipe: Pipe) -> bytes:
-    """Return the next bytes; a connection that breaks behind the head ends the answer."""
-    try:
-        return await pipe.read()
-    except ApiError:
-        return b""
-
-
-async def _chunks(pipe: Pipe, data: bytes) -> AsyncIterator[bytes]:
-    """Yield the bytes of chunks as they come: whoever answers says how long one is, and may say anything."""
-    while True:
-        while (end := data.find(b"\r\n")) < 0:
-            if len(data) > HEAD_BYTES or not (more := await _read_or_end(pipe)):
-                return
-            data += more
-        if (left := _chunk_size(data[:end])) == 0:
-            return
-        data = data[end + 2 :]
-        while left > 0:
-            if not data and not (data := await _read_or_end(pipe)):
-                return
-            piece, data = data[:left], data[left:]
-            left -= len(piece)
-            yield piece
-        while len(data) < 2:
-            if not (more := await _read_or_end(pipe)):
-                return
-            data += more
-        data = data[2:]
-
-
-def _chunk_size(line: bytes) -> int:
-    """Return the size that a chunk's first line tells; 0, the end, for what is none."""
-    size = line.partition(b";")[0].strip()
-    return int(size, 16) if _CHUNK_SIZE.fullmatch(size) else 0
-
-
 async def _pass_both_ways(request: web.BaseRequest, pipe: Pipe, head: bytes, rest: bytes) -> web.StreamResponse:
     """Join the two connections after an upgrade, until either ends."""
     connection = take_over(request, head + rest)
@@ -411,7 +316,7 @@ async def _pass_both_ways(request: web.BaseRequest, pipe: Pipe, head: bytes, res
             await pipe.write(data)
 
     async def down() -> None:
-        while data := await _read_or_end(pipe):
+        while data := await read_or_end(pipe):
             await connection.write(data)
 
     tasks = [asyncio.create_task(up()), asyncio.create_task(down())]

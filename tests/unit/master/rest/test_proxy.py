@@ -10,7 +10,7 @@ from aiohttp import web
 
 from deploy.pki import Authority, Subject
 from master.rest.pipes import SocketPipe
-from master.rest.proxy import _chunks
+from master.rest.proxied_answers import chunks_of
 
 POD = "/api/v1/namespaces/default/pods/web:8888/proxy"
 SERVICE = "/api/v1/namespaces/default/services"
@@ -315,7 +315,7 @@ class Parts:
 
 
 async def chunks(*parts):
-    return [each async for each in _chunks(Parts(*parts), b"")]
+    return [each async for each in chunks_of(Parts(*parts), b"")]
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ async def test_chunks(parts, found):
 
 async def test_a_chunk_without_end_is_not_gathered():
     pipe = Parts(b"FFFFFFFFFF\r\n", *[b"x" * 1000] * 50)
-    async for each in _chunks(pipe, b""):
+    async for each in chunks_of(pipe, b""):
         assert each == b"x" * 1000
         assert pipe.taken == 2, "it is passed on before more is read"
         return
@@ -342,5 +342,5 @@ async def test_a_chunk_without_end_is_not_gathered():
 
 async def test_a_chunk_without_size_ends_the_answer():
     pipe = Parts(*[b"x" * 65536] * 50)
-    assert [each async for each in _chunks(pipe, b"")] == []
+    assert [each async for each in chunks_of(pipe, b"")] == []
     assert pipe.taken < 5
