@@ -11,7 +11,8 @@ import msgspec
 
 from api.kinds.core import Secret
 from node_agent.errors import NodeError
-from node_agent.pods.plan import FIRST_DELAY_S, MAX_DELAY_S, Failure
+from node_agent.pods.plan import FIRST_DELAY_S, MAX_DELAY_S
+from node_agent.pods.situation import Failure
 from node_agent.runtime.base import ContainerRuntime, Credentials, Image, PullFailed
 
 log = logging.getLogger(__name__)

@@ -30,8 +30,9 @@ from node_agent.pods.environment import ConfigMissing, Facts, needs_pod_ip, rend
 from node_agent.pods.hooks import run_hook
 from node_agent.pods.images import ImageNotFetched, NeverPulled, pull_failure, pull_policy
 from node_agent.pods.operations import COMMIT, phase, shared
-from node_agent.pods.plan import Failure, StartContainer
+from node_agent.pods.plan import StartContainer
 from node_agent.pods.references import config_map_names, pull_secret_names, secret_names
+from node_agent.pods.situation import Failure
 from node_agent.pods.surroundings import Surroundings
 from node_agent.pods.volume_files import render_files, tokens_wanted
 from node_agent.pods.volumes import Mounted, MountRefused, PodVolumes, VolumeFailed, follows_objects, render_mounts

@@ -16,7 +16,7 @@ from api.kinds.pods import Pod, Probe
 from node_agent.errors import NodeError
 from node_agent.pods.checks import Ask, Verdict
 from node_agent.pods.containers import all_containers
-from node_agent.pods.plan import Health
+from node_agent.pods.situation import Health
 from node_agent.runtime.base import Container
 
 log = logging.getLogger(__name__)

@@ -25,20 +25,18 @@ from api.kinds.pods import (
 from api.qos import qos_class
 from client.clock import timestamp
 from node_agent.pods.containers import all_containers, ephemeral_containers
-from node_agent.pods.plan import (
+from node_agent.pods.plan import Plan, Waiting
+from node_agent.pods.resizing import CONDITIONS, resize_conditions
+from node_agent.pods.situation import (
     RESIZE,
     Health,
-    Plan,
     Situation,
-    Waiting,
     has_failed_init,
     is_finished,
     is_initialized,
     is_sidecar,
-    policy_of,
     resize_due,
 )
-from node_agent.pods.resizing import CONDITIONS, resize_conditions
 from node_agent.runtime.base import Container, State
 
 _ENGINE = "docker"
@@ -306,6 +304,3 @@ def status_patch(uid: str, old: Mapping[str, Any], new: PodStatus) -> dict[str, 
     changed = {key: value for key, value in document.items() if old.get(key) != value}
     changed |= dict.fromkeys(old.keys() - document.keys())
     return {"metadata": {"uid": uid}, "status": changed} if changed else None
-
-
-__all__ = ["Appearance", "build_status", "iso", "policy_of", "status_patch"]

@@ -20,15 +20,11 @@ from node_agent.pods.hooks import HookFailed, run_hook
 from node_agent.pods.launch import Launcher, StartFailed
 from node_agent.pods.operations import COMMIT, ENGINE_RETRY_S, KILL, PREPARE, Operations
 from node_agent.pods.plan import (
-    RESIZE,
-    SANDBOX,
     Action,
     CreateSandbox,
-    Failure,
     KillContainer,
     Plan,
     RemoveContainer,
-    Situation,
     StartContainer,
     StopSandbox,
     UpdateContainer,
@@ -39,6 +35,7 @@ from node_agent.pods.refusal import refusal
 from node_agent.pods.reporting import Reporter
 from node_agent.pods.resizing import grant, resources_of, resources_told
 from node_agent.pods.sandbox import PodSandbox
+from node_agent.pods.situation import RESIZE, SANDBOX, Failure, Situation
 from node_agent.pods.status import Appearance, build_status
 from node_agent.pods.surroundings import Surroundings
 from node_agent.pods.volumes import PodVolumes

@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 
 from api.kinds.pods import Pod
-from node_agent.pods.plan import DELAY_LABEL, Situation
+from node_agent.pods.plan import DELAY_LABEL
+from node_agent.pods.situation import Situation
 from node_agent.runtime.base import Container, PodRef, Sandbox, State
 
 NOW = 1_800_000_000.0

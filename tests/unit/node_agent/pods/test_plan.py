@@ -8,11 +8,7 @@ from msgspec.structs import replace
 from node_agent.pods.plan import (
     DELAY_LABEL,
     HASH_LABEL,
-    RESIZE,
-    SANDBOX,
     CreateSandbox,
-    Failure,
-    Health,
     KillContainer,
     RemoveContainer,
     StartContainer,
@@ -23,6 +19,7 @@ from node_agent.pods.plan import (
     next_delay,
     plan_pod,
 )
+from node_agent.pods.situation import RESIZE, SANDBOX, Failure, Health
 from node_agent.runtime.base import Limits, State
 from tests.unit.node_agent.pods.situations import NOW, ended, instance, pod, sandbox, situation
 

@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from api.kinds.pods import PodStatus, ResourceRequirements
-from node_agent.pods.plan import RESIZE, Failure, Situation, plan_pod
+from node_agent.pods.plan import plan_pod
 from node_agent.pods.resizing import grant, resources_of, resources_told
+from node_agent.pods.situation import RESIZE, Failure, Situation
 from node_agent.pods.status import Appearance, build_status
 from node_agent.runtime.base import Limits
 from tests.unit.node_agent.pods.situations import NOW, instance, pod, sandbox, situation

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from api.kinds.pods import PodStatus
-from node_agent.pods.plan import Health, Situation, plan_pod
+from node_agent.pods.plan import plan_pod
+from node_agent.pods.situation import Health, Situation
 from node_agent.pods.status import Appearance, build_status, status_patch
 from node_agent.runtime.base import State
 from tests.unit.node_agent.pods.situations import ended, instance, pod, sandbox, situation
