@@ -15,10 +15,11 @@ from api.kinds.pods import Container, Pod, PodSpec, ResourceRequirements
 from api.meta import ObjectMeta, OwnerReference
 from client.clock import SystemClock
 from master.controllers.manager import ControllerManager, Row
+from master.scheduler.demands import pod_info
 from master.scheduler.framework import Placed, pick_node
 from master.scheduler.loop import Scheduler
 from master.scheduler.profile import DEFAULT
-from master.scheduler.snapshot import Cluster, pod_info
+from master.scheduler.snapshot import Cluster
 from tests.fakes.resources import MemoryResources
 from tests.fakes.world import ready_node
 

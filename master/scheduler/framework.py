@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from master.scheduler.snapshot import NodeInfo, PodInfo, Snapshot
+from master.scheduler.demands import PodInfo
+from master.scheduler.snapshot import NodeInfo, Snapshot
 
 Reasons = tuple[str, ...]  # why a node cannot take the pod; empty: it can
 Check = Callable[[NodeInfo], Reasons]

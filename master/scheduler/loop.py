@@ -22,12 +22,13 @@ from client.clock import timestamp
 from client.informer import key_of
 from master.controllers.context import Context
 from master.controllers.podstate import condition, is_finished
+from master.scheduler.demands import PodInfo, pod_info
 from master.scheduler.framework import Placed, Unplaceable, pick_node
 from master.scheduler.preempting import Preemptor
 from master.scheduler.preemption import Preemption
 from master.scheduler.profile import DEFAULT, NODE, POD_CAME, POD_GONE, cured_by
 from master.scheduler.queue import SchedulingQueue
-from master.scheduler.snapshot import Cluster, PodInfo, pod_info
+from master.scheduler.snapshot import Cluster
 
 NAME = "default-scheduler"
 BINDINGS_AT_ONCE = 64

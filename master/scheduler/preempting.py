@@ -10,9 +10,10 @@ from api.kinds.policy import PodDisruptionBudget
 from client.clock import timestamp
 from client.events import EventRecorder
 from master.controllers.context import Context
+from master.scheduler.demands import PodInfo
 from master.scheduler.preemption import Preemption, may_preempt, plan_preemption, priority_of
 from master.scheduler.profile import DEFAULT, POD_GONE
-from master.scheduler.snapshot import Cluster, PodInfo
+from master.scheduler.snapshot import Cluster
 
 log = logging.getLogger(__name__)
 

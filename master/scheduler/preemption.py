@@ -15,8 +15,9 @@ from msgspec.structs import replace
 from api.kinds.pods import Pod
 from api.kinds.policy import PodDisruptionBudget
 from master.budgets import covers
+from master.scheduler.demands import PodInfo
 from master.scheduler.framework import FilterRule, Profile
-from master.scheduler.snapshot import NodeInfo, PodInfo, Snapshot, with_pod, without_pod
+from master.scheduler.snapshot import NodeInfo, Snapshot, with_pod, without_pod
 
 # On so many nodes, and this part of all, victims are looked for; more would only find a slightly smaller loss.
 ENOUGH_CANDIDATES = 100

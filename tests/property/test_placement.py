@@ -12,8 +12,8 @@ from api.kinds.pods import Container, ContainerPort, Pod, PodSpec, ResourceRequi
 from api.meta import ObjectMeta
 from master.controllers.manager import Row
 from master.controllers.podstate import is_finished
+from master.scheduler.demands import requests_of
 from master.scheduler.loop import Scheduler
-from master.scheduler.snapshot import requests_of
 from tests.fakes.world import World, ready_node
 
 ROWS = (Row("scheduler", Scheduler),)

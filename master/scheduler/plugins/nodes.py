@@ -6,8 +6,9 @@ from api.kinds.core import Taint
 from api.kinds.pods import Pod, Toleration
 from api.kinds.volumes import NodeSelectorRequirement, NodeSelectorTerm
 from api.selectors import LabelQuery, Requirement, of_map
+from master.scheduler.demands import HostPort, PodInfo
 from master.scheduler.framework import PASSES, Reasons, normalized
-from master.scheduler.snapshot import HostPort, NodeInfo, PodInfo, Snapshot
+from master.scheduler.snapshot import NodeInfo, Snapshot
 
 UNSCHEDULABLE = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
 _ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - compared, never bound

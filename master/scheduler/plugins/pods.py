@@ -8,9 +8,10 @@ import msgspec
 
 from api.kinds.pods import TopologySpreadConstraint
 from api.selectors import LabelQuery, Requirement, of_struct
+from master.scheduler.demands import PodInfo, Term
 from master.scheduler.framework import PASSES, Reasons, normalized
 from master.scheduler.plugins.nodes import is_tolerated, required_nodes
-from master.scheduler.snapshot import NodeInfo, PodInfo, Snapshot, Term
+from master.scheduler.snapshot import NodeInfo, Snapshot
 
 HOSTNAME = "kubernetes.io/hostname"
 # What a required affinity of a pod that runs already adds to the score of a pod that it speaks of.

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
+from master.scheduler.demands import PodInfo
 from master.scheduler.framework import PASSES, Reasons
-from master.scheduler.snapshot import NodeInfo, PodInfo, Snapshot
+from master.scheduler.snapshot import NodeInfo, Snapshot
 
 # Nodes of an agent that reports no limit take as many as Kubernetes' default.
 DEFAULT_PODS = 110

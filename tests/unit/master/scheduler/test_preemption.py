@@ -11,10 +11,11 @@ from api.kinds.policy import PodDisruptionBudget, PodDisruptionBudgetSpec, PodDi
 from api.meta import LabelSelector, ObjectMeta
 from master.controllers.manager import Row
 from master.controllers.podstate import condition
+from master.scheduler.demands import pod_info
 from master.scheduler.loop import Scheduler
 from master.scheduler.preemption import plan_preemption
 from master.scheduler.profile import DEFAULT, POD_GONE
-from master.scheduler.snapshot import Cluster, pod_info
+from master.scheduler.snapshot import Cluster
 from tests.fakes.world import World, ready_node
 from tests.unit.master.scheduler.test_placing import HOST, node, pod
 
