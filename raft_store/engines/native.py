@@ -203,9 +203,9 @@ class NativeEngine:
             tls=config.tls,
             group=self._regrouping,
             receive=self._receive,
-            send_snapshot=driver.send_snapshot,
-            receive_snapshot=driver.receive_snapshot,
-            snapshot_failed=driver.snapshot_failed,
+            send_snapshot=driver.snapshots.send,
+            receive_snapshot=driver.snapshots.receive,
+            snapshot_failed=driver.snapshots.not_sent,
         )
         self._regrouping.use(self._peers)
         await self._peers.start(config.listen)
