@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
+from raft_store.commit_marks import CommitMarks
 from raft_store.disk.directory import DiskError
 from raft_store.disk.storage import Storage
 from raft_store.engine import (
@@ -43,7 +44,6 @@ from raft_store.waiting import Proposers, Waits, is_done, refuse, resolve
 log = logging.getLogger(__name__)
 
 FEW = 4  # proposals under way
-COMMIT_DELAY_S = 0.001  # for so long an append may come that takes a commit mark along
 TURN_S = 0.01  # of work; then the loop's other tasks have their turn, also while a long log is replayed
 MAX_INBOX = 20_000  # messages; more is dropped, which Raft tolerates
 
@@ -88,8 +88,7 @@ class Driver:
         self._ticker: asyncio.TimerHandle | None = None
         self._wakes_s = 0.0  # when it does
         self._planned_term, self._planned_patience = Term(-1), 0
-        self._commits: asyncio.TimerHandle | None = None  # when followers are told of commits
-        self._owes_since_s: float | None = None  # since when there is something to tell
+        self._commit_marks = CommitMarks(replica.core, self._loop, wake=self._schedule)
         self._running = False
         self.applied: Index = replica.applied  # by the machine; the replica's is ahead of it during a restore
         self.snapshots = Snapshots(
@@ -127,9 +126,9 @@ class Driver:
     async def stop(self) -> None:
         """End; a save under way is finished first."""
         self.halt()
-        for timer in (self._ticker, self._commits):
-            if timer is not None:
-                timer.cancel()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._commit_marks.stop()
         await self._restores.close()
         await self.snapshots.close()
         await self._saver.close()
@@ -300,7 +299,7 @@ class Driver:
                 self._follow(agreed)
             if self.applied != applied and self._restores.task is None:
                 self.snapshots.take_if_due(self.applied)
-            self._plan_commits(now_s)
+            self._commit_marks.plan(now_s)
             core = self._replica.core
             hastier = core.term != self._planned_term or core.patience.ticks < self._planned_patience
             if whole_turn or hastier or core.role is not Role.FOLLOWER:
@@ -316,32 +315,6 @@ class Driver:
             self._replica.excuse(late)
         if self._ticks.is_over(now_s):
             self._replica.tick()
-
-    def _plan_commits(self, now_s: float) -> None:
-        """Let followers hear of commits with the next append, or in a moment by themselves.
-
-        Whoever writes one thing after the other would otherwise wake each follower twice a write, and wait for it.
-        """
-        core = self._replica.core
-        core.delays_commits = True
-        if not core.owes_commits:
-            self._owes_since_s = None
-        elif self._owes_since_s is None:
-            self._owes_since_s = now_s
-            if self._commits is None:
-                self._commits = self._loop.call_later(COMMIT_DELAY_S, self._tell_commits)
-
-    def _tell_commits(self) -> None:
-        self._commits = None
-        if self._owes_since_s is None:
-            return
-        # Set for an earlier mark that an append took along: one timer goes on for all, instead of one for each write.
-        left_s = self._owes_since_s + COMMIT_DELAY_S - self._loop.time()
-        if left_s > 0:
-            self._commits = self._loop.call_later(left_s, self._tell_commits)
-            return
-        self._replica.core.delays_commits = False
-        self._schedule()
 
     def _plan_ticks(self, now_s: float) -> None:
         """Let the next tick that matters wake us: while anybody waits, that is every tick."""
