@@ -17,21 +17,19 @@ from raft_store.disk.directory import DiskError
 from raft_store.disk.storage import Storage
 from raft_store.engine import (
     Change,
-    ChangeRefused,
     Done,
     EngineError,
     Index,
     MemberId,
     NoLeader,
     ProposalTimedOut,
-    Refusal,
     Removed,
     StateMachine,
     Stopped,
     Term,
 )
 from raft_store.raft.membership import Step
-from raft_store.raft.messages import NOBODY, AnyMessage, Save
+from raft_store.raft.messages import AnyMessage, Save
 from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Replica, Work
 from raft_store.raft.state import Role
@@ -39,7 +37,7 @@ from raft_store.restoring import Restores
 from raft_store.saving import Saver
 from raft_store.snapshots import LogLimits, Snapshots
 from raft_store.ticking import Ticks
-from raft_store.waiting import Proposers, Waits, is_done, refuse, resolve
+from raft_store.waiting import Proposers, Waits, end_change, failure_of, is_done, refuse, resolve
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +86,7 @@ class Driver:
         self._ticker: asyncio.TimerHandle | None = None
         self._wakes_s = 0.0  # when it does
         self._planned_term, self._planned_patience = Term(-1), 0
-        self._commit_marks = CommitMarks(replica.core, self._loop, wake=self._schedule)
+        self._commit_marks = CommitMarks(replica.core, self._loop, wake=self.wake)
         self._running = False
         self.applied: Index = replica.applied  # by the machine; the replica's is ahead of it during a restore
         self.snapshots = Snapshots(
@@ -101,7 +99,7 @@ class Driver:
             fail=self.fail,
         )
         self._restores = Restores(
-            replica.core, self.snapshots, apply=self._apply_after_restore, caught_up=self._schedule, fail=self.fail
+            replica.core, self.snapshots, apply=self._apply_after_restore, caught_up=self.wake, fail=self.fail
         )
 
     def start(self, send: Callable[[Sequence[AnyMessage]], None], follow: Callable[[Step], None]) -> None:
@@ -111,7 +109,7 @@ class Driver:
         self._running = True
         self._wakes_s = self._ticks.due_s
         self._ticker = self._loop.call_at(self._wakes_s, self._tick)
-        self._schedule()
+        self.wake()
 
     def halt(self) -> None:
         """Take nothing in any more and refuse whoever waits."""
@@ -133,6 +131,17 @@ class Driver:
         await self.snapshots.close()
         await self._saver.close()
 
+    def check_running(self) -> None:
+        """Raise Stopped if nothing is taken in any more."""
+        if not self._running:
+            raise Stopped("this member is shutting down")
+
+    def wake(self) -> None:
+        """Serve what has changed in the replica, in a turn to come; not if nothing is taken in any more."""
+        if not self._pump_scheduled and self._running:
+            self._pump_scheduled = True
+            self._loop.call_soon(self._serve_turn)
+
     def receive(self, messages: Sequence[AnyMessage]) -> None:
         """Take messages from other members."""
         room = MAX_INBOX - len(self._inbox)
@@ -143,9 +152,9 @@ class Driver:
 
     def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> Proposal:
         """See ``Engine.submit``."""
-        self._check_running()
+        self.check_running()
         proposal = self._proposers.submit(items, done, until_s=self._loop.time() + timeout_s)
-        self._schedule()
+        self.wake()
         return proposal
 
     async def propose(self, data: bytes, *, timeout_s: float) -> object:
@@ -166,11 +175,11 @@ class Driver:
 
     async def read_barrier(self, *, timeout_s: float) -> Index:
         """See ``Engine.read_barrier``."""
-        self._check_running()
+        self.check_running()
         future: asyncio.Future[object] = self._loop.create_future()
         self._replica.read(future)
         try:
-            self._schedule()
+            self.wake()
             index = await self._waits.note(future, timeout_s, self._read_too_late)
         except BaseException:
             self._readers_left = True
@@ -180,20 +189,25 @@ class Driver:
 
     def when_readable(self, tell: Callable[[EngineError | None], None], *, timeout_s: float) -> None:
         """See ``Engine.when_readable``."""
-        self._check_running()
+        self.check_running()
         reading = self._reading
         if reading is None:
             # Until the next pass no question has left, so whoever comes meanwhile can share it.
             reading = self._reading = self._loop.create_future()
             self._replica.read(reading)
-            self._schedule()
+            self.wake()
             self._waits.note(reading, timeout_s, self._read_too_late)
             reading.add_done_callback(self._end_reading)
-        reading.add_done_callback(lambda ended: tell(_failure(ended)))
+        reading.add_done_callback(lambda ended: tell(failure_of(ended)))
 
     def _end_reading(self, ended: "asyncio.Future[object]") -> None:
         if ended.exception() is not None:
             self._readers_left = True
+
+    def _read_too_late(self) -> Exception:
+        if self._replica.core.leader == 0:
+            return NoLeader("no leader was known within the time allowed")
+        return ProposalTimedOut("the leader did not confirm within the time allowed")
 
     async def change_members(
         self, changes: Sequence[Change], *, timeout_s: float, joint: bool, started: Collection[MemberId] | None
@@ -202,35 +216,14 @@ class Driver:
 
         Raises ChangeRefused, ProposalTimedOut, Stopped.
         """
-        self._check_running()
+        self.check_running()
         future: asyncio.Future[object] = self._loop.create_future()
         index = self._replica.propose_change(
             changes, future, joint=joint, started=None if started is None else frozenset(started)
         )
-        self._schedule()
+        self.wake()
         await self._waits.note(future, timeout_s, lambda: ProposalTimedOut("the change may still be made"))
         return index
-
-    async def transfer_leadership(self, to: MemberId, *, timeout_s: float) -> None:
-        """See ``Engine.transfer_leadership``."""
-        self._check_running()
-        core = self._replica.core
-        if core.leader == to:
-            return
-        if core.leader != core.member:
-            raise EngineError(f"member {core.member} does not lead; ask member {core.leader}")
-        if not core.transfer(to):
-            raise EngineError(f"member {to} is not in this group")
-        self._schedule()
-        deadline = self._loop.time() + timeout_s
-        while core.leader != to:
-            self._check_running()
-            given_up = core.leader == core.member and core.transferee != to
-            if given_up or self._loop.time() > deadline:
-                raise ProposalTimedOut(f"member {to} did not take over")
-            if core.leader not in (NOBODY, core.member):
-                raise EngineError(f"member {core.leader} took over, not {to}")
-            await asyncio.sleep(self._config.tick_s / 4)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -245,12 +238,7 @@ class Driver:
             self._readers_left = False
             self._replica.forget_readers(is_done)
         # What arrived meanwhile has to be read before anybody is declared dead: the pump comes after the sockets' turn.
-        self._schedule()
-
-    def _schedule(self) -> None:
-        if not self._pump_scheduled and self._running:
-            self._pump_scheduled = True
-            self._loop.call_soon(self._serve_turn)
+        self.wake()
 
     def _go_on(self) -> None:
         """Serve an event right where it came in, if few wait: a turn of the loop for it would be a part of their wait.
@@ -258,7 +246,7 @@ class Driver:
         With many under way, what else this turn brings shares the work.
         """
         if self._pumping or self._proposers.open > FEW:
-            self._schedule()
+            self.wake()
         elif self._running and not self._pump_scheduled:
             self._pump(whole_turn=False)
 
@@ -292,7 +280,7 @@ class Driver:
                 if not more:
                     break  # only what ended just now, or was too much for once, can bring more to do at once
                 if self._loop.time() > turn_ends_s:
-                    self._schedule()
+                    self.wake()
                     break
             if (agreed := self._replica.core.agreed) is not self._followed:
                 self._followed = agreed
@@ -363,7 +351,7 @@ class Driver:
         for owner, index in work.readers:
             resolve(owner, index)
         for owner, made in work.changes:
-            _end_change(owner, made=made)
+            end_change(owner, made=made)
 
     def _apply_after_restore(self, work: Work) -> None:
         if work.restore is not None:
@@ -397,15 +385,6 @@ class Driver:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    def _read_too_late(self) -> Exception:
-        if self._replica.core.leader == 0:
-            return NoLeader("no leader was known within the time allowed")
-        return ProposalTimedOut("the leader did not confirm within the time allowed")
-
-    def _check_running(self) -> None:
-        if not self._running:
-            raise Stopped("this member is shutting down")
-
     def fail(self, exc: BaseException) -> None:
         """End for a reason that is not the caller's wish."""
         if not self._running:
@@ -418,18 +397,3 @@ class Driver:
             log.critical("member cannot go on member=%d reason=%s", self._replica.core.member, exc, exc_info=trace)
         self.halt()
         self._on_fatal(exc if isinstance(exc, Exception) else RuntimeError(repr(exc)))
-
-
-def _failure(ended: "asyncio.Future[object]") -> EngineError | None:
-    exc = ended.exception()
-    assert exc is None or isinstance(exc, EngineError), f"a reader was told {exc!r}"
-    return exc
-
-
-def _end_change(owner: object, *, made: bool | None) -> None:
-    if made:
-        resolve(owner, None)
-    elif made is None:
-        refuse(owner, ProposalTimedOut("a snapshot overtook this member; the change may be in it"))
-    else:
-        refuse(owner, ChangeRefused(Refusal.NOT_LEADER))

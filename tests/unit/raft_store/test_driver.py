@@ -82,7 +82,7 @@ async def test_a_snapshot_can_be_restored_although_newer_ones_came_meanwhile(sto
     async with asyncio.timeout(10):
         await driver._restores.task
     await driver.stop()
-    assert (machine.chunks, fatal) == ([b"5", b"6", b"7"], [])
+    assert (machine.chunks, driver.applied, fatal) == ([b"5", b"6", b"7"], 7, [])
 
 
 def raising(*_):
