@@ -1,66 +1,49 @@
 """The asyncio edge of one replica: it feeds events in and does the work that comes out.
 
-Everything runs in the event loop but the disk (``saving``). While it syncs, messages and proposals go on being taken
-in; whatever came meanwhile is the next save. One pass
-(``_pump``) serves all events that came in the same turn of the loop.
-
-Snapshots hold nothing up. Taking one draws the machine's chunks a few at a time, and other threads write them to files
-of their own. While one is being restored, the replica goes on following its leader; what is to be applied then waits in
-its log.
+Everything runs in the event loop but the disk (``saving``, ``snapshots``). While it syncs, messages and proposals go on
+being taken in; whatever came meanwhile is the next save. One pass (``_pump``) serves all events that came in the same
+turn of the loop. While the machine is being restored from a snapshot, work waits in line (``restoring``).
 """
 
 import asyncio
-import functools
 import logging
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
+from raft_store.commit_marks import CommitMarks
 from raft_store.disk.directory import DiskError
-from raft_store.disk.snapshot import READ_BYTES, NotASnapshot
 from raft_store.disk.storage import Storage
 from raft_store.engine import (
     Change,
-    ChangeRefused,
     Done,
     EngineError,
     Index,
     MemberId,
     NoLeader,
     ProposalTimedOut,
-    Refusal,
     Removed,
     StateMachine,
     Stopped,
     Term,
 )
-from raft_store.pacing import paced
 from raft_store.raft.membership import Step
-from raft_store.raft.messages import NOBODY, AnyMessage, Save, Snapshot, SnapshotMark
+from raft_store.raft.messages import AnyMessage, Save
 from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Replica, Work
 from raft_store.raft.state import Role
+from raft_store.restoring import Restores
 from raft_store.saving import Saver
+from raft_store.snapshots import LogLimits, Snapshots
 from raft_store.ticking import Ticks
-from raft_store.waiting import Proposers, Waits, is_done, refuse, resolve
+from raft_store.waiting import Proposers, Waits, end_change, failure_of, is_done, refuse, resolve
 
 log = logging.getLogger(__name__)
 
 FEW = 4  # proposals under way
-COMMIT_DELAY_S = 0.001  # for so long an append may come that takes a commit mark along
 TURN_S = 0.01  # of work; then the loop's other tasks have their turn, also while a long log is replayed
 MAX_INBOX = 20_000  # messages; more is dropped, which Raft tolerates
-LOG_BYTES = 32 << 20  # a log as large as this is long enough to be shortened, whatever few entries it has ...
-KEEP_BYTES = 16 << 20  # ... and no more of it stays in memory behind a snapshot
-LOG_SHARE = 4  # a snapshot is due when the log is as large as this part of the last one ...
-MOST_PERIODS = 8  # ... or has so many times the entries that make the next one due
-SNAPSHOT_THREADS = 3  # one for our own, the others for what comes and goes
-
-_T = TypeVar("_T")
 
 
 class DriverConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +69,6 @@ class Driver:
     ) -> None:
         self._config = config
         self._replica = replica
-        self._storage = storage
         self._machine = machine
         self._on_fatal = on_fatal
         self._send: Callable[[Sequence[AnyMessage]], None] = lambda _: None
@@ -94,7 +76,6 @@ class Driver:
         self._followed: Step | None = None
         self._loop = asyncio.get_running_loop()
         self._saver = Saver(storage, self._loop)
-        self._snapshot_disk = ThreadPoolExecutor(SNAPSHOT_THREADS, thread_name_prefix="snapshots")
         self._inbox: list[AnyMessage] = []
         self._proposers = Proposers(replica.propose_together)
         self._waits = Waits(self._loop.time)
@@ -105,16 +86,21 @@ class Driver:
         self._ticker: asyncio.TimerHandle | None = None
         self._wakes_s = 0.0  # when it does
         self._planned_term, self._planned_patience = Term(-1), 0
-        self._commits: asyncio.TimerHandle | None = None  # when followers are told of commits
-        self._owes_since_s: float | None = None  # since when there is something to tell
+        self._commit_marks = CommitMarks(replica.core, self._loop, wake=self.wake)
         self._running = False
-        self._snapshotting: asyncio.Task[None] | None = None
         self.applied: Index = replica.applied  # by the machine; the replica's is ahead of it during a restore
-        # Restores in line, each with what else its work asked for; few, for meanwhile the replica hands out no entries.
-        self._behind: deque[tuple[Work, asyncio.Future[Iterator[bytes]] | None]] = deque()
-        self._catching_up: asyncio.Task[None] | None = None
-        self._snapshot_index: Index = replica.applied
-        self._snapshot_bytes = 0  # of our last one
+        self.snapshots = Snapshots(
+            LogLimits(period_entries=config.snapshot_entries, keep_entries=config.keep_entries),
+            core=replica.core,
+            storage=storage,
+            saver=self._saver,
+            machine=machine,
+            applied=self.applied,
+            fail=self.fail,
+        )
+        self._restores = Restores(
+            replica.core, self.snapshots, apply=self._apply_after_restore, caught_up=self.wake, fail=self.fail
+        )
 
     def start(self, send: Callable[[Sequence[AnyMessage]], None], follow: Callable[[Step], None]) -> None:
         """Begin. ``send`` takes messages for other members, ``follow`` every step of the group; neither waits."""
@@ -123,34 +109,38 @@ class Driver:
         self._running = True
         self._wakes_s = self._ticks.due_s
         self._ticker = self._loop.call_at(self._wakes_s, self._tick)
-        self._schedule()
+        self.wake()
 
     def halt(self) -> None:
         """Take nothing in any more and refuse whoever waits."""
         self._running = False
-        for task in (self._snapshotting, self._catching_up):
-            if task is not None:
-                task.cancel()
+        self.snapshots.halt()
         stopped = Stopped("this member is shutting down")
-        while self._behind:
-            work, _ = self._behind.popleft()
-            for proposal in work.lost:
-                self._proposers.lose(proposal, stopped)
+        for proposal in self._restores.halt():
+            self._proposers.lose(proposal, stopped)
         self._proposers.refuse_all(stopped)
         self._waits.refuse_all(stopped)
 
     async def stop(self) -> None:
         """End; a save under way is finished first."""
         self.halt()
-        for timer in (self._ticker, self._commits):
-            if timer is not None:
-                timer.cancel()
-        tasks = [task for task in (self._snapshotting, self._catching_up) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.to_thread(self._snapshot_disk.shutdown)
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._commit_marks.stop()
+        await self._restores.close()
+        await self.snapshots.close()
         await self._saver.close()
+
+    def check_running(self) -> None:
+        """Raise Stopped if nothing is taken in any more."""
+        if not self._running:
+            raise Stopped("this member is shutting down")
+
+    def wake(self) -> None:
+        """Serve what has changed in the replica, in a turn to come; not if nothing is taken in any more."""
+        if not self._pump_scheduled and self._running:
+            self._pump_scheduled = True
+            self._loop.call_soon(self._serve_turn)
 
     def receive(self, messages: Sequence[AnyMessage]) -> None:
         """Take messages from other members."""
@@ -162,9 +152,9 @@ class Driver:
 
     def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> Proposal:
         """See ``Engine.submit``."""
-        self._check_running()
+        self.check_running()
         proposal = self._proposers.submit(items, done, until_s=self._loop.time() + timeout_s)
-        self._schedule()
+        self.wake()
         return proposal
 
     async def propose(self, data: bytes, *, timeout_s: float) -> object:
@@ -185,11 +175,11 @@ class Driver:
 
     async def read_barrier(self, *, timeout_s: float) -> Index:
         """See ``Engine.read_barrier``."""
-        self._check_running()
+        self.check_running()
         future: asyncio.Future[object] = self._loop.create_future()
         self._replica.read(future)
         try:
-            self._schedule()
+            self.wake()
             index = await self._waits.note(future, timeout_s, self._read_too_late)
         except BaseException:
             self._readers_left = True
@@ -199,20 +189,25 @@ class Driver:
 
     def when_readable(self, tell: Callable[[EngineError | None], None], *, timeout_s: float) -> None:
         """See ``Engine.when_readable``."""
-        self._check_running()
+        self.check_running()
         reading = self._reading
         if reading is None:
             # Until the next pass no question has left, so whoever comes meanwhile can share it.
             reading = self._reading = self._loop.create_future()
             self._replica.read(reading)
-            self._schedule()
+            self.wake()
             self._waits.note(reading, timeout_s, self._read_too_late)
             reading.add_done_callback(self._end_reading)
-        reading.add_done_callback(lambda ended: tell(_failure(ended)))
+        reading.add_done_callback(lambda ended: tell(failure_of(ended)))
 
     def _end_reading(self, ended: "asyncio.Future[object]") -> None:
         if ended.exception() is not None:
             self._readers_left = True
+
+    def _read_too_late(self) -> Exception:
+        if self._replica.core.leader == 0:
+            return NoLeader("no leader was known within the time allowed")
+        return ProposalTimedOut("the leader did not confirm within the time allowed")
 
     async def change_members(
         self, changes: Sequence[Change], *, timeout_s: float, joint: bool, started: Collection[MemberId] | None
@@ -221,69 +216,14 @@ class Driver:
 
         Raises ChangeRefused, ProposalTimedOut, Stopped.
         """
-        self._check_running()
+        self.check_running()
         future: asyncio.Future[object] = self._loop.create_future()
         index = self._replica.propose_change(
             changes, future, joint=joint, started=None if started is None else frozenset(started)
         )
-        self._schedule()
+        self.wake()
         await self._waits.note(future, timeout_s, lambda: ProposalTimedOut("the change may still be made"))
         return index
-
-    async def transfer_leadership(self, to: MemberId, *, timeout_s: float) -> None:
-        """See ``Engine.transfer_leadership``."""
-        self._check_running()
-        core = self._replica.core
-        if core.leader == to:
-            return
-        if core.leader != core.member:
-            raise EngineError(f"member {core.member} does not lead; ask member {core.leader}")
-        if not core.transfer(to):
-            raise EngineError(f"member {to} is not in this group")
-        self._schedule()
-        deadline = self._loop.time() + timeout_s
-        while core.leader != to:
-            self._check_running()
-            given_up = core.leader == core.member and core.transferee != to
-            if given_up or self._loop.time() > deadline:
-                raise ProposalTimedOut(f"member {to} did not take over")
-            if core.leader not in (NOBODY, core.member):
-                raise EngineError(f"member {core.leader} took over, not {to}")
-            await asyncio.sleep(self._config.tick_s / 4)
-
-    async def send_snapshot(self) -> AsyncIterator[bytes]:
-        """Yield the bytes of the newest snapshot on disk, for another member. Raises DiskError."""
-        source = await self._beside(self._storage.open_snapshot)
-        try:
-            while data := await self._beside(source.read, READ_BYTES):
-                yield data
-        finally:
-            source.close()
-
-    async def receive_snapshot(self, data: AsyncIterator[bytes]) -> Snapshot:
-        """Take in another member's snapshot, for ``InstallSnapshot``; the state changes when the core wants it to.
-
-        Raises NotASnapshot if that is not what came, DiskError if we cannot go on.
-        """
-        incoming = await self._beside(self._storage.receive_snapshot)
-        try:
-            async for portion in data:
-                await self._beside(incoming.write, portion)
-            return await self._beside(incoming.finish)
-        except DiskError as exc:
-            if not isinstance(exc, NotASnapshot):
-                self.fail(exc)
-                raise
-            await self._beside(incoming.discard)
-            raise
-        except BaseException:
-            # The sender hung up, or we are stopping; the loop does not wait for a write that is still under way.
-            self._snapshot_disk.submit(incoming.discard)
-            raise
-
-    def snapshot_failed(self, to: MemberId) -> None:
-        """A snapshot that the core wanted sent did not arrive."""
-        self._replica.core.snapshot_failed(to)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -298,12 +238,7 @@ class Driver:
             self._readers_left = False
             self._replica.forget_readers(is_done)
         # What arrived meanwhile has to be read before anybody is declared dead: the pump comes after the sockets' turn.
-        self._schedule()
-
-    def _schedule(self) -> None:
-        if not self._pump_scheduled and self._running:
-            self._pump_scheduled = True
-            self._loop.call_soon(self._serve_turn)
+        self.wake()
 
     def _go_on(self) -> None:
         """Serve an event right where it came in, if few wait: a turn of the loop for it would be a part of their wait.
@@ -311,7 +246,7 @@ class Driver:
         With many under way, what else this turn brings shares the work.
         """
         if self._pumping or self._proposers.open > FEW:
-            self._schedule()
+            self.wake()
         elif self._running and not self._pump_scheduled:
             self._pump(whole_turn=False)
 
@@ -345,14 +280,14 @@ class Driver:
                 if not more:
                     break  # only what ended just now, or was too much for once, can bring more to do at once
                 if self._loop.time() > turn_ends_s:
-                    self._schedule()
+                    self.wake()
                     break
             if (agreed := self._replica.core.agreed) is not self._followed:
                 self._followed = agreed
                 self._follow(agreed)
-            if self.applied != applied:
-                self._snapshot_if_due()
-            self._plan_commits(now_s)
+            if self.applied != applied and self._restores.task is None:
+                self.snapshots.take_if_due(self.applied)
+            self._commit_marks.plan(now_s)
             core = self._replica.core
             hastier = core.term != self._planned_term or core.patience.ticks < self._planned_patience
             if whole_turn or hastier or core.role is not Role.FOLLOWER:
@@ -368,32 +303,6 @@ class Driver:
             self._replica.excuse(late)
         if self._ticks.is_over(now_s):
             self._replica.tick()
-
-    def _plan_commits(self, now_s: float) -> None:
-        """Let followers hear of commits with the next append, or in a moment by themselves.
-
-        Whoever writes one thing after the other would otherwise wake each follower twice a write, and wait for it.
-        """
-        core = self._replica.core
-        core.delays_commits = True
-        if not core.owes_commits:
-            self._owes_since_s = None
-        elif self._owes_since_s is None:
-            self._owes_since_s = now_s
-            if self._commits is None:
-                self._commits = self._loop.call_later(COMMIT_DELAY_S, self._tell_commits)
-
-    def _tell_commits(self) -> None:
-        self._commits = None
-        if self._owes_since_s is None:
-            return
-        # Set for an earlier mark that an append took along: one timer goes on for all, instead of one for each write.
-        left_s = self._owes_since_s + COMMIT_DELAY_S - self._loop.time()
-        if left_s > 0:
-            self._commits = self._loop.call_later(left_s, self._tell_commits)
-            return
-        self._replica.core.delays_commits = False
-        self._schedule()
 
     def _plan_ticks(self, now_s: float) -> None:
         """Let the next tick that matters wake us: while anybody waits, that is every tick."""
@@ -425,17 +334,10 @@ class Driver:
                 self._loop.call_soon(self._begin_save_later, work.save)
             else:
                 self._begin_save(work.save)
-        opened = None
-        if work.restore is not None:
-            # In line with the saves: a later one may bring a newer snapshot, and remove this one's file.
-            opened = self._saver.run(functools.partial(self._storage.read_snapshot, work.restore.mark))
-            self._replica.core.holds_back = True
-            if self._catching_up is None:
-                self._catching_up = asyncio.create_task(self._catch_up())
-        if self._catching_up is None:
+        if work.restore is None and self._restores.task is None:
             self._apply(work)
-        elif opened is not None or work.lost or work.changes:
-            self._behind.append((work, opened))
+        else:
+            self._restores.put_in_line(work)
 
     def _apply(self, work: Work) -> None:
         if work.committed:
@@ -449,36 +351,12 @@ class Driver:
         for owner, index in work.readers:
             resolve(owner, index)
         for owner, made in work.changes:
-            _end_change(owner, made=made)
+            end_change(owner, made=made)
 
-    async def _catch_up(self) -> None:
-        """Restore what there is; then the replica hands out what came meanwhile."""
-        try:
-            while self._behind:
-                work, opened = self._behind[0]  # it stays in line: ``halt`` answers for it too
-                if work.restore is not None and opened is not None:
-                    await self._restore(work.restore.mark, await opened)
-                self._behind.popleft()
-                self._apply(work)
-                await asyncio.sleep(0)
-        except Exception as exc:  # noqa: BLE001 - as in ``_pump``
-            self.fail(exc)
-        finally:
-            self._catching_up = None
-            self._replica.core.holds_back = False
-            self._schedule()
-
-    async def _restore(self, mark: SnapshotMark, chunks: Iterator[bytes]) -> None:
-        restoration = self._machine.begin_restore()
-        while (chunk := await self._beside(next, chunks, None)) is not None:
-            restoration.feed(chunk)
-        restoration.finish()
-        self._snapshot_index = self.applied = mark.index
-        log.info("restored a snapshot member=%d index=%d", self._replica.core.member, mark.index)
-
-    async def _beside(self, call: Callable[..., _T], *arguments: object) -> _T:
-        """Return what ``call`` returns, from a thread that may wait for the disk without holding up the log."""
-        return await self._loop.run_in_executor(self._snapshot_disk, call, *arguments)
+    def _apply_after_restore(self, work: Work) -> None:
+        if work.restore is not None:
+            self.applied = work.restore.mark.index
+        self._apply(work)
 
     def _begin_save_later(self, save: Save) -> None:
         """Do it in a turn in which no pass takes what is raised: a member that saves no more has to end, too."""
@@ -505,59 +383,7 @@ class Driver:
 
         self._saver.begin(save, saved)
 
-    def _snapshot_if_due(self) -> None:
-        """Shorten the log: what a snapshot holds need not be replayed nor kept."""
-        replica = self._replica
-        entries, enough = replica.applied - self._snapshot_index, self._config.snapshot_entries
-        if self._snapshotting or self._catching_up or not entries:
-            return
-        log_bytes = self._storage.log_bytes
-        if entries < enough and log_bytes < LOG_BYTES:
-            return
-        # A large state is not written anew for every little log, as long as that stays quick to replay.
-        if log_bytes < self._snapshot_bytes // LOG_SHARE and entries < MOST_PERIODS * enough:
-            return
-        if (mark := replica.core.log.mark(replica.applied)) is None:
-            return
-        # The state is fixed here, in the turn in which ``mark`` is what the machine has applied.
-        chunks = self._machine.snapshot()
-        self._snapshotting = asyncio.create_task(self._take_snapshot(mark, chunks))
-
-    async def _take_snapshot(self, mark: SnapshotMark, chunks: Iterator[bytes]) -> None:
-        began = self._loop.time()
-        try:
-            growing = await self._beside(self._storage.begin_snapshot, mark)
-            async for chunk in paced(chunks):
-                if chunk:
-                    await self._beside(growing.write, chunk)
-            await self._beside(growing.finish)
-            await self._saver.run(functools.partial(self._storage.let_go, mark))
-        except Exception as exc:  # noqa: BLE001 - a disk that cannot take a snapshot cannot be trusted with the log
-            self.fail(exc)
-            return
-        finally:
-            self._snapshotting = None
-        self._snapshot_index = Index(max(self._snapshot_index, mark.index))
-        self._snapshot_bytes = growing.size_bytes
-        self._replica.core.compact(mark, keep=self._config.keep_entries, keep_bytes=KEEP_BYTES)
-        log.info(
-            "took a snapshot member=%d index=%d bytes=%d seconds=%.1f",
-            self._replica.core.member,
-            mark.index,
-            growing.size_bytes,
-            self._loop.time() - began,
-        )
-
     # -- the end -----------------------------------------------------------------------------------------------------
-
-    def _read_too_late(self) -> Exception:
-        if self._replica.core.leader == 0:
-            return NoLeader("no leader was known within the time allowed")
-        return ProposalTimedOut("the leader did not confirm within the time allowed")
-
-    def _check_running(self) -> None:
-        if not self._running:
-            raise Stopped("this member is shutting down")
 
     def fail(self, exc: BaseException) -> None:
         """End for a reason that is not the caller's wish."""
@@ -571,18 +397,3 @@ class Driver:
             log.critical("member cannot go on member=%d reason=%s", self._replica.core.member, exc, exc_info=trace)
         self.halt()
         self._on_fatal(exc if isinstance(exc, Exception) else RuntimeError(repr(exc)))
-
-
-def _failure(ended: "asyncio.Future[object]") -> EngineError | None:
-    exc = ended.exception()
-    assert exc is None or isinstance(exc, EngineError), f"a reader was told {exc!r}"
-    return exc
-
-
-def _end_change(owner: object, *, made: bool | None) -> None:
-    if made:
-        resolve(owner, None)
-    elif made is None:
-        refuse(owner, ProposalTimedOut("a snapshot overtook this member; the change may be in it"))
-    else:
-        refuse(owner, ChangeRefused(Refusal.NOT_LEADER))

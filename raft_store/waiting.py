@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from fastgrpc.deadlines import Deadlines
-from raft_store.engine import Done, EngineError, NoLeader, Overloaded, ProposalTimedOut
+from raft_store.engine import ChangeRefused, Done, EngineError, NoLeader, Overloaded, ProposalTimedOut, Refusal
 from raft_store.raft.proposals import Proposal
 
 log = logging.getLogger(__name__)
@@ -157,3 +157,20 @@ def refuse(owner: object, exc: Exception) -> None:
     assert isinstance(owner, asyncio.Future)
     if not owner.done():
         owner.set_exception(exc)
+
+
+def end_change(owner: object, *, made: bool | None) -> None:
+    """Answer whoever asked to change the group; made: None if nobody knows."""
+    if made:
+        resolve(owner, None)
+    elif made is None:
+        refuse(owner, ProposalTimedOut("a snapshot overtook this member; the change may be in it"))
+    else:
+        refuse(owner, ChangeRefused(Refusal.NOT_LEADER))
+
+
+def failure_of(ended: "asyncio.Future[object]") -> EngineError | None:
+    """Return why a wait was in vain; None: it was not."""
+    exc = ended.exception()
+    assert exc is None or isinstance(exc, EngineError), f"a reader was told {exc!r}"
+    return exc

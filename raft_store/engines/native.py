@@ -1,7 +1,6 @@
 """The native engine: Raft with a synced log, peers over gRPC."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import random
@@ -31,6 +30,7 @@ from raft_store.engine import (
     Term,
     TracePage,
 )
+from raft_store.handing_over import HandOver
 from raft_store.joining import founder, joiner
 from raft_store.peers import Peers
 from raft_store.raft.core import Core, CoreConfig, Role
@@ -46,8 +46,6 @@ from raft_store.trace import Trace
 log = logging.getLogger(__name__)
 
 CLOCK_DRIFT = 0.1  # lease reads are safe while no two members' clocks run apart faster than this
-HAND_OVER_S = 0.5  # a leader that stops spends at most so long on handing over to one ...
-HEIRS = 2  # ... of the best followers
 LINGER_S = 0.5  # a removed member stays for so long: what it has sent, a hand-over say, has to arrive
 
 
@@ -118,6 +116,7 @@ class NativeEngine:
         self._storage: Storage | None = None
         self._replica: Replica | None = None
         self._driver: Driver | None = None
+        self._hand_over: HandOver | None = None
         self._peers: Peers | None = None
         self._regrouping: Regrouping | None = None
         self._identity: Identity | None = None
@@ -189,6 +188,7 @@ class NativeEngine:
             machine=machine,
             on_fatal=self._on_fatal,
         )
+        self._hand_over = HandOver(core, self._driver, tick_s=config.tick_ms / 1000)
 
     async def _join(self, core: Core) -> None:
         """Listen to the others, dial them, and take part."""
@@ -203,9 +203,9 @@ class NativeEngine:
             tls=config.tls,
             group=self._regrouping,
             receive=self._receive,
-            send_snapshot=driver.send_snapshot,
-            receive_snapshot=driver.receive_snapshot,
-            snapshot_failed=driver.snapshot_failed,
+            send_snapshot=driver.snapshots.send,
+            receive_snapshot=driver.snapshots.receive,
+            snapshot_failed=driver.snapshots.not_sent,
         )
         self._regrouping.use(self._peers)
         await self._peers.start(config.listen)
@@ -219,7 +219,8 @@ class NativeEngine:
     async def step_aside(self) -> None:
         """See ``Engine.step_aside``."""
         if self._driver is not None:
-            await self._hand_over(self._driver)
+            assert self._hand_over is not None
+            await self._hand_over.step_aside()
 
     def propose(self, data: bytes, *, timeout_s: float) -> Coroutine[None, None, object]:
         """See ``Engine.propose``; raises EngineError too if too many proposals are waiting (surely not made)."""
@@ -253,7 +254,9 @@ class NativeEngine:
 
     async def transfer_leadership(self, to: MemberId, *, timeout_s: float) -> None:
         """See ``Engine.transfer_leadership``."""
-        await self._running().transfer_leadership(to, timeout_s=timeout_s)
+        self._running()
+        assert self._hand_over is not None
+        await self._hand_over.give_to(to, timeout_s=timeout_s)
 
     @property
     def term(self) -> Term:
@@ -353,18 +356,6 @@ class NativeEngine:
             return
         await asyncio.sleep(LINGER_S)
         self._driver.fail(Removed(f"member {self._identity.member:x} was removed from its group"))
-
-    async def _hand_over(self, driver: Driver) -> None:
-        assert self._replica is not None
-        core = self._replica.core
-        if core.role is not Role.LEADER:
-            return
-        followers = {peer: view for peer, view in core.progress().items() if peer in core.configuration.voters}
-        best = sorted(followers, key=lambda peer: (followers[peer].silent_ticks, -followers[peer].matched))
-        for heir in best[:HEIRS]:
-            with contextlib.suppress(EngineError):
-                await driver.transfer_leadership(heir, timeout_s=HAND_OVER_S)
-                return
 
     async def _close(self) -> None:
         if self._removal is not None:

@@ -74,15 +74,15 @@ async def test_a_snapshot_can_be_restored_although_newer_ones_came_meanwhile(sto
         machine=machine,
         on_fatal=fatal.append,
     )
-    driver._running, driver._schedule, driver._go_on = True, lambda: None, lambda: None
+    driver._running = driver._pump_scheduled = True  # there is no core to ask for more
     state = HardState(Term(1), MemberId(0))
     for snapshot in [received(storage, index) for index in (5, 6, 7)]:
         driver._do(Work((), Save(state, (), snapshot), None, (), (), (), ()))
         driver._do(Work((), None, snapshot, (), (), (), ()))
     async with asyncio.timeout(10):
-        await driver._catching_up
+        await driver._restores.task
     await driver.stop()
-    assert (machine.chunks, fatal) == ([b"5", b"6", b"7"], [])
+    assert (machine.chunks, driver.applied, fatal) == ([b"5", b"6", b"7"], 7, [])
 
 
 def raising(*_):
@@ -148,7 +148,7 @@ async def test_what_comes_during_a_restore_waits_in_the_log_alone(follower, stor
     incoming.write(framer.head(mark) + framer.end())
     snapshot = incoming.finish()
     follower.receive([m.InstallSnapshot(MemberId(2), MemberId(1), Term(1), mark=mark, data=snapshot.data)])
-    await until(lambda: follower._catching_up is not None)
+    await until(lambda: follower._restores.task is not None)
     for index in range(6, 1006):
         append = m.Append(
             MemberId(2),
@@ -162,7 +162,7 @@ async def test_what_comes_during_a_restore_waits_in_the_log_alone(follower, stor
         follower.receive([append])
         await asyncio.sleep(0)
     await until(lambda: follower._replica.core.log.saved == 1005)
-    assert len(follower._behind) == 1  # the restore itself
+    assert len(follower._restores._line) == 1  # the restore itself
     assert (follower.applied, follower._machine.applied) == (0, [])
     arrived.set()
     await until(lambda: follower.applied == 1005)
@@ -280,7 +280,7 @@ async def test_a_proposal_that_a_snapshot_overtook_is_answered_when_the_member_e
     await until(lambda: follower._proposers.open)
     (proposal,) = follower._replica._origin.waiting
     proposal.abandoned = True
-    follower._behind.append((Work((), None, None, (), (), [proposal], ()), None))
+    follower._restores.put_in_line(Work((), None, None, (), (), [proposal], ()))
     await follower.stop()
     with pytest.raises(Stopped):
         await waiting

@@ -1,0 +1,86 @@
+"""When followers hear of commits that no append takes along."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from raft_store.commit_marks import DELAY_S, CommitMarks
+
+
+class Loop:
+    """An event loop's clock and its timers, of which the marks never need two."""
+
+    def __init__(self):
+        self.now_s = 0.0
+        self.timers = []  # (when, call), those that wait
+        self.set = 0
+
+    def time(self):
+        return self.now_s
+
+    def call_later(self, delay_s, call):
+        timer = (self.now_s + delay_s, call)
+        self.timers.append(timer)
+        self.set += 1
+        return SimpleNamespace(cancel=lambda: self.timers.remove(timer))
+
+    def ring(self):
+        ((self.now_s, call),) = self.timers
+        self.timers.clear()
+        call()
+
+
+@pytest.fixture
+def leader():
+    loop, core = Loop(), SimpleNamespace(owes_commits=False, delays_commits=False)
+    woken = []
+    marks = CommitMarks(core, loop, wake=lambda: woken.append(loop.now_s))
+    return SimpleNamespace(loop=loop, core=core, marks=marks, woken=woken)
+
+
+def owe(leader, *, at_s):
+    """A pass ends with a mark that followers have not heard of, or still have not."""
+    leader.loop.now_s, leader.core.owes_commits = at_s, True
+    leader.marks.plan(at_s)
+
+
+def test_who_owes_nothing_needs_no_timer(leader):
+    leader.marks.plan(0.0)
+    assert (leader.core.delays_commits, leader.loop.timers) == (True, [])
+
+
+def test_a_mark_that_no_append_takes_along_is_told_by_itself(leader):
+    owe(leader, at_s=1.0)
+    owe(leader, at_s=1.0 + DELAY_S / 2)  # it waits since the first time
+    leader.loop.ring()
+    assert leader.woken == [1.0 + DELAY_S]
+    assert not leader.core.delays_commits
+    leader.marks.plan(leader.loop.now_s)
+    assert leader.core.delays_commits  # the next ones wait again
+
+
+def test_a_mark_that_an_append_took_along_wakes_nobody(leader):
+    owe(leader, at_s=1.0)
+    leader.core.owes_commits = False
+    leader.marks.plan(1.0)
+    leader.loop.ring()
+    assert (leader.woken, leader.loop.timers) == ([], [])
+
+
+def test_one_timer_goes_on_for_a_later_mark_which_waits_its_full_time(leader):
+    owe(leader, at_s=1.0)
+    leader.core.owes_commits = False
+    leader.marks.plan(1.0)
+    second_s = 1.0 + DELAY_S / 2
+    owe(leader, at_s=second_s)
+    assert leader.loop.set == 1
+    leader.loop.ring()
+    assert leader.woken == []
+    leader.loop.ring()
+    assert leader.woken == [pytest.approx(second_s + DELAY_S)]
+
+
+def test_nothing_is_told_after_the_end(leader):
+    owe(leader, at_s=1.0)
+    leader.marks.stop()
+    assert leader.loop.timers == []
