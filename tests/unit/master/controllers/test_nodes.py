@@ -257,7 +257,7 @@ async def test_a_pod_that_cannot_be_removed_keeps_no_other(stuck: str) -> None:
     for name in ("a", "b"):
         spec = replace(template({}).spec, node_name="gone")
         await world.resources.create(Pod(metadata=ObjectMeta(name=name, namespace="default"), spec=spec))
-    world.resources.refuse(Forbidden("no"), name=stuck, verb="delete", times=1000)
+    world.resources.refuse(Forbidden("no"), name=stuck, verb="update/status", times=1000)
     async with world.running():
         await world.pass_time(60)
         assert [pod.metadata.name for pod in world.resources.all(Pod)] == [stuck]
