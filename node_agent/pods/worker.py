@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from api.errors import ApiError
+from api.errors import ApiError, Invalid
 from api.kinds.pods import Pod, PodStatus
 from client.clock import seconds_of
 from node_agent.errors import NodeError
@@ -466,10 +466,16 @@ class PodWorker:
             self._status_written = status
 
     async def _persist(self, write: Any) -> None:
-        """Repeat a write until the API takes it; pods go on while masters are away."""
+        """Repeat a write until the API takes it; pods go on while masters are away.
+
+        What breaks the API's rules it would refuse for ever, and a pod that ends would never be gone.
+        """
         for attempt in range(1_000_000):
             try:
                 await write()
+            except Invalid as exc:
+                log.warning("pod not written, and not tried again pod=%s error=%s", pod_ref(self._pod), exc)
+                return
             except ApiError as exc:
                 pause_s = _API_RETRY_S[min(attempt, len(_API_RETRY_S) - 1)]
                 log.warning("pod not written pod=%s retry_s=%.1f error=%s", pod_ref(self._pod), pause_s, exc)

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from api.errors import Unavailable
+from api.errors import Invalid, Unavailable
 from api.kinds.coordination import Lease
 from api.kinds.core import ConfigMap, Event, Namespace, Node
 from api.kinds.pods import Pod, ResourceRequirements
@@ -266,6 +266,14 @@ async def test_a_running_pod_is_resized_in_place(lab: Lab) -> None:
     await lab.until(lambda: any(c.type == "PodResizePending" for c in lab.pod("web").status.conditions))
     assert told() == {"cpu": "500m"}
     assert (await lab.runtime.containers())[0].limits.cpu_shares == 512
+
+
+async def test_a_status_that_the_api_never_takes_keeps_no_pod_from_going(lab: Lab) -> None:
+    await lab.create("web")
+    await lab.until(lambda: lab.is_ready("web"))
+    lab.api.refuse(Invalid("no"), verb="patch/status", name="web", times=1_000_000)
+    await lab.api.delete(Pod, "web", namespace="default")
+    await lab.until(lambda: lab.api.find(Pod, "web", "default") is None)
 
 
 async def test_a_kernel_that_knows_no_memory_limits_makes_nothing_restart(
