@@ -46,7 +46,8 @@ _ADDRESSES = {
     "video": {"poster", "src"},
 }
 _TAG = re.compile(r"<([a-zA-Z][^\s/>]*)")
-_ATTRIBUTE = re.compile(r"""([^\s/>"'=]+)(\s*=\s*)("[^"]*"|'[^']*'|[^\s>"']+)""")
+# Begins where a word does and takes all of it: tried at every letter of a long one, it would take for ever.
+_ATTRIBUTE = re.compile(r"""(?<![^\s/>"'=])([^\s/>"'=]++)(\s*+=\s*+)("[^"]*"|'[^']*'|[^\s>"']++)""")
 
 
 def rewritten(address: str, prefix: str, host: str) -> str:
@@ -91,11 +92,8 @@ class Page(HTMLParser):
                 yield self._read()
 
     def rest(self) -> bytes:
-        """Return the end of the page."""
-        out = self._read()
-        if not self._gave_up:
-            self.close()
-        return out + self._out(self._held_from + len(self._held))
+        """Return the end of the page; what is cut off there has no links, and the parser, told to end, no hurry."""
+        return self._read() + self._out(self._held_from + len(self._held))
 
     def _read(self) -> bytes:
         """Take what has come and return what can be told of it."""

@@ -72,6 +72,13 @@ def test_what_never_ends_is_not_held_for_ever(opening: str) -> None:
     assert b"".join([*got, page.rest()]) == sent
 
 
+@pytest.mark.parametrize("sent", [b"<a " * 40_000, b"<!--" * 100_000, b"<a " + b"x" * 200_000 + b">"])
+@pytest.mark.timeout(20)  # it takes hours, or no time
+def test_no_page_takes_for_ever(sent: bytes) -> None:
+    page = Page(PREFIX, "web")
+    assert b"".join([*page.give(sent), page.rest()]) == sent
+
+
 def test_much_that_is_held_is_not_read_again_for_every_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     page, fed, feed = Page(PREFIX, "web"), list[str](), Page.feed
     monkeypatch.setattr(Page, "feed", lambda self, text: fed.append(text) or feed(self, text))
