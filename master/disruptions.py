@@ -22,6 +22,7 @@ class Cause(NamedTuple):
 
 EVICTED = Cause("EvictionByEvictionAPI", "Eviction API: evicting")
 TAINTED = Cause("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
+PREEMPTED = Cause("PreemptionByScheduler", "default-scheduler: preempting to accommodate a higher priority pod")
 ORPHANED = Cause("DeletionByPodGC", "PodGC: node no longer exists")
 
 

@@ -44,11 +44,13 @@ class Schedule(msgspec.Struct, frozen=True):
         """Return the first moment of the schedule behind ``moment`` (seconds since the epoch); None if none comes."""
         if self.every_s:
             return float(int(moment + self.every_s))
-        first = datetime.fromtimestamp(moment, zone).date()
+        local = datetime.fromtimestamp(moment, zone)
         for ahead in range(_SEARCHED_DAYS):
-            day = first + timedelta(days=ahead)
+            day = local.date() + timedelta(days=ahead)
             if self._is_day(day):
-                found = next((each for each in self._moments(day, zone) if each > moment), None)
+                # An hour less, lest one is missed that a clock which goes back brings again.
+                from_hour = local.hour - 1 if ahead == 0 else 0
+                found = next((each for each in self._moments(day, zone, from_hour) if each > moment), None)
                 if found is not None:
                     return found
         return None
@@ -59,9 +61,11 @@ class Schedule(msgspec.Struct, frozen=True):
         in_month, in_week = day.day in self.days, day.isoweekday() % 7 in self.weekdays
         return (in_month and in_week) if self.both_days else (in_month or in_week)
 
-    def _moments(self, day: date, zone: tzinfo) -> Iterator[float]:
-        """Yield the moments of a day in their order."""
+    def _moments(self, day: date, zone: tzinfo, from_hour: int) -> Iterator[float]:
+        """Yield the moments of a day from an hour on in their order."""
         for hour in self.hours:
+            if hour < from_hour:
+                continue
             for fold in (0, 1):
                 for minute in self.minutes:
                     local = datetime(day.year, day.month, day.day, hour, minute, fold=fold, tzinfo=zone)
@@ -122,10 +126,13 @@ def latest_due(schedule: Schedule, since: float, now: float, zone: tzinfo = UTC)
         if following is None or following > now:
             return Due(moment)
         moment = following
-    # Counting on might take for ever: look back from now, further each time until a moment is found.
-    back_s = max(1.0, (moment - since) / _MISSED_COUNTED)
-    while (found := schedule.after(max(since, now - back_s), zone)) is None or found > now:
-        back_s *= 2
-    while (following := schedule.after(found, zone)) is not None and following <= now:
-        found = following
-    return Due(found, many=True)
+    # Counting on might take for ever: of what is left we look into halves. Behind ``late`` none has come.
+    late = now
+    while (following := schedule.after(moment, zone)) is not None and following <= now:
+        middle = (moment + late) / 2
+        found = schedule.after(middle, zone)
+        if found is None or found > now:
+            late = middle
+        else:
+            moment = found
+    return Due(moment, many=True)

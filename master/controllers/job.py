@@ -9,7 +9,7 @@ from api.kinds.batch import Job
 from api.kinds.pods import Pod
 from api.meta import Resource
 from api.selectors import LabelQuery, of_struct
-from client.informer import Concerns, split_key
+from client.informer import Concerns
 from client.resources import Resources
 from client.runner import Runner
 from master.controllers import ownership
@@ -26,6 +26,7 @@ from master.controllers.podstate import is_finished
 from master.controllers.replicaset import first_error, slow_start
 
 _NAME_LABEL = "batch.kubernetes.io/job-name"
+_TRACKED = "tracked by job"
 
 
 class JobController:
@@ -36,6 +37,7 @@ class JobController:
         self._jobs = context.informers.of(Job)
         self._pods = context.informers.of(Pod)
         ownership.add_orphan_index(self._pods)
+        self._pods.add_index(_TRACKED, _job_of_tracked)
         self._recorder = context.recorder("job-controller")
         self.runner = Runner(
             "job",
@@ -73,18 +75,11 @@ class JobController:
 
     def _bereft(self, key: str, job: Job | None) -> list[Pod]:
         """Return the tracked pods that a Job of this name left behind: nobody will count them."""
-        namespace, name = split_key(key)
         leaving = job is None or bool(job.metadata.deletion_timestamp)
         found = []
-        for pod in self._pods.indexed("namespace", namespace) if name else ():
+        for pod in self._pods.indexed(_TRACKED, key):
             owner = ownership.controller_of(pod)
-            if not is_tracked(pod):
-                continue
-            if owner is None:
-                lost = leaving and pod.metadata.labels.get(_NAME_LABEL) == name
-            else:
-                lost = (owner.kind, owner.name) == ("Job", name) and (job is None or owner.uid != job.metadata.uid)
-            if lost:
+            if leaving if owner is None else (job is None or owner.uid != job.metadata.uid):
                 found.append(pod)
         return found
 
@@ -172,12 +167,20 @@ def _query_of(job: Job) -> LabelQuery:
     return of_struct(job.spec.selector)
 
 
+def _job_of_tracked(pod: Pod) -> Iterable[str]:
+    """Return the key of the Job that a tracked pod names as its controller, or was made by if it has none."""
+    if not is_tracked(pod):
+        return ()
+    owner = ownership.controller_of(pod)
+    if owner is not None and owner.kind != "Job":
+        return ()
+    name = owner.name if owner is not None else pod.metadata.labels.get(_NAME_LABEL, "")
+    return (f"{pod.metadata.namespace}/{name}",) if name else ()
+
+
 def _orphaned(before: Pod | None, after: Pod | None) -> Iterable[str]:  # noqa: ARG001 - one shape for all
     """A tracked pod without a controller concerns the Job that made it: it may be gone."""
-    if after is None or not is_tracked(after) or ownership.controller_of(after) is not None:
-        return ()
-    name = after.metadata.labels.get(_NAME_LABEL, "")
-    return (f"{after.metadata.namespace}/{name}",) if name else ()
+    return () if after is None or ownership.controller_of(after) is not None else _job_of_tracked(after)
 
 
 def _others(pod: Pod) -> tuple[str, ...]:

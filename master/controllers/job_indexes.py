@@ -11,11 +11,18 @@ FAILURES = "batch.kubernetes.io/job-index-failure-count"  # a pod's annotation: 
 
 def parse(text: str, below: int) -> frozenset[int]:
     """Return the indexes that ``text`` names; what is no range, or not ``below``, is left out."""
-    found: set[int] = set()
+    ranges = []
     for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        if first.isdecimal() and (not last or last.isdecimal()):
-            found.update(range(int(first), min(int(last or first), below - 1) + 1))
+        begin, _, end = part.partition("-")
+        if begin.isdecimal() and (not end or end.isdecimal()):
+            # Ten digits are more than there are indexes; of thousands no number is made at all.
+            ranges.append((int(begin[:10]), min(int((end or begin)[:10]), below - 1)))
+    found: set[int] = set()
+    at = 0
+    for first, last in sorted(ranges):
+        # Each index once: a Job's author may write the same ones again and again.
+        found.update(range(max(first, at), last + 1))
+        at = max(at, last + 1)
     return frozenset(found)
 
 

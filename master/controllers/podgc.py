@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec.structs import replace
 
-from api.errors import Conflict, NotFound
+from api.errors import ApiError, Conflict, NotFound, Timeout, Unavailable
 from api.kinds.core import Node
 from api.kinds.pods import Pod
 from client.clock import seconds_of, timestamp
@@ -65,10 +65,9 @@ class PodGcController:
         await self.runner.run()
 
     async def reconcile(self, key: str, api: Resources) -> float | None:  # noqa: ARG002 - one key for everything
-        """Look at every pod."""
+        """Look at every pod; one that cannot be removed keeps no other. Raises the last refusal."""
         plan = plan_garbage(list(self._pods), frozenset(self._nodes.keys()), self._kept)
-        for pod in plan.remove:
-            await self._remove(api, pod)
+        doomed: list[tuple[Pod, Cause | None]] = [(pod, None) for pod in plan.remove]
         now = self._clock.monotonic()
         self._missing = {name: self._missing.get(name, now) for name in plan.missing}
         waits = [PERIOD_S]
@@ -76,11 +75,20 @@ class PodGcController:
             if (left_s := since + self._quarantine_s - now) > 0:
                 waits.append(left_s)
             elif await _is_gone(api, name):
-                for pod in self._pods.indexed("node", name):
-                    await self._remove(api, pod, cause=ORPHANED)
+                doomed += [(pod, ORPHANED) for pod in self._pods.indexed("node", name)]
+        failure: ApiError | None = None
+        for pod, cause in doomed:
+            try:
+                await self._remove(api, pod, cause)
+            except (Timeout, Unavailable):
+                raise  # nobody answers: the others would only wait as long
+            except ApiError as error:
+                failure = error
+        if failure is not None:
+            raise failure
         return min(waits)
 
-    async def _remove(self, api: Resources, pod: Pod, *, cause: Cause | None = None) -> None:
+    async def _remove(self, api: Resources, pod: Pod, cause: Cause | None) -> None:
         """Remove a pod; one that has not ended has failed, and ``cause`` says why."""
         meta = pod.metadata
         try:

@@ -12,6 +12,11 @@ from urllib.parse import urlsplit
 
 _ENCODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # -> zlib's window bits
 _STEP_BYTES = 256 * 1024  # so much is unpacked at a time: a small body may stand for a huge one
+# So much of a page may be held back, waiting for the end of a tag, a comment or a script. The rest of a page that holds
+# on for longer passes as it is.
+HELD_BYTES = 4 * 1024 * 1024
+# What is held back is read again when more has come: of much, not for a few bytes.
+_MUCH_BYTES = 64 * 1024
 # Tag -> the attributes that hold addresses.
 _ADDRESSES = {
     "a": {"href"},
@@ -41,7 +46,8 @@ _ADDRESSES = {
     "video": {"poster", "src"},
 }
 _TAG = re.compile(r"<([a-zA-Z][^\s/>]*)")
-_ATTRIBUTE = re.compile(r"""([^\s/>"'=]+)(\s*=\s*)("[^"]*"|'[^']*'|[^\s>"']+)""")
+# Begins where a word does and takes all of it: tried at every letter of a long one, it would take for ever.
+_ATTRIBUTE = re.compile(r"""(?<![^\s/>"'=])([^\s/>"'=]++)(\s*+=\s*+)("[^"]*"|'[^']*'|[^\s>"']++)""")
 
 
 def rewritten(address: str, prefix: str, host: str) -> str:
@@ -74,21 +80,30 @@ class Page(HTMLParser):
         self._held_from = 0  # which character of the page it begins with
         self._cut = 0  # which character of the page ``rawdata`` begins with
         self._edits: list[tuple[int, str, str]] = []  # (character of the page, tag as it is, tag as it should be)
+        self._unread = ""  # came behind what is held back
+        self._gave_up = False
 
     def give(self, data: bytes) -> Iterator[bytes]:
         """Yield what can be told of the page by now; raises zlib.error."""
         for plain in self._plain(data):
             # Every byte is one character, whatever the page's charset: tags are ASCII in all that matter.
-            text = plain.decode("latin-1")
-            self._held += text
-            self.feed(text)
-            self._cut = self._held_from + len(self._held) - len(self.rawdata)
-            yield self._out(self._cut)
+            self._unread += plain.decode("latin-1")
+            if self._gave_up or len(self.rawdata) < max(_MUCH_BYTES, 8 * len(self._unread)):
+                yield self._read()
 
     def rest(self) -> bytes:
-        """Return the end of the page."""
-        self.close()
-        return self._out(self._held_from + len(self._held))
+        """Return the end of the page; what is cut off there has no links, and the parser, told to end, no hurry."""
+        return self._read() + self._out(self._held_from + len(self._held))
+
+    def _read(self) -> bytes:
+        """Take what has come and return what can be told of it."""
+        text, self._unread = self._unread, ""
+        self._held += text
+        if not self._gave_up:
+            self.feed(text)
+            self._cut = self._held_from + len(self._held) - len(self.rawdata)
+            self._gave_up = len(self.rawdata) > HELD_BYTES
+        return self._out(self._held_from + len(self._held) if self._gave_up else self._cut)
 
     def _plain(self, data: bytes) -> Iterator[bytes]:
         if self._unpack is None:

@@ -2,14 +2,14 @@
 
 import logging
 
-import msgspec
-
 from api.errors import ApiError, NotFound
-from api.kinds.pods import Pod, PodCondition
+from api.kinds.pods import Pod
 from api.kinds.policy import PodDisruptionBudget
 from client.clock import timestamp
 from client.events import EventRecorder
 from master.controllers.context import Context
+from master.controllers.disrupting import mark
+from master.disruptions import PREEMPTED, as_target
 from master.scheduler.demands import PodInfo
 from master.scheduler.preemption import Preemption, may_preempt, plan_preemption, priority_of
 from master.scheduler.profile import DEFAULT, POD_GONE
@@ -83,17 +83,9 @@ class Preemptor:
         meta = victim.metadata
         log.info("preempting victim=%s/%s for=%s node=%s", meta.namespace, meta.name, info.key, node)
         if not meta.deletion_timestamp:
-            reason = PodCondition(
-                type="DisruptionTarget",
-                status="True",
-                reason="PreemptionByScheduler",
-                message="default-scheduler: preempting to accommodate a higher priority pod",
-                last_transition_time=timestamp(self._clock.time()),
-            )
-            others = [each for each in victim.status.conditions if each.type != reason.type]
-            conditions = msgspec.to_builtins([*others, reason])
-            patch = {"metadata": {"uid": meta.uid}, "status": {"conditions": conditions}}
-            await self._resources.patch(Pod, meta.name, patch, namespace=meta.namespace, subresource="status")
+            now = timestamp(self._clock.time())
+            # Not what our cache knows: the node's agent may have told something newer meanwhile.
+            await mark(self._resources, victim, lambda newest: as_target(newest, PREEMPTED, now))
         await self._resources.delete(Pod, meta.name, namespace=meta.namespace, uid=meta.uid)
         message = f"Preempted by pod {info.uid} on node {node}"
         self._recorder.event(victim, kind="Normal", reason="Preempted", message=message)

@@ -91,11 +91,12 @@ def plan_preemption(
     limit = max(ENOUGH_CANDIDATES, count * ENOUGH_PERCENT // 100)
     found: list[tuple[Loss, Preemption]] = []
     for offset in range(count):
-        node = snapshot.nodes[(start + offset) % count]
+        at = (start + offset) % count
+        node = snapshot.nodes[at]
         lower = [each for each in node.pods.values() if priority_of(each.pod) < own]
         if not lower or any(check(node) for check in lasting):
             continue
-        if (candidate := _on_node(pod, node, lower, snapshot, rules, budgets)) is not None:
+        if (candidate := _on_node(pod, at, lower, snapshot, rules, budgets)) is not None:
             found.append(candidate)
             if len(found) >= limit:
                 break
@@ -112,17 +113,20 @@ def _latest_begin(preemption: Preemption) -> str:
 
 def _on_node(
     pod: PodInfo,
-    node: NodeInfo,
+    at: int,
     lower: Sequence[PodInfo],
     snapshot: Snapshot,
     rules: Sequence[FilterRule],
     budgets: Mapping[str, Sequence[PodDisruptionBudget]],
 ) -> tuple[Loss, Preemption] | None:
-    """Return the victims on one node and what they cost; None if the pod would not fit without all of ``lower``."""
-    bare = node
+    """Return the victims on one node and what they cost; None if the pod would not fit without all of ``lower``.
+
+    at: the node's place in the snapshot.
+    """
+    node = bare = snapshot.nodes[at]
     for each in lower:
         bare = without_pod(bare, each.uid)
-    if not _fits(pod, bare, snapshot, rules):
+    if not _fits(pod, bare, at, snapshot, rules):
         return None
     ranked = sorted(lower, key=lambda each: importance(each.pod))
     breaking, others = split_by_budgets(ranked, budgets)
@@ -130,7 +134,7 @@ def _on_node(
     violations = 0
     for each in (*breaking, *others):
         fuller = with_pod(bare, each)
-        if _fits(pod, fuller, snapshot, rules):
+        if _fits(pod, fuller, at, snapshot, rules):
             bare = fuller
             continue
         victims.append(each)
@@ -144,19 +148,16 @@ def _on_node(
     return loss, Preemption(node.name, victims)
 
 
-def _fits(pod: PodInfo, node: NodeInfo, snapshot: Snapshot, rules: Iterable[FilterRule]) -> bool:
-    """Return whether ``node``, which differs from the one in the snapshot, would take the pod."""
+def _fits(pod: PodInfo, node: NodeInfo, at: int, snapshot: Snapshot, rules: Iterable[FilterRule]) -> bool:
+    """Return whether ``node``, which differs from the one at that place in the snapshot, would take the pod."""
     changed = replace(
         snapshot,
-        nodes=_with(node, snapshot.nodes),
-        with_terms=_with(node, snapshot.with_terms),
+        # Copied and not searched: this is asked for every pod of every candidate, and nodes may be thousands.
+        nodes=(*snapshot.nodes[:at], node, *snapshot.nodes[at + 1 :]),
+        with_terms=tuple(node if each.name == node.name else each for each in snapshot.with_terms),
     )
     checks = (check for rule in rules if (check := rule.prepare(pod, changed)) is not None)
     return not any(check(node) for check in checks)
-
-
-def _with(node: NodeInfo, nodes: Sequence[NodeInfo]) -> tuple[NodeInfo, ...]:
-    return tuple(node if each.name == node.name else each for each in nodes)
 
 
 def split_by_budgets(

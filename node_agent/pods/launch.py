@@ -86,6 +86,8 @@ class Launcher:
         self._refreshing: asyncio.Task[None] | None = None
         self._handler = ""
         self.image_refs: dict[str, str] = {}
+        self.enforced: dict[str, Limits] = {}
+        """Container id -> the limits that the engine took last, at its making or since."""
 
     async def handler(self, pod: Pod) -> str:
         """Return which of the engine's runtimes the pod wants, "" for the engine's choice; raises RuntimeFailed."""
@@ -192,6 +194,7 @@ class Launcher:
         )
         with phase(COMMIT):
             container_id = await runtime.create_container(sandbox_id, config)
+        self.enforced[container_id] = config.limits
         self.record(pod, "Normal", "Created", f"Created container {spec.name}", spec.name)
         pod_ip = await _wait(promise.pod_ip)
         if is_ending():

@@ -239,7 +239,7 @@ class _Planner:
         failure = self._s.failures.get(RESIZE + spec.name)
         if failure is not None and failure.retry_at > self._s.now:
             self._wakes.append(failure.retry_at)
-        elif _restarts_to_resize(spec, current.limits, limits):
+        elif _restarts_to_resize(spec, self._s.enforced.get(current.id, current.limits), limits):
             self._actions.append(KillContainer(spec.name, current.id, f"Container {spec.name} resize requires restart"))
         else:
             self._actions.append(UpdateContainer(spec.name, current.id, limits))

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from api.errors import ApiError
+from api.errors import ApiError, Invalid
 from api.kinds.pods import Pod, PodStatus
 from node_agent.pods.containers import pod_ref
 from node_agent.pods.surroundings import PodApi
@@ -92,11 +92,17 @@ class Reporter:
             self._written = status
 
     async def _persist(self, write: Callable[[], Awaitable[None]]) -> None:
-        """Repeat a write until the API takes it or has no such pod any more."""
+        """Repeat a write until the API takes it or has no such pod any more.
+
+        What breaks the API's rules it would refuse for ever, and a pod that ends would never be gone.
+        """
         attempt = 0
         while not self._gone:
             try:
                 await write()
+            except Invalid as exc:
+                log.warning("pod not written, and not tried again pod=%s error=%s", pod_ref(self._pod), exc)
+                return
             except ApiError as exc:
                 pause_s = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
                 log.warning("pod not written pod=%s retry_s=%.1f error=%s", pod_ref(self._pod), pause_s, exc)

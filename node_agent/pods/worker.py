@@ -39,7 +39,7 @@ from node_agent.pods.situation import RESIZE, SANDBOX, Failure, Situation
 from node_agent.pods.status import Appearance, build_status
 from node_agent.pods.surroundings import Surroundings
 from node_agent.pods.volumes import PodVolumes
-from node_agent.runtime.base import Container, Limits, RuntimeFailed, State
+from node_agent.runtime.base import Container, RuntimeFailed, State
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,6 @@ class PodWorker:
         self.running: tuple[Container, ...] = ()
         """The instances that ran when last looked at."""
         self._messages: dict[str, str] = {}
-        self._enforced: dict[str, Limits] = {}  # container id -> the limits that the engine took last
         if pod.metadata.deletion_timestamp or gone:
             self._start_deletion()
 
@@ -202,8 +201,11 @@ class PodWorker:
         return plan
 
     async def _observe(self) -> Situation:
-        runtime, uid = self._around.runtime, self._pod.metadata.uid
+        runtime, uid, enforced = self._around.runtime, self._pod.metadata.uid, self._launcher.enforced
+        noted = frozenset(enforced)  # what is made while we look may be missing from what we see
         sandboxes, found = await asyncio.gather(runtime.sandboxes(uid), runtime.containers(uid))
+        for gone in noted - {each.id for each in found}:
+            enforced.pop(gone, None)
         containers: dict[str, list[Container]] = {}
         for each in found:
             containers.setdefault(each.name, []).append(each)
@@ -223,7 +225,7 @@ class PodWorker:
             failures=dict(self._failures),
             ending=self._ending,
             limits={each.name: self._launcher.limits_of(self._pod, each) for each in all_containers(self._pod.spec)},
-            enforced=self._enforced,
+            enforced=enforced,
         )
 
     def _probe_address(self) -> str:
@@ -334,7 +336,7 @@ class PodWorker:
             self._record("Warning", "ResizeError", f"Error resizing container: {exc}", action.name)
         else:
             self._failures.pop(key, None)
-            self._enforced[action.container_id] = action.limits
+            self._launcher.enforced[action.container_id] = action.limits
             self._record("Normal", "ResizeCompleted", f"Resized container {action.name}", action.name)
 
     def _grace_s(self, action: KillContainer) -> float:
@@ -351,7 +353,6 @@ class PodWorker:
             self._messages[container.id] = await self._launcher.last_words(self._pod, container)
         known = {container.id for container in found}
         self._messages = {key: text for key, text in self._messages.items() if key in known}
-        self._enforced = {key: limits for key, limits in self._enforced.items() if key in known}
 
     def _show(self, situation: Situation, plan: Plan) -> None:
         if self._reporter.gone or (self._pod.status.phase in _ENDED and not situation.containers):

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from api.errors import Unavailable
+from api.errors import Invalid, Unavailable
 from api.kinds.coordination import Lease
 from api.kinds.core import ConfigMap, Event, Namespace, Node
 from api.kinds.pods import Pod, ResourceRequirements
@@ -20,7 +20,7 @@ from api.meta import ObjectMeta
 from node_agent.config import NodeConfig
 from node_agent.http import PUBLIC
 from node_agent.program import Agent
-from node_agent.runtime.base import ContainerConfig, Image, PullFailed, SandboxConfig, State
+from node_agent.runtime.base import Container, ContainerConfig, Image, PullFailed, SandboxConfig, State
 from node_agent.server import NodeAgentService, serve
 from tests.fakes.resources import MemoryResources
 from trireme_pb.node import node_pb2, node_pb2_grpc
@@ -243,7 +243,8 @@ async def test_an_instance_that_ends_is_replaced_and_counted(lab: Lab) -> None:
 async def resize(lab: Lab, cpu: str) -> None:
     found = lab.pod("web")
     (main,) = found.spec.containers
-    resources = ResourceRequirements(requests={"cpu": cpu})
+    limits = main.resources.limits if main.resources is not None else {}
+    resources = ResourceRequirements(requests={"cpu": cpu}, limits=limits)
     spec = msgspec.structs.replace(found.spec, containers=(msgspec.structs.replace(main, resources=resources),))
     await lab.api.update(msgspec.structs.replace(found, spec=spec))
 
@@ -265,6 +266,34 @@ async def test_a_running_pod_is_resized_in_place(lab: Lab) -> None:
     await lab.until(lambda: any(c.type == "PodResizePending" for c in lab.pod("web").status.conditions))
     assert told() == {"cpu": "500m"}
     assert (await lab.runtime.containers())[0].limits.cpu_shares == 512
+
+
+async def test_a_status_that_the_api_never_takes_keeps_no_pod_from_going(lab: Lab) -> None:
+    await lab.create("web")
+    await lab.until(lambda: lab.is_ready("web"))
+    lab.api.refuse(Invalid("no"), verb="patch/status", name="web", times=1_000_000)
+    await lab.api.delete(Pod, "web", namespace="default")
+    await lab.until(lambda: lab.api.find(Pod, "web", "default") is None)
+
+
+async def test_a_kernel_that_knows_no_memory_limits_makes_nothing_restart(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    containers = lab.runtime.containers
+
+    async def shown(*of: str) -> list[Container]:
+        return [replace(each, limits=replace(each.limits, memory_bytes=0)) for each in await containers(*of)]
+
+    monkeypatch.setattr(lab.runtime, "containers", shown)
+    policy = [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]
+    main = {"name": "main", "image": "i", "resources": {"limits": {"memory": "1Mi"}}, "resizePolicy": policy}
+    await lab.create("web", containers=[main])
+    await lab.until(lambda: lab.is_ready("web"))
+    await resize(lab, "500m")
+    await lab.until(lambda: any(each.reason == "ResizeCompleted" for each in lab.api.all(Event)))
+    assert not any(each.reason == "Killing" for each in lab.api.all(Event))
+    (only,) = lab.pod("web").status.container_statuses
+    assert only.restart_count == 0
 
 
 async def test_an_old_look_at_the_engine_starts_nothing_twice(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

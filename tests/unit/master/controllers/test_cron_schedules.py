@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from master.controllers.cron_schedule import latest_due, parse
+from master.controllers.cron_schedule import Schedule, latest_due, parse
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -21,7 +21,6 @@ def at(text: str) -> float:
         ("*/15 * * * *", "2026-03-01T10:45", ["2026-03-01T11:00", "2026-03-01T11:15"]),
         ("5/20 3 * * *", "2026-03-01T10:00", ["2026-03-02T03:05", "2026-03-02T03:25", "2026-03-02T03:45"]),
         ("0 9-17/4 * * mon-fri", "2026-02-27T14:00", ["2026-02-27T17:00", "2026-03-02T09:00"]),
-        ("0 0 29 2 *", "2026-03-01T00:00", ["2028-02-29T00:00"]),
         # Either day is enough unless one of them is a star.
         ("0 0 13 * fri", "2026-03-01T00:00", ["2026-03-06T00:00", "2026-03-13T00:00", "2026-03-20T00:00"]),
         ("0 0 */2 * fri", "2026-03-05T00:00", ["2026-03-06T00:00", "2026-03-07T00:00"]),
@@ -80,3 +79,23 @@ def test_zones(text: str, after: str, moments: list[str]) -> None:
 def test_the_latest_that_is_due(since: str, now: str, moment: str | None, many: bool) -> None:  # noqa: FBT001 - a row's value
     due = latest_due(parse("*/5 * * * *"), at(since), at(now))
     assert (due.moment, due.many) == (at(moment) if moment else None, many)
+
+
+@pytest.mark.parametrize(
+    ("text", "since", "now", "moment"),
+    [
+        ("* * * 1 *", "2026-01-01T00:00", "2026-12-24T12:00", "2026-01-31T23:59"),
+        ("* 0-6 * * *", "2020-01-01T00:00", "2026-12-24T12:00", "2026-12-24T06:59"),
+        ("@every 90m", "2026-01-01T00:00", "2026-12-24T12:00", "2026-12-24T12:00"),
+    ],
+)
+def test_the_latest_of_many_is_found_in_few_steps(
+    monkeypatch: pytest.MonkeyPatch, text: str, since: str, now: str, moment: str
+) -> None:
+    steps, after = [], Schedule.after
+    monkeypatch.setattr(Schedule, "after", lambda self, *given: steps.append(given) or after(self, *given))
+    due = latest_due(parse(text), at(since), at(now))
+    assert due.moment is not None
+    assert due.many
+    assert at(moment) - (5400 if text.startswith("@") else 0) <= due.moment <= at(moment)
+    assert len(steps) < 300

@@ -353,3 +353,10 @@ async def test_a_finished_job_is_deleted_in_time() -> None:
 def test_indexes_are_read_and_written(text: str, below: int, indexes: set[int], again: str) -> None:
     assert job_indexes.parse(text, below) == indexes
     assert job_indexes.render(indexes) == again
+
+
+@pytest.mark.timeout(20)  # it takes minutes, or no time
+def test_indexes_that_are_named_again_and_again_are_read_once() -> None:
+    assert job_indexes.parse("0-99999," * 20_000, 100_000) == frozenset(range(100_000))
+    assert job_indexes.parse("3-5,0-9,4", 100) == frozenset(range(10))
+    assert job_indexes.parse(f"2-{'9' * 5000}", 4) == {2, 3}

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from api.errors import Forbidden
 from api.kinds.core import Event, Node
 from api.kinds.pods import Pod, Toleration
 from api.meta import ObjectMeta, Resource
@@ -248,6 +249,18 @@ async def test_pods_of_a_node_that_was_deleted_go(monkeypatch: pytest.MonkeyPatc
         await world.pass_time(5)
         assert world.resources.all(Pod) == []
     assert last == [("Failed", "DeletionByPodGC")]
+
+
+@pytest.mark.parametrize("stuck", ["a", "b"])
+async def test_a_pod_that_cannot_be_removed_keeps_no_other(stuck: str) -> None:
+    world = World(rows=(Row("podgc", PodGcController),))
+    for name in ("a", "b"):
+        spec = replace(template({}).spec, node_name="gone")
+        await world.resources.create(Pod(metadata=ObjectMeta(name=name, namespace="default"), spec=spec))
+    world.resources.refuse(Forbidden("no"), name=stuck, verb="update/status", times=1000)
+    async with world.running():
+        await world.pass_time(60)
+        assert [pod.metadata.name for pod in world.resources.all(Pod)] == [stuck]
 
 
 async def test_the_oldest_finished_pods_beyond_the_limit_go() -> None:

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from master.rest.proxied_pages import Page, is_readable, rewritten
+from master.rest.proxied_pages import HELD_BYTES, Page, is_readable, rewritten
 
 PREFIX = "/api/v1/namespaces/default/services/web/proxy"
 
@@ -62,6 +62,35 @@ def test_a_page_is_told_as_it_comes() -> None:
     page = Page(PREFIX, "web")
     assert b"".join(page.give(b"<p>one</p><a hr")) == b"<p>one</p>"
     assert b"".join(page.give(b'ef="/two">')) == f'<a href="{PREFIX}/two">'.encode()
+
+
+@pytest.mark.parametrize("opening", ["<script>", "<!--", '<a href="'])
+def test_what_never_ends_is_not_held_for_ever(opening: str) -> None:
+    page, sent = Page(PREFIX, "web"), opening.encode() + b"x" * (HELD_BYTES + 500_000)
+    got = [part for at in range(0, len(sent), 100_000) for part in page.give(sent[at : at + 100_000])]
+    assert len(b"".join(got)) > HELD_BYTES
+    assert b"".join([*got, page.rest()]) == sent
+
+
+@pytest.mark.parametrize("sent", [b"<a " * 40_000, b"<!--" * 100_000, b"<a " + b"x" * 200_000 + b">"])
+@pytest.mark.timeout(20)  # it takes hours, or no time
+def test_no_page_takes_for_ever(sent: bytes) -> None:
+    page = Page(PREFIX, "web")
+    assert b"".join([*page.give(sent), page.rest()]) == sent
+
+
+def test_much_that_is_held_is_not_read_again_for_every_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    page, fed, feed = Page(PREFIX, "web"), list[str](), Page.feed
+    monkeypatch.setattr(Page, "feed", lambda self, text: fed.append(text) or feed(self, text))
+    sent = b"<script>" + b"x" * 200_000
+    assert b"".join(page.give(sent)) == b"<script>"
+    for _ in range(1000):
+        assert b"".join(page.give(b"x")) == b""
+    assert len(fed) == 1
+    assert b"".join(page.give(b"x" * 50_000 + b'</script><a href="/two">')).endswith(
+        f'<a href="{PREFIX}/two">'.encode()
+    )
+    assert page.rest() == b""
 
 
 @pytest.mark.parametrize(

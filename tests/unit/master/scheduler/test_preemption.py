@@ -6,9 +6,10 @@ import pytest
 from msgspec.structs import replace
 
 from api.kinds.core import Event
-from api.kinds.pods import Affinity, Pod, PodAffinityTerm, PodAntiAffinity
+from api.kinds.pods import Affinity, Pod, PodAffinityTerm, PodAntiAffinity, PodCondition
 from api.kinds.policy import PodDisruptionBudget, PodDisruptionBudgetSpec, PodDisruptionBudgetStatus
 from api.meta import LabelSelector, ObjectMeta
+from master.controllers.context import Context
 from master.controllers.manager import Row
 from master.controllers.podstate import condition
 from master.scheduler.demands import pod_info
@@ -169,3 +170,26 @@ async def test_who_does_not_want_to_puts_nobody_out() -> None:
         low = world.resources.find(Pod, "low", "default")
         assert low is not None
         assert not low.metadata.deletion_timestamp
+
+
+async def test_what_a_victim_s_agent_told_meanwhile_stays_told() -> None:
+    made: list[Scheduler] = []
+
+    def scheduler(context: Context) -> Scheduler:
+        made.append(Scheduler(context))
+        return made[0]
+
+    world = World(rows=(Row("scheduler", scheduler),))
+    await world.resources.create(ready_node("n1", cpu="1"))
+    async with world.running():
+        await world.resources.create(pod("low", cpu="1", priority=1))
+        await world.settle()
+        seen = world.resources.find(Pod, "low", "default")
+        assert seen is not None
+        told = replace(seen.status, conditions=(*seen.status.conditions, PodCondition(type="Ready", status="False")))
+        await world.resources.update(replace(seen, status=told), subresource="status")
+        await made[0]._preemptor._put_out(seen, pod_info(HIGH), "n1")
+        low = world.resources.find(Pod, "low", "default")
+        assert low is not None
+        assert low.metadata.deletion_timestamp
+        assert {"Ready", "DisruptionTarget"} <= {each.type for each in low.status.conditions}
