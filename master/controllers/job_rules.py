@@ -60,7 +60,8 @@ def enough(job: Job, completed: frozenset[int]) -> str:
     count = job.spec.completions or 0
     for number, rule in enumerate(policy.rules if policy is not None else ()):
         wanted = parse(rule.succeeded_indexes, count) if rule.succeeded_indexes else frozenset(range(count))
-        if covers(completed, wanted, rule.succeeded_count):
+        # A rule about indexes that no pod works on is met by nothing, not by everything.
+        if wanted and covers(completed, wanted, rule.succeeded_count):
             return f"Matched rules at index {number}"
     return ""
 

@@ -20,6 +20,7 @@ from client.clock import timestamp
 from master.controllers import job_indexes
 from master.controllers.job import JobController
 from master.controllers.job_plan import TRACKING, tally
+from master.controllers.job_rules import enough
 from master.controllers.manager import Row
 from tests.fakes.world import World, template
 
@@ -360,3 +361,9 @@ def test_indexes_that_are_named_again_and_again_are_read_once() -> None:
     assert job_indexes.parse("0-99999," * 20_000, 100_000) == frozenset(range(100_000))
     assert job_indexes.parse("3-5,0-9,4", 100) == frozenset(range(10))
     assert job_indexes.parse(f"2-{'9' * 5000}", 4) == {2, 3}
+
+
+@pytest.mark.parametrize(("indexes", "met"), [("1", True), ("0-1", False), ("7", False), ("x", False)])
+def test_a_success_policy_is_met_by_indexes_that_there_are(indexes: str, *, met: bool) -> None:
+    policy = SuccessPolicy(rules=(SuccessPolicyRule(succeeded_indexes=indexes),))
+    assert bool(enough(job(completions=3, completion_mode="Indexed", success_policy=policy), frozenset({1}))) is met
