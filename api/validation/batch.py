@@ -33,6 +33,7 @@ from api.kinds.batch import (
 )
 from api.kinds.pods import Affinity, PodTemplateSpec
 from api.validation.pods import RESTART_POLICIES, template_faults
+from api.validation.success import success_faults
 
 _LONGEST_CRON_NAME = 52  # eleven characters are left for what a job's name gets
 _MOST_INDEXED = 100_000
@@ -86,6 +87,8 @@ def _index_faults(spec: JobSpec, field: str) -> list[Fault]:
         if (spec.parallelism or 0) > _MOST_INDEXED:
             why = f"must be less than or equal to {_MOST_INDEXED} when completion mode is Indexed"
             faults.append(wrong(f"{field}.parallelism", spec.parallelism, why))
+        if spec.success_policy is not None:
+            faults += success_faults(spec, f"{field}.successPolicy")
     else:
         for name, value in (
             ("backoffLimitPerIndex", spec.backoff_limit_per_index),
