@@ -3,7 +3,6 @@
 from raft_store.engine import Entry, Index, Term
 from raft_store.raft import messages as m
 from raft_store.raft.messages import NOBODY
-from raft_store.raft.progress import Progress
 from raft_store.raft.quorum import Verdict, joint_tally
 from raft_store.raft.state import Role, State
 
@@ -128,7 +127,6 @@ class Elections(State):
     def _become_leader(self) -> None:
         self._logger.info("became leader member=%d term=%d last=%d", self.member, self.term, self.log.last_index)
         self._become(Role.LEADER, self.term, self.member)
-        self._progress = {peer: Progress(Index(self.log.last_index + 1)) for peer in self.peers}
         # An entry of our own term has to be committed before any older one counts as committed (thesis 3.6.2).
         self.log.append([Entry(Index(self.log.last_index + 1), self.term, b"")])
 

@@ -1,19 +1,52 @@
 """What a leader does: replication, commitment, its quorum, reads, handing over (thesis 3.5, 3.6, 3.10, 6.2, 6.4)."""
 
+import logging
+from collections import deque
 from collections.abc import Sequence
 
-from raft_store.engine import Entry, Index, MemberId
+from raft_store.engine import Entry, Index, MemberId, Term
 from raft_store.raft import messages as m
+from raft_store.raft.log import Log
 from raft_store.raft.messages import NOBODY
 from raft_store.raft.progress import Progress
 from raft_store.raft.progress import State as Stage
 from raft_store.raft.quorum import is_quorum, joint_commit_index
-from raft_store.raft.reads import Question
-from raft_store.raft.state import Role, State
+from raft_store.raft.reads import Lease, Question, ReadRounds
+from raft_store.raft.state import Chance, CoreConfig, Role, State
 
 
 class Leading(State):
-    """A member as leader."""
+    """A member as leader; what it knows as such ends with its lead."""
+
+    def __init__(
+        self, config: CoreConfig, *, hard_state: m.HardState, log: Log, random: Chance, logger: logging.Logger
+    ) -> None:
+        super().__init__(config, hard_state=hard_state, log=log, random=random, logger=logger)
+        self.transferee = NOBODY  # whom we hand leadership to
+        self.delays_commits = False  # the driver's: commit marks wait for the next append, or until this is taken back
+        self.owes_commits = False  # a follower could be told of a commit mark, and that was delayed
+        self.awaited = Index(0)  # some follower waits to hear that this is committed
+        self.now_ms = 0.0  # a clock that never stands still; the driver sets it, for leases only
+        self._progress: dict[MemberId, Progress] = {}
+        self._reads = ReadRounds()
+        self._lease = Lease(config.lease_ms)
+        self._since_heartbeat = 0
+        self._since_transfer = 0
+        self._backlog: deque[tuple[Index, int]] = deque()  # (last index, bytes) of what we appended
+        self._backlog_bytes = 0  # of those that are not committed
+
+    def _become(self, role: Role, term: Term, leader: MemberId) -> None:
+        super()._become(role, term, leader)
+        self.transferee = NOBODY
+        self.owes_commits = False
+        self._progress = {}
+        if role is Role.LEADER:
+            self._progress = {peer: Progress(Index(self.log.last_index + 1)) for peer in self.peers}
+        self._reads.clear()
+        self._lease.clear()
+        self._since_heartbeat = 0
+        self._backlog.clear()
+        self._backlog_bytes = 0
 
     # -- time --------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,6 @@
 """What every chapter of the core shares: a member's state, what it sends and promises, its role, its group."""
 
 import logging
-from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
@@ -14,8 +13,6 @@ from raft_store.raft.log import Log
 from raft_store.raft.membership import Configuration
 from raft_store.raft.messages import NOBODY
 from raft_store.raft.patience import Patience
-from raft_store.raft.progress import Progress
-from raft_store.raft.reads import Lease, ReadRounds
 
 
 class Role(Enum):
@@ -66,7 +63,6 @@ class State:
         self.role = Role.FOLLOWER
         self.leader = NOBODY
         self.snapshot = log.base  # the newest one on our disk; never behind log.base
-        self.transferee = NOBODY  # whom we hand leadership to
         self.agreed = log.step  # the group's members as far as we know them to be agreed on
         self._random = random
         self._logger = logger
@@ -77,23 +73,12 @@ class State:
         self._outbox: list[m.AnyMessage] = []
         self._held: list[m.AnyMessage] = []  # leave after the next save
         self._released: list[m.AnyMessage] = []  # leave after the save under way
-        self.delays_commits = False  # the driver's: commit marks wait for the next append, or until this is taken back
-        self.owes_commits = False  # as the leader: a follower could be told of a commit mark, and that was delayed
-        self.awaited = Index(0)  # as the leader: some follower waits to hear that this is committed
         self.holds_back = False  # the driver's: the machine is being restored, and takes no entries meanwhile
         self._answers: list[m.ReadState] = []
         self._votes: dict[MemberId, bool] = {}
-        self._progress: dict[MemberId, Progress] = {}
-        self._reads = ReadRounds()
-        self.now_ms = 0.0  # a clock that never stands still; the driver sets it, for leases only
-        self._lease = Lease(config.lease_ms)
         # A lease may rest on what we promised in an earlier life.
         self._deaf_ticks = config.election_ticks if config.lease_ms and hard_state.term else 0
         self._since_leader = 0  # ticks since we heard from it; as the leader: since the last quorum check
-        self._since_heartbeat = 0
-        self._since_transfer = 0
-        self._backlog: deque[tuple[Index, int]] = deque()  # as the leader: (last index, bytes) of what we appended
-        self._backlog_bytes = 0  # of those that are not committed
         self.patience = Patience(
             heartbeat_ticks=config.heartbeat_ticks,
             floor_ticks=config.election_ticks,
@@ -191,17 +176,10 @@ class State:
         elif self.role is Role.CANDIDATE:
             self._failed += 1
         self.role, self.leader = role, leader
-        self.transferee = NOBODY
-        self._since_leader = self._since_heartbeat = 0
+        self._since_leader = 0
         self._spread = self._new_spread()
         self._excuses = self.config.heartbeat_ticks
         self._votes = {}
-        self._progress = {}
-        self.owes_commits = False
-        self._reads.clear()
-        self._lease.clear()
-        self._backlog.clear()
-        self._backlog_bytes = 0
 
     def _become_follower(self, term: Term, leader: MemberId) -> None:
         if self.role is Role.LEADER:
