@@ -16,6 +16,7 @@ async def used(cluster: Cluster) -> Any:
     quota = await cluster.create("resourcequotas", {"metadata": {"name": "q"}, "spec": {"hard": hard}})
     status = {"hard": hard, "used": {"count/configmaps": "0", "requests.storage": "0"}}
     await cluster.update("resourcequotas", quota | {"status": status}, subresource="status")
+    await cluster.get("resourcequotas", "q")  # a read waits for the cache, which admission looks into as it is
 
     async def read(name: str) -> str:
         return str((await cluster.get("resourcequotas", "q"))["status"]["used"][name])

@@ -72,6 +72,7 @@ async def test_a_quota_pays_for_what_a_pod_grows_by(cluster: Cluster) -> None:
     )
     quota["status"] = {"hard": {"requests.cpu": "300m"}, "used": {"requests.cpu": "0"}}
     await cluster.update("resourcequotas", quota, subresource="status")
+    await cluster.get("resourcequotas", "q")  # a read waits for the cache, which admission looks into as it is
     await new_pod(cluster)
     await resize(cluster, {"name": "main", "resources": {"requests": {"cpu": "200m"}}})
     assert (await cluster.get("resourcequotas", "q"))["status"]["used"] == {"requests.cpu": "200m"}
@@ -83,5 +84,6 @@ async def test_limit_ranges_hold_for_what_a_pod_is_resized_to(cluster: Cluster) 
     await new_pod(cluster)
     item = {"type": "Container", "max": {"cpu": "300m"}}
     await cluster.create("limitranges", {"metadata": {"name": "r"}, "spec": {"limits": [item]}})
+    await cluster.get("limitranges", "r")
     with pytest.raises(Forbidden, match="maximum cpu usage per Container is 300m, but limit is 400m"):
         await resize(cluster, {"name": "main", "resources": {"limits": {"cpu": "400m"}}})
