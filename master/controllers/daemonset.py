@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from api.errors import ApiError, NotFound
+from api.errors import ApiError
 from api.kinds.apps import ControllerRevision, DaemonSet
 from api.kinds.core import Node
 from api.kinds.pods import Pod
@@ -26,8 +26,8 @@ from master.controllers.daemon_plan import (
     plan_status,
     plan_update,
 )
+from master.controllers.podcontrol import create_pod, delete_pod, first_error, slow_start
 from master.controllers.replicas import BURST
-from master.controllers.replicaset import first_error, slow_start
 
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 900.0
 
@@ -156,25 +156,11 @@ class DaemonSetController:
         targets = iter(plan.create)
 
         async def create() -> None:
-            try:
-                made = await api.create(daemon_pod(ds, next(targets), revision))
-            except ApiError as error:
-                self._tell(ds, "Warning", "FailedCreate", f"Error creating: {error.message}")
-                raise
-            self._tell(ds, "Normal", "SuccessfulCreate", f"Created pod: {made.metadata.name}")
+            pod = daemon_pod(ds, next(targets), revision)
+            await create_pod(api, pod, owner=ds, recorder=self._recorder)
 
-        async def delete(pod: Pod) -> None:
-            meta = pod.metadata
-            try:
-                await api.delete(Pod, meta.name, namespace=meta.namespace, uid=meta.uid)
-            except NotFound:
-                return
-            except ApiError as error:
-                self._tell(ds, "Warning", "FailedDelete", f"Error deleting: {error.message}")
-                raise
-            self._tell(ds, "Normal", "SuccessfulDelete", f"Deleted pod: {meta.name}")
-
-        error = await first_error([delete(pod) for pod in plan.delete[:BURST]])
+        doomed = plan.delete[:BURST]
+        error = await first_error([delete_pod(api, pod, owner=ds, recorder=self._recorder) for pod in doomed])
         return await slow_start(create, min(len(plan.create), BURST)) or error
 
     def _tell(self, ds: DaemonSet, kind: str, reason: str, message: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from api.errors import ApiError, NotFound
+from api.errors import NotFound
 from api.kinds.batch import Job
 from api.kinds.pods import Pod
 from api.meta import Resource
@@ -22,8 +22,8 @@ from master.controllers.job_plan import (
     is_tracked,
     plan_job,
 )
+from master.controllers.podcontrol import create_pod, delete_pod, first_error, slow_start
 from master.controllers.podstate import is_finished
-from master.controllers.replicaset import first_error, slow_start
 
 _NAME_LABEL = "batch.kubernetes.io/job-name"
 _TRACKED = "tracked by job"
@@ -90,16 +90,11 @@ class JobController:
             before, job = job, await api.update(replace(job, status=plan.status), subresource="status")
             self._tell_changes(before, job)
         await self._let_go(api, plan.release)
-        error = await first_error([self._delete(api, job, pod) for pod in plan.delete])
+        error = await first_error([delete_pod(api, pod, owner=job, recorder=self._recorder) for pod in plan.delete])
         creations = iter(plan.create)
 
         async def create() -> None:
-            try:
-                made = await api.create(next(creations))
-            except ApiError as why:
-                self._tell(job, "Warning", "FailedCreate", f"Error creating: {why.message}")
-                raise
-            self._tell(job, "Normal", "SuccessfulCreate", f"Created pod: {made.metadata.name}")
+            await create_pod(api, next(creations), owner=job, recorder=self._recorder)
 
         error = await slow_start(create, len(plan.create)) or error
         if error is not None:
@@ -126,17 +121,6 @@ class JobController:
         except NotFound:
             return None
         return None
-
-    async def _delete(self, api: Resources, job: Job, pod: Pod) -> None:
-        meta = pod.metadata
-        try:
-            await api.delete(Pod, meta.name, namespace=meta.namespace, uid=meta.uid)
-        except NotFound:
-            return
-        except ApiError as error:
-            self._tell(job, "Warning", "FailedDelete", f"Error deleting: {error.message}")
-            raise
-        self._tell(job, "Normal", "SuccessfulDelete", f"Deleted pod: {meta.name}")
 
     async def _hold(self, api: Resources, pods: Iterable[Pod]) -> None:
         """Let no pod vanish before it is counted."""

@@ -1,22 +1,19 @@
 """ReplicaSets and ReplicationControllers: the same work on two kinds.
 
-A round claims pods, creates or deletes what the count asks for, and writes the status. Creation starts with one pod and
-doubles: a template that the server refuses costs one refused request, not five hundred.
+A round claims pods, creates or deletes what the count asks for, and writes the status.
 """
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
-from api.errors import ApiError, NotFound
+from api.errors import ApiError
 from api.kinds.apps import ReplicaSet, ReplicaSetCondition, ReplicaSetStatus
 from api.kinds.core import ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus
 from api.kinds.pods import Pod
-from api.meta import Resource
 from api.selectors import LabelQuery, of_map, of_struct
 from client.clock import timestamp
 from client.events import EventRecorder
@@ -25,6 +22,7 @@ from client.resources import Resources
 from client.runner import Runner
 from master.controllers import ownership
 from master.controllers.context import Context
+from master.controllers.podcontrol import create_pod, delete_pod, first_error, slow_start
 from master.controllers.replicas import Counts, Plan, Wanted, count_pods, plan_replicas, pod_from
 
 S = TypeVar("S", ReplicaSet, ReplicationController)
@@ -160,57 +158,14 @@ class ReplicaController(Generic[S]):
         pod = pod_from(wanted.template, obj, ownership.reference_to_controller(obj))
 
         async def create() -> None:
-            try:
-                made = await api.create(pod)
-            except ApiError as error:
-                self._warn(obj, "FailedCreate", f"Error creating: {error.message}")
-                raise
-            self._tell(obj, "SuccessfulCreate", f"Created pod: {made.metadata.name}")
+            await create_pod(api, pod, owner=obj, recorder=self._recorder)
 
         error = await slow_start(create, count)
         return None if error is None else Failure("FailedCreate", error)
 
     async def _delete(self, api: Resources, obj: S, doomed: Sequence[Pod]) -> Failure | None:
-        async def delete(pod: Pod) -> None:
-            meta = pod.metadata
-            try:
-                await api.delete(Pod, meta.name, namespace=meta.namespace, uid=meta.uid)
-            except NotFound:
-                return
-            except ApiError as error:
-                self._warn(obj, "FailedDelete", f"Error deleting: {error.message}")
-                raise
-            self._tell(obj, "SuccessfulDelete", f"Deleted pod: {meta.name}")
-
-        error = await first_error([delete(pod) for pod in doomed])
+        error = await first_error([delete_pod(api, pod, owner=obj, recorder=self._recorder) for pod in doomed])
         return None if error is None else Failure("FailedDelete", error)
-
-    def _tell(self, obj: Resource, reason: str, message: str) -> None:
-        self._recorder.event(obj, kind="Normal", reason=reason, message=message)
-
-    def _warn(self, obj: Resource, reason: str, message: str) -> None:
-        self._recorder.event(obj, kind="Warning", reason=reason, message=message)
-
-
-async def first_error(work: Sequence[Awaitable[None]]) -> ApiError | None:
-    """Do ``work`` side by side; return the first refusal, raise what is no refusal."""
-    results = await asyncio.gather(*work, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException) and not isinstance(result, ApiError):
-            raise result
-    return next((result for result in results if isinstance(result, ApiError)), None)
-
-
-async def slow_start(create: Callable[[], Awaitable[None]], count: int) -> ApiError | None:
-    """Call ``create`` ``count`` times in batches of 1, 2, 4, ...; a batch with a refusal is the last."""
-    batch = 1
-    while count > 0:
-        batch = min(batch, count)
-        if (error := await first_error([create() for _ in range(batch)])) is not None:
-            return error
-        count -= batch
-        batch *= 2
-    return None
 
 
 def replicaset_controller(context: Context) -> ReplicaController[ReplicaSet]:

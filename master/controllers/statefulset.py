@@ -15,7 +15,7 @@ from client.resources import Resources
 from client.runner import Runner
 from master.controllers import history, ownership
 from master.controllers.context import Context
-from master.controllers.replicaset import first_error, slow_start
+from master.controllers.podcontrol import first_error, slow_start
 from master.controllers.stateful_plan import (
     CreatePod,
     DeletePod,
