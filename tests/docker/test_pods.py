@@ -376,15 +376,7 @@ def test_a_shared_process_namespace(lab: Lab) -> None:
 
 def test_what_the_node_cannot_do_is_refused_in_words(lab: Lab) -> None:
     async def scenario(lab: Lab) -> None:
-        def waiting(name: str) -> str:
-            statuses = lab.pod(name).status.container_statuses
-            state = statuses[0].state.waiting if statuses else None
-            return f"{state.reason}: {state.message}" if state else ""
-
         async with lab.agent():
-            port = [{"containerPort": 80, "hostPort": 8080}]
-            await lab.create("port", {"containers": [shell(SLEEP, ports=port)]})
-            await lab.until(lambda: "hostPort is not supported" in waiting("port"))
             claim = [{"name": "data", "persistentVolumeClaim": {"claimName": "x"}}]
             await lab.create("claim", {"containers": [shell(SLEEP)], "volumes": claim})
             await lab.until(lambda: any("no driver for its source" in each for each in lab.events()))
