@@ -1,8 +1,12 @@
 """The way from a master to the agent of a node: one gRPC channel for each node, dialled when it is first needed.
 
-What dials, grpcio, is loaded with the first call: a master is ready sooner without it.
+What dials, grpcio, is loaded with the first call, in a thread: a master is ready sooner without it, and its other
+clients need not wait for it.
 """
 
+import asyncio
+import importlib
+import sys
 from collections import OrderedDict
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -21,6 +25,7 @@ Stub: TypeAlias = "node_pb2_grpc.NodeAgentAsyncStub"
 
 DEFAULT_PORT = 10250
 MAX_CHANNELS = 256
+_STUBS = "trireme_pb.node.node_pb2_grpc"
 _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),  # a node that came back is reached at once
@@ -28,6 +33,11 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
 )
+
+
+async def _load() -> None:
+    if _STUBS not in sys.modules:
+        await asyncio.to_thread(importlib.import_module, _STUBS)
 
 
 class NodeAgents:
@@ -43,6 +53,7 @@ class NodeAgents:
     async def stub(self, node: Node) -> Stub:
         """Return the calls of a node's agent; raises BadRequest for a node that has told no address yet."""
         address = address_of(node)
+        await _load()
         channel = self._channels.get(address)
         if channel is None:
             channel = self._channels[address] = self._dial(address)
@@ -56,6 +67,7 @@ class NodeAgents:
 
     async def stats(self, node: Node, *, timeout_s: float) -> node_pb2.StatsResponse | None:
         """Return what a node and its pods use; None: its agent is away."""
+        await _load()
         import grpc  # noqa: PLC0415 - see above
 
         try:

@@ -224,7 +224,10 @@ async def _warm() -> None:
     """Load, beside what is served, what a start does without and the first who needs it would have to wait for."""
     await asyncio.sleep(WARM_AFTER_S)
     for name in WARMED:
-        await asyncio.to_thread(importlib.import_module, name)
+        try:
+            await asyncio.to_thread(importlib.import_module, name)
+        except Exception:
+            log.exception("cannot be loaded module=%s", name)  # whoever needs it will be told so, too
 
 
 def _name_selected(request: Request, verb: str) -> str:
