@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -136,9 +137,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--busy", type=int, default=os.cpu_count() or 1, help="processes that do nothing but spin")
-    parser.add_argument("--dir", type=Path, default=Path.cwd(), help="on the disk to be used")
+    parser.add_argument(
+        "--dir", type=Path, default=None, help="on the disk to be used; the system's for temporary files by default"
+    )
     parser.add_argument("--raft", default="", help="a line for the members' [raft] table")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # members, whoever spins and the folder end with us, too
     busy = [multiprocessing.Process(target=be_busy, daemon=True) for _ in range(arguments.busy)]
     with (
         tempfile.TemporaryDirectory(dir=arguments.dir) as folder,
