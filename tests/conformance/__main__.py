@@ -31,7 +31,7 @@ def main() -> None:
     logs = arguments.log
     if not logs:
         images.build(suite, docker.from_env())
-        shell.run([str(ROOT / "trireme"), "load", "--name", arguments.lab, *images.NAMES], timeout_s=1800)
+        shell.run([str(ROOT / "trireme"), "load", "--name", arguments.lab, *images.names(suite)], timeout_s=1800)
         logs = [run(suite, arguments.lab, arguments.focus, arguments.hours)]
     before = json.loads(results.RESULTS.read_text()) if results.RESULTS.exists() else {}
     said = before | {name: passed for log in logs for name, passed in results.read_log(log.read_text())}

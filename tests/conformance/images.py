@@ -1,9 +1,10 @@
 """The images of the suite's pods, made from the suite's own sources on Debian.
 
-The names are those that the suite asks for, so nothing of it is changed. What Debian brings in another make (nginx and
-Apache for their Alpine images) serves the same page.
+The names are those that the suite asks for: ``E2eRegistry/`` and the like stand for what its source says. What Debian
+brings in another make (nginx and Apache for their Alpine images) serves the same page.
 """
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,7 @@ import docker
 from deploy.image import DEBIAN
 from tests.conformance.suite import Suite
 
-AGNHOST = "k8s.gcr.io/e2e-test-images/agnhost:2.21"
-_E2E = "gcr.io/kubernetes-e2e-test-images"
+AGNHOST = "PromoterE2eRegistry/agnhost:2.21"
 _INSTALL = "RUN apt-get update && apt-get install -y --no-install-recommends {} && rm -rf /var/lib/apt/lists/*\n"
 
 
@@ -34,14 +34,14 @@ def _debian(*packages: str, stage: str = "") -> str:
 
 RECIPES: Sequence[Recipe] = (
     Recipe(
-        (AGNHOST, f"{_E2E}/jessie-dnsutils:1.0"),
+        (AGNHOST, "E2eRegistry/jessie-dnsutils:1.0"),
         _debian("dnsutils", "curl", "netcat-openbsd", "iproute2", "iperf", "bash", "iputils-ping")
         + "EXPOSE 80 8080 8081 9376\nRUN mkdir /uploads\nADD localhost.crt localhost.key agnhost /\n"
         'RUN ln -s agnhost agnhost-2\nENTRYPOINT ["/agnhost"]\nCMD ["pause"]\n',
         files=("test/images/agnhost/porter/localhost.crt", "test/images/agnhost/porter/localhost.key"),
         program="./test/images/agnhost",
     ),
-    Recipe(("k8s.gcr.io/pause:3.2",), f'FROM {AGNHOST}\nENTRYPOINT ["/agnhost", "pause"]\nCMD []\n'),
+    Recipe(("GcRegistry/pause:3.2",), f'FROM {AGNHOST}\nENTRYPOINT ["/agnhost", "pause"]\nCMD []\n'),
     Recipe(
         ("busybox:1.29",),
         _debian("busybox-static", stage="debian") + "FROM scratch\nCOPY --from=debian /bin/busybox /bin/busybox\n"
@@ -51,15 +51,15 @@ RECIPES: Sequence[Recipe] = (
         r" && printf 'root:x:0:\nnogroup:x:65534:\n' > /etc/group && chmod 1777 /tmp"
         '\nCMD ["sh"]\n',
     ),
-    Recipe((f"{_E2E}/nonroot:1.0",), "FROM busybox:1.29\nUSER 1234\n"),
+    Recipe(("E2eRegistry/nonroot:1.0",), "FROM busybox:1.29\nUSER 1234\n"),
     Recipe(
-        (f"{_E2E}/nonewprivs:1.0",),
+        ("E2eRegistry/nonewprivs:1.0",),
         'FROM busybox:1.29\nCOPY nonewprivs /usr/local/bin/nnp\nRUN chmod +s /usr/local/bin/nnp\nCMD ["nnp"]\n',
         program="./test/images/nonewprivs",
     ),
     *(
         Recipe(
-            (f"{_E2E}/{name}:1.0",),
+            (f"E2eRegistry/{name}:1.0",),
             f'FROM {AGNHOST}\nCOPY {name}.jpg data.json /\nCMD ["test-webserver"]\n',
             files=(f"test/images/{name}/html/{name}.jpg", f"test/images/{name}/html/data.json"),
         )
@@ -76,13 +76,31 @@ RECIPES: Sequence[Recipe] = (
         _debian("nginx-light") + 'EXPOSE 80\nCMD ["nginx", "-g", "daemon off;"]\n',
     ),
 )
-NAMES = tuple(name for recipe in RECIPES for name in recipe.names)
+
+
+def names(suite: Suite) -> list[str]:
+    """Return the names of all images, as the suite asks for them."""
+    return [name for recipe in resolved(suite) for name in recipe.names]
+
+
+def resolved(suite: Suite) -> list[Recipe]:
+    """Return the recipes with the suite's own names of registries."""
+    source = (suite.tree / "test" / "utils" / "image" / "manifest.go").read_text()
+    registries = dict(re.findall(r'^\t\t(\w+Registry):\s+"([^"]+)"', source, re.MULTILINE))
+
+    def named(text: str) -> str:
+        return re.sub(r"\b(\w+Registry)/", lambda found: f"{registries[found[1]]}/", text)
+
+    return [
+        recipe._replace(names=tuple(map(named, recipe.names)), dockerfile=named(recipe.dockerfile))
+        for recipe in RECIPES
+    ]
 
 
 def build(suite: Suite, client: docker.DockerClient) -> None:
     """Build every image that the engine has not; the base image must be there (``./trireme up`` brings it)."""
     there = {tag for image in client.images.list() for tag in image.tags}
-    for recipe in RECIPES:
+    for recipe in resolved(suite):
         if not there.issuperset(recipe.names):
             _build(recipe, suite, client)
 
