@@ -39,7 +39,7 @@ class Suite:
         self.program = self.folder / "e2e.test"
 
     def build(self) -> None:
-        """Build the suite unless it is there; half an hour on two cores, network for Debian's packages."""
+        """Build the suite unless it is there: minutes of two cores, and Debian's packages over the network."""
         if self.program.exists():
             return
         if not GO.is_dir():
