@@ -98,8 +98,7 @@ class DaemonSetController:
         try:
             current = await history.keep_current(api, ds, revisions)
         except history.Collides:
-            status = replace(ds.status, collision_count=(ds.status.collision_count or 0) + 1)
-            await api.update(replace(ds, status=status), subresource="status")
+            await history.count_collision(api, ds)
             return None
         pods = await ownership.apply_claims(
             api, ds, ownership.plan_claims(ds, query, ownership.candidates_of(self._pods, ds))

@@ -102,6 +102,12 @@ async def keep_current(api: Resources, owner: S, revisions: Sequence[ControllerR
         return present  # our cache lags behind our own write
 
 
+async def count_collision(api: Resources, owner: S) -> None:
+    """Note in the owner's status that its revision needs another name, which the next round gives."""
+    status = replace(owner.status, collision_count=(owner.status.collision_count or 0) + 1)
+    await api.update(replace(owner, status=status), subresource="status")
+
+
 async def forget(api: Resources, doomed: Iterable[ControllerRevision]) -> None:
     """Delete revisions."""
     for each in doomed:

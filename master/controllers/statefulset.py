@@ -76,8 +76,7 @@ class StatefulSetController:
         try:
             revisions = await self._both(api, sts, known)
         except history.Collides:
-            status = replace(sts.status, collision_count=(sts.status.collision_count or 0) + 1)
-            await api.update(replace(sts, status=status), subresource="status")
+            await history.count_collision(api, sts)
             return None
         # A pod whose name is no member's is none of ours, whatever its labels say.
         members = [
