@@ -31,11 +31,6 @@ class _Row(msgspec.Struct, frozen=True):
     layout: struct.Struct  # head and fields
     pick: Callable[[Any], tuple[Any, ...]]
 
-    @property
-    def body_bytes(self) -> int:
-        """Return how many bytes the fields take."""
-        return self.layout.size - _HEAD.size
-
 
 def _row(kind: int, message: type[m.Message], layout: str, *fields: str) -> _Row:
     getter = attrgetter(*fields) if len(fields) > 1 else None
