@@ -157,6 +157,8 @@ class Answering(ABC):
 
     def _take(self, event: DataReceived) -> None:
         call = self._calls.get(event.stream)
+        if type(call) is Call and not event.ended and call.hand_out(event.data):
+            return  # nearly all data of a stream that is handed out as it comes
         if not isinstance(call, Call):  # gone; or an ask, which takes nothing more
             self.http.consumed(event.stream, len(event.data))
             return

@@ -84,6 +84,22 @@ class Connection(Control):
             self._note_progress()
         return events
 
+    def lone_data(self, data: bytes) -> DataReceived | None:
+        """Take bytes that are just one frame of data of an open stream, as a busy stream's nearly always are.
+
+        Returns None, and takes nothing, if they are or may be anything else: then they are for ``receive``.
+        """
+        if self._rest or self._block is not None or self.ended or not (number := frames.lone_data(data)):
+            return None
+        stream, size = self._streams.get(number), len(data) - frames.HEADER_BYTES
+        if stream is None or stream.remote_closed or not stream.got_headers or stream.expected is not None:
+            return None
+        if size > stream.window or size > self._window or size > self.limits.frame_bytes:
+            return None
+        self._window -= size
+        stream.window -= size
+        return DataReceived(number, data[frames.HEADER_BYTES :], False)
+
     def _take_preface(self, data: bytes) -> bytes:
         wanted = self._preface
         if not data.startswith(wanted[: len(data)]):

@@ -118,6 +118,17 @@ def split(data: bytes, max_payload_bytes: int) -> tuple[list[Frame], int]:
     return frames, at
 
 
+def lone_data(data: bytes) -> int:
+    """Return the stream if ``data`` is just one frame with data of it and no flags; 0 if it is anything else."""
+    if len(data) <= HEADER_BYTES:
+        return 0
+    high, low, kind, flags, stream = _HEADER.unpack_from(data)
+    if kind or flags or HEADER_BYTES + (high << 8 | low) != len(data):
+        return 0
+    number: int = stream & MAX_STREAM_ID
+    return number
+
+
 def settings(values: Mapping[Setting, int]) -> bytes:
     """Return a SETTINGS frame."""
     return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(setting, value) for setting, value in values.items()))

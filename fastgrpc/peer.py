@@ -119,6 +119,10 @@ class Peer(Answering, asyncio.Protocol):
             self._early = None
         self._silence.break_()
         self._flush_due = True  # below, not in a turn of its own
+        if (lone := self.http.lone_data(data)) is not None:
+            self._take(lone)
+            self._flush()
+            return
         for event in self.http.receive(data, self.loop.time()):
             if type(event) is RequestReceived:  # these three are nearly all
                 self._begin_whole(event)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -226,6 +226,19 @@ class Call:
         """Return the one message of a call if ``data``, its first and last, is just that."""
         return None if self._reader is not None else calls.only_message(data, self._max_bytes)
 
+    def hand_out(self, data: bytes) -> bool:
+        """Hand out data that is just one request; return False, and take nothing, if it is not, or goes elsewhere."""
+        reader = self._reader
+        if self._sink is None or self._ended or (reader is not None and not reader.empty):
+            return False
+        if (message := calls.only_message(data, self._max_bytes)) is None:
+            return False
+        taken = self._hand_out(self._sink, (message,))
+        self._peer.http.consumed(self.stream, len(data))
+        if not taken:
+            self.end()
+        return True
+
     def feed(self, data: bytes, *, ended: bool) -> None:
         """Take data of a stream of requests."""
         if self._reader is None:
@@ -236,7 +249,8 @@ class Call:
             self._failure, self._ended = exc, True
             messages = []
         if self._sink is not None:
-            messages = self._hand_out(self._sink, messages)
+            self._hand_out(self._sink, messages)
+            messages = []
         for message in messages:
             self._queued_bytes += len(message)
         self._queued.extend(messages)
@@ -249,14 +263,15 @@ class Call:
         if self._wake is not None and not self._wake.done() and (messages or self._ended):
             self._wake.set_result(None)
 
-    def _hand_out(self, take: Callable[[Any], None], messages: list[bytes]) -> list[bytes]:
-        """Hand messages out; return what is left to be queued, which is nothing."""
+    def _hand_out(self, take: Callable[[Any], None], messages: Sequence[bytes]) -> bool:
+        """Hand messages out; return whether all were taken. If not, the call is over."""
         try:
             for message in messages:
                 take(decode(self.method, message))
         except Exception as exc:  # noqa: BLE001 - raised again where the handler waits
             self._failure, self._ended = exc, True
-        return []
+            return False
+        return True
 
     def end(self) -> None:
         """The client has no more requests."""

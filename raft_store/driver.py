@@ -154,7 +154,10 @@ class Driver:
         """See ``Engine.submit``."""
         self.check_running()
         proposal = self._proposers.submit(items, done, until_s=self._loop.time() + timeout_s)
-        self.wake()
+        if self._proposers.open == 1:
+            self._go_on()  # nobody else's proposal can be missed by not waiting for it
+        else:
+            self.wake()
         return proposal
 
     async def propose(self, data: bytes, *, timeout_s: float) -> object:
@@ -275,8 +278,15 @@ class Driver:
                     self._replica.core.now_ms = time.clock_gettime(time.CLOCK_BOOTTIME) * 1000
                 if (work := self._replica.ready()) is None:
                     break
-                self._do(work)
-                more = self._replica.core.log.has_committed or work.readers or work.restore or work.lost or work.changes
+                saved = self._do(work)
+                more = (
+                    saved
+                    or self._replica.core.log.has_committed
+                    or work.readers
+                    or work.restore
+                    or work.lost
+                    or work.changes
+                )
                 if not more:
                     break  # only what ended just now, or was too much for once, can bring more to do at once
                 if self._loop.time() > turn_ends_s:
@@ -325,19 +335,16 @@ class Driver:
         for message in messages:
             self._replica.step(message)
 
-    def _do(self, work: Work) -> None:
+    def _do(self, work: Work) -> bool:
+        """Do it; return whether what it wanted saved is saved already."""
         if work.messages:
-            self._send(work.messages)
-        if work.save is not None:
-            if work.messages and work.restore is None:
-                # What was sent leaves at the end of this turn. The others' disks come first: ours has a head start.
-                self._loop.call_soon(self._begin_save_later, work.save)
-            else:
-                self._begin_save(work.save)
+            self._send(work.messages)  # first: the others' disks work beside ours
+        saved = work.save is not None and self._begin_save(work.save)
         if work.restore is None and self._restores.task is None:
             self._apply(work)
         else:
             self._restores.put_in_line(work)
+        return saved
 
     def _apply(self, work: Work) -> None:
         if work.committed:
@@ -358,16 +365,8 @@ class Driver:
             self.applied = work.restore.mark.index
         self._apply(work)
 
-    def _begin_save_later(self, save: Save) -> None:
-        """Do it in a turn in which no pass takes what is raised: a member that saves no more has to end, too."""
-        try:
-            self._begin_save(save)
-        except Exception as exc:  # noqa: BLE001 - as in ``_pump``
-            self.fail(exc)
-
-    def _begin_save(self, save: Save) -> None:
-        if not self._running:
-            return
+    def _begin_save(self, save: Save) -> bool:
+        """Begin; return whether it has ended already."""
 
         def saved(exc: BaseException | None) -> None:
             if exc is not None:
@@ -381,7 +380,10 @@ class Driver:
                 else:
                     self._go_on()
 
-        self._saver.begin(save, saved)
+        if not self._saver.begin(save, saved):
+            return False
+        self._replica.saved(save)
+        return True
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

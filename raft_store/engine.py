@@ -191,8 +191,9 @@ class Engine(Protocol):
     def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> object:
         """Propose one thing or several, in their order and with one fate: all of them take effect, or none does.
 
-        ``done`` is called with a result for each, or with what ``propose`` raises; it must not wait. Raises EngineError
-        if nothing was proposed; then ``done`` is not called. What comes in one turn of the event loop travels together.
+        ``done`` is called with a result for each, or with what ``propose`` raises; maybe before this returns. It must
+        not wait. Raises EngineError if nothing was proposed; then ``done`` is not called. What comes in one turn of the
+        event loop travels together.
         """
 
     async def read_barrier(self, *, timeout_s: float) -> Index:

@@ -1,9 +1,11 @@
 """How saves reach the disk: one at a time, beside the event loop.
 
 Nearly every save is one record at the end of a file that is there. The loop writes it, which is a copy into the
-kernel's cache, and the kernel syncs by itself (``disk.kernel``). Whatever makes, renames or removes files takes
-longer, and goes to a thread. So does everything where the kernel cannot help, and everything for a while after a write
-that held the loop up, or a sync that the kernel did not take on.
+kernel's cache. A small one has one caller, who waits for nothing but this sync: the loop does it at once, as long as
+the disk is quick. A larger one has many callers, and more of them come meanwhile: the kernel syncs by itself
+(``disk.kernel``). Whatever makes, renames or removes files takes longer, and goes to a thread. So does everything where
+the kernel cannot help, and everything for a while after a write that held the loop up, or a sync that the kernel did
+not take on.
 """
 
 import asyncio
@@ -25,6 +27,9 @@ log = logging.getLogger(__name__)
 
 Saved = Callable[[BaseException | None], None]
 
+SMALL_BYTES = 1024  # of entries
+SLOW_S = 0.005  # for a small save in the loop ...
+KERNEL_S = 1.0  # ... after which, for so long, the kernel syncs small ones too
 LONG_S = 0.02  # for a write, in the loop
 THREAD_S = 10.0  # after that, for so long, all of them have a thread
 
@@ -42,16 +47,27 @@ class Saver:
         with contextlib.suppress(OSError):
             self._kernel = KernelSyncs(loop)
         self._threads_until_s = 0.0
+        self._slow_until_s = 0.0
 
-    def begin(self, save: Save, saved: Saved) -> None:
-        """Make ``save`` durable, then call ``saved``, in the loop but never from here. One at a time."""
+    def begin(self, save: Save, saved: Saved) -> bool:
+        """Make ``save`` durable, one at a time; return True if it is, else ``saved`` is called later, in the loop.
+
+        Raises DiskError, as ``saved`` may be told.
+        """
         storage, kernel, began_s = self._storage, self._kernel, time.perf_counter()
         descriptor = storage.descriptor
         is_short = save.snapshot is None and began_s >= self._threads_until_s
-        if kernel is not None and descriptor is not None and is_short:
-            self._by_kernel(kernel, descriptor, save, saved, began_s)
-        else:
+        if kernel is None or descriptor is None or not is_short:
             self._thread.begin(functools.partial(storage.save, save), lambda _, exc: saved(exc))
+            return False
+        if began_s >= self._slow_until_s and _is_small(save):
+            storage.save(save)
+            ended_s = time.perf_counter()
+            if ended_s - began_s > SLOW_S:
+                self._slow_until_s = ended_s + KERNEL_S
+            return True
+        self._by_kernel(kernel, descriptor, save, saved, began_s)
+        return False
 
     def run(self, call: Callable[[], T]) -> asyncio.Future[T]:
         """Run what blocks in the saves' thread, after the saves that went there before."""
@@ -87,3 +103,12 @@ class Saver:
             log.info("the kernel does not sync by itself for now reason=%s", exc)
             self._threads_until_s = written_s + THREAD_S
             self._thread.begin(self._storage.sync, lambda _, failure: saved(failure))
+
+
+def _is_small(save: Save) -> bool:
+    size_bytes = 0
+    for entry in save.entries:
+        size_bytes += len(entry.data)
+        if size_bytes > SMALL_BYTES:
+            return False
+    return True

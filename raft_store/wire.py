@@ -57,6 +57,7 @@ _ROWS = (
     _row(12, m.ForwardReply, "QQ", "session", "accepted"),
 )
 _BY_CLASS = {row.message: row for row in _ROWS}
+_APPEND = _BY_CLASS[m.Append]
 _BY_KIND = {row.kind: row for row in _ROWS}
 
 
@@ -68,21 +69,28 @@ class Encoder:
 
     def encode(self, message: m.AnyMessage) -> bytes:
         """Return ``message`` for the wire; raises KeyError for a snapshot, which does not travel this way."""
+        if type(message) is m.Append:
+            return self._append(message)
         row = _BY_CLASS[type(message)]
         tail = b""
-        if isinstance(message, m.Append):
-            tail = self._pack(message)
-        elif isinstance(message, m.Forward):
+        if isinstance(message, m.Forward):
             tail = b"".join([part for data in message.proposals for part in (_LENGTH.pack(len(data)), data)])
         head = row.layout.pack(row.kind, row.layout.size - _HEAD.size + len(tail), message.term, *row.pick(message))
         return head + tail if tail else head
 
-    def _pack(self, append: m.Append) -> bytes:
-        # Within one round all appends show the same log: first index and count say which entries they carry.
+    def _append(self, append: m.Append) -> bytes:
+        # Within one round all appends show the same log: first index and count say what is in them.
         key = (append.prev_index, len(append.entries))
         packed = self._packed.get(key)
         if packed is None:
-            packed = self._packed[key] = m.pack_entries(append.entries)
+            entries = m.pack_entries(append.entries)
+            length = _APPEND.layout.size - _HEAD.size + len(entries)
+            packed = self._packed[key] = (
+                _APPEND.layout.pack(
+                    _APPEND.kind, length, append.term, append.prev_index, append.prev_term, append.commit
+                )
+                + entries
+            )
         return packed
 
 

@@ -678,3 +678,67 @@ def test_client(received: bytes, expected: str) -> None:
     client.open(REQUEST)
     client.take_output()
     assert fate(client, client.receive(received, 0.0)) == expected
+
+
+# -- data by the short way ---------------------------------------------------------------------------------------------
+
+FULL = frame(DATA, 0, 1, bytes(SMALL.frame_bytes))
+
+
+def talking(before: Sequence[bytes] = ()) -> Connection:
+    """Return a server in the middle of a request that is a stream."""
+    connection = server()
+    for data in (headers(), *before):
+        connection.receive(data, 0.0)
+    connection.take_output()
+    return connection
+
+
+def by_the_short_way(connection: Connection, data: bytes) -> list[Event]:
+    lone = connection.lone_data(data)
+    return connection.receive(data, 0.0) if lone is None else [lone]
+
+
+@pytest.mark.parametrize(
+    ("before", "data", "lone"),
+    [
+        ((), frame(DATA, 0, 1, b"x"), True),
+        ((), FULL, True),
+        ((), frame(DATA, 0, 1, b""), False),
+        ((), frame(DATA, 0, 1, bytes(SMALL.frame_bytes + 1)), False),
+        ((), frame(DATA, END_STREAM, 1, b"x"), False),
+        ((), frame(DATA, PADDED, 1, b"\1xy"), False),
+        ((), frame(DATA, 0, 0, b"x"), False),
+        ((), frame(DATA, 0, 3, b"x"), False),
+        ((), frame(DATA, 0, 1, b"x") + frame(PING, 0, 0, bytes(8)), False),
+        ((), frame(DATA, 0, 1, b"xyz")[:-1], False),
+        ((), frame(PING, 0, 0, bytes(8)), False),
+        ((frame(DATA, 0, 1, frame(DATA, 0, 1, b"x"))[:9],), frame(DATA, 0, 1, b"x"), False),  # the middle of a frame
+        ((headers(3, 0),), frame(DATA, 0, 1, b"x"), False),  # the middle of a header block
+        ((frame(DATA, END_STREAM, 1, b"x"),), frame(DATA, 0, 1, b"x"), False),
+        ((frame(RST_STREAM, 0, 1, CODE4),), frame(DATA, 0, 1, b"x"), False),
+        ((FULL,) * 3, FULL, False),  # one byte more than the window
+        ((FULL,) * 3, FULL[:1] + b"\x3f\xff" + FULL[3:-1], True),
+        ((frame(DATA, 0, 0, b"x"),), frame(DATA, 0, 1, b"x"), False),  # the connection is over
+    ],
+)
+def test_the_short_way_leads_where_the_long_one_does(before, data, lone):
+    here, there = talking(before), talking(before)
+    assert (there.lone_data(data) is not None) == lone
+    there = talking(before)
+    events = here.receive(data, 0.0)
+    assert by_the_short_way(there, data) == events
+    # And so does what comes afterwards, by either: windows, ends and answers are the same.
+    for more in (frame(DATA, 0, 1, b"y"), FULL, FULL, FULL, frame(DATA, END_STREAM, 1, b"z")):
+        assert by_the_short_way(there, more) == here.receive(more, 0.0)
+        assert there.take_output() == here.take_output()
+
+
+def test_the_short_way_counts_what_content_length_promised():
+    payload = plus((b"content-length", b"3"))
+    here, there = server(), server()
+    for connection in (here, there):
+        connection.receive(headers(payload=payload), 0.0)
+    data = frame(DATA, 0, 1, b"four")
+    assert there.lone_data(data) is None
+    assert fate(there, there.receive(data, 0.0)) == fate(here, here.receive(data, 0.0)) == "reset 1 PROTOCOL_ERROR"

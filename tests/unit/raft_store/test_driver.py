@@ -89,27 +89,39 @@ def raising(*_):
     raise ValueError("a bug")
 
 
-@pytest.mark.parametrize("where", ["begin", "saved"])
-async def test_a_mistake_in_a_save_that_waits_for_what_is_sent_ends_the_member(storage, where):
+@pytest.mark.parametrize("where", ["begin", "at once", "later"])
+async def test_a_mistake_in_a_save_ends_the_member(storage, where):
     """Nothing would be saved any more, and nobody would know why."""
-    fatal, core = [], SimpleNamespace(member=MemberId(1))
-    replica = SimpleNamespace(applied=Index(0), core=core, saved=raising, propose_together=None)
-    config = DriverConfig(tick_s=1, snapshot_entries=100, keep_entries=10)
-    driver = Driver(config, replica=replica, storage=storage, machine=Restored(), on_fatal=fatal.append)
-    driver._running = True
-    if where == "begin":
-        driver._saver.begin = raising
-    sent = m.Heartbeat(MemberId(1), MemberId(2), Term(1), commit=Index(0), read_round=0)
-    driver._do(Work([sent], Save(HardState(Term(1), MemberId(0)), (), None), None, (), (), (), ()))
-    assert not fatal
+    driver, fatal = following(storage)
+
+    def begin(save, saved):
+        if where == "later":
+            asyncio.get_running_loop().call_soon(saved, None)
+        return where == "at once"
+
+    driver._saver.begin = raising if where == "begin" else begin
+    driver._replica.saved = raising
+    driver.receive([append(1)])
     await until(lambda: fatal)
     assert [str(exc) for exc in fatal] == ["a bug"]
     await driver.stop()
 
 
-@pytest.fixture
-async def follower(storage):
-    """A driver of one of two members, whose leader is the test."""
+def append(index, after=0):
+    """Return a leader's message with one entry, which is committed."""
+    return m.Append(
+        MemberId(2),
+        MemberId(1),
+        Term(1),
+        prev_index=Index(index - 1),
+        prev_term=Term(after),
+        entries=(Entry(Index(index), Term(1), b"\0" * 16),),
+        commit=Index(index),
+    )
+
+
+def following(storage):
+    """Return a driver of one of two members, whose leader is the test, and why it cannot go on."""
     core = Core(
         CoreConfig(member=MemberId(1)),
         hard_state=HardState(),
@@ -123,6 +135,12 @@ async def follower(storage):
         config, replica=Replica(core, session=1), storage=storage, machine=Restored(), on_fatal=fatal.append
     )
     driver.start(lambda messages: None, lambda step: None)
+    return driver, fatal
+
+
+@pytest.fixture
+async def follower(storage):
+    driver, fatal = following(storage)
     yield driver
     await driver.stop()
     assert not fatal
@@ -150,16 +168,7 @@ async def test_what_comes_during_a_restore_waits_in_the_log_alone(follower, stor
     follower.receive([m.InstallSnapshot(MemberId(2), MemberId(1), Term(1), mark=mark, data=snapshot.data)])
     await until(lambda: follower._restores.task is not None)
     for index in range(6, 1006):
-        append = m.Append(
-            MemberId(2),
-            MemberId(1),
-            Term(1),
-            prev_index=Index(index - 1),
-            prev_term=Term(1),
-            entries=(Entry(Index(index), Term(1), b"\0" * 16),),
-            commit=Index(index),
-        )
-        follower.receive([append])
+        follower.receive([append(index, after=1)])
         await asyncio.sleep(0)
     await until(lambda: follower._replica.core.log.saved == 1005)
     assert len(follower._restores._line) == 1  # the restore itself

@@ -70,6 +70,7 @@ async def saver(storage, monkeypatch):
     monkeypatch.setattr(
         saving, "time", SimpleNamespace(perf_counter=lambda: 0.0)
     )  # no write takes long, on a busy machine either
+    monkeypatch.setattr(saving, "SMALL_BYTES", -1)
     saver = Saver(storage, asyncio.get_running_loop())
     yield saver
     await saver.close()
@@ -77,7 +78,7 @@ async def saver(storage, monkeypatch):
 
 async def save(saver, save):
     told = asyncio.get_running_loop().create_future()
-    saver.begin(save, told.set_result)
+    assert saver.begin(save, told.set_result) is False
     assert not told.done()
     async with asyncio.timeout(10):
         return await told
@@ -86,6 +87,47 @@ async def save(saver, save):
 async def test_a_record_at_the_end_of_a_file_is_synced_by_the_kernel(saver, storage):
     assert await save(saver, Save(STATE, entries(1), None)) is None
     assert saver._kernel.asked == [storage.descriptor]
+
+
+async def test_a_small_save_is_durable_at_once_while_the_disk_is_quick(saver, directory, storage, monkeypatch):
+    now_s, took_s = [100.0], [0.0]
+    monkeypatch.setattr(saving, "time", SimpleNamespace(perf_counter=lambda: now_s[0]))
+    monkeypatch.setattr(saving, "SMALL_BYTES", 1024)
+    sync = storage.sync
+
+    def timed():
+        sync()
+        now_s[0] += took_s[0]
+
+    monkeypatch.setattr(storage, "sync", timed)
+    told = []
+    assert saver.begin(Save(STATE, entries(1), None), told.append) is True
+    took_s[0] = 0.1
+    assert saver.begin(Save(STATE, entries(2), None), told.append) is True
+    assert saver._kernel.asked == []
+    assert await save(saver, Save(STATE, entries(3), None)) is None  # the disk was slow
+    now_s[0] += 60.0
+    assert saver.begin(Save(STATE, entries(4), None), told.append) is True
+    assert (len(saver._kernel.asked), told) == (1, [])
+    storage.close()
+    assert Storage(directory).recover().log.last_index == 4
+
+
+async def test_a_large_save_does_not_hold_the_loop(saver, monkeypatch):
+    large = [Entry(Index(i), Term(1), bytes(400)) for i in (1, 2, 3)]
+    monkeypatch.setattr(saving, "SMALL_BYTES", 1024)
+    assert await save(saver, Save(STATE, large, None)) is None
+    assert len(saver._kernel.asked) == 1
+
+
+async def test_a_small_save_that_fails_raises(saver, storage, monkeypatch):
+    def broken():
+        raise DiskError("cannot sync")
+
+    monkeypatch.setattr(saving, "SMALL_BYTES", 1024)
+    monkeypatch.setattr(storage, "sync", broken)
+    with pytest.raises(DiskError):
+        saver.begin(Save(STATE, entries(1), None), lambda _: None)
 
 
 async def test_a_new_file_is_made_in_the_thread(saver, storage):
