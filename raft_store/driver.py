@@ -336,7 +336,7 @@ class Driver:
             self._replica.step(message)
 
     def _do(self, work: Work) -> bool:
-        """Do it; return whether what it wanted saved is saved already."""
+        """Do it; return whether what it wanted saved is saved already, and brings more to do."""
         if work.messages:
             self._send(work.messages)  # first: the others' disks work beside ours
         saved = work.save is not None and self._begin_save(work.save)
@@ -366,7 +366,7 @@ class Driver:
         self._apply(work)
 
     def _begin_save(self, save: Save) -> bool:
-        """Begin; return whether it has ended already."""
+        """Begin; return whether it has ended already, and brings more to do."""
 
         def saved(exc: BaseException | None) -> None:
             if exc is not None:
@@ -383,7 +383,7 @@ class Driver:
         if not self._saver.begin(save, saved):
             return False
         self._replica.saved(save)
-        return True
+        return self._replica.core.has_news
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

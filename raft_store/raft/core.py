@@ -126,7 +126,7 @@ class Core(Elections, Following, Changing):
         if released:
             self._release(released)
         if self.role is Role.LEADER and self.log.saved > self.log.committed:
-            self._advance_commit()
+            self._advance_by_ourselves()
 
     def compact(self, snapshot: m.SnapshotMark, *, keep: int, keep_bytes: int = 1 << 60) -> None:
         """A snapshot of our own is on disk; forget entries that it holds.
@@ -143,6 +143,11 @@ class Core(Elections, Following, Changing):
             progress.give_up_snapshot()
 
     # -- what to do --------------------------------------------------------------------------------------------------
+
+    @property
+    def has_news(self) -> bool:
+        """Whether a save that has just ended made anything to do: what it held back, or what it lets be applied."""
+        return bool(self._outbox) or self.log.has_committed or self._restore is not None
 
     def ready(self) -> m.Ready | None:
         """Return what is to be done now; None: nothing until the next event."""

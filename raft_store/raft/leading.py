@@ -192,6 +192,16 @@ class Leading(State):
             self._answer_reads()
         self._hand_over_if_caught_up(reply.sender)  # the word may have been lost
 
+    def _advance_by_ourselves(self) -> None:
+        """Commit what our own disk has now, if that can make a difference: another one has it too, or none is asked."""
+        committed = self.log.committed
+        if any([progress.matched > committed for progress in self._progress.values()]) or self._decides_alone:
+            self._advance_commit()
+
+    @property
+    def _decides_alone(self) -> bool:
+        return self.configuration.electorate == {self.member}
+
     def _advance_commit(self) -> None:
         """Commit what a majority has on disk, if it is of our own term (thesis 3.6.2)."""
         while self.role is Role.LEADER:
