@@ -299,6 +299,8 @@ class Driver:
                 self.snapshots.take_if_due(self.applied)
             self._commit_marks.plan(now_s)
             core = self._replica.core
+            if core.has_turn_for_others:
+                self.wake()  # not here: answers leave at the end of this turn, and go first
             hastier = core.term != self._planned_term or core.patience.ticks < self._planned_patience
             if whole_turn or hastier or core.role is not Role.FOLLOWER:
                 self._plan_ticks(now_s)  # what else a leader says only gives its followers more time than was planned

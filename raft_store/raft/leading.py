@@ -23,8 +23,11 @@ class Leading(State):
     ) -> None:
         super().__init__(config, hard_state=hard_state, log=log, random=random, logger=logger)
         self.transferee = NOBODY  # whom we hand leadership to
-        self.delays_commits = False  # the driver's: commit marks wait for the next append, or until this is taken back
-        self.owes_commits = False  # a follower could be told of a commit mark, and that was delayed
+        # The driver's: what followers can hear later waits (commit marks for the next append, a lone entry for those whom
+        # its majority does not need), or until this is taken back.
+        self.delays = False
+        self.owes = False  # a follower could be told something, and that was delayed ...
+        self._owes_entry = False  # ... an entry, even
         self.awaited = Index(0)  # some follower waits to hear that this is committed
         self.now_ms = 0.0  # a clock that never stands still; the driver sets it, for leases only
         self._progress: dict[MemberId, Progress] = {}
@@ -38,7 +41,7 @@ class Leading(State):
     def _become(self, role: Role, term: Term, leader: MemberId) -> None:
         super()._become(role, term, leader)
         self.transferee = NOBODY
-        self.owes_commits = False
+        self.owes = self._owes_entry = False
         self._progress = {}
         if role is Role.LEADER:
             self._progress = {peer: Progress(Index(self.log.last_index + 1)) for peer in self.peers}
@@ -95,10 +98,15 @@ class Leading(State):
     # -- replication -------------------------------------------------------------------------------------------------
 
     def _replicate(self) -> None:
-        """Send every follower what it lacks and may be sent; note whether any is owed a commit mark."""
+        """Send every follower what it lacks and may be sent; note whether any is owed something."""
         log, owes = self.log, False
         last, committed = log.last_index, log.committed
+        held_back = self._held_back() if self.delays else ()
+        self._owes_entry = bool(held_back)
         for peer, progress in self._progress.items():
+            if peer in held_back:
+                owes = True
+                continue
             while progress.next <= last and not progress.paused:
                 self._send_append(peer, progress)
             if committed <= progress.commit_sent or progress.in_flight:
@@ -106,12 +114,39 @@ class Leading(State):
             commit = min(progress.matched, committed)
             if commit <= progress.commit_sent:
                 continue
-            if self.delays_commits and progress.commit_sent >= self.awaited:
+            if self.delays and progress.commit_sent >= self.awaited:
                 owes = True
             else:
                 progress.commit_sent = commit
                 self._send(m.Commit(self.member, peer, self.term, commit=commit))
-        self.owes_commits = owes
+        self.owes = owes
+
+    def _held_back(self) -> Sequence[MemberId]:
+        """Return who need not hear of the newest entry yet: a majority is asked to keep it without them.
+
+        Whoever waits for a lone entry waits for a majority only, and all who work on it at the same time are in each
+        other's way, on the wire, and on one machine its cores and its disk. So the others have their turn when
+        the entry is committed and handed to the machine, or when ``delays`` is taken back: it may not get that far.
+        """
+        log, halves = self.log, self.configuration.halves
+        newest = log.last_index
+        if newest > log.committed + 1 or log.applied == newest or len(halves) > 1:
+            return ()
+        others = len(halves[0]) // 2  # whom the majority needs beside us
+        held_back: list[MemberId] = []
+        for peer, progress in self._progress.items():
+            if progress.state is not Stage.REPLICATE or progress.next < newest:
+                continue
+            if others > 0 and progress.matched >= newest - 1 and peer in halves[0]:
+                others -= 1  # it is asked, or will be: it has answered for all before
+            elif progress.next == newest:
+                held_back.append(peer)
+        return () if others > 0 else held_back
+
+    @property
+    def has_turn_for_others(self) -> bool:
+        """Whether the followers that were held back may hear of the newest entry now: nobody waits for it any more."""
+        return self._owes_entry and self.log.applied == self.log.last_index
 
     def _send_append(self, peer: MemberId, progress: Progress) -> None:
         log = self.log
@@ -235,7 +270,7 @@ class Leading(State):
 
     def _retire(self) -> None:
         """We have no vote any more, and a majority of those who have knows it: leave the lead to the best of them."""
-        self.delays_commits = False
+        self.delays = False
         self._replicate()
         heirs = {peer: self._progress[peer] for peer in self.configuration.voters}
         heir = max(sorted(heirs), key=lambda peer: (heirs[peer].matched, -heirs[peer].silent_ticks))

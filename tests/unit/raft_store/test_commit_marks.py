@@ -32,7 +32,7 @@ class Loop:
 
 @pytest.fixture
 def leader():
-    loop, core = Loop(), SimpleNamespace(owes_commits=False, delays_commits=False)
+    loop, core = Loop(), SimpleNamespace(owes=False, delays=False)
     woken = []
     marks = CommitMarks(core, loop, wake=lambda: woken.append(loop.now_s))
     return SimpleNamespace(loop=loop, core=core, marks=marks, woken=woken)
@@ -40,13 +40,13 @@ def leader():
 
 def owe(leader, *, at_s):
     """A pass ends with a mark that followers have not heard of, or still have not."""
-    leader.loop.now_s, leader.core.owes_commits = at_s, True
+    leader.loop.now_s, leader.core.owes = at_s, True
     leader.marks.plan(at_s)
 
 
 def test_who_owes_nothing_needs_no_timer(leader):
     leader.marks.plan(0.0)
-    assert (leader.core.delays_commits, leader.loop.timers) == (True, [])
+    assert (leader.core.delays, leader.loop.timers) == (True, [])
 
 
 def test_a_mark_that_no_append_takes_along_is_told_by_itself(leader):
@@ -54,14 +54,14 @@ def test_a_mark_that_no_append_takes_along_is_told_by_itself(leader):
     owe(leader, at_s=1.0 + DELAY_S / 2)  # it waits since the first time
     leader.loop.ring()
     assert leader.woken == [1.0 + DELAY_S]
-    assert not leader.core.delays_commits
+    assert not leader.core.delays
     leader.marks.plan(leader.loop.now_s)
-    assert leader.core.delays_commits  # the next ones wait again
+    assert leader.core.delays  # the next ones wait again
 
 
 def test_a_mark_that_an_append_took_along_wakes_nobody(leader):
     owe(leader, at_s=1.0)
-    leader.core.owes_commits = False
+    leader.core.owes = False
     leader.marks.plan(1.0)
     leader.loop.ring()
     assert (leader.woken, leader.loop.timers) == ([], [])
@@ -69,7 +69,7 @@ def test_a_mark_that_an_append_took_along_wakes_nobody(leader):
 
 def test_one_timer_goes_on_for_a_later_mark_which_waits_its_full_time(leader):
     owe(leader, at_s=1.0)
-    leader.core.owes_commits = False
+    leader.core.owes = False
     leader.marks.plan(1.0)
     second_s = 1.0 + DELAY_S / 2
     owe(leader, at_s=second_s)

@@ -368,8 +368,8 @@ async def test_a_follower_plans_anew_between_turns_only_when_it_has_become_less_
         term=Term(1),
         patience=SimpleNamespace(ticks=40),
         agreed=None,
-        owes_commits=False,
-        delays_commits=True,
+        owes=False,
+        delays=True,
         log=SimpleNamespace(has_committed=False),
     )
     replica = SimpleNamespace(applied=Index(0), core=core, ready=lambda: None, quiet_ticks=40, propose_together=None)

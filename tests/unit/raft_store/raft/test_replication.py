@@ -116,28 +116,28 @@ def test_commit_marks_can_wait_for_the_next_append():
     group = Group(3)
     group.elect(1)
     core = group[1].core
-    core.delays_commits = True
+    core.delays = True
     group.propose(1, b"a")
     sent = []
     group.deliver(lambda message: sent.append(message) or True)
     assert [type(message) for message in sent if message.to == 2] == [m.Append]
     assert (group[1].settled, group[2].values) == ([b"a"], [])
-    assert core.owes_commits
+    assert core.owes
     group.propose(1, b"b")
-    assert not core.owes_commits
+    assert not core.owes
     group.deliver()
     assert group[2].values == [b"a"]
-    assert core.owes_commits
-    core.delays_commits = False
+    assert core.owes
+    core.delays = False
     group.serve(1)
     group.deliver()
-    assert (group[2].values, core.owes_commits) == ([b"a", b"b"], False)
+    assert (group[2].values, core.owes) == ([b"a", b"b"], False)
 
 
 def test_commit_marks_that_an_origin_waits_for_do_not_wait():
     group = Group(3)
     group.elect(1)
-    group[1].core.delays_commits = True
+    group[1].core.delays = True
     group.propose(3, b"a")
     group.deliver()
     assert group[3].settled == [b"a"]
