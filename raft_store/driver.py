@@ -77,6 +77,7 @@ class Driver:
         self._loop = asyncio.get_running_loop()
         self._saver = Saver(storage, self._loop)
         self._inbox: list[AnyMessage] = []
+        self._ended: list[MemberId] = []  # peers whose process has ended, after what is in the inbox
         self._proposers = Proposers(replica.propose_together)
         self._waits = Waits(self._loop.time)
         self._pump_scheduled = self._pumping = False
@@ -149,6 +150,11 @@ class Driver:
             log.warning("inbox is full dropped=%d", len(messages) - room)
         self._inbox.extend(messages[:room])
         self._go_on()
+
+    def ended(self, peer: MemberId) -> None:
+        """See ``Core.ended``: told in a turn to come, when all that the peer has sent is read."""
+        self._ended.append(peer)
+        self.wake()
 
     def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> Proposal:
         """See ``Engine.submit``."""
@@ -267,6 +273,8 @@ class Driver:
                     self._replica.tick()
             if self._inbox:
                 self._step_inbox()
+            if self._ended and whole_turn:
+                self._tell_ended()
             if whole_turn and now_s >= self._ticks.next_s:
                 self._judge_silence(now_s)
             turn_ends_s = now_s + TURN_S
@@ -324,6 +332,11 @@ class Driver:
         messages, self._inbox = self._inbox, []
         for message in messages:
             self._replica.step(message)
+
+    def _tell_ended(self) -> None:
+        ended, self._ended = self._ended, []
+        for peer in ended:
+            self._replica.ended(peer)
 
     def _do(self, work: Work) -> None:
         if work.messages:

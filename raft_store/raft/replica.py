@@ -61,6 +61,10 @@ class Replica:
         """See ``Core.excuse``."""
         self.core.excuse(ticks)
 
+    def ended(self, peer: MemberId) -> None:
+        """See ``Core.ended``."""
+        self.core.ended(peer)
+
     @property
     def quiet_ticks(self) -> int:
         """See ``Core.quiet_ticks``; 1 while anything waits here that a tick may repeat."""

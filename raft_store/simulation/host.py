@@ -228,6 +228,11 @@ class Host:
         self.replica.step(message)
         self.serve()
 
+    def hear_of_end(self, peer: MemberId) -> None:
+        """Nothing listens any more where ``peer`` did; or something in between says so."""
+        self.replica.ended(peer)
+        self.serve()
+
     def serve(self) -> None:
         """What the driver does after each event."""
         judge, core = self._world.judge, self.replica.core

@@ -19,6 +19,7 @@ TICK_JITTER = 0.05  # a tick comes so much early or late
 CLOCK_DRIFT = 0.17  # of two clocks that run apart by 5 % each, and of ticks that come early
 LEASES = 0.3  # of the seeds read by the clock
 PATIENT = 0.5  # of the seeds have members that wait longer where messages come late
+NOTICED = 0.7  # of the ends of processes, by each other member: its connection is reset, and cannot be made anew
 STRETCH = 4  # ... up to so many times as long
 
 
@@ -47,6 +48,7 @@ class Crash(Action, frozen=True):
 
     who: int
     down_ms: float
+    noticed: float = NOTICED  # by so many of the others
 
 
 class FailSync(Action, frozen=True):
