@@ -74,9 +74,10 @@ class Elections(State):
         alone = self.configuration.electorate == {self.member}
         if self._since_leader >= self._campaign_ticks or alone:
             self._campaign(pre=True)
-        elif self.role is Role.PRECANDIDATE:
-            self._ask_for_votes()  # who was silent may have heard of our leader's end since; asking promises nothing
-        elif self.role is Role.CANDIDATE and self._since_leader % self.config.heartbeat_ticks == 0:
+        elif self.role is not Role.FOLLOWER and (
+            # Who did not answer may have noticed our leader's end since.
+            self._orphaned or self._since_leader % self.config.heartbeat_ticks == 0
+        ):
             self._ask_for_votes()
 
     def _campaign(self, *, pre: bool, forced: bool = False) -> None:
@@ -84,12 +85,13 @@ class Elections(State):
             self._become_follower(self.term, NOBODY)
             return
         self._logger.info("campaigns member=%d term=%d pre=%s forced=%s", self.member, self.term + 1, pre, forced)
+        orphaned = self._orphaned
         if pre:
             self._become(Role.PRECANDIDATE, self.term, NOBODY)
         else:
             self._become(Role.CANDIDATE, Term(self.term + 1), NOBODY)
             self.vote = self.member
-        self._forced = forced
+        self._forced, self._orphaned = forced, orphaned
         self._ask_for_votes()
         own = m.VoteReply(self.member, self.member, self._asked_term, granted=True, pre=pre)
         if pre:

@@ -88,7 +88,7 @@ class State:
         self._excuses = config.heartbeat_ticks  # ticks of a leader's silence that our own standing still may explain
         self._failed = 0  # campaigns that we lost, or that came to nothing, since there was a leader
         self._forced = False  # our campaign is our old leader's wish
-        self._orphaned = False  # our leader's process has ended, as far as we can tell
+        self._orphaned = False  # our leader's process has ended, as far as we can tell; or that is why we campaign
 
     # -- the group ---------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,8 @@ TICK_JITTER = 0.05  # a tick comes so much early or late
 CLOCK_DRIFT = 0.17  # of two clocks that run apart by 5 % each, and of ticks that come early
 LEASES = 0.3  # of the seeds read by the clock
 PATIENT = 0.5  # of the seeds have members that wait longer where messages come late
-NOTICED = 0.7  # of the ends of processes, by each other member: its connection is reset, and cannot be made anew
+RESETS = 0.5  # of the seeds have connections that break audibly; in the others whole machines die, and walls swallow
+NOTICED = 0.7  # of the ends of processes, where that is so, by each other member: nobody listens any more where it did
 STRETCH = 4  # ... up to so many times as long
 
 
@@ -132,6 +133,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_entries: int = 30
     keep_entries: int = 5
     lease_reads: bool = False
+    resets: bool = False
 
     @property
     def lease_ms(self) -> float:
@@ -142,9 +144,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def draw_settings(seed: int) -> Settings:
-    """Return one seed's settings: by the clock in some, which is no business of the plan's own chance."""
+    """Return one seed's settings, which are no business of the plan's own chance."""
     patient = chance(seed, "patience").random() < PATIENT
-    return Settings(lease_reads=chance(seed, "lease").random() < LEASES, election_stretch=STRETCH if patient else 1)
+    return Settings(
+        lease_reads=chance(seed, "lease").random() < LEASES,
+        election_stretch=STRETCH if patient else 1,
+        resets=chance(seed, "resets").random() < RESETS,
+    )
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

@@ -217,7 +217,7 @@ class World:
         self.tell(f"member {host.id} crashes")
         self.crashes += 1
         host.crash(self._crash_chance)
-        for other in self.up():
+        for other in self.up() if self.plan.settings.resets else ():
             if self._end_chance.random() < noticed:
                 self._tell_end(other, host.id)
         self.timeline.after(down_ms, lambda: self._start_again(host))
@@ -245,7 +245,7 @@ class World:
         others = {MemberId(number) for number in against or self.hosts} - numbers
         out, in_ = ({(a, b) for a in these for b in those} for these, those in ((numbers, others), (others, numbers)))
         self.network.cut = {"out": out, "in": in_, "both": out | in_}[direction]
-        rejects = self._end_chance.random() < REJECTS
+        rejects = self.plan.settings.resets and self._end_chance.random() < REJECTS
         for host, peer in sorted(self.network.cut) if rejects else ():
             if self.hosts[host].up:
                 self._tell_end(self.hosts[host], peer)

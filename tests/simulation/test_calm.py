@@ -12,7 +12,7 @@ from raft_store.simulation.runs import KINDS, simulate
 pytestmark = pytest.mark.timeout(300)  # of a machine that has other things to do
 
 MEMBERS = 3
-SETTINGS = p.Settings(election_stretch=10)
+SETTINGS = p.Settings(election_stretch=10, resets=True)
 FLOOR_MS = SETTINGS.tick_ms * SETTINGS.election_ticks
 CEILING_MS = FLOOR_MS * SETTINGS.election_stretch
 SLOWEST_TICK = (1 + p.TICK_JITTER) / (1 - 0.05)  # tick jitter and a slow clock
