@@ -42,6 +42,7 @@ from raft_store.waiting import Proposers, Waits, end_change, failure_of, is_done
 log = logging.getLogger(__name__)
 
 FEW = 4  # proposals under way
+STEADY = (Role.FOLLOWER, Role.LEADER)
 TURN_S = 0.01  # of work; then the loop's other tasks have their turn, also while a long log is replayed
 MAX_INBOX = 20_000  # messages; more is dropped, which Raft tolerates
 
@@ -269,8 +270,7 @@ class Driver:
         try:
             now_s = self._loop.time()
             if now_s >= self._ticks.next_s:
-                for _ in range(self._ticks.pass_quietly(now_s)):
-                    self._replica.tick()
+                self._replica.pass_ticks(self._ticks.pass_quietly(now_s))
             if self._inbox:
                 self._step_inbox()
             if self._ended and whole_turn:
@@ -298,8 +298,8 @@ class Driver:
             self._commit_marks.plan(now_s)
             core = self._replica.core
             hastier = core.term != self._planned_term or core.patience.ticks < self._planned_patience
-            if whole_turn or hastier or core.role is not Role.FOLLOWER:
-                self._plan_ticks(now_s)  # what else a leader says only gives its followers more time than was planned
+            if whole_turn or hastier or core.role not in STEADY:
+                self._plan_ticks(now_s)  # what members say to each other only gives them more time than was planned
         except Exception as exc:  # noqa: BLE001 - our own error or the machine's: this state must not reach the disk
             self.fail(exc)
         finally:

@@ -29,8 +29,9 @@ log = logging.getLogger(__name__)
 
 FAREWELL_S = 2.0  # a member that has left is still dialled for so long
 
+# Who dialled asks for signs of life, and dials anew; here nothing hangs on when a dead connection is given up.
 _SERVER = ServerConfig(
-    limits=LIMITS, max_message_bytes=MAX_MESSAGE_BYTES, keepalive_s=PING_S, keepalive_timeout_s=PING_S
+    limits=LIMITS, max_message_bytes=MAX_MESSAGE_BYTES, keepalive_s=10 * PING_S, keepalive_timeout_s=10 * PING_S
 )
 
 

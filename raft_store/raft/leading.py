@@ -57,15 +57,17 @@ class Leading(State):
             if progress.farewell_ticks == 0:
                 del self._progress[peer]
         self._tick_transfer()
-        if self._since_leader >= self.patience.ticks:
+        self._since_heartbeat += 1
+        due = self._since_heartbeat >= config.heartbeat_ticks
+        # Beside the last heartbeat in time, if there is one: it would be a waking of its own.
+        if self._since_leader + (config.heartbeat_ticks - 1 if due else 0) >= self.patience.ticks:
             self._since_leader = 0
             heard = self._active()
             if not is_quorum(heard, self.configuration.halves):
                 self._logger.warning("lost its quorum member=%d term=%d heard=%d", self.member, self.term, len(heard))
                 self._become_follower(self.term, NOBODY)
                 return
-        self._since_heartbeat += 1
-        if self._since_heartbeat >= config.heartbeat_ticks:
+        if due:
             self.patience.relax()
             self._send_heartbeats()
 
@@ -74,7 +76,7 @@ class Leading(State):
         if watched:
             return 1
         to_heartbeat = self.config.heartbeat_ticks - self._since_heartbeat
-        return max(1, min(to_heartbeat, self.patience.ticks - self._since_leader - 1))
+        return max(1, min(to_heartbeat, self.patience.ticks - self._since_leader))
 
     def _active(self) -> set[MemberId]:
         """Return whoever was heard from within an election time-out, and ourselves (thesis 6.2)."""
