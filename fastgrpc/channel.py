@@ -1,7 +1,8 @@
 """An asyncio gRPC client: one connection to one server, made anew when it is needed.
 
 What fails is told by ``CallFailed``: UNAVAILABLE means that nobody can be reached; where a call may have been taken up
-before the connection broke, the message says so, for the server may have done what was asked.
+before the connection broke, the message says so, for the server may have done what was asked. Why nobody was reached
+is its ``__cause__``: ConnectionRefusedError, say.
 """
 
 import asyncio
@@ -120,7 +121,7 @@ class Channel:
             raise CallFailed(Status.UNAVAILABLE, "this channel is closed")
         made = connecting.result()
         if isinstance(made, CallFailed):
-            raise CallFailed(made.status, made.message) from made
+            raise CallFailed(made.status, made.message) from made.__cause__
         if not made.is_alive:
             raise CallFailed(Status.UNAVAILABLE, f"{self.target} hung up at once")
         return made
@@ -139,7 +140,9 @@ class Channel:
                     server_hostname=name,
                 )
         except (OSError, TimeoutError, ssl.SSLError, UnicodeError) as exc:  # the last of a name that can be none
-            return CallFailed(Status.UNAVAILABLE, f"{self.target} cannot be reached: {exc or 'timed out'}")
+            failed = CallFailed(Status.UNAVAILABLE, f"{self.target} cannot be reached: {exc or 'timed out'}")
+            failed.__cause__ = exc
+            return failed
         finally:
             self._connecting = None
         return self._wire

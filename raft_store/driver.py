@@ -42,6 +42,7 @@ from raft_store.waiting import Proposers, Waits, end_change, failure_of, is_done
 log = logging.getLogger(__name__)
 
 FEW = 4  # proposals under way
+STEADY = (Role.FOLLOWER, Role.LEADER)
 TURN_S = 0.01  # of work; then the loop's other tasks have their turn, also while a long log is replayed
 MAX_INBOX = 20_000  # messages; more is dropped, which Raft tolerates
 
@@ -77,6 +78,7 @@ class Driver:
         self._loop = asyncio.get_running_loop()
         self._saver = Saver(storage, self._loop)
         self._inbox: list[AnyMessage] = []
+        self._ended: list[MemberId] = []  # peers whose process has ended, after what is in the inbox
         self._proposers = Proposers(replica.propose_together)
         self._waits = Waits(self._loop.time)
         self._pump_scheduled = self._pumping = False
@@ -149,6 +151,11 @@ class Driver:
             log.warning("inbox is full dropped=%d", len(messages) - room)
         self._inbox.extend(messages[:room])
         self._go_on()
+
+    def ended(self, peer: MemberId) -> None:
+        """See ``Core.ended``: told in a turn to come, when all that the peer has sent is read."""
+        self._ended.append(peer)
+        self.wake()
 
     def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> Proposal:
         """See ``Engine.submit``."""
@@ -266,10 +273,11 @@ class Driver:
         try:
             now_s = self._loop.time()
             if now_s >= self._ticks.next_s:
-                for _ in range(self._ticks.pass_quietly(now_s)):
-                    self._replica.tick()
+                self._replica.pass_ticks(self._ticks.pass_quietly(now_s))
             if self._inbox:
                 self._step_inbox()
+            if self._ended and whole_turn:
+                self._tell_ended()
             if whole_turn and now_s >= self._ticks.next_s:
                 self._judge_silence(now_s)
             turn_ends_s = now_s + TURN_S
@@ -302,8 +310,8 @@ class Driver:
             if core.has_turn_for_others:
                 self.wake()  # not here: answers leave at the end of this turn, and go first
             hastier = core.term != self._planned_term or core.patience.ticks < self._planned_patience
-            if whole_turn or hastier or core.role is not Role.FOLLOWER:
-                self._plan_ticks(now_s)  # what else a leader says only gives its followers more time than was planned
+            if whole_turn or hastier or core.role not in STEADY:
+                self._plan_ticks(now_s)  # what members say to each other only gives them more time than was planned
         except Exception as exc:  # noqa: BLE001 - our own error or the machine's: this state must not reach the disk
             self.fail(exc)
         finally:
@@ -336,6 +344,11 @@ class Driver:
         messages, self._inbox = self._inbox, []
         for message in messages:
             self._replica.step(message)
+
+    def _tell_ended(self) -> None:
+        ended, self._ended = self._ended, []
+        for peer in ended:
+            self._replica.ended(peer)
 
     def _do(self, work: Work) -> bool:
         """Do it; return whether what it wanted saved is saved already, and brings more to do."""

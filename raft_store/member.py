@@ -37,7 +37,7 @@ from .tool import snapshots
 
 log = logging.getLogger(__name__)
 
-PULSE_S = 0.25  # how often the member looks at its leases, its leader and its size; in step with its peers' keep-alive
+PULSE_S = 0.5  # how often the member looks at its leases (as etcd), its leader, its size; in step with its keep-alive
 LEADERLESS_S = 1.0  # without a leader for so long, streams that asked for one are cut
 MIN_LEASE_TTL_S = 1  # whole seconds; longer than an election takes
 IDLE_TRIM = 1_000  # compacted changes given back at each pulse
@@ -279,7 +279,7 @@ class Member:
         """Return what time and size demand to be proposed; audits: our answer to the last audit is under way."""
         if (expiry := self._leases.due()) is not None:
             return expiry
-        leads, every_s = self.engine.status().leader == self.backend.member, self.config.corrupt_check_s
+        leads, every_s = self._leader == self.backend.member, self.config.corrupt_check_s
         if not leads or not every_s or time.monotonic() - self._audit_called < every_s:
             return None
         if audits:

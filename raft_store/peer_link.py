@@ -48,11 +48,15 @@ class Link:
         addresses: Sequence[str],
         tls: TlsFiles | None,
         on_removed: Callable[[str], None],
+        on_ended: Callable[[], None],
     ) -> None:
+        """on_removed: the peer says that we were removed; on_ended: the stream broke, and nothing listens there now."""
         self.greeting = greeting
         self.addresses = addresses
         self._tls = tls
         self._on_removed = on_removed
+        self._on_ended = on_ended
+        self._refusals: int | None = None  # one after the other since the stream broke; None: there was none before
         self._tried = 0
         self._task: asyncio.Task[None] | None = None
         self._channel = open_channel(self._address, tls)
@@ -111,22 +115,35 @@ class Link:
             call.cancel()
 
     async def _run(self) -> None:
-        refusal = ""
+        refusal, clock = "", asyncio.get_running_loop().time
         while True:
+            began_s = clock()
             try:
                 await self._deliver()
             except CallFailed as exc:
                 refusal = self._report(exc, refusal)
+                self._judge(exc)
             except Exception as exc:  # noqa: BLE001 - our own error, but without a link the peer would be lost for good
                 refusal = self._report_ours(exc, refusal)
                 await asyncio.sleep(OWN_ERROR_PAUSE_S)
             finally:
-                self._call = None
+                broke, self._call = self._call is not None, None
+            if broke:
+                self._refusals = 0
+                if clock() - began_s > REDIAL_PAUSE_S:
+                    continue  # did the connection break, or did the peer end? That is worth knowing at once
             await asyncio.sleep(REDIAL_PAUSE_S)
             if len(self.addresses) > 1:
                 await self._channel.close()
                 self._tried += 1
                 self._channel = open_channel(self._address, self._tls)
+
+    def _judge(self, exc: CallFailed) -> None:
+        """See whether the peer has ended: somebody is there to refuse us, but at none of its addresses takes us in."""
+        if self._call is None and self._refusals is not None and isinstance(exc.__cause__, ConnectionRefusedError):
+            self._refusals += 1
+            if self._refusals == len(self.addresses):  # told once; one that restarts is soon there again
+                self._on_ended()
 
     def _report(self, exc: CallFailed, before: str) -> str:
         """Log why a stream ended, once for each new reason; return the reason."""

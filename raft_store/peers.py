@@ -7,6 +7,7 @@ at most, so a healed partition is felt at once.
 """
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 
@@ -28,8 +29,9 @@ log = logging.getLogger(__name__)
 
 FAREWELL_S = 2.0  # a member that has left is still dialled for so long
 
+# Who dialled asks for signs of life, and dials anew; here nothing hangs on when a dead connection is given up.
 _SERVER = ServerConfig(
-    limits=LIMITS, max_message_bytes=MAX_MESSAGE_BYTES, keepalive_s=PING_S, keepalive_timeout_s=PING_S
+    limits=LIMITS, max_message_bytes=MAX_MESSAGE_BYTES, keepalive_s=10 * PING_S, keepalive_timeout_s=10 * PING_S
 )
 
 
@@ -49,18 +51,20 @@ class Peers:
         tls: TlsFiles | None,
         group: Group,
         receive: Callable[[Sequence[m.AnyMessage]], None],
+        ended: Callable[[MemberId], None],
         send_snapshot: Callable[[], AsyncIterator[bytes]],
         receive_snapshot: Callable[[AsyncIterator[bytes]], Awaitable[m.Snapshot]],
         snapshot_failed: Callable[[MemberId], None],
     ) -> None:
         """members: whom to dial until ``follow`` knows better; receive: called in the event loop with every batch that
-        arrives; must not block; send_snapshot, receive_snapshot: the disk's two ends of a snapshot's way to another
-        member.
+        arrives; must not block; ended: called when a peer's process has ended; send_snapshot, receive_snapshot: the
+        disk's two ends of a snapshot's way to another member.
         """
         self._member = member
         self._cluster = cluster
         self._tls = tls
         self._receive = receive
+        self._ended = ended
         self._send_snapshot = send_snapshot
         self._receive_snapshot = receive_snapshot
         self._snapshot_failed = snapshot_failed
@@ -109,7 +113,9 @@ class Peers:
         if known is not None:
             self._hang_up(peer)
         greeting = raft_pb2.Greeting(cluster=self._cluster, sender=self._member, recipient=peer)
-        self._links[peer] = Link(greeting, addresses, self._tls, self._group.on_removed)
+        self._links[peer] = Link(
+            greeting, addresses, self._tls, self._group.on_removed, functools.partial(self._ended, peer)
+        )
         self._links[peer].start()
 
     def _hang_up(self, peer: MemberId) -> None:

@@ -203,6 +203,7 @@ class NativeEngine:
             tls=config.tls,
             group=self._regrouping,
             receive=self._receive,
+            ended=driver.ended,
             send_snapshot=driver.snapshots.send,
             receive_snapshot=driver.snapshots.receive,
             snapshot_failed=driver.snapshots.not_sent,

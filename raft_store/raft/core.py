@@ -74,6 +74,16 @@ class Core(Elections, Following, Changing):
         else:
             self._tick_without_lead()
 
+    def pass_ticks(self, count: int) -> None:
+        """Let ``count`` units of time pass, of which none, as ``quiet_ticks`` told, has consequences."""
+        if self.role is Role.FOLLOWER and self._since_leader + count < self.config.election_ticks:
+            self._since_leader += count
+            self._deaf_ticks -= count
+            self.patience.tick(count)
+            return
+        for _ in range(count):
+            self.tick()
+
     def excuse(self, ticks: int) -> None:
         """We ourselves stood still for so many ticks: what we did not hear meanwhile proves nothing.
 
@@ -89,7 +99,8 @@ class Core(Elections, Following, Changing):
     def quiet_ticks(self) -> int:
         """Return how many ticks, 1 at least, may pass before what they do is seen by anybody, if nothing else happens.
 
-        Only the last of them may send heartbeats, and none may judge anybody by its silence, unless it is the only one.
+        Only the last of them may send heartbeats, and judge followers by their silence; a leader's silence is judged by
+        a tick that is the only one.
         """
         if self.role is Role.LEADER:
             return self._quiet_ticks_of_leader()

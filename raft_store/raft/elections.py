@@ -1,10 +1,12 @@
 """Who leads: terms, campaigns, votes (thesis 3.4, 3.6.1, 4.2.3, 9.6)."""
 
-from raft_store.engine import Entry, Index, Term
+from raft_store.engine import Entry, Index, MemberId, Term
 from raft_store.raft import messages as m
 from raft_store.raft.messages import NOBODY
 from raft_store.raft.quorum import Verdict, joint_tally
 from raft_store.raft.state import Role, State
+
+STAGGER_TICKS = 2  # between the campaigns of those whom one leader left behind: a vote is over by then, nearly always
 
 
 class Elections(State):
@@ -47,11 +49,35 @@ class Elections(State):
 
     # -- candidates --------------------------------------------------------------------------------------------------
 
+    def ended(self, peer: MemberId) -> None:
+        """The connection to ``peer`` broke, and nothing listens any more where it did: its process has ended.
+
+        If that was our leader, we need not wait for its silence. A time-out is there because nobody can tell a slow
+        leader from a dead one; a system that refuses a connection can. It may be wrong (a wall that resets what it cuts
+        off looks the same), and then no harm is done: we begin with a pre-vote, which whoever hears the leader refuses.
+        Only a majority of voters none of whom reaches the leader replaces it, and without their answers it could not
+        commit anything either. Sources: that elections may begin at any time, and disturb nobody, is 3.8 and 9.6;
+        ZooKeeper's followers, too, go looking when the connection to their leader breaks (``Follower.followLeader``).
+
+        Where reads rest on clocks we keep the silence that we promised, whatever we think of the leader.
+
+        All who notice do so at once. So that they do not split the vote they go one after the other, by their ids.
+        """
+        if peer != self.leader or self.role is not Role.FOLLOWER or self.config.lease_ms:
+            return
+        self._orphaned = True
+        heirs = sorted(self.configuration.electorate - {peer})
+        place = heirs.index(self.member) if self.member in heirs else len(heirs)
+        self._since_leader = max(self._since_leader, self._campaign_ticks - 1 - place * STAGGER_TICKS)
+
     def _tick_without_lead(self) -> None:
         alone = self.configuration.electorate == {self.member}
         if self._since_leader >= self._campaign_ticks or alone:
             self._campaign(pre=True)
-        elif self.role is not Role.FOLLOWER and self._since_leader % self.config.heartbeat_ticks == 0:
+        elif self.role is not Role.FOLLOWER and (
+            # Who did not answer may have noticed our leader's end since.
+            self._orphaned or self._since_leader % self.config.heartbeat_ticks == 0
+        ):
             self._ask_for_votes()
 
     def _campaign(self, *, pre: bool, forced: bool = False) -> None:
@@ -59,12 +85,13 @@ class Elections(State):
             self._become_follower(self.term, NOBODY)
             return
         self._logger.info("campaigns member=%d term=%d pre=%s forced=%s", self.member, self.term + 1, pre, forced)
+        orphaned = self._orphaned
         if pre:
             self._become(Role.PRECANDIDATE, self.term, NOBODY)
         else:
             self._become(Role.CANDIDATE, Term(self.term + 1), NOBODY)
             self.vote = self.member
-        self._forced = forced
+        self._forced, self._orphaned = forced, orphaned
         self._ask_for_votes()
         own = m.VoteReply(self.member, self.member, self._asked_term, granted=True, pre=pre)
         if pre:

@@ -14,6 +14,7 @@ class Following(State):
         if self.leader != leader or self.role is not Role.FOLLOWER:
             self._become_follower(self.term, leader)
         self._since_leader = 0
+        self._orphaned = False
         self._excuses = self.config.heartbeat_ticks
         self.patience.heard(leader, self.term)
 

@@ -60,15 +60,17 @@ class Leading(State):
             if progress.farewell_ticks == 0:
                 del self._progress[peer]
         self._tick_transfer()
-        if self._since_leader >= self.patience.ticks:
+        self._since_heartbeat += 1
+        due = self._since_heartbeat >= config.heartbeat_ticks
+        # Beside the last heartbeat in time, if there is one: it would be a waking of its own.
+        if self._since_leader + (config.heartbeat_ticks - 1 if due else 0) >= self.patience.ticks:
             self._since_leader = 0
             heard = self._active()
             if not is_quorum(heard, self.configuration.halves):
                 self._logger.warning("lost its quorum member=%d term=%d heard=%d", self.member, self.term, len(heard))
                 self._become_follower(self.term, NOBODY)
                 return
-        self._since_heartbeat += 1
-        if self._since_heartbeat >= config.heartbeat_ticks:
+        if due:
             self.patience.relax()
             self._send_heartbeats()
 
@@ -77,7 +79,7 @@ class Leading(State):
         if watched:
             return 1
         to_heartbeat = self.config.heartbeat_ticks - self._since_heartbeat
-        return max(1, min(to_heartbeat, self.patience.ticks - self._since_leader - 1))
+        return max(1, min(to_heartbeat, self.patience.ticks - self._since_leader))
 
     def _active(self) -> set[MemberId]:
         """Return whoever was heard from within an election time-out, and ourselves (thesis 6.2)."""
@@ -126,11 +128,12 @@ class Leading(State):
 
         Whoever waits for a lone entry waits for a majority only, and all who work on it at the same time are in each
         other's way, on the wire, and on one machine its cores and its disk. So the others have their turn when
-        the entry is committed and handed to the machine, or when ``delays`` is taken back: it may not get that far.
+        the entry is committed and handed to the machine, or when ``delays`` is taken back: it may not get that far. But a
+        follower whose own proposal it is waits for it most of all.
         """
         log, halves = self.log, self.configuration.halves
         newest = log.last_index
-        if newest > log.committed + 1 or log.applied == newest or len(halves) > 1:
+        if newest > log.committed + 1 or log.applied == newest or newest <= self.awaited or len(halves) > 1:
             return ()
         others = len(halves[0]) // 2  # whom the majority needs beside us
         held_back: list[MemberId] = []

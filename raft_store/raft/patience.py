@@ -41,9 +41,9 @@ class Patience:
         self._heard: dict[MemberId, tuple[Term, int]] = {}  # leader -> (in which term, when) we heard of it last
         self.counts = [0] * (ceiling_ticks + 2)  # signs of life by the ticks before them; the last: any more
 
-    def tick(self) -> None:
+    def tick(self, count: int = 1) -> None:
         """Let time pass; the time-out stays as it is until ``heard``, ``outlived`` or ``relax``."""
-        self._clock += 1
+        self._clock += count
 
     def heard(self, leader: MemberId, term: Term) -> None:
         """A sign of life came from whoever leads ``term``, or did; its silence before may have been a long one."""

@@ -88,6 +88,7 @@ class State:
         self._excuses = config.heartbeat_ticks  # ticks of a leader's silence that our own standing still may explain
         self._failed = 0  # campaigns that we lost, or that came to nothing, since there was a leader
         self._forced = False  # our campaign is our old leader's wish
+        self._orphaned = False  # our leader's process has ended, as far as we can tell; or that is why we campaign
 
     # -- the group ---------------------------------------------------------------------------------------------------
 
@@ -148,7 +149,7 @@ class State:
     def _hears_leader(self) -> bool:
         if self._deaf_ticks > 0:
             return True
-        return self.leader != NOBODY and self._since_leader < self.patience.ticks
+        return self.leader != NOBODY and not self._orphaned and self._since_leader < self.patience.ticks
 
     @property
     def _campaign_ticks(self) -> int:
@@ -177,6 +178,7 @@ class State:
             self._failed += 1
         self.role, self.leader = role, leader
         self._since_leader = 0
+        self._orphaned = False
         self._spread = self._new_spread()
         self._excuses = self.config.heartbeat_ticks
         self._votes = {}

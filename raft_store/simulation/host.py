@@ -120,6 +120,7 @@ class Host:
         self._paused_until_ms = 0.0
         self._jobs: deque[tuple[float, Event, Event]] = deque()
         self._snapshotting = False
+        self._telling = False
         self._snapshot_index = Index(0)
         self.applied = Index(0)  # by the machine; the replica's is ahead of it during a restore
         self._behind: deque[tuple[Work, list[bytes] | None]] = deque()  # the restores in line, as the driver's
@@ -169,7 +170,7 @@ class Host:
             raise Violation("rotten data is refused", f"member {self.id} starts with {self.directory.rotten}")
         self.up = True
         self._paused_until_ms = 0.0
-        self._snapshotting = self.next_sync_fails = False
+        self._snapshotting = self.next_sync_fails = self._telling = False
         self._jobs.clear()
         self._behind.clear()
         self.machine = world.guest.machine(self)
@@ -191,6 +192,7 @@ class Host:
             random=self._chance,
             logger=world.logger,
         )
+        core.delays = settings.delays
         self.replica = Replica(core, session=self._chance.getrandbits(64))
         world.judge.restarted(self.id)
         world.tell(f"member {self.id} starts term={core.term} log={core.log.base.index}..{core.log.last_index}")
@@ -228,6 +230,11 @@ class Host:
         self.replica.step(message)
         self.serve()
 
+    def hear_of_end(self, peer: MemberId) -> None:
+        """Nothing listens any more where ``peer`` did; or something in between says so."""
+        self.replica.ended(peer)
+        self.serve()
+
     def serve(self) -> None:
         """What the driver does after each event."""
         judge, core = self._world.judge, self.replica.core
@@ -239,6 +246,16 @@ class Host:
         if core.removed:
             self._world.left(self)
         self._snapshot_if_due()
+        if core.owes and not self._telling:
+            self._telling = True
+            self.soon(self._chance.uniform(0.5, 5), self._tell_what_is_owed)
+
+    def _tell_what_is_owed(self) -> None:
+        """What waited for something to go along with has waited long enough."""
+        self._telling = False
+        self.replica.core.delays = False
+        self.serve()
+        self.replica.core.delays = self._world.plan.settings.delays
 
     def _tick(self, due_ms: float) -> None:
         tick_ms = self._world.plan.settings.tick_ms / self.rate

@@ -19,6 +19,9 @@ TICK_JITTER = 0.05  # a tick comes so much early or late
 CLOCK_DRIFT = 0.17  # of two clocks that run apart by 5 % each, and of ticks that come early
 LEASES = 0.3  # of the seeds read by the clock
 PATIENT = 0.5  # of the seeds have members that wait longer where messages come late
+RESETS = 0.5  # of the seeds have connections that break audibly; in the others whole machines die, and walls swallow
+NOTICED = 0.7  # of the ends of processes, where that is so, by each other member: nobody listens any more where it did
+DELAYS = 0.5  # of the seeds have leaders that let wait what can wait
 STRETCH = 4  # ... up to so many times as long
 
 
@@ -47,6 +50,7 @@ class Crash(Action, frozen=True):
 
     who: int
     down_ms: float
+    noticed: float = NOTICED  # by so many of the others
 
 
 class FailSync(Action, frozen=True):
@@ -130,6 +134,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_entries: int = 30
     keep_entries: int = 5
     lease_reads: bool = False
+    resets: bool = False
+    delays: bool = False
 
     @property
     def lease_ms(self) -> float:
@@ -140,9 +146,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def draw_settings(seed: int) -> Settings:
-    """Return one seed's settings: by the clock in some, which is no business of the plan's own chance."""
+    """Return one seed's settings, which are no business of the plan's own chance."""
     patient = chance(seed, "patience").random() < PATIENT
-    return Settings(lease_reads=chance(seed, "lease").random() < LEASES, election_stretch=STRETCH if patient else 1)
+    return Settings(
+        lease_reads=chance(seed, "lease").random() < LEASES,
+        election_stretch=STRETCH if patient else 1,
+        resets=chance(seed, "resets").random() < RESETS,
+        delays=chance(seed, "delays").random() < DELAYS,
+    )
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

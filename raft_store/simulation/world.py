@@ -21,6 +21,7 @@ from raft_store.simulation.invariants import Judge, Violation
 from raft_store.simulation.network import Network
 from raft_store.simulation.timeline import Timeline
 
+REJECTS = 0.3  # of the walls between members: who is cut off finds its connections reset, and every new one refused
 GREET_MS = 500.0
 SETTLE_MS = 20_000.0  # long after the last fault everybody must be alike
 
@@ -47,6 +48,7 @@ class World:
         self.crashes = 0
         self._crash_chance = plan.chance("crashes")
         self._greeting_chance = plan.chance("greetings")
+        self._end_chance = plan.chance("ends")
         self.hosts: Mapping[MemberId, Host] = {MemberId(i): Host(MemberId(i), self) for i in plan.ids}
         for number in plan.founders:
             self._join(self.hosts[MemberId(number)])
@@ -185,8 +187,8 @@ class World:
 
     def _strike(self, fault: p.Crash | p.FailSync | p.Rot | p.Pause | p.SlowDisk, victim: Host) -> None:
         match fault:
-            case p.Crash(down_ms=down_ms):
-                self._crash(victim, down_ms=down_ms)
+            case p.Crash(down_ms=down_ms, noticed=noticed):
+                self._crash(victim, down_ms=down_ms, noticed=noticed)
             case p.FailSync():
                 self.tell(f"member {victim.id}: its next sync is going to fail")
                 victim.next_sync_fails = True
@@ -211,11 +213,18 @@ class World:
         leaders = [host for host in self.up() if host.replica.core.role is Role.LEADER]
         return max(leaders, key=lambda host: host.replica.core.term, default=None)
 
-    def _crash(self, host: Host, *, down_ms: float) -> None:
+    def _crash(self, host: Host, *, down_ms: float, noticed: float = p.NOTICED) -> None:
         self.tell(f"member {host.id} crashes")
         self.crashes += 1
         host.crash(self._crash_chance)
+        for other in self.up() if self.plan.settings.resets else ():
+            if self._end_chance.random() < noticed:
+                self._tell_end(other, host.id)
         self.timeline.after(down_ms, lambda: self._start_again(host))
+
+    def _tell_end(self, host: Host, peer: MemberId) -> None:
+        """A member's connection to a peer is reset, and cannot be made anew."""
+        host.soon(self._end_chance.uniform(0.2, 30), lambda: host.hear_of_end(peer))
 
     def _start_again(self, host: Host) -> None:
         if host.joined and not (host.up or host.refused or host.removed):
@@ -236,7 +245,12 @@ class World:
         others = {MemberId(number) for number in against or self.hosts} - numbers
         out, in_ = ({(a, b) for a in these for b in those} for these, those in ((numbers, others), (others, numbers)))
         self.network.cut = {"out": out, "in": in_, "both": out | in_}[direction]
-        self.tell(f"partition: {sorted(numbers)} cut off from {sorted(others)}, direction={direction}")
+        rejects = self.plan.settings.resets and self._end_chance.random() < REJECTS
+        for host, peer in sorted(self.network.cut) if rejects else ():
+            if self.hosts[host].up:
+                self._tell_end(self.hosts[host], peer)
+        how = "rejected by" if rejects else "cut off from"
+        self.tell(f"partition: {sorted(numbers)} {how} {sorted(others)}, direction={direction}")
 
     def _reconfigure(self, changes: tuple[tuple[str, int], ...], *, joint: bool) -> None:
         leader = self._leader()

@@ -12,7 +12,7 @@ from raft_store.simulation.runs import KINDS, simulate
 pytestmark = pytest.mark.timeout(300)  # of a machine that has other things to do
 
 MEMBERS = 3
-SETTINGS = p.Settings(election_stretch=10)
+SETTINGS = p.Settings(election_stretch=10, resets=True)
 FLOOR_MS = SETTINGS.tick_ms * SETTINGS.election_ticks
 CEILING_MS = FLOOR_MS * SETTINGS.election_stretch
 SLOWEST_TICK = (1 + p.TICK_JITTER) / (1 - 0.05)  # tick jitter and a slow clock
@@ -84,12 +84,27 @@ def test_a_leader_that_dies_is_replaced_in_time(seed, delayed):
     """Goal: two time-outs at most, the shortest ones where nothing was late. Method: it crashes, and stays away."""
     pauses, over_ms = draw_stalls(seed) if delayed else ([], SETTLED_MS)
     died_ms = over_ms + 500
-    world = run(seed, [*pauses, p.Crash(at_ms=died_ms, who=p.LEADER, down_ms=60_000)], died_ms + 3 * CEILING_MS)
+    world = run(
+        seed, [*pauses, p.Crash(at_ms=died_ms, who=p.LEADER, down_ms=60_000, noticed=0)], died_ms + 3 * CEILING_MS
+    )
     (replaced_ms, *_) = elected_after(world, died_ms)
     time_out_ms = CEILING_MS if delayed else FLOOR_MS
     votes_ms = 2 * SETTINGS.tick_ms + 50  # the tick that ends it, two rounds of votes, and the disk
     assert replaced_ms - died_ms <= 2 * time_out_ms * SLOWEST_TICK + votes_ms
     assert not delayed or replaced_ms - died_ms > FLOOR_MS  # it had learned something
+
+
+@pytest.mark.parametrize("delayed", [False, True], ids=["quiet", "after delays"])
+@pytest.mark.parametrize("seed", range(20))
+def test_a_leader_whose_end_is_noticed_is_replaced_without_a_time_out(seed, delayed):
+    """Goal: whatever time-outs have come to, nobody waits for one. Method: it crashes, and connections to it are reset."""
+    pauses, over_ms = draw_stalls(seed) if delayed else ([], SETTLED_MS)
+    died_ms = over_ms + 500
+    world = run(seed, [*pauses, p.Crash(at_ms=died_ms, who=p.LEADER, down_ms=60_000, noticed=1)], died_ms + CEILING_MS)
+    (replaced_ms, *later) = elected_after(world, died_ms)
+    noticed_ms, votes_ms = 30, 50
+    assert replaced_ms - died_ms <= noticed_ms + 3 * SETTINGS.tick_ms * SLOWEST_TICK + votes_ms
+    assert later == []
 
 
 @pytest.mark.parametrize("seed", range(10))

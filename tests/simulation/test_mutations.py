@@ -422,6 +422,19 @@ def a_voter_that_restarts_forgets_the_lease_that_rests_on_it(patch):
 
 
 @mutation("clock")
+def a_voter_whose_leader_seems_to_have_ended_forgets_the_lease_that_rests_on_it(patch):
+    """A connection that is refused proves nothing: a wall may have done that, and the leader goes on by its clock."""
+
+    def ended(self, peer):
+        if peer == self.leader and self.role is Role.FOLLOWER:
+            self._orphaned = True
+            self._deaf_ticks = 0
+            self._since_leader = self._campaign_ticks
+
+    patch.setattr(Elections, "ended", ended)
+
+
+@mutation("clock")
 def a_leader_that_hands_over_keeps_its_lease(patch):
     patch.setattr(Lease, "give_up", lambda self: None)
 

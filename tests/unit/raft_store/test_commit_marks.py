@@ -32,7 +32,7 @@ class Loop:
 
 @pytest.fixture
 def leader():
-    loop, core = Loop(), SimpleNamespace(owes=False, delays=False)
+    loop, core = Loop(), SimpleNamespace(owes=False, delays=False, log=SimpleNamespace(last_index=7))
     woken = []
     marks = CommitMarks(core, loop, wake=lambda: woken.append(loop.now_s))
     return SimpleNamespace(loop=loop, core=core, marks=marks, woken=woken)
@@ -74,6 +74,17 @@ def test_one_timer_goes_on_for_a_later_mark_which_waits_its_full_time(leader):
     second_s = 1.0 + DELAY_S / 2
     owe(leader, at_s=second_s)
     assert leader.loop.set == 1
+    leader.loop.ring()
+    assert leader.woken == []
+    leader.loop.ring()
+    assert leader.woken == [pytest.approx(second_s + DELAY_S)]
+
+
+def test_what_is_owed_of_another_entry_waits_its_full_time(leader):
+    owe(leader, at_s=1.0)
+    second_s = 1.0 + DELAY_S / 2
+    leader.core.log.last_index += 1
+    owe(leader, at_s=second_s)
     leader.loop.ring()
     assert leader.woken == []
     leader.loop.ring()

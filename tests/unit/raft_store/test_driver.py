@@ -388,3 +388,17 @@ async def test_a_follower_plans_anew_between_turns_only_when_it_has_become_less_
         planned.append(round((driver._ticks.due_s - driver._loop.time()) / 60))
     assert planned == [40, 40, 8]
     await driver.stop()
+
+
+async def test_a_leaders_end_counts_after_what_it_sent_before(follower):
+    """And after the ticks that had passed by then: they were no part of the wait that begins with it."""
+    leader, core = MemberId(2), follower._replica.core
+    follower.receive([m.Heartbeat(leader, MemberId(1), Term(1), commit=Index(0), read_round=0)])
+    await until(lambda: core.leader == leader)
+    follower._pump_scheduled = True  # the turn is still going on: its other events come first
+    follower.ended(leader)
+    follower.receive([m.Heartbeat(leader, MemberId(1), Term(1), commit=Index(0), read_round=0)])
+    assert core.role is Role.FOLLOWER
+    follower._serve_turn()
+    assert core._orphaned
+    await until(lambda: core.role is Role.PRECANDIDATE)

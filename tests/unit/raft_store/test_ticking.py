@@ -142,3 +142,49 @@ def test_a_sign_of_life_buys_a_new_excuse():
         group[2].replica.excuse(50)
         group.tick(2, HEARTBEAT_TICKS)
         assert group[2].core.role.value == "follower"
+
+
+def clocks(group, member):
+    core, patience = group[member].core, group[member].core.patience
+    return core.role, core._since_leader, core._deaf_ticks, patience._clock, core.log.committed
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, ELECTION_TICKS - 1, ELECTION_TICKS, 2 * ELECTION_TICKS])
+@pytest.mark.parametrize("member", [1, 2])
+@pytest.mark.parametrize("waiting", [False, True], ids=["nobody waits", "a proposal waits"])
+def test_ticks_that_pass_at_once_are_ticks(member, count, waiting):
+    one_by_one, at_once = Group(3), Group(3)
+    for group in (one_by_one, at_once):
+        group.elect(1)
+        group.heartbeat(1)
+        if waiting:
+            group.propose(member, b"a")
+            group.under_way.clear()
+    for _ in range(count):
+        one_by_one[member].replica.tick()
+    at_once[member].replica.pass_ticks(count)
+    assert clocks(at_once, member) == clocks(one_by_one, member)
+    for group in (one_by_one, at_once):
+        group.serve(member)
+    assert at_once.under_way == one_by_one.under_way
+
+
+def test_a_leader_looks_at_its_quorum_when_a_heartbeat_is_due_anyway():
+    """An idle leader is woken for its heartbeats alone."""
+    group = Group(3)
+    group.elect(1)
+    for _ in range(5):
+        said = group[1].replica.quiet_ticks
+        assert said == HEARTBEAT_TICKS
+        group.heartbeat(1)
+
+
+def test_a_leader_that_readers_keep_busy_still_notices_that_its_quorum_is_gone():
+    """6.2: their questions are heartbeats too, so that none is ever due."""
+    group = Group(3)
+    group.elect(1)
+    group.cut(1)
+    for _ in range(2 * ELECTION_TICKS):
+        group.read(1, "reader")
+        group.tick(1)
+    assert group[1].core.role.value == "follower"

@@ -2,8 +2,8 @@
 
 import pytest
 
+from raft_store.raft import elections, patience
 from raft_store.raft import messages as m
-from raft_store.raft import patience
 
 from .group import ELECTION_TICKS, Group
 
@@ -299,3 +299,79 @@ def test_campaigns_that_come_to_nothing_become_longer():
         group.deliver()
     assert group[2].core.role.value == "leader"
     assert group[2].core._failed == 0
+
+
+def end_of_leader(group, *told):
+    """The leader's process ends, and those of ``told`` notice."""
+    group.crash(1)
+    for member in told:
+        group[member].replica.ended(1)
+
+
+def test_followers_that_are_left_behind_elect_another_leader_at_once():
+    """They need not wait for a silence (9.6); nor do they split the vote, for they go one after the other."""
+    group = Group(3)
+    group.elect(1)
+    end_of_leader(group, 2, 3)
+    for member in (3, 2):
+        group.tick(member)
+    group.deliver()
+    assert roles(group)[1:] == ["leader", "follower"]
+    assert group[2].core.term == 2
+
+
+def test_whoever_is_next_takes_its_turn_if_the_first_cannot_win():
+    """3.6.1: the first in line lacks an entry that may be committed."""
+    group = Group(3)
+    group.elect(1)
+    group.propose(1, b"a")
+    group.deliver(lambda message: message.to != 2)
+    end_of_leader(group, 2, 3)
+    for _ in range(1 + elections.STAGGER_TICKS):
+        for member in (2, 3):
+            group.tick(member)
+        group.deliver()
+    assert roles(group)[1:] == ["follower", "leader"]
+
+
+def test_a_wrong_word_of_a_leaders_end_disturbs_nobody():
+    """9.6: whoever hears the leader refuses the pre-vote."""
+    group = Group(3)
+    group.elect(1)
+    group[2].replica.ended(1)
+    group.tick(2)
+    group.deliver()
+    assert group[2].core.role.value == "precandidate"
+    group.heartbeat(1)
+    assert [desk.core.term for desk in group.desks.values()] == [1, 1, 1]
+    assert roles(group) == ["leader", "follower", "follower"]
+
+
+def test_a_leaders_word_proves_that_it_has_not_ended():
+    group = Group(3)
+    group.elect(1)
+    for member in (2, 3):
+        group[member].replica.ended(1)
+    group.heartbeat(1)
+    for member in (2, 3):
+        group.tick(member, ELECTION_TICKS - 1)
+    group.deliver()
+    assert roles(group) == ["leader", "follower", "follower"]
+
+
+@pytest.mark.parametrize(
+    ("ended", "options"),
+    [
+        pytest.param(2, {}, id="another follower"),
+        pytest.param(3, {}, id="itself, as if its address led elsewhere"),
+        pytest.param(1, {"lease_ms": 90}, id="a leader whose reads rest on our silence (6.4.1)"),
+    ],
+)
+def test_whose_end_shortens_no_silence(ended, options):
+    group = Group(3, **options)
+    group.elect(1)
+    group.heartbeat(1)
+    group[3].replica.ended(ended)
+    group.tick(3, ELECTION_TICKS - 1)
+    assert roles(group) == ["leader", "follower", "follower"]
+    assert group.under_way == []

@@ -113,7 +113,7 @@ def test_the_commit_mark_travels_with_appends_while_there_are_any():
 
 
 def test_commit_marks_can_wait_for_the_next_append():
-    group = Group(3)
+    group = Group(2)
     group.elect(1)
     core = group[1].core
     core.delays = True
@@ -135,15 +135,15 @@ def test_commit_marks_can_wait_for_the_next_append():
 
 
 def test_commit_marks_that_an_origin_waits_for_do_not_wait():
-    group = Group(3)
+    group = Group(2)
     group.elect(1)
     group[1].core.delays = True
-    group.propose(3, b"a")
+    group.propose(2, b"a")
     group.deliver()
-    assert group[3].settled == [b"a"]
+    assert group[2].settled == [b"a"]
     group.propose(1, b"b")
     group.deliver()
-    assert (group[1].settled, group[3].values) == ([b"b"], [b"a"])
+    assert (group[1].settled, group[2].values) == ([b"b"], [b"a"])
 
 
 def test_proposals_that_come_together_share_an_entry():
@@ -618,3 +618,69 @@ def test_what_is_applied_at_once_is_bounded_however_many_proposals_share_an_entr
             replica.saved(work.save)
     assert sum(portions) == 64 * 256
     assert max(portions) < 10 * 256
+
+
+def told(group, peer):
+    """Return the entries that are on their way to ``peer``, by their indices."""
+    appends = [message for message in group.under_way if isinstance(message, m.Append) and message.to == peer]
+    return [entry.index for append in appends for entry in append.entries]
+
+
+def lone(size=3, *, after=1):
+    """Return a group whose leader, 1, lets wait what can wait, when it has settled."""
+    group = Group(size)
+    group.elect(1)
+    for i in range(after):
+        group.propose(1, b"%d" % i)
+        group.deliver()
+    group[1].core.delays = True
+    return group, Index(group[1].core.log.last_index + 1)
+
+
+@pytest.mark.parametrize(("size", "asked"), [(3, [2]), (4, [2, 3]), (5, [2, 3])])
+def test_a_lone_entry_goes_to_a_majority_first(size, asked):
+    group, index = lone(size)
+    group.propose(1, b"a")
+    assert [peer for peer in group.desks if told(group, peer) == [index]] == asked
+    assert group[1].core.owes
+    sent = []
+    group.deliver(lambda message: sent.append(message) or True)
+    # The others hear of it once it is applied, and of its commit in the same breath.
+    (last,) = [message for message in sent if message.to == size and isinstance(message, m.Append)]
+    assert ([entry.index for entry in last.entries], last.commit) == ([index], index)
+    assert group[size].values[-1] == b"a"
+
+
+def test_whoever_is_silent_is_not_the_one_to_be_asked():
+    group, index = lone()
+    group.cut(2)
+    group.propose(1, b"a")
+    group.deliver()
+    assert group[1].settled[-1] != b"a"
+    group[1].core.delays = False
+    group.serve(1)
+    group.deliver()
+    assert group[1].settled[-1] == b"a"
+    group[1].core.delays = True
+    group.propose(1, b"b")
+    assert told(group, 3) == [index + 1]  # at once: 2 has not answered for what came before
+    group.deliver()
+    assert group[1].settled[-1] == b"b"
+
+
+def test_nobody_is_held_back_where_more_is_under_way():
+    group, index = lone()
+    for desk in (group[2], group[3]):
+        desk.slow = True
+    group.propose(1, b"a")
+    group.propose(1, b"b")
+    assert (told(group, 2), told(group, 3)) == ([index, index + 1], [index, index + 1])
+
+
+def test_whoever_proposed_it_is_not_held_back():
+    group, index = lone()
+    sent = []
+    group.propose(3, b"a")
+    group.deliver(lambda message: sent.append(message) or True)
+    append = next(message for message in sent if isinstance(message, m.Append) and message.to == 3)
+    assert ([entry.index for entry in append.entries], append.commit) == ([index], index - 1)
