@@ -39,7 +39,6 @@ log = logging.getLogger(__name__)
 
 PULSE_S = 0.25  # how often the member looks at its leases, its leader and its size; in step with its peers' keep-alive
 LEADERLESS_S = 1.0  # without a leader for so long, streams that asked for one are cut
-MIN_LEASE_TTL_S = 1  # whole seconds; longer than an election takes
 IDLE_TRIM = 1_000  # compacted changes given back at each pulse
 STOP_GRACE_S = 1.0
 
@@ -122,7 +121,6 @@ class Member:
             cluster_id=cluster_id(config.cluster),
             member=config.member,
             request_timeout_s=config.request_timeout_s,
-            min_lease_ttl_s=MIN_LEASE_TTL_S,
             quota_bytes=config.quota_bytes,
         )
         self.guard = LeaderGuard(self.engine.status)

@@ -26,9 +26,11 @@ class FickleEngine(MemoryEngine):
 
     leader = MemberId(0)
     term = Term(1)
+    election_timeout_s = 0.0
 
     def status(self) -> MemberStatus:
-        return msgspec.structs.replace(super().status(), leader=self.leader, term=self.term)
+        said = {"leader": self.leader, "term": self.term, "election_timeout_s": self.election_timeout_s}
+        return msgspec.structs.replace(super().status(), **said)
 
 
 def config(**more: object) -> Config:
@@ -123,6 +125,17 @@ async def test_health_follows_the_leader(engine: FickleEngine, channel: grpc.aio
     engine.leader = MemberId(5)
     await comes(serving)
     watching.cancel()
+
+
+@pytest.mark.parametrize(("election_timeout_s", "ttl_s"), [(0.0, 1), (0.27, 1), (0.67, 2), (1.0, 2), (2.7, 5)])
+async def test_a_lease_is_longer_than_a_leader_may_take_to_be_replaced(
+    engine: FickleEngine, channel: grpc.aio.Channel, election_timeout_s: float, ttl_s: int
+) -> None:
+    engine.election_timeout_s = election_timeout_s  # as it stands now: members come to wait longer
+    lease = rpc_pb2_grpc.LeaseStub(channel)
+    granted = await lease.LeaseGrant(pb.LeaseGrantRequest(TTL=1))
+    assert ttl_s == granted.TTL
+    assert (await lease.LeaseGrant(pb.LeaseGrantRequest(TTL=60))).TTL == 60
 
 
 async def test_only_the_leader_ends_leases(engine: FickleEngine, member: Member, channel: grpc.aio.Channel) -> None:
