@@ -55,6 +55,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_partial_bytes: int = 256 << 20  # of messages that have begun to arrive, on one connection
     keepalive_s: float = 10.0  # a connection that was silent so long is pinged
     keepalive_timeout_s: float = 10.0  # and closed after so much more silence
+    spare_files: int = 0  # descriptors that connections leave to the rest of the process; 0: they may take all
     drain_s: float = 0.1  # on the way out: how long new calls of clients that do not know yet are taken
 
 
