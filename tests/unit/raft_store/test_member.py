@@ -1,6 +1,7 @@
 """A member's housekeeping, on an engine whose leader the test decides."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -107,6 +108,26 @@ async def test_streams_that_demand_a_leader_are_cut_when_it_is_lost(
     await modest.write(pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"j")))
     assert (await modest.read()).created
     modest.cancel()
+
+
+async def test_streams_are_not_cut_while_a_leader_may_still_be_replaced(
+    engine: FickleEngine, member: Member, channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members that wait longer for a leader choose one later: until then all clients would only begin anew."""
+    watch = rpc_pb2_grpc.WatchStub(channel).Watch(metadata=WITH_LEADER)
+    await watch.write(pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"k")))
+    assert (await watch.read()).created
+    cut: list[float] = []
+    monkeypatch.setattr(member.guard, "leader_lost", lambda: cut.append(engine.election_timeout_s))
+    engine.election_timeout_s = 2.0
+    for leaderless_s, lost in ((5.9, []), (6.1, [2.0])):
+        engine.leader = MemberId(0)
+        member._leader_seen = time.monotonic() - leaderless_s
+        cut.clear()
+        member._look_at_leader()
+        engine.leader = config().member
+        assert cut == lost
+    watch.cancel()
 
 
 async def test_health_follows_the_leader(engine: FickleEngine, channel: grpc.aio.Channel) -> None:
