@@ -60,6 +60,14 @@ class Backend:
             raft_term=self.engine.term,
         )
 
+    @property
+    def election_timeout_s(self) -> float:
+        """Return for how long a leader may be silent now. Raises RpcError."""
+        try:
+            return self.engine.status().election_timeout_s
+        except EngineError as exc:
+            raise rpc_error(exc) from exc
+
     async def propose(
         self, command: Command | AuthCommand, kind: type[Result], call: CallContext = NO_CONTEXT
     ) -> Result:

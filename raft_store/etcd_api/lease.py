@@ -39,7 +39,7 @@ class LeaseService:
     async def grant(self, request: pb.LeaseGrantRequest, call: CallContext = NO_CONTEXT) -> pb.LeaseGrantResponse:
         """Make a lease, longer than asked for if that is less than an election may take."""
         lease = LeaseId(request.ID or self._ids.randrange(1, 1 << 63))
-        ttl_s = max(request.TTL, shortest_ttl_s(self._backend.engine.status().election_timeout_s))
+        ttl_s = max(request.TTL, shortest_ttl_s(self._backend.election_timeout_s))
         granted = await self._backend.propose(LeaseGrant(lease, ttl_s), Granted, call)
         return pb.LeaseGrantResponse(header=self._backend.header(granted.revision), ID=granted.lease, TTL=granted.ttl_s)
 

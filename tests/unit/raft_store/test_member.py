@@ -13,8 +13,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from raft_store import member as member_module
 from raft_store.config import Config
-from raft_store.engine import MemberId, MemberStatus, Term
+from raft_store.engine import MemberId, MemberStatus, Stopped, Term
 from raft_store.engines.memory import MemoryEngine
+from raft_store.etcd_api.errors import RpcError
 from raft_store.member import Member, running
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 from trireme_pb.etcdserverpb import rpc_pb2_grpc
@@ -157,6 +158,19 @@ async def test_a_lease_is_longer_than_a_leader_may_take_to_be_replaced(
     granted = await lease.LeaseGrant(pb.LeaseGrantRequest(TTL=1))
     assert ttl_s == granted.TTL
     assert (await lease.LeaseGrant(pb.LeaseGrantRequest(TTL=60))).TTL == 60
+
+
+async def test_a_lease_asked_for_when_the_engine_has_stopped_is_refused_as_other_calls_are(
+    engine: FickleEngine, member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped() -> MemberStatus:
+        raise Stopped("this member is not running")
+
+    asked = member._services().lease.grant(pb.LeaseGrantRequest(TTL=1))
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "status", stopped)
+        with pytest.raises(RpcError, match="etcdserver: server stopped"):
+            asked.send(None)  # in this turn, in which the member itself does not look
 
 
 async def test_only_the_leader_ends_leases(engine: FickleEngine, member: Member, channel: grpc.aio.Channel) -> None:
