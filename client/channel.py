@@ -92,6 +92,18 @@ def lost_by(error: grpc.aio.AioRpcError) -> Lost | None:
     return None
 
 
+def failure_of(error: grpc.aio.AioRpcError) -> ApiError:
+    """Return what a failure means that is neither a master's refusal nor the transport's: its server's, mostly.
+
+    A server that is spent says so before it has begun the call; what is too large will be so next time.
+    """
+    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        details = error.details() or ""
+        kind = errors.RequestTooLarge if "larger than max" in details else errors.TooManyRequests
+        return kind(details)
+    return errors.InternalError(f"{error.code().name}: {error.details()}")
+
+
 class _Master:
     """The channel and stubs of one master; ``streams`` are the watches that it serves."""
 
@@ -158,7 +170,7 @@ class MasterChannel:
             return refusal
         lost = lost_by(error)
         if lost is None:
-            return errors.InternalError(f"{error.code().name}: {error.details()}")
+            return failure_of(error)
         self._leave(master, str(lost))
         return lost
 

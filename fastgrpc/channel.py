@@ -131,7 +131,7 @@ class Channel:
         loop = asyncio.get_running_loop()
         name = (self._server_name or self._host) if self._tls is not None else None
         try:
-            async with asyncio.timeout(self._config.connect_timeout_s):
+            async with asyncio.timeout(self._config.connect_timeout_s + self._config.patience_s()):
                 _, self._wire = await loop.create_connection(
                     lambda: Wire(self._config, self._lost),
                     self._host,

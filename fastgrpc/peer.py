@@ -67,12 +67,13 @@ class Peer(Answering, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's does not derive from it
-        if self._admits is not None and not self._admits(self.certificate):
+        made = transport.get_extra_info("socket")
+        admitted = self._admits is None or self._admits(self.certificate)
+        if not admitted or (made is not None and not self._server.has_room(made.fileno())):
             self._transport.set_protocol(asyncio.Protocol())  # what it has sent already is for nobody
             self._transport.abort()
             return
         self._server.arrived(self)
-        made = transport.get_extra_info("socket")
         if made is not None and made.family in (socket.AF_INET, socket.AF_INET6):
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._server.stopping:

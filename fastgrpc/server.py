@@ -113,9 +113,10 @@ class Server:
         every_s = min(config.keepalive_s, config.keepalive_timeout_s) / 2
         while True:
             await asyncio.sleep(until_beat_s(asyncio.get_running_loop().time(), every_s))
+            timeout_s = config.keepalive_timeout_s + config.patience_s()
             for peer in tuple(self._hosting.peers):
                 try:
-                    peer.check_alive(config.keepalive_s, config.keepalive_timeout_s, every_s=every_s)
+                    peer.check_alive(config.keepalive_s, timeout_s, every_s=every_s)
                 except Exception:
                     # One connection's fault; the others would never be looked at again.
                     log.exception("cannot look after a connection")

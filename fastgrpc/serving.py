@@ -13,6 +13,7 @@ from .calls import CallFailed, CallHead, MessageReader, Metadata, Status, frame_
 from .connection import Connection
 from .events import Limits
 from .hpack import Fields
+from .silence import no_patience
 
 MAX_QUEUED_BYTES = 256 << 10  # of one stream, either way, before its sender is made to wait
 
@@ -54,7 +55,9 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_message_bytes: int = 4 << 20
     max_partial_bytes: int = 256 << 20  # of messages that have begun to arrive, on one connection
     keepalive_s: float = 10.0  # a connection that was silent so long is pinged
-    keepalive_timeout_s: float = 10.0  # and closed after so much more silence
+    keepalive_timeout_s: float = 10.0  # and closed after so much more silence ...
+    patience_s: Callable[[], float] = no_patience  # ... and this: how much longer clients may take now
+    spare_files: int = 0  # descriptors that connections leave to the rest of the process; 0: they may take all
     drain_s: float = 0.1  # on the way out: how long new calls of clients that do not know yet are taken
 
 

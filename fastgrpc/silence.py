@@ -1,6 +1,11 @@
 """How long the other end has been silent, by a clock that stands still while this process does."""
 
 
+def no_patience() -> float:
+    """Return how much longer than usual the other end may take: not at all."""
+    return 0.0
+
+
 class Silence:
     """Told of every sign of life, and looked at every now and then; without I/O.
 

@@ -24,7 +24,7 @@ from .events import (
     TrailersReceived,
 )
 from .serving import MAX_QUEUED_BYTES
-from .silence import Silence
+from .silence import Silence, no_patience
 
 KEEPALIVE_PING = b"are you?"
 
@@ -37,6 +37,7 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout_s: float = 5.0
     keepalive_s: float | None = None  # a connection that was silent so long is pinged
     keepalive_timeout_s: float = 5.0  # and given up after so much more silence
+    patience_s: Callable[[], float] = no_patience  # what is added to either time-out now: the server has it hard
     keepalive_without_calls: bool = True  # some servers take pings on a connection without calls for an attack
 
 
@@ -173,7 +174,7 @@ class Wire(asyncio.Protocol):
             self._silence.break_()  # nobody waits for anything
         pause_s = min(config.keepalive_s, config.keepalive_timeout_s) / 2
         silent_s = self._silence.look(self.loop.time(), every_s=pause_s)
-        if silent_s > config.keepalive_s + config.keepalive_timeout_s:
+        if silent_s > config.keepalive_s + config.keepalive_timeout_s + config.patience_s():
             self._transport.abort()
             return
         if silent_s >= config.keepalive_s:

@@ -3,10 +3,13 @@
 One record in the store names the leading master; every write of its controllers compares the record's revision, so a
 master that has been deposed cannot write, whatever it still believes. Three rules move the record:
 
-- A master whose own store member leads the store takes the record over at once, unless its holder is beside that same
-  member: with an external etcd several masters share a member, and the record must not go round among them.
-- The record is bound to a store lease of about two seconds that its holder keeps alive, so a holder that dies gives it
-  back; then anybody may take it, after a moment in which the master beside the store's leader goes first.
+- A master whose own store member leads the store takes the record over at once, unless another master that holds it is
+  beside that same member: with an external etcd several share a member, and the record must not go round among them.
+  A record in its own name that it does not hold is from before it stopped leading by itself, or began anew.
+- The record is bound to a store lease of two seconds that its holder keeps alive, so a holder that dies gives it
+  back; then anybody may take it, after a moment in which the master beside the store's leader goes first. A store whose
+  elections take longer than that grants more, and the holder counts on what was granted: without a leader nobody
+  can renew anything, and nobody else can lead either.
 - A holder that cannot renew its lease in time stops leading by itself.
 """
 
@@ -27,7 +30,7 @@ log = logging.getLogger(__name__)
 
 KEY = "/trireme/leadership"
 TICK_S = 0.1
-LEASE_S = 2
+LEASE_S = 2  # what we ask for
 RENEW_S = 0.5
 KNOWN_S = 0.5  # how long what our member said of itself holds
 GONE_GRACE_S = 0.4  # how long a record must be gone before a master that is not beside the store's leader takes it
@@ -54,6 +57,7 @@ class Seen(msgspec.Struct, frozen=True):
 class View(msgspec.Struct, frozen=True):
     """All that the decision depends on."""
 
+    name: str  # ours
     member: int  # the store member beside us; 0: it does not answer
     leads_store: bool
     seen: Seen | None  # None: the store has not told yet
@@ -77,9 +81,11 @@ def decide(view: View, *, grace_s: float) -> Step:
         return Step.STEP_DOWN if lost or not view.lease_alive else Step.STAY
     if view.seen is None:
         return Step.STAY
-    if view.seen.record is None:
+    record = view.seen.record
+    if record is None:
         return Step.TAKE if view.leads_store or view.gone_for_s >= grace_s else Step.STAY
-    return Step.TAKE if view.leads_store and view.seen.record.member != view.member else Step.STAY
+    theirs = record.member == view.member and record.holder != view.name
+    return Step.TAKE if view.leads_store and not theirs else Step.STAY
 
 
 class Leadership:
@@ -97,6 +103,7 @@ class Leadership:
         self._gone_since = 0.0
         self._fence: Fence | None = None
         self._lease = 0
+        self._lease_s = 0  # as it was granted
         self._renewed = 0.0
         self._member = 0
         self._leads_store = False
@@ -132,12 +139,13 @@ class Leadership:
     async def _step(self) -> None:
         now = time.monotonic()
         view = View(
+            name=self._name,
             member=self._member,
             # What we knew before we were paused is worth nothing.
             leads_store=self._leads_store and now - self._looked < KNOWN_S,
             seen=self._seen,
             held=self._fence.revision if self._fence is not None else 0,
-            lease_alive=now - self._renewed < LEASE_S,
+            lease_alive=now - self._renewed < self._lease_s,
             gone_for_s=now - self._gone_since,
         )
         match decide(view, grace_s=self._grace_s):
@@ -166,7 +174,7 @@ class Leadership:
             return
         if not answer.succeeded:
             return
-        self._lease, self._renewed = lease.lease, asked
+        self._lease, self._lease_s, self._renewed = lease.lease, lease.ttl_s, asked
         self._saw(Seen(answer.revision, Record(self._name, self._member)))
         self._fence = Fence(KEY, answer.revision)
         log.info("leads name=%s revision=%d", self._name, answer.revision)

@@ -100,6 +100,7 @@ class Agent:
             objects=NamedObjects(resources, self._clock, informers.of(Service)),
             api=ApiPods(resources),
             recorder=self._recorder,
+            node=self._registrar,
             names=NodeNames(
                 node=config.name,
                 host_ip=config.address,

@@ -268,6 +268,15 @@ class Registrar:
         """The Node as last answered by the API."""
         return self._node
 
+    async def look_at_node(self) -> Node | None:
+        """Return the Node as it is now, or as last answered while the masters do not answer."""
+        try:
+            async with asyncio.timeout(_HEARTBEAT_LIMIT_S):
+                self._node = await self._resources.get(Node, self._name)
+        except (ApiError, TimeoutError) as exc:
+            log.warning("node not looked at error=%s", exc or "timeout")
+        return self._node
+
     def refresh(self) -> None:
         """Something that the status shows changed: look now."""
         self._soon.set()

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -64,7 +65,10 @@ def main() -> int:
 
 
 def tune() -> None:
-    """Set the interpreter up for one busy event loop beside threads that wait for the disk."""
+    """Set the process up for one busy event loop beside threads that wait for the disk."""
+    # The soft limit is for programs that cannot take more than 1,024; each connection is a file.
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     # A thread whose sync is done has to get a word in at once: it is what all acknowledgements wait for.
     sys.setswitchinterval(SWITCH_S)
     # What a store holds stays, and has no cycles; to look through it again and again would stall everybody.

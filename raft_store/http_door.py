@@ -36,13 +36,19 @@ class HttpDoor:
         self._calls = calls
         self._loading: asyncio.Task[HttpFront] | None = None
         self._listener: asyncio.Server | None = None
+        self._closed = False
 
     def protocol(self) -> asyncio.Protocol:
-        """Return what serves one connection, whoever accepted it."""
-        loading = self._loading
-        if loading is None or (loading.done() and _failed(loading)):
-            loading = self._loading = asyncio.create_task(self._load())
-        return loading.result().protocol() if loading.done() else _Waiting(loading)
+        """Return what serves one connection, whoever accepted it; over TLS that may begin much later."""
+        return _Guest(self)
+
+    def front(self) -> "asyncio.Task[HttpFront] | None":
+        """Return what serves connections, or will; None: nothing does any more."""
+        if self._closed:
+            return None
+        if self._loading is None or (self._loading.done() and _failed(self._loading)):
+            self._loading = asyncio.create_task(self._load())
+        return self._loading
 
     async def _load(self) -> "HttpFront":
         try:
@@ -69,7 +75,8 @@ class HttpDoor:
         return bound
 
     async def stop(self) -> None:
-        """End every call."""
+        """End every call; whoever knocks from now on, or waits still, is sent away."""
+        self._closed = True
         if self._listener is not None:
             self._listener.close()
         if (loading := self._loading) is not None:
@@ -78,23 +85,36 @@ class HttpDoor:
                 await loading.result().stop()
 
 
-class _Waiting(asyncio.Protocol):
-    """A connection that waits for the library; of what its client says it takes only what is there already."""
+class _Guest(asyncio.Protocol):
+    """A connection that has just begun: it is sent on, or waits, or is sent away, as the door stands in that moment.
 
-    def __init__(self, loading: "asyncio.Task[HttpFront]") -> None:
-        self._loading = loading
+    While it waits for the library it takes only what is there already of what its client says.
+    """
+
+    def __init__(self, door: HttpDoor) -> None:
+        self._door = door
         self._early = b""
         self._transport: asyncio.Transport | None = None
+        self._entered: asyncio.Protocol | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait."""
+        """Go on, or wait."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's does not derive from it
-        self._transport.pause_reading()
-        self._loading.add_done_callback(self._go_on)
+        front = self._door.front()
+        if front is None:
+            self._transport.abort()
+        elif front.done():
+            self._enter(front.result(), self._transport)
+        else:
+            self._transport.pause_reading()
+            front.add_done_callback(self._go_on)
 
     def data_received(self, data: bytes) -> None:
-        """Keep what came before the wait."""
-        self._early += data
+        """Keep what came before the wait, or pass it on: our own front brings it only now."""
+        if self._entered is not None:
+            self._entered.data_received(data)
+        else:
+            self._early += data
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
@@ -105,15 +125,18 @@ class _Waiting(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if _failed(loaded):
+        if _failed(loaded) or self._door.front() is None:
             transport.abort()
             return
-        protocol = loaded.result().protocol()
-        transport.set_protocol(protocol)
-        protocol.connection_made(transport)
-        if self._early:
-            protocol.data_received(self._early)
+        self._enter(loaded.result(), transport)
         transport.resume_reading()
+
+    def _enter(self, front: "HttpFront", transport: asyncio.Transport) -> None:
+        self._entered = front.protocol()
+        transport.set_protocol(self._entered)
+        self._entered.connection_made(transport)
+        if self._early:
+            self._entered.data_received(self._early)
 
 
 def _failed(loading: "asyncio.Task[HttpFront]") -> bool:

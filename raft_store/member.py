@@ -38,8 +38,8 @@ from .tool import snapshots
 log = logging.getLogger(__name__)
 
 PULSE_S = 0.5  # how often the member looks at its leases (as etcd), its leader, its size; in step with its keep-alive
-LEADERLESS_S = 1.0  # without a leader for so long, streams that asked for one are cut
-MIN_LEASE_TTL_S = 1  # whole seconds; longer than an election takes
+LEADERLESS_S = 1.0  # without a leader for so long, streams that asked for one are cut ...
+LEADERLESS_ELECTIONS = 3  # ... or for so many election time-outs, as in etcd, where members wait longer for theirs
 IDLE_TRIM = 1_000  # compacted changes given back at each pulse
 STOP_GRACE_S = 1.0
 
@@ -122,7 +122,6 @@ class Member:
             cluster_id=cluster_id(config.cluster),
             member=config.member,
             request_timeout_s=config.request_timeout_s,
-            min_lease_ttl_s=MIN_LEASE_TTL_S,
             quota_bytes=config.quota_bytes,
         )
         self.guard = LeaderGuard(self.engine.status)
@@ -298,7 +297,7 @@ class Member:
         self._learns = status.role == "learner"
         if status.leader:
             self._leader_seen = now
-        elif now - self._leader_seen > LEADERLESS_S:
+        elif now - self._leader_seen > max(LEADERLESS_S, LEADERLESS_ELECTIONS * status.election_timeout_s):
             self.guard.leader_lost()
         if status.leader != self._leader:
             self._leader = status.leader

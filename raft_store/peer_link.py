@@ -4,9 +4,12 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from msgspec.structs import replace
+
 from fastgrpc.calls import CallFailed, Status
 from fastgrpc.channel import Channel, ChannelConfig, ClientCall, client_tls
 from fastgrpc.events import Limits
+from fastgrpc.silence import no_patience
 from raft_store.engine import Term
 from raft_store.tls import TlsFiles
 from raft_store.wire import batches
@@ -18,12 +21,16 @@ SERVICE = "/trireme.raft.v3.Raft/"
 MAX_QUEUED_BYTES = 64 << 20
 REDIAL_PAUSE_S = 0.05
 OWN_ERROR_PAUSE_S = 1.0
-CONNECT_S = 0.5  # a peer that takes longer is dialled anew: the network may be back by then
+# A peer that takes longer is dialled anew: the network may be back by then. Where members have come to wait longer for
+# a leader, all this lasts as much longer: a peer whose machine stalls for that long answers no dialling either, and
+# what it will say next would be lost with its connection.
+CONNECT_S = 0.5
 PING_S = 1.0
 
 # A log entry has no limit of its own here, so a batch may be larger than planned by one entry.
 MAX_MESSAGE_BYTES = 256 << 20
 LIMITS = Limits(window_bytes=16 << 20, connection_window_bytes=64 << 20, frame_bytes=1 << 20)
+_Patience = Callable[[], float]
 _CHANNEL = ChannelConfig(
     limits=LIMITS,
     max_message_bytes=MAX_MESSAGE_BYTES,
@@ -33,10 +40,10 @@ _CHANNEL = ChannelConfig(
 )
 
 
-def open_channel(address: str, tls: TlsFiles | None) -> Channel:
-    """Return a channel to a peer's listener."""
+def open_channel(address: str, tls: TlsFiles | None, patience_s: _Patience = no_patience) -> Channel:
+    """Return a channel to a peer's listener; patience_s: how much longer than on a quiet machine it may take now."""
     context = None if tls is None else client_tls(str(tls.ca), str(tls.cert), str(tls.key))
-    return Channel(address, tls=context, config=_CHANNEL)
+    return Channel(address, tls=context, config=replace(_CHANNEL, patience_s=patience_s))
 
 
 class Link:
@@ -49,6 +56,7 @@ class Link:
         tls: TlsFiles | None,
         on_removed: Callable[[str], None],
         on_ended: Callable[[], None],
+        patience_s: _Patience = no_patience,
     ) -> None:
         """on_removed: the peer says that we were removed; on_ended: the stream broke, and nothing listens there now."""
         self.greeting = greeting
@@ -57,9 +65,10 @@ class Link:
         self._on_removed = on_removed
         self._on_ended = on_ended
         self._refusals: int | None = None  # one after the other since the stream broke; None: there was none before
+        self._patience_s = patience_s
         self._tried = 0
         self._task: asyncio.Task[None] | None = None
-        self._channel = open_channel(self._address, tls)
+        self._channel = open_channel(self._address, tls, patience_s)
         self._call: ClientCall | None = None  # the stream, while it stands
 
     @property
@@ -136,7 +145,7 @@ class Link:
             if len(self.addresses) > 1:
                 await self._channel.close()
                 self._tried += 1
-                self._channel = open_channel(self._address, self._tls)
+                self._channel = open_channel(self._address, self._tls, self._patience_s)
 
     def _judge(self, exc: CallFailed) -> None:
         """See whether the peer has ended: somebody is there to refuse us, but at none of its addresses takes us in."""

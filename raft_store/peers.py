@@ -3,13 +3,15 @@
 Nothing here is reliable, on purpose. What a peer cannot take now is dropped, what was queued for a lost connection is
 dropped with it, and Raft sends again what still matters. A connection that has gone silent (a partition leaves TCP
 waiting for minutes) is found by HTTP/2 pings within about two seconds and replaced; dialling repeats every half second
-at most, so a healed partition is felt at once.
+at most, so a healed partition is felt at once. Where members wait longer for a leader, both wait as much longer.
 """
 
 import asyncio
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+
+from msgspec.structs import replace
 
 from fastgrpc.calls import CallFailed
 from fastgrpc.server import Server, ServerConfig, server_tls
@@ -55,14 +57,17 @@ class Peers:
         send_snapshot: Callable[[], AsyncIterator[bytes]],
         receive_snapshot: Callable[[AsyncIterator[bytes]], Awaitable[m.Snapshot]],
         snapshot_failed: Callable[[MemberId], None],
+        patience_s: Callable[[], float],
     ) -> None:
         """members: whom to dial until ``follow`` knows better; receive: called in the event loop with every batch that
         arrives; must not block; ended: called when a peer's process has ended; send_snapshot, receive_snapshot: the
-        disk's two ends of a snapshot's way to another member.
+        disk's two ends of a snapshot's way to another member; patience_s: how much longer than on a quiet machine
+        members wait for each other now.
         """
         self._member = member
         self._cluster = cluster
         self._tls = tls
+        self._patience_s = patience_s
         self._receive = receive
         self._ended = ended
         self._send_snapshot = send_snapshot
@@ -80,7 +85,7 @@ class Peers:
     async def start(self, listen: str) -> None:
         """Listen, and begin to dial; raises ListenFailed."""
         service = Service(self._member, self._cluster, self._receive, self._receive_snapshot, self._group)
-        server = Server(service.methods(), config=_SERVER)
+        server = Server(service.methods(), config=replace(_SERVER, patience_s=self._patience_s))
         host, _, port = listen.rpartition(":")
         try:
             tls = None if self._tls is None else server_tls(str(self._tls.cert), str(self._tls.key), str(self._tls.ca))
@@ -113,9 +118,8 @@ class Peers:
         if known is not None:
             self._hang_up(peer)
         greeting = raft_pb2.Greeting(cluster=self._cluster, sender=self._member, recipient=peer)
-        self._links[peer] = Link(
-            greeting, addresses, self._tls, self._group.on_removed, functools.partial(self._ended, peer)
-        )
+        ended = functools.partial(self._ended, peer)
+        self._links[peer] = Link(greeting, addresses, self._tls, self._group.on_removed, ended, self._patience_s)
         self._links[peer].start()
 
     def _hang_up(self, peer: MemberId) -> None:

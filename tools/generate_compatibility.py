@@ -109,6 +109,7 @@ _DIFFERENT = """
 - `pods/resize` follows the rules of 1.33, in which it became beta: a memory limit is lowered only where the container
   restarts for it. A node agent applies what the whole node could bear and refuses the rest (`PodResizePending`,
   `Infeasible`); it defers nothing for what other pods leave free. No default role may resize: give one `pods/resize`.
+- A node agent refuses pods that do not fit as the kubelet does, but ends no others to make room for critical ones.
 - The deprecated paths `/api/v1/watch/...` and `/apis/<group>/<version>/watch/...` are served, but not described in the
   OpenAPI documents.
 - Requests take turns by flows and priority levels, but the objects that configure them are not served

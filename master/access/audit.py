@@ -296,10 +296,20 @@ class AuditLog:
     def close(self) -> None:
         """Write what is still told when ``run`` has ended. Blocks."""
         self._write(self._take())
+        self._tell_lost()
 
     async def _flush(self) -> None:
         if lines := self._take():
-            await asyncio.to_thread(self._write, lines)
+            writing = asyncio.ensure_future(asyncio.to_thread(self._write, lines))
+            try:
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                # Else the thread would write beside ``close``, or never begin, if all threads are busy just then.
+                await asyncio.wait({writing})
+                raise
+        self._tell_lost()
+
+    def _tell_lost(self) -> None:
         if self._lost:
             log.warning("audit lines lost, the disk is too slow count=%d", self._lost)
             self._lost = 0

@@ -14,6 +14,7 @@ from client.resources import Resources
 from client.runner import Runner
 from master.access.tokens import ServiceAccountTokens
 from master.controllers.context import Context
+from master.controllers.removal import remove
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +85,7 @@ class AccountTokenController:
         account = self._accounts.get(f"{meta.namespace}/{meta.annotations.get(NAME, '')}")
         uid = meta.annotations.get(UID, "")
         if account is None or uid not in ("", account.metadata.uid):
-            with contextlib.suppress(NotFound):
-                await api.delete(Secret, meta.name, namespace=meta.namespace, uid=meta.uid)
+            await remove(api, secret)
             log.info("token secret of a service account that is gone removed name=%s", key)
             return None
         complete = filled(secret, account, self._tokens, self._root_ca)

@@ -6,7 +6,6 @@ Bootstrap Tokens"; RFC 7515 with its content left out.
 """
 
 import base64
-import contextlib
 import hashlib
 import hmac
 import json
@@ -15,7 +14,6 @@ from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
-from api.errors import NotFound
 from api.kinds.core import ConfigMap, Secret
 from api.meta import ObjectMeta, Resource
 from client.clock import seconds_of
@@ -24,6 +22,7 @@ from client.runner import Runner
 from master.access.bootstrap_tokens import NAMESPACE, SECRET_TYPE, SIGNS, fields_of, is_expired, is_token
 from master.access.signing import to_base64url
 from master.controllers.context import Context
+from master.controllers.removal import remove
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +89,7 @@ class BootstrapController:
                 continue
             fields = fields_of(secret)
             if is_expired(fields, now):
-                meta = secret.metadata
-                with contextlib.suppress(NotFound):
-                    await api.delete(Secret, meta.name, namespace=NAMESPACE, uid=meta.uid)
+                await remove(api, secret)
                 log.info("expired bootstrap token removed id=%s", fields.get("token-id", ""))
                 continue
             if fields.get("expiration"):

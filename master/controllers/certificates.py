@@ -5,7 +5,6 @@ figures.
 """
 
 import base64
-import contextlib
 import datetime as dt
 import logging
 from collections.abc import Sequence
@@ -13,7 +12,6 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from api.errors import NotFound
 from api.kinds.certificates import CertificateSigningRequest, CertificateSigningRequestCondition
 from client.clock import seconds_of, timestamp
 from client.resources import Resources
@@ -30,6 +28,7 @@ from master.access.certificates import (
 from master.access.rules import Request
 from master.access.user import User
 from master.controllers.context import Context
+from master.controllers.removal import remove
 
 log = logging.getLogger(__name__)
 
@@ -125,8 +124,7 @@ class CertificateController:
             return None
         now = self._clock.time()
         if now >= expires_at(request):
-            with contextlib.suppress(NotFound):
-                await api.delete(CertificateSigningRequest, key, uid=request.metadata.uid)
+            await remove(api, request)
             return None
         if (recognized := await self._recognize(request)) is not None:
             approved = with_condition(request, now, type="Approved", reason="AutoApproved", message=recognized.message)

@@ -21,6 +21,7 @@ from master.controllers import ownership
 from master.controllers.context import Context
 from master.controllers.cron_schedule import Schedule, latest_due, parse
 from master.controllers.job_plan import condition, is_finished_job
+from master.controllers.removal import remove
 
 MOMENT = "batch.kubernetes.io/cronjob-scheduled-timestamp"  # a Job's annotation
 _LATE_S = 0.1  # so long behind a moment we look, lest a clock that is a little behind finds it not come yet
@@ -196,15 +197,13 @@ class CronJobController:
         return made
 
     async def _delete(self, api: Resources, cron: CronJob, job: Job) -> None:
-        meta = job.metadata
         try:
-            await api.delete(Job, meta.name, namespace=meta.namespace, uid=meta.uid, propagation="Background")
-        except NotFound:
-            return
+            if not await remove(api, job, propagation="Background"):
+                return
         except ApiError as error:
             self._tell(cron, "Warning", "FailedDelete", f"Deleted job: {error.message}")
             raise
-        self._tell(cron, "Normal", "SuccessfulDelete", f"Deleted job {meta.name}")
+        self._tell(cron, "Normal", "SuccessfulDelete", f"Deleted job {job.metadata.name}")
 
     def _tell(self, cron: CronJob, kind: str, reason: str, message: str) -> None:
         self._recorder.event(cron, kind=kind, reason=reason, message=message)

@@ -14,13 +14,14 @@ from api.kinds.apps import DaemonSet, DaemonSetStatus
 from api.kinds.core import Node
 from api.kinds.pods import Affinity, NodeAffinity, Pod, Toleration
 from api.kinds.volumes import NodeSelector, NodeSelectorRequirement, NodeSelectorTerm
+from api.placement import is_tolerated, required_nodes
 from client.clock import seconds_of
 from master.controllers.history import REVISION_LABEL
 from master.controllers.intorstr import resolve
 from master.controllers.ownership import reference_to_controller
 from master.controllers.podstate import available_in_s, is_finished, is_ready
 from master.controllers.replicas import pod_from
-from master.scheduler.plugins.nodes import UNSCHEDULABLE, is_tolerated, required_nodes
+from master.scheduler.plugins.nodes import UNSCHEDULABLE
 from master.scheduler.snapshot import NodeInfo
 
 _NODE_NAME = "metadata.name"

@@ -1,6 +1,7 @@
 """DaemonSets: rounds that keep their revisions, give every node its pod, and take the next step of an update."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import msgspec
 from msgspec.structs import replace
@@ -92,17 +93,11 @@ class DaemonSetController:
             self._tell(ds, "Warning", "SelectingAll", "This daemon set is selecting all pods. "
                        "A non-empty selector is required.")  # fmt: skip
             return None
-        revisions = await ownership.apply_claims(
-            api, ds, ownership.plan_claims(ds, query, ownership.candidates_of(self._revisions, ds))
-        )
-        try:
-            current = await history.keep_current(api, ds, revisions)
-        except history.Collides:
-            await history.count_collision(api, ds)
+        found = await history.claim(api, ds, query, self._revisions, partial(history.keep_current, api, ds))
+        if found is None:
             return None
-        pods = await ownership.apply_claims(
-            api, ds, ownership.plan_claims(ds, query, ownership.candidates_of(self._pods, ds))
-        )
+        revisions, current = found
+        pods = await ownership.claim(api, ds, query, ownership.candidates_of(self._pods, ds))
         return await self._round(api, ds, current, revisions, pods)
 
     async def _round(

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from api.errors import AlreadyExists, ApiError, NotFound
+from api.errors import AlreadyExists, ApiError
 from api.kinds.apps import Deployment, ReplicaSet
 from api.kinds.pods import Pod
 from api.meta import Resource
@@ -25,6 +25,7 @@ from master.controllers.deployment_plan import (
     plan_step,
 )
 from master.controllers.podstate import is_finished
+from master.controllers.removal import remove
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +82,7 @@ class DeploymentController:
             self._tell(deployment, "Warning", "SelectingAll", "This deployment is selecting all pods. "
                        "A non-empty selector is required.")  # fmt: skip
             return None
-        claims = ownership.plan_claims(deployment, query, ownership.candidates_of(self._sets, deployment))
-        sets = await ownership.apply_claims(api, deployment, claims)
+        sets = await ownership.claim(api, deployment, query, ownership.candidates_of(self._sets, deployment))
         if deployment.metadata.deletion_timestamp:
             new = revisions.find_new(deployment, sets)
             old = [rs for rs in sets if rs is not new]
@@ -130,7 +130,7 @@ class DeploymentController:
                     else:
                         old = [rs if each.metadata.uid == rs.metadata.uid else each for each in old]
                 case DeleteSet(rs):
-                    await self._forget(api, rs)
+                    await remove(api, rs)
                     old = [each for each in old if each.metadata.uid != rs.metadata.uid]
         return deployment_status.Seen(new=new, old=old, created=created, failure=failure)
 
@@ -163,13 +163,6 @@ class DeploymentController:
         if count_of(rs) != before:
             self._tell_scaled(deployment, rs, before)
         return written
-
-    async def _forget(self, api: Resources, rs: ReplicaSet) -> None:
-        meta = rs.metadata
-        try:
-            await api.delete(ReplicaSet, meta.name, namespace=meta.namespace, uid=meta.uid)
-        except NotFound:
-            return
 
     async def _show_revision(self, api: Resources, deployment: Deployment, revision: int) -> Deployment:
         """Keep the Deployment's own revision annotation up to date.

@@ -9,7 +9,6 @@ from ipaddress import ip_address
 
 from msgspec.structs import replace
 
-from api.errors import NotFound
 from api.kinds.core import EndpointAddress, Endpoints, EndpointSubset, Service
 from api.kinds.discovery import Endpoint, EndpointConditions, EndpointPort, EndpointSlice
 from api.meta import ObjectMeta
@@ -19,6 +18,7 @@ from client.runner import Runner
 from master.controllers.addresses import MANAGED_BY, SERVICE_NAME, TRIGGER_TIME
 from master.controllers.context import Context
 from master.controllers.ownership import reference_to_controller
+from master.controllers.removal import remove
 
 CONTROLLER = "endpointslicemirroring-controller.k8s.io"
 SKIP = "endpointslice.kubernetes.io/skip-mirror"
@@ -136,11 +136,7 @@ class EndpointMirroringController:
         for each in update:
             await api.update(each)
         for each in delete:
-            meta = each.metadata
-            try:
-                await api.delete(EndpointSlice, meta.name, namespace=meta.namespace, uid=meta.uid)
-            except NotFound:
-                continue
+            await remove(api, each)
         return None
 
 

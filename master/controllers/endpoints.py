@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from api.errors import NotFound
 from api.kinds.core import EndpointAddress, EndpointPort, Endpoints, EndpointSubset, Service
 from api.kinds.pods import Pod
 from api.meta import ObjectMeta
@@ -14,6 +13,7 @@ from client.resources import Resources
 from client.runner import Runner
 from master.controllers.addresses import HEADLESS, Address, Port, addresses_of, concerns_services, is_ours
 from master.controllers.context import Context
+from master.controllers.removal import remove
 
 
 def _address(each: Address) -> EndpointAddress:
@@ -87,7 +87,7 @@ class EndpointsController:
         service, present = self._services.get(key), self._endpoints.get(key)
         if service is None:
             if present is not None:
-                await _delete(api, present)
+                await remove(api, present)
             return None
         if not is_ours(service):
             return None
@@ -98,11 +98,3 @@ class EndpointsController:
         elif wanted != present:
             await api.update(wanted)
         return None
-
-
-async def _delete(api: Resources, endpoints: Endpoints) -> None:
-    meta = endpoints.metadata
-    try:
-        await api.delete(Endpoints, meta.name, namespace=meta.namespace, uid=meta.uid)
-    except NotFound:
-        return

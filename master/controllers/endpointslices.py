@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from api.errors import NotFound
 from api.kinds.core import Node, Service
 from api.kinds.discovery import Endpoint, EndpointConditions, EndpointPort, EndpointSlice
 from api.kinds.pods import Pod
@@ -26,6 +25,7 @@ from master.controllers.addresses import (
 )
 from master.controllers.context import Context
 from master.controllers.ownership import reference_to_controller
+from master.controllers.removal import remove
 
 CONTROLLER = "endpointslice-controller.k8s.io"
 LARGEST = 100
@@ -153,7 +153,7 @@ class EndpointSliceController:
         service, present = self._services.get(key), self._slices.indexed("service", key)
         if service is None or not is_ours(service):
             for each in present:
-                await _delete(api, each)
+                await remove(api, each)
             return None
         pods = self._pods.in_namespace(service.metadata.namespace, of_map(service.spec.selector))
         addresses = addresses_of(service, pods)
@@ -164,7 +164,7 @@ class EndpointSliceController:
         for each in plan.update:
             await api.update(each)
         for each in plan.delete:
-            await _delete(api, each)
+            await remove(api, each)
         return None
 
 
@@ -178,11 +178,3 @@ def _by_service(slice_: EndpointSlice) -> Iterable[str]:
 
 def _service_of_change(before: EndpointSlice | None, after: EndpointSlice | None) -> Iterable[str]:
     return {key: None for state in (before, after) if state is not None for key in _by_service(state)}
-
-
-async def _delete(api: Resources, slice_: EndpointSlice) -> None:
-    meta = slice_.metadata
-    try:
-        await api.delete(EndpointSlice, meta.name, namespace=meta.namespace, uid=meta.uid)
-    except NotFound:
-        return

@@ -5,18 +5,21 @@ gives the owner that template again. A template that comes back keeps its revisi
 Source: kubernetes.io, "Perform a Rollback on a DaemonSet"; "StatefulSet", "Revision history".
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import msgspec
 from msgspec.structs import replace
 
-from api.errors import AlreadyExists, NotFound
+from api.errors import AlreadyExists
 from api.kinds.apps import ControllerRevision, DaemonSet, StatefulSet
 from api.kinds.pods import PodTemplateSpec
 from api.meta import ObjectMeta
+from api.selectors import LabelQuery
+from client.informer import Informer
 from client.resources import Resources
 from master.controllers import ownership
+from master.controllers.removal import remove
 from master.controllers.revisions import safe_hash
 
 REVISION_LABEL = "controller-revision-hash"  # on a pod: which revision it was made from
@@ -24,6 +27,7 @@ _HASH_LABELS: Mapping[type, str] = {DaemonSet: REVISION_LABEL, StatefulSet: "con
 DEFAULT_LIMIT = 10
 
 S = TypeVar("S", DaemonSet, StatefulSet)
+T = TypeVar("T")
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -82,6 +86,25 @@ def plan_cleanup(
     return idle[: max(0, len(idle) - (DEFAULT_LIMIT if limit is None else limit))]
 
 
+async def claim(
+    api: Resources,
+    owner: S,
+    query: LabelQuery,
+    revisions: Informer[ControllerRevision],
+    current_of: Callable[[Sequence[ControllerRevision]], Awaitable[T]],
+) -> tuple[Sequence[ControllerRevision], T] | None:
+    """Begin a round: return the owner's revisions, and what ``current_of`` makes of them.
+
+    None if it raised Collides: that is counted in the owner, which brings the next round.
+    """
+    known = await ownership.claim(api, owner, query, ownership.candidates_of(revisions, owner))
+    try:
+        return known, await current_of(known)
+    except Collides:
+        await count_collision(api, owner)
+        return None
+
+
 async def keep_current(api: Resources, owner: S, revisions: Sequence[ControllerRevision]) -> ControllerRevision:
     """Return the revision of the owner's present template, made if it is missing, with the highest number.
 
@@ -111,11 +134,7 @@ async def count_collision(api: Resources, owner: S) -> None:
 async def forget(api: Resources, doomed: Iterable[ControllerRevision]) -> None:
     """Delete revisions."""
     for each in doomed:
-        meta = each.metadata
-        try:
-            await api.delete(ControllerRevision, meta.name, namespace=meta.namespace, uid=meta.uid)
-        except NotFound:
-            continue
+        await remove(api, each)
 
 
 def template_of(revision: ControllerRevision) -> PodTemplateSpec:

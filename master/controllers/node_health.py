@@ -11,9 +11,9 @@ from msgspec.structs import replace
 
 from api.kinds.core import Node, NodeCondition, Taint
 from api.kinds.pods import Pod
+from api.placement import tolerates
 from client.clock import seconds_of, timestamp
 from master.controllers.ownership import controller_of
-from master.scheduler.plugins.nodes import tolerates
 
 NOT_READY = "node.kubernetes.io/not-ready"
 UNREACHABLE = "node.kubernetes.io/unreachable"

@@ -87,6 +87,11 @@ async def apply_claims(api: Resources, owner: O, claims: Claims[R]) -> Sequence[
     return owned
 
 
+async def claim(api: Resources, owner: O, query: LabelQuery, candidates: Iterable[R]) -> Sequence[R]:
+    """Return what ``owner`` controls of ``candidates``, once it has adopted and released what it should."""
+    return await apply_claims(api, owner, plan_claims(owner, query, candidates))
+
+
 async def is_still_there(api: Resources, obj: Resource) -> bool:
     """Return whether the store has this very object, not being deleted."""
     try:

@@ -7,11 +7,12 @@ hundred.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from api.errors import ApiError, NotFound
+from api.errors import ApiError
 from api.kinds.pods import Pod
 from api.meta import Resource
 from client.events import EventRecorder
 from client.resources import Resources
+from master.controllers.removal import remove
 
 
 async def create_pod(api: Resources, pod: Pod, *, owner: Resource, recorder: EventRecorder) -> None:
@@ -26,15 +27,13 @@ async def create_pod(api: Resources, pod: Pod, *, owner: Resource, recorder: Eve
 
 async def delete_pod(api: Resources, pod: Pod, *, owner: Resource, recorder: EventRecorder) -> None:
     """Delete a pod, unless it has gone, and tell of it; raises ApiError, which is told of too."""
-    meta = pod.metadata
     try:
-        await api.delete(Pod, meta.name, namespace=meta.namespace, uid=meta.uid)
-    except NotFound:
-        return
+        if not await remove(api, pod):
+            return
     except ApiError as error:
         recorder.event(owner, kind="Warning", reason="FailedDelete", message=f"Error deleting: {error.message}")
         raise
-    recorder.event(owner, kind="Normal", reason="SuccessfulDelete", message=f"Deleted pod: {meta.name}")
+    recorder.event(owner, kind="Normal", reason="SuccessfulDelete", message=f"Deleted pod: {pod.metadata.name}")
 
 
 async def first_error(work: Sequence[Awaitable[None]]) -> ApiError | None:

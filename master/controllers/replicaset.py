@@ -127,8 +127,7 @@ class ReplicaController(Generic[S]):
         if obj is None:
             return None
         wanted = self._wanted(obj)
-        claims = ownership.plan_claims(obj, wanted.query, ownership.candidates_of(self._pods, obj))
-        pods = await ownership.apply_claims(api, obj, claims)
+        pods = await ownership.claim(api, obj, wanted.query, ownership.candidates_of(self._pods, obj))
         now = self._clock.time()
         plan = plan_replicas(wanted, pods, self._neighbours(obj), now)
         failure = None

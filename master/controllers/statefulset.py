@@ -1,11 +1,12 @@
 """StatefulSets: rounds that keep their revisions, take the planned step, and write the status."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
 
-from api.errors import AlreadyExists, ApiError, NotFound
+from api.errors import AlreadyExists, ApiError
 from api.kinds.apps import ControllerRevision, StatefulSet
 from api.kinds.pods import Pod
 from api.kinds.volumes import PersistentVolumeClaim
@@ -16,6 +17,7 @@ from client.runner import Runner
 from master.controllers import history, ownership
 from master.controllers.context import Context
 from master.controllers.podcontrol import first_error, slow_start
+from master.controllers.removal import remove
 from master.controllers.stateful_plan import (
     CreatePod,
     DeletePod,
@@ -70,19 +72,15 @@ class StatefulSetController:
             self._tell(sts, "Warning", "SelectingAll", "This statefulset is selecting all pods. "
                        "A non-empty selector is required.")  # fmt: skip
             return None
-        known = await ownership.apply_claims(
-            api, sts, ownership.plan_claims(sts, query, ownership.candidates_of(self._revisions, sts))
-        )
-        try:
-            revisions = await self._both(api, sts, known)
-        except history.Collides:
-            await history.count_collision(api, sts)
+        found = await history.claim(api, sts, query, self._revisions, partial(self._both, api, sts))
+        if found is None:
             return None
+        known, revisions = found
         # A pod whose name is no member's is none of ours, whatever its labels say.
         members = [
             pod for pod in ownership.candidates_of(self._pods, sts) if ordinal_of(sts, pod.metadata.name) is not None
         ]
-        pods = await ownership.apply_claims(api, sts, ownership.plan_claims(sts, query, members))
+        pods = await ownership.claim(api, sts, query, members)
         return await self._round(api, sts, revisions, known, pods)
 
     async def _both(self, api: Resources, sts: StatefulSet, known: Sequence[ControllerRevision]) -> Revisions:
@@ -192,9 +190,8 @@ class StatefulSetController:
             self._tell(sts, "Warning" if word == "failed" else "Normal", reason, message)
         what = f"delete Pod {meta.name} in StatefulSet {sts.metadata.name}"
         try:
-            await api.delete(Pod, meta.name, namespace=meta.namespace, uid=meta.uid)
-        except NotFound:
-            return
+            if not await remove(api, action.pod):
+                return
         except ApiError as error:
             self._tell(sts, "Warning", "FailedDelete", f"{what} failed error: {error.message}")
             raise

@@ -4,29 +4,18 @@ It is worked out once for each pod, and looked up for every node that is asked w
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from typing import NamedTuple
 
 import msgspec
 
-from api import quantity
-from api.kinds.pods import Container, Pod, PodAffinityTerm, WeightedPodAffinityTerm
+from api.kinds.pods import Pod, PodAffinityTerm, WeightedPodAffinityTerm
 from api.meta import ObjectMeta
+from api.placement import HostPort, container_requests, host_ports_of, requests_of
 from api.selectors import LabelQuery, Requirement, of_struct
 from client.informer import key_of
 
 # What a container without requests counts for in scores, never in filters.
 NONZERO_CPU_MILLIS = 100
 NONZERO_MEMORY_BYTES = 200 * 1024 * 1024
-NO_PORTS: frozenset["HostPort"] = frozenset()
-
-
-class HostPort(NamedTuple):
-    """A port of the node that a container takes."""
-
-    ip: str
-    protocol: str
-    port: int
 
 
 class Term(msgspec.Struct, frozen=True):
@@ -71,67 +60,6 @@ class PodInfo(msgspec.Struct, frozen=True):
     ports: frozenset[HostPort]
     terms: Terms
     controller: str  # uid of the controller, "" for a bare pod
-
-
-@lru_cache(maxsize=4096)
-def amount(resource: str, text: str) -> int:
-    """Return a quantity as the integer that is added up."""
-    return quantity.cpu_millis(text) if resource == "cpu" else quantity.whole(text)
-
-
-def amounts(quantities: Mapping[str, str]) -> dict[str, int]:
-    """Return every quantity of a resource list as an integer."""
-    return {name: amount(name, text) for name, text in quantities.items()}
-
-
-def _requests_of(container: Container) -> dict[str, int]:
-    return amounts(container.resources.requests) if container.resources is not None else {}
-
-
-def add(into: dict[str, int], more: Mapping[str, int]) -> None:
-    """Add ``more`` of each resource to ``into``, in place."""
-    for name, value in more.items():
-        into[name] = into.get(name, 0) + value
-
-
-def _at_least(into: dict[str, int], floor: Mapping[str, int]) -> None:
-    for name, value in floor.items():
-        into[name] = max(into.get(name, 0), value)
-
-
-def requests_of(pod: Pod) -> dict[str, int]:
-    """Return what the pod needs: its containers together, or its greediest moment of initialisation, plus overhead.
-
-    Init containers that go on running (restartPolicy Always) count with the containers and with every later
-    init container.
-    """
-    together: dict[str, int] = {}
-    for container in pod.spec.containers:
-        add(together, _requests_of(container))
-    staying: dict[str, int] = {}
-    peak: dict[str, int] = {}
-    for container in pod.spec.init_containers:
-        needed = _requests_of(container)
-        if container.restart_policy == "Always":
-            add(staying, needed)
-            _at_least(peak, staying)
-        else:
-            add(needed, staying)
-            _at_least(peak, needed)
-    add(together, staying)
-    _at_least(together, peak)
-    add(together, amounts(pod.spec.overhead))
-    return together
-
-
-def _ports_of(pod: Pod) -> frozenset[HostPort]:
-    found = [
-        HostPort(port.host_ip or "0.0.0.0", port.protocol or "TCP", port.host_port)  # noqa: S104 - means any address
-        for container in pod.spec.containers
-        for port in container.ports
-        if port.host_port
-    ]
-    return frozenset(found) if found else NO_PORTS
 
 
 def _term(term: PodAffinityTerm, meta: ObjectMeta, weight: int = 0) -> Term:
@@ -180,7 +108,7 @@ def pod_info(pod: Pod) -> PodInfo:
     """Return ``pod`` ready for placement."""
     cpu = memory = 0
     for container in pod.spec.containers:
-        requests = _requests_of(container)
+        requests = container_requests(container)
         cpu += requests.get("cpu", NONZERO_CPU_MILLIS)
         memory += requests.get("memory", NONZERO_MEMORY_BYTES)
     controller = next((ref.uid for ref in pod.metadata.owner_references if ref.controller), "")
@@ -191,7 +119,7 @@ def pod_info(pod: Pod) -> PodInfo:
         requests=requests_of(pod),
         score_cpu=cpu,
         score_memory=memory,
-        ports=_ports_of(pod),
+        ports=host_ports_of(pod),
         terms=_terms_of(pod),
         controller=controller,
     )

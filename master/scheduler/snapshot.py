@@ -11,7 +11,8 @@ import msgspec
 from msgspec.structs import replace
 
 from api.kinds.core import Node, Taint
-from master.scheduler.demands import NO_PORTS, NO_TERMS, HostPort, PodInfo, add, amounts
+from api.placement import NO_PORTS, HostPort, add, amounts
+from master.scheduler.demands import NO_TERMS, PodInfo
 
 NOT_READY = Taint(key="node.kubernetes.io/not-ready", effect="NoSchedule")
 

@@ -101,11 +101,18 @@ class PodManager:
         else:
             self._start(pod, self._around.api)
 
+    def _neighbours_of(self, pod: Pod) -> list[Pod]:
+        """Return the other pods whose room and ports are taken."""
+        others = (worker for uid, worker in self._workers.items() if uid != pod.metadata.uid)
+        return [worker.pod for worker in others if worker.takes_room]
+
     def _start(self, pod: Pod, api: PodApi, *, gone: bool = False) -> None:
         if self._tasks is None:
             return
         around = msgspec.structs.replace(self._around, api=api)
-        worker = self._workers[pod.metadata.uid] = PodWorker(pod, around, gone=gone)
+        worker = self._workers[pod.metadata.uid] = PodWorker(
+            pod, around, self._neighbours_of, is_static=api is self._mirrors, gone=gone
+        )
         self._tasks.create_task(self._work(worker), name=f"pod {pod.metadata.namespace}/{pod.metadata.name}")
 
     async def _work(self, worker: PodWorker) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from api.kinds.core import ConfigMap, Secret, Service
+from api.kinds.core import ConfigMap, Node, Secret, Service
 from api.kinds.pods import Pod, PodStatus
 from node_agent.network.host_ports import HostPort
 from node_agent.pods.checks import Ask
@@ -67,6 +67,17 @@ class PodApi(Protocol):
         """Remove the object for good: everything of the pod has ended."""
 
 
+class NodeObject(Protocol):
+    """The node's own object in the API; ``node_agent.registration.Registrar`` keeps it."""
+
+    @property
+    def node(self) -> Node | None:
+        """The Node as last seen; None: not yet."""
+
+    async def look_at_node(self) -> Node | None:
+        """Return it as it is now, if the masters answer."""
+
+
 class Recorder(Protocol):
     """Where events go; never waits. ``client.events.EventRecorder`` is the real one."""
 
@@ -91,6 +102,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     objects: PodObjects
     api: PodApi
     recorder: Recorder
+    node: NodeObject
     names: NodeNames
     limits: NodeLimits
     data_dir: Path

@@ -7,11 +7,12 @@ is pulled, and one container's grace period does not delay its neighbour's resta
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 import msgspec
 
+from api.kinds.core import Node
 from api.kinds.pods import Pod, PodStatus
 from client.clock import seconds_of
 from node_agent.errors import NodeError
@@ -31,7 +32,7 @@ from node_agent.pods.plan import (
     plan_pod,
 )
 from node_agent.pods.probes import Prober
-from node_agent.pods.refusal import refusal
+from node_agent.pods.refusal import Refusal, place_of, refusal
 from node_agent.pods.reporting import Reporter
 from node_agent.pods.resizing import grant, resources_of, resources_told
 from node_agent.pods.sandbox import PodSandbox
@@ -53,13 +54,26 @@ _DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadli
 class PodWorker:
     """Brings one pod to what the API wants. ``run`` returns when the pod is gone from this node.
 
+    neighbours_of: gives the other pods whose room and ports are taken. is_static: it came from a file.
     gone: the API has no such pod any more; nothing is reported, everything is removed.
     """
 
-    def __init__(self, pod: Pod, around: Surroundings, *, gone: bool = False) -> None:
+    def __init__(
+        self,
+        pod: Pod,
+        around: Surroundings,
+        neighbours_of: Callable[[Pod], Collection[Pod]] = lambda _: (),
+        *,
+        is_static: bool = False,
+        gone: bool = False,
+    ) -> None:
         self._grant = grant(pod, resources_told(pod), around.limits.allocatable)
         self._pod = self._grant.pod
         self._around = around
+        self._neighbours_of = neighbours_of
+        self._is_static = is_static
+        self._admitted = False
+        self._left = False
         self._reporter = Reporter(around.api, self._pod, gone=gone)
         self._wake = asyncio.Event()
         self._ops = Operations(pod_ref(pod), on_end=self.poke)
@@ -90,6 +104,13 @@ class PodWorker:
     def pod_ip(self) -> str:
         """The pod's address, "" while it has none."""
         return self._sandbox.address
+
+    @property
+    def takes_room(self) -> bool:
+        """Whether what this pod asks for is nobody else's: it was let in, now or before us, and has not ended."""
+        told = self._pod.status
+        was_in = self._admitted or bool(told.start_time)
+        return was_in and not (self._left or self._reporter.gone or {told.phase, self.status.phase} & _ENDED)
 
     def update(self, pod: Pod) -> None:
         """Take what the API says now."""
@@ -186,7 +207,7 @@ class PodWorker:
         """Look, plan, act, show."""
         at_work = self._ops.busy
         situation = await self._observe()
-        self._check_refusal(situation)
+        await self._check_refusal(situation)
         self._check_deadline(situation)
         self._take_over(situation)
         # What was under way when we began to look may have ended since: what we saw of it is old, and a container that
@@ -242,12 +263,23 @@ class PodWorker:
             self._record("Normal", "DeadlineExceeded", _DEADLINE_MESSAGE)
             self.evict("DeadlineExceeded", _DEADLINE_MESSAGE)
 
-    def _check_refusal(self, s: Situation) -> None:
-        """Fail a pod that this node does not take; one that runs already was taken by somebody who knew better."""
-        refused = refusal(self._pod) if s.sandbox is None and not self._ending else None
-        if refused is not None:
-            self._record("Warning", refused.reason, refused.message)
-            self.evict(refused.reason, f"Pod was rejected: {refused.message}")
+    async def _check_refusal(self, s: Situation) -> None:
+        """Let the pod in, or fail it; one that runs already was taken by somebody who knew better."""
+        if self._admitted or self._ending:
+            return
+        refused = None if s.sandbox is not None else self._refusal(self._around.node.node)
+        if refused is not None and refused.of_node:
+            refused = self._refusal(await self._around.node.look_at_node())
+        if refused is None:
+            # In the turn of the judgement: what we take is taken before the next one is judged.
+            self._admitted = True
+            return
+        self._record("Warning", refused.reason, refused.message)
+        self.evict(refused.reason, f"Pod was rejected: {refused.message}")
+
+    def _refusal(self, node: Node | None) -> Refusal | None:
+        place = place_of(node, self._around.names.node, self._around.limits.allocatable)
+        return refusal(self._pod, place, self._neighbours_of(self._pod), is_static=self._is_static)
 
     def _take_over(self, s: Situation) -> None:
         """After a restart of the agent: the sandbox may have to be plugged in again, its address learnt."""
@@ -377,6 +409,7 @@ class PodWorker:
         """Everything has ended: say so, clean up, and let the API forget the pod."""
         await self._reporter.flush()
         await self._clean_up()
+        self._left = True  # before the API lets go of it, and the scheduler sends another one in its place
         await self._reporter.finalize()
         log.info("pod removed pod=%s uid=%s", pod_ref(self._pod), self._pod.metadata.uid)
 

@@ -207,6 +207,7 @@ class NativeEngine:
             send_snapshot=driver.snapshots.send,
             receive_snapshot=driver.snapshots.receive,
             snapshot_failed=driver.snapshots.not_sent,
+            patience_s=lambda: (core.patience.ticks - config.election_ticks) * config.tick_ms / 1000,
         )
         self._regrouping.use(self._peers)
         await self._peers.start(config.listen)

@@ -3,16 +3,21 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Generic, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from raft_store.engine import Overloaded
+
 from .call import Asked, CallContext
-from .errors import Code, RpcError
+from .errors import Code, RpcError, rpc_error
 
 log = logging.getLogger(__name__)
 
 Request = TypeVar("Request", bound=Message)
+MAX_WAITING = 20_000  # requests of one kind: each is a task, of several kilobytes ...
+MAX_WAITING_BYTES = 64 << 20  # ... and its own bytes
 
 
 class Alone(Generic[Request]):
@@ -22,14 +27,27 @@ class Alone(Generic[Request]):
         self._request = request
         self._one_by_one = one_by_one
         self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting_bytes = 0
 
     def take(self, ask: Asked, call: CallContext) -> None:
-        """Answer ``ask``, soon."""
+        """Answer ``ask``, soon; that too many wait if they do: without a leader each would, for its whole time."""
+        waiting, size_bytes = len(self._tasks), len(ask.message)
+        if waiting >= MAX_WAITING or self._waiting_bytes + size_bytes > MAX_WAITING_BYTES:
+            error = rpc_error(Overloaded(f"{waiting} requests of {self._waiting_bytes} bytes are waiting"))
+            ask.fail(error.code, error.text)
+            return
+        self._waiting_bytes += size_bytes
         task = asyncio.ensure_future(self._answer(ask, call))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._forget, size_bytes))
+
+    def _forget(self, size_bytes: int, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._waiting_bytes -= size_bytes
 
     async def _answer(self, ask: Asked, call: CallContext) -> None:
+        if ask.gone:  # given up before its turn came
+            return
         try:
             ask.answer(await self._one_by_one(decode(self._request, ask.message), call))
         except RpcError as exc:

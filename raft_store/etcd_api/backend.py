@@ -38,7 +38,6 @@ class Backend:
         cluster_id: int,
         member: MemberId,
         request_timeout_s: float,
-        min_lease_ttl_s: int,
         quota_bytes: int = 0,
     ) -> None:
         """quota_bytes: see ``quota``; 0: none."""
@@ -47,7 +46,6 @@ class Backend:
         self.cluster_id = cluster_id
         self.member = member
         self.request_timeout_s = request_timeout_s
-        self.min_lease_ttl_s = min_lease_ttl_s
         self.quota_bytes = quota_bytes
         self.proposals_pending = 0
         self.proposals_failed = 0
@@ -61,6 +59,14 @@ class Backend:
             revision=self.machine.store.revision if revision is None else revision,
             raft_term=self.engine.term,
         )
+
+    @property
+    def election_timeout_s(self) -> float:
+        """Return for how long a leader may be silent now. Raises RpcError."""
+        try:
+            return self.engine.status().election_timeout_s
+        except EngineError as exc:
+            raise rpc_error(exc) from exc
 
     async def propose(
         self, command: Command | AuthCommand, kind: type[Result], call: CallContext = NO_CONTEXT

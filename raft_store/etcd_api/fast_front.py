@@ -19,8 +19,13 @@ from .errors import RpcError
 from .front import CallCounts, LeaderGuard
 from .services import Method, StreamMethod, UnaryMethod
 
+# For the log and snapshots, whose files must never be refused, and for the other members; as many as in etcd.
+SPARE_FILES = 150
 CONFIG = fast.ServerConfig(
-    limits=Limits(streams=100_000), max_message_bytes=MAX_REQUEST_BYTES + (512 << 10), keepalive_s=10.0
+    limits=Limits(streams=100_000),
+    max_message_bytes=MAX_REQUEST_BYTES + (512 << 10),
+    keepalive_s=10.0,
+    spare_files=SPARE_FILES,
 )
 # Called so often that a task each would cost more than the call; their handlers wait for the engine and nothing else.
 HOT = frozenset({"LeaseGrant", "LeaseRevoke", "LeaseTimeToLive"})

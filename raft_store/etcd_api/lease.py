@@ -1,5 +1,6 @@
 """The Lease service."""
 
+import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -14,6 +15,18 @@ from .gathering import gathered
 
 NO_SUCH_LEASE_S = -1
 MAX_RENEWALS = 1_000  # in one proposal
+ELECTIONS = 1.5  # election time-outs that a lease lasts at least, as in etcd
+
+
+def shortest_ttl_s(election_timeout_s: float) -> int:
+    """Return the least time of a lease, in whole seconds, where a leader may be silent for ``election_timeout_s``.
+
+    Without a leader no lease ends, and the next one gives each its whole time anew (``LeaseKeeper``). But whoever holds
+    a lease hears nothing meanwhile, and gives it up by its own clock when its time has passed without an answer, as
+    etcd's clients and our masters do: so it has to be longer than a leader takes to be replaced. Where members have
+    come to wait longer for theirs, that is longer, too.
+    """
+    return max(1, math.ceil(ELECTIONS * election_timeout_s))
 
 
 class LeaseService:
@@ -24,9 +37,9 @@ class LeaseService:
         self._ids = ids
 
     async def grant(self, request: pb.LeaseGrantRequest, call: CallContext = NO_CONTEXT) -> pb.LeaseGrantResponse:
-        """Make a lease, longer than asked for if that is below what an election may take."""
+        """Make a lease, longer than asked for if that is less than an election may take."""
         lease = LeaseId(request.ID or self._ids.randrange(1, 1 << 63))
-        ttl_s = max(request.TTL, self._backend.min_lease_ttl_s)
+        ttl_s = max(request.TTL, shortest_ttl_s(self._backend.election_timeout_s))
         granted = await self._backend.propose(LeaseGrant(lease, ttl_s), Granted, call)
         return pb.LeaseGrantResponse(header=self._backend.header(granted.revision), ID=granted.lease, TTL=granted.ttl_s)
 

@@ -23,8 +23,8 @@ class Leading(State):
     ) -> None:
         super().__init__(config, hard_state=hard_state, log=log, random=random, logger=logger)
         self.transferee = NOBODY  # whom we hand leadership to
-        # The driver's: what followers can hear later waits (commit marks for the next append, a lone entry for those whom
-        # its majority does not need), or until this is taken back.
+        # The driver's: what followers can hear later waits, commit marks for the next append, a lone entry for those whom
+        # its majority does not need; or until this is taken back.
         self.delays = False
         self.owes = False  # a follower could be told something, and that was delayed ...
         self._owes_entry = False  # ... an entry, even
@@ -127,8 +127,8 @@ class Leading(State):
         """Return who need not hear of the newest entry yet: a majority is asked to keep it without them.
 
         Whoever waits for a lone entry waits for a majority only, and all who work on it at the same time are in each
-        other's way, on the wire, and on one machine its cores and its disk. So the others have their turn when
-        the entry is committed and handed to the machine, or when ``delays`` is taken back: it may not get that far. But a
+        other's way, on the wire, and on one machine its cores and its disk. So the others have their turn when the
+        entry is committed and handed to the machine, or when ``delays`` is taken back: it may not get that far. But a
         follower whose own proposal it is waits for it most of all.
         """
         log, halves = self.log, self.configuration.halves
@@ -233,7 +233,7 @@ class Leading(State):
     def _advance_by_ourselves(self) -> None:
         """Commit what our own disk has now, if that can make a difference: another one has it too, or none is asked."""
         committed = self.log.committed
-        if any([progress.matched > committed for progress in self._progress.values()]) or self._decides_alone:
+        if self._decides_alone or any(progress.matched > committed for progress in self._progress.values()):
             self._advance_commit()
 
     @property

@@ -10,9 +10,9 @@ from api.errors import Conflict, InternalError, Timeout
 from api.kinds.core import Node
 from api.kinds.pods import Container, ContainerPort, Pod, PodSpec, ResourceRequirements
 from api.meta import ObjectMeta
+from api.placement import requests_of
 from master.controllers.manager import Row
 from master.controllers.podstate import is_finished
-from master.scheduler.demands import requests_of
 from master.scheduler.loop import Scheduler
 from tests.fakes.world import World, ready_node
 

@@ -1,18 +1,14 @@
 """What a pod says about the node itself: name, labels, ports, images; and what a node says about pods: taints."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from api.kinds.core import Taint
-from api.kinds.pods import Pod, Toleration
-from api.kinds.volumes import NodeSelectorRequirement, NodeSelectorTerm
-from api.selectors import LabelQuery, Requirement, of_map
-from master.scheduler.demands import HostPort, PodInfo
+from api.placement import clashes, is_tolerated, required_nodes, term_matches
+from master.scheduler.demands import PodInfo
 from master.scheduler.framework import PASSES, Reasons, normalized
 from master.scheduler.snapshot import NodeInfo, Snapshot
 
 UNSCHEDULABLE = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
-_ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - compared, never bound
-_OPERATORS = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "absent", "Gt": "gt", "Lt": "lt"}
 # An image weighs between these sizes; beyond, it makes no difference.
 _SMALL_IMAGE, _LARGE_IMAGE = 23 * 1024 * 1024, 1000 * 1024 * 1024
 
@@ -25,22 +21,6 @@ def node_name(pod: PodInfo, snapshot: Snapshot) -> Check | None:  # noqa: ARG001
     if not wanted:
         return None
     return lambda node: PASSES if node.name == wanted else ("node(s) didn't match the requested node name",)
-
-
-def tolerates(toleration: Toleration, taint: Taint) -> bool:
-    """Return whether ``toleration`` covers ``taint``: an empty key or effect covers all."""
-    if toleration.effect and toleration.effect != taint.effect:
-        return False
-    if toleration.key and toleration.key != taint.key:
-        return False
-    if toleration.operator == "Exists":
-        return True
-    return bool(toleration.key) and toleration.value == taint.value
-
-
-def is_tolerated(tolerations: Iterable[Toleration], taint: Taint) -> bool:
-    """Return whether any of ``tolerations`` covers ``taint``."""
-    return any(tolerates(each, taint) for each in tolerations)
 
 
 def unschedulable(pod: PodInfo, snapshot: Snapshot) -> Check | None:  # noqa: ARG001 - one shape for all filters
@@ -75,30 +55,6 @@ def taint_score(pod: PodInfo, snapshot: Snapshot, nodes: Sequence[NodeInfo]) -> 
     return normalized(raw, reverse=True)
 
 
-def _requirement(each: NodeSelectorRequirement) -> Requirement:
-    return Requirement(each.key, _OPERATORS[each.operator], frozenset(each.values))
-
-
-def _term_matches(term: NodeSelectorTerm) -> Callable[[NodeInfo], bool]:
-    """Return the test of one term; an empty term matches nothing."""
-    if not term.match_expressions and not term.match_fields:
-        return lambda node: False  # noqa: ARG005 - one shape
-    labels = LabelQuery(tuple(map(_requirement, term.match_expressions)))
-    fields = LabelQuery(tuple(map(_requirement, term.match_fields)))
-    return lambda node: labels.matches(node.labels) and fields.matches({"metadata.name": node.name})
-
-
-def required_nodes(pod: Pod) -> Callable[[NodeInfo], bool] | None:
-    """Return the test for nodeSelector and required node affinity; None if the pod names neither."""
-    selector = of_map(pod.spec.node_selector)
-    affinity = pod.spec.affinity.node_affinity if pod.spec.affinity is not None else None
-    required = affinity.required_during_scheduling_ignored_during_execution if affinity is not None else None
-    if required is None:
-        return (lambda node: selector.matches(node.labels)) if pod.spec.node_selector else None
-    terms = [_term_matches(each) for each in required.node_selector_terms]
-    return lambda node: selector.matches(node.labels) and any(matches(node) for matches in terms)
-
-
 def affinity(pod: PodInfo, snapshot: Snapshot) -> Check | None:  # noqa: ARG001 - one shape for all filters
     """Labels must be as nodeSelector and the required node affinity say."""
     matches = required_nodes(pod.pod)
@@ -113,16 +69,10 @@ def affinity_score(pod: PodInfo, snapshot: Snapshot, nodes: Sequence[NodeInfo]) 
     if affinity is None or not affinity.preferred_during_scheduling_ignored_during_execution:
         return None
     terms = [
-        (each.weight, _term_matches(each.preference))
+        (each.weight, term_matches(each.preference))
         for each in affinity.preferred_during_scheduling_ignored_during_execution
     ]
     return normalized([sum(weight for weight, matches in terms if matches(node)) for node in nodes])
-
-
-def _clashes(one: HostPort, other: HostPort) -> bool:
-    if (one.protocol, one.port) != (other.protocol, other.port):
-        return False
-    return one.ip == other.ip or _ANY_ADDRESS in (one.ip, other.ip)
 
 
 def ports(pod: PodInfo, snapshot: Snapshot) -> Check | None:  # noqa: ARG001 - one shape for all filters
@@ -131,7 +81,7 @@ def ports(pod: PodInfo, snapshot: Snapshot) -> Check | None:  # noqa: ARG001 - o
         return None
 
     def check(node: NodeInfo) -> Reasons:
-        if any(_clashes(wanted, taken) for wanted in pod.ports for taken in node.ports):
+        if any(clashes(wanted, taken) for wanted in pod.ports for taken in node.ports):
             return ("node(s) didn't have free ports for the requested pod ports",)
         return PASSES
 

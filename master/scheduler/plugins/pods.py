@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from api.kinds.pods import TopologySpreadConstraint
+from api.placement import is_tolerated, required_nodes
 from api.selectors import LabelQuery, Requirement, of_struct
 from master.scheduler.demands import PodInfo, Term
 from master.scheduler.framework import PASSES, Reasons, normalized
-from master.scheduler.plugins.nodes import is_tolerated, required_nodes
 from master.scheduler.snapshot import NodeInfo, Snapshot
 
 HOSTNAME = "kubernetes.io/hostname"

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
+from raft_store.etcd_api.lease import shortest_ttl_s
 from tests.contract.kv.conftest import Api
 from tests.contract.kv.stores import Store
 from tests.contract.kv.test_kv import names, put, refused
@@ -93,7 +94,11 @@ async def test_unknown_leases_are_no_errors_where_clients_ask_often(api: Api) ->
 
 @pytest.mark.parametrize("ttl_s", [0, 1])
 async def test_the_shortest_time_is_more_than_an_election(api: Api, store: Store, ttl_s: int) -> None:
-    assert (2 if store.is_etcd else 1) == (await grant(api, ttl_s)).TTL
+    granted = (await grant(api, ttl_s)).TTL
+    if store.is_etcd:
+        assert granted == 2
+    else:
+        assert 1 <= granted <= shortest_ttl_s(2.7)  # a member that was late on a loaded machine says more
 
 
 async def test_expiry_and_renewal(api: Api, prefix: bytes) -> None:
@@ -107,7 +112,7 @@ async def test_expiry_and_renewal(api: Api, prefix: bytes) -> None:
 
     async def keep() -> None:
         while True:
-            assert await renew(api, kept.ID) == 2
+            assert await renew(api, kept.ID) == kept.TTL
             await asyncio.sleep(0.5)
 
     keeper = asyncio.create_task(keep())

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from client.etcd import EtcdClient
+from client.etcd import EtcdClient, Lease
 from master import leadership
 from master.leadership import KEY, Leadership
 from master.storage import Fence, Fenced, Put, Storage
@@ -105,6 +105,36 @@ async def test_holder_that_cannot_renew_steps_down(
     async with Master(client, "m", await leader_endpoint(client)).running() as master:
         await until(lambda: master.leads)
         await until(lambda: not master.leads, within_s=6.0)
+
+
+async def test_a_holder_counts_on_what_the_store_granted(
+    client: EtcdClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store whose elections take long grants longer leases than asked for: to give up sooner would help nobody."""
+    grant = client.lease_grant
+
+    async def grant_more(ttl_s: int, *, timeout_s: float) -> Lease:
+        return await grant(ttl_s + 58, timeout_s=timeout_s)
+
+    monkeypatch.setattr(client, "lease_grant", grant_more)
+    monkeypatch.setattr(leadership, "RENEW_S", 60.0)
+    async with Master(client, "m", await leader_endpoint(client)).running() as master:
+        await until(lambda: master.leads)
+        master.leadership._renewed -= 50.0
+        await asyncio.sleep(3 * leadership.TICK_S)
+        assert master.leads
+        master.leadership._renewed -= 50.0
+        await until(lambda: not master.leads, within_s=6.0)
+
+
+async def test_a_holder_that_gave_up_takes_its_record_again_before_it_lapses(client: EtcdClient, store: Store) -> None:
+    async with Master(client, "m", await leader_endpoint(client)).running() as master:
+        await until(lambda: master.leads)
+        master.leadership._renewed = 0.0  # as after a time without a leader
+        await until(lambda: len(master.fences) == 2)
+        kept = await client.get(KEY.encode())
+        assert kept[0] is not None
+        assert kept[0].version == 2  # it never went
 
 
 async def test_record_that_is_written_over_ends_the_reign(client: EtcdClient, store: Store) -> None:

@@ -17,6 +17,7 @@ from api.errors import (
     Expired,
     Invalid,
     NotFound,
+    RequestTooLarge,
     Timeout,
     TooManyRequests,
     Unavailable,
@@ -258,6 +259,29 @@ async def test_who_is_told_to_come_again_does_so() -> None:
         await it.remote.create(config_map())
         assert it.masters[0].calls == ["Create"] * 3, "it is as crowded elsewhere: no reason to leave"
         assert it.masters[1].calls == []
+
+
+async def test_a_server_that_is_spent_is_asked_again_and_one_that_takes_no_such_size_is_not() -> None:
+    """The server below the master refused, whose Status there is none."""
+    async with lab(1) as it:
+        busy, told = 2, "answers wait to be taken"
+
+        async def spent(called: str, context: Any) -> None:
+            nonlocal busy
+            if busy:
+                busy -= 1
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, told)
+
+        it.masters[0].before = spent
+        await it.remote.create(config_map())
+        assert it.masters[0].calls == ["Create"] * 3
+        busy = 1
+        with pytest.raises(TooManyRequests, match=told):
+            await it.channel.unary("Get", pb.GetRequest())
+        busy, told = 2, "grpc: received message larger than max (9 vs. 4)"
+        with pytest.raises(RequestTooLarge, match="larger than max"):
+            await it.remote.create(config_map("b"))
+        assert busy == 1
 
 
 async def test_with_no_master_at_all_it_says_so_in_time() -> None:

@@ -1,6 +1,9 @@
 """Connections that break at an awkward moment."""
 
 import asyncio
+import logging
+import os
+import resource
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,6 +12,7 @@ import pytest
 
 from fastgrpc.calls import CallFailed, Status
 from fastgrpc.channel import Channel, ChannelConfig
+from fastgrpc.frames import PREFACE
 from fastgrpc.hosting import Hosting
 from fastgrpc.peer import Peer
 from fastgrpc.server import Call, Server, ServerConfig, UnaryMethod
@@ -30,6 +34,55 @@ class ClosedTransport:
     def abort(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+async def test_connections_leave_files_to_the_rest_of_the_process(caplog: pytest.LogCaptureFixture) -> None:
+    """Goal: clients take no file from the log. Method: they may take 20 from here on."""
+    caplog.set_level(logging.INFO, "fastgrpc")
+    lowest = os.dup(0)
+    os.close(lowest)
+    server = Server([])
+    server._hosting._most_files = lowest + 20
+    port = await server.listen("127.0.0.1", 0)
+
+    async def come(count: int) -> list[tuple[bool, asyncio.StreamWriter]]:
+        """Return for each of ``count`` clients whether it was let in."""
+        came = []
+        for _ in range(count):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(PREFACE + b"\0\0\0\4\0\0\0\0\0")
+            try:
+                came.append((bool(await reader.read(1)), writer))
+            except ConnectionError:
+                came.append((False, writer))
+        return came
+
+    first = await come(15)
+    told = [served for served, _ in first]
+    assert told == sorted(told, reverse=True)  # none is let in after one that was not
+    assert 5 <= sum(told) <= 10  # each takes two files here: the client's is ours as well
+    for _, writer in first:
+        writer.close()
+        await writer.wait_closed()
+    await server._deserted(5)
+    (again,) = await come(1)
+    assert again[0]
+    assert [record.message.split(" open")[0] for record in caplog.records] == [
+        "clients are refused: nearly all files are",
+        "clients are let in again",
+    ]
+    again[1].close()
+    await server.stop(0)
+
+
+def test_half_of_all_files_are_for_connections_at_least() -> None:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    roomy, narrow, free = (Hosting({}, ServerConfig(spare_files=n), None, None, None) for n in (150, limit, 0))
+    assert roomy.has_room(limit - 151)
+    assert not roomy.has_room(limit - 150)
+    assert narrow.has_room(limit // 2 - 1)
+    assert not narrow.has_room(limit // 2)
+    assert free.has_room(limit - 1)
 
 
 async def test_neither_end_writes_to_a_transport_that_is_closing() -> None:

@@ -186,6 +186,61 @@ async def test_what_the_node_does_not_take_fails_at_once(lab: Lab, asked: dict[s
     await lab.until(lambda: lab.is_ready("taken"))
 
 
+def with_port(cpu: str = "0") -> list[dict[str, Any]]:
+    port = {"containerPort": 80, "hostPort": 8080, "protocol": "TCP"}
+    return [{"name": "main", "image": "i", "ports": [port], "resources": {"requests": {"cpu": cpu}}}]
+
+
+async def test_a_port_of_the_node_is_for_one_pod_until_that_has_ended(lab: Lab) -> None:
+    """Bound by hand: the scheduler would have kept them apart."""
+    await lab.create("first", containers=with_port())
+    await lab.until(lambda: lab.is_ready("first"))
+    await lab.create("second", containers=with_port())
+    await lab.until(lambda: lab.pod("second").status.phase == "Failed")
+    status = lab.pod("second").status
+    assert status.reason == "NodePorts"
+    assert status.message.startswith("Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports")
+    await lab.until(lambda: any(e.reason == "NodePorts" for e in lab.api.all(Event)))
+    await lab.api.delete(Pod, "first", namespace="default")
+    await lab.until(lambda: lab.api.find(Pod, "first", "default") is None)
+    await lab.create("third", containers=with_port())
+    await lab.until(lambda: lab.is_ready("third"))
+    assert lab.pod("second").status.phase == "Failed"
+
+
+async def test_of_pods_that_come_together_only_as_many_are_let_in_as_there_is_room_for(lab: Lab) -> None:
+    cores = int(lab.agent._manager._around.limits.allocatable["cpu"])
+    names = [f"p{n}" for n in range(3)]
+    for name in names:
+        await lab.create(name, containers=[{**with_port(cpu=str(cores))[0], "ports": []}])
+    await lab.until(lambda: [lab.pod(name).status.phase for name in names].count("Failed") == 2)
+    await lab.until(lambda: sum(lab.is_ready(name) for name in names) == 1)
+    assert {lab.pod(name).status.reason for name in names} == {"", "OutOfcpu"}
+
+
+async def test_who_was_let_in_before_the_agent_began_again_keeps_its_port(tmp_path: Path) -> None:
+    api = MemoryResources()
+    await api.create(Namespace(metadata=ObjectMeta(name="default")))
+    async with running(api, tmp_path) as lab:
+        await lab.create("first", containers=with_port())
+        await lab.until(lambda: lab.is_ready("first"))
+    await lab.create("a-newcomer", containers=with_port())  # looked at first; a hollow runtime remembers nothing
+    async with running(api, tmp_path) as lab:
+        await lab.until(lambda: lab.pod("a-newcomer").status.phase == "Failed")
+        assert lab.pod("a-newcomer").status.reason == "NodePorts"
+        await lab.until(lambda: lab.is_ready("first"))
+
+
+async def test_a_label_that_was_written_a_moment_ago_counts(lab: Lab) -> None:
+    await lab.until(lambda: lab.agent._registrar.registered.is_set() or None)
+    await lab.api.patch(Node, NODE, {"metadata": {"labels": {"disk": "ssd"}}})
+    await lab.create("here", nodeSelector={"disk": "ssd"})
+    await lab.create("elsewhere", nodeSelector={"disk": "hdd"})
+    await lab.until(lambda: lab.is_ready("here"))
+    await lab.until(lambda: lab.pod("elsewhere").status.phase == "Failed")
+    assert lab.pod("elsewhere").status.reason == "NodeAffinity"
+
+
 async def test_pages_are_for_masters_and_anybody_may_read_the_figures(lab: Lab, tmp_path: Path) -> None:
     env = [{"name": "PASSWORD", "value": "hidden"}]
     await lab.create("web", containers=[{"name": "main", "image": "i", "env": env}])

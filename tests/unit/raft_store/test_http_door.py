@@ -57,8 +57,11 @@ async def test_the_loop_goes_on_while_the_library_is_loaded(door, monkeypatch):
         assert await ask(session) == "hello"
 
 
-async def test_what_a_client_has_said_before_is_not_lost(door):
+@pytest.mark.parametrize("loaded", [False, True])
+async def test_what_a_client_has_said_before_is_not_lost(door, loaded):
     """Our own front hands a connection over with the bytes by which it knew."""
+    if loaded:
+        await door.front()
     loop = asyncio.get_running_loop()
 
     class HandsOver(asyncio.Protocol):
@@ -77,6 +80,51 @@ async def test_what_a_client_has_said_before_is_not_lost(door):
     assert (await reader.read()).endswith(b"hello")
     writer.close()
     server.close()
+
+
+class Transport(asyncio.Transport):
+    """Of a client that waits for an answer."""
+
+    aborted = False
+    protocol = None
+
+    def set_protocol(self, protocol):
+        self.protocol = protocol
+
+    def is_closing(self):
+        return self.aborted
+
+    def abort(self):
+        self.aborted = True
+
+    def pause_reading(self):
+        pass
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+async def test_a_connection_that_begins_when_the_door_is_shut_is_sent_away(door, loaded):
+    """Nobody would end it any more, nor load the library; over TLS minutes pass between its two steps."""
+    if loaded:
+        await door.front()
+    early, transport = door.protocol(), Transport()
+    await door.stop()
+    early.connection_made(transport)
+    assert transport.aborted
+    late, transport = door.protocol(), Transport()
+    late.connection_made(transport)
+    assert transport.aborted
+    assert transport.protocol is None
+    assert door.front() is None
+    assert (door._loading is not None) == loaded
+
+
+async def test_a_connection_that_waits_when_the_door_is_shut_is_sent_away(door):
+    waiting, transport = door.protocol(), Transport()
+    waiting.connection_made(transport)
+    assert not transport.aborted
+    await door.stop()
+    assert transport.aborted
+    assert transport.protocol is None
 
 
 async def test_a_library_that_cannot_be_loaded_is_tried_again(door, monkeypatch, caplog):

@@ -1,6 +1,7 @@
 """A member's housekeeping, on an engine whose leader the test decides."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from raft_store import member as member_module
 from raft_store.config import Config
-from raft_store.engine import MemberId, MemberStatus, Term
+from raft_store.engine import MemberId, MemberStatus, Stopped, Term
 from raft_store.engines.memory import MemoryEngine
+from raft_store.etcd_api.errors import RpcError
 from raft_store.member import Member, running
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 from trireme_pb.etcdserverpb import rpc_pb2_grpc
@@ -26,9 +28,11 @@ class FickleEngine(MemoryEngine):
 
     leader = MemberId(0)
     term = Term(1)
+    election_timeout_s = 0.0
 
     def status(self) -> MemberStatus:
-        return msgspec.structs.replace(super().status(), leader=self.leader, term=self.term)
+        said = {"leader": self.leader, "term": self.term, "election_timeout_s": self.election_timeout_s}
+        return msgspec.structs.replace(super().status(), **said)
 
 
 def config(**more: object) -> Config:
@@ -107,6 +111,26 @@ async def test_streams_that_demand_a_leader_are_cut_when_it_is_lost(
     modest.cancel()
 
 
+async def test_streams_are_not_cut_while_a_leader_may_still_be_replaced(
+    engine: FickleEngine, member: Member, channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members that wait longer for a leader choose one later: until then all clients would only begin anew."""
+    watch = rpc_pb2_grpc.WatchStub(channel).Watch(metadata=WITH_LEADER)
+    await watch.write(pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"k")))
+    assert (await watch.read()).created
+    cut: list[float] = []
+    monkeypatch.setattr(member.guard, "leader_lost", lambda: cut.append(engine.election_timeout_s))
+    engine.election_timeout_s = 2.0
+    for leaderless_s, lost in ((5.9, []), (6.1, [2.0])):
+        engine.leader = MemberId(0)
+        member._leader_seen = time.monotonic() - leaderless_s
+        cut.clear()
+        member._look_at_leader()
+        engine.leader = config().member
+        assert cut == lost
+    watch.cancel()
+
+
 async def test_health_follows_the_leader(engine: FickleEngine, channel: grpc.aio.Channel) -> None:
     health = health_pb2_grpc.HealthStub(channel)
     watching = health.Watch(health_pb2.HealthCheckRequest())
@@ -123,6 +147,30 @@ async def test_health_follows_the_leader(engine: FickleEngine, channel: grpc.aio
     engine.leader = MemberId(5)
     await comes(serving)
     watching.cancel()
+
+
+@pytest.mark.parametrize(("election_timeout_s", "ttl_s"), [(0.0, 1), (0.27, 1), (0.67, 2), (1.0, 2), (2.7, 5)])
+async def test_a_lease_is_longer_than_a_leader_may_take_to_be_replaced(
+    engine: FickleEngine, channel: grpc.aio.Channel, election_timeout_s: float, ttl_s: int
+) -> None:
+    engine.election_timeout_s = election_timeout_s  # as it stands now: members come to wait longer
+    lease = rpc_pb2_grpc.LeaseStub(channel)
+    granted = await lease.LeaseGrant(pb.LeaseGrantRequest(TTL=1))
+    assert ttl_s == granted.TTL
+    assert (await lease.LeaseGrant(pb.LeaseGrantRequest(TTL=60))).TTL == 60
+
+
+async def test_a_lease_asked_for_when_the_engine_has_stopped_is_refused_as_other_calls_are(
+    engine: FickleEngine, member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped() -> MemberStatus:
+        raise Stopped("this member is not running")
+
+    asked = member._services().lease.grant(pb.LeaseGrantRequest(TTL=1))
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "status", stopped)
+        with pytest.raises(RpcError, match="etcdserver: server stopped"):
+            asked.send(None)  # in this turn, in which the member itself does not look
 
 
 async def test_only_the_leader_ends_leases(engine: FickleEngine, member: Member, channel: grpc.aio.Channel) -> None:

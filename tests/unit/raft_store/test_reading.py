@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from fastgrpc.calls import CallFailed, Metadata
 from fastgrpc.channel import Channel
 from raft_store.config import Config
-from raft_store.engine import EngineError, NoLeader
+from raft_store.engine import EngineError, Index, NoLeader
 from raft_store.engines.memory import MemoryEngine
-from raft_store.etcd_api import reading
-from raft_store.etcd_api.call import NO_CONTEXT
+from raft_store.etcd_api import alone, reading
+from raft_store.etcd_api.call import NO_CONTEXT, CallContext
 from raft_store.etcd_api.errors import RpcError
 from raft_store.etcd_api.kv import to_range
 from raft_store.etcd_api.learners import guard_learners
@@ -196,6 +196,42 @@ async def test_reads_that_wait_for_a_leader_are_bounded(
     more = [Question(pb.RangeRequest(key=b"k")) for _ in range(3)]
     services.reading.take(more, NO_CONTEXT)
     assert [question.heard for question in more] == [None] * 3
+
+
+@pytest.mark.parametrize(("limit", "at_most"), [("MAX_WAITING", 3), ("MAX_WAITING_BYTES", 3 * len(b"\x0a\x01k"))])
+async def test_reads_by_name_that_wait_for_a_leader_are_bounded(
+    member: Member, monkeypatch: pytest.MonkeyPatch, limit: str, at_most: int
+) -> None:
+    """Whoever shows a token is answered one by one, in a task each; so is everybody once there are users."""
+    monkeypatch.setattr(alone, limit, at_most)
+    reads, services, leader = 0, member._services(), asyncio.Event()
+
+    async def read_barrier(*, timeout_s: float) -> Index:
+        nonlocal reads
+        reads += 1
+        await leader.wait()
+        return Index(0)
+
+    monkeypatch.setattr(member.engine, "read_barrier", read_barrier)
+    member.machine.tokens.add("token.0", "ann")
+    named = CallContext(metadata={"token": "token.0"})
+    lot = [Question(pb.RangeRequest(key=b"k")) for _ in range(5)]
+    services.reading.take(lot, named)
+    lot[0].gone = True  # before its turn came
+    await asyncio.sleep(0)
+    assert [question.heard for question in lot] == [None] * 3 + ["8 etcdserver: too many requests"] * 2
+    assert reads == 2
+    leader.set()
+    async with asyncio.timeout(5):
+        while services.reading._alone._tasks:  # noqa: ASYNC110 - the tasks' own pace
+            await asyncio.sleep(0)
+    more = [Question(pb.RangeRequest(key=b"k")) for _ in range(4)]
+    assert all(isinstance(question.heard, bytes) for question in lot[1:3])
+    services.reading.take(more, named)  # those before count no more
+    assert [question.heard for question in more] == [None] * 3 + ["8 etcdserver: too many requests"]
+    async with asyncio.timeout(5):
+        while services.reading._alone._tasks:  # noqa: ASYNC110 - the tasks' own pace
+            await asyncio.sleep(0)
 
 
 async def test_a_read_that_nobody_waits_for_any_more_is_not_made(

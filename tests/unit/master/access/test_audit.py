@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
@@ -193,6 +195,42 @@ async def test_a_disk_that_stalls_costs_lines_and_no_memory(tmp_path, monkeypatc
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert len((tmp_path / "audit.log").read_text().splitlines()) == 3
+
+
+async def test_lines_that_are_being_written_when_the_end_comes_are_written_first(tmp_path, monkeypatch):
+    """Goal: none is lost, nor told before an older one. Method: the only thread is busy until the end has come."""
+    from master.access import audit as module
+
+    monkeypatch.setattr(module, "FLUSH_S", 0.0)
+    path, go_on = tmp_path / "audit.log", threading.Event()
+    loop, threads = asyncio.get_running_loop(), ThreadPoolExecutor(1)
+    loop.set_default_executor(threads)
+    busy = loop.run_in_executor(None, go_on.wait, 30)
+    audit = AuditLog(AuditFile(path))
+    audit.tell(told(GET_POD))
+    task = asyncio.create_task(audit.run())
+    while audit._lines:  # noqa: ASYNC110 - until it has begun to write
+        await asyncio.sleep(0)
+    audit.tell(told(LOG))
+    task.cancel()
+    await asyncio.sleep(0)
+    loop.call_soon(go_on.set)
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["objectRef"].get("subresource") for line in lines] == [None, "log"]
+    await busy
+
+
+async def test_lines_that_were_lost_last_are_told_of(tmp_path, monkeypatch, caplog):
+    from master.access import audit as module
+
+    monkeypatch.setattr(module, "QUEUED", 1)
+    audit = AuditLog(AuditFile(tmp_path / "audit.log"))
+    for _ in range(3):
+        audit.tell(told(GET_POD))
+    audit.close()
+    assert "audit lines lost, the disk is too slow count=2" in caplog.text
 
 
 async def test_large_lines_count_by_their_size(tmp_path, monkeypatch):

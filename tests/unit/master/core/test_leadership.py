@@ -8,8 +8,9 @@ from master.leadership import Leadership, Record, Seen, Step, View, decide
 
 OTHERS = Seen(9, Record("other", 2))
 GONE = Seen(9)
-IDLE = View(member=1, leads_store=False, seen=OTHERS, held=0, lease_alive=False, gone_for_s=0.0)
-HOLDING = View(member=1, leads_store=True, seen=Seen(7, Record("me", 1)), held=7, lease_alive=True, gone_for_s=0.0)
+OURS = Seen(7, Record("me", 1))
+IDLE = View(name="me", member=1, leads_store=False, seen=OTHERS, held=0, lease_alive=False, gone_for_s=0.0)
+HOLDING = msgspec.structs.replace(IDLE, leads_store=True, seen=OURS, held=7, lease_alive=True)
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,8 @@ HOLDING = View(member=1, leads_store=True, seen=Seen(7, Record("me", 1)), held=7
         pytest.param(IDLE, {}, Step.STAY, id="another leads beside the store's leader"),
         pytest.param(IDLE, {"leads_store": True}, Step.TAKE, id="our member leads, the holder is beside another"),
         pytest.param(IDLE, {"leads_store": True, "member": 2}, Step.STAY, id="the holder shares our member"),
+        pytest.param(IDLE, {"leads_store": True, "seen": OURS}, Step.TAKE, id="ours from before we stopped leading"),
+        pytest.param(IDLE, {"seen": OURS}, Step.STAY, id="ours from before, left to whoever is nearer now"),
         pytest.param(IDLE, {"leads_store": True, "seen": None}, Step.STAY, id="nothing known yet"),
         pytest.param(IDLE, {"leads_store": True, "seen": GONE}, Step.TAKE, id="no record, our member leads"),
         pytest.param(IDLE, {"seen": GONE, "gone_for_s": 0.3}, Step.STAY, id="no record, left to the nearer one"),

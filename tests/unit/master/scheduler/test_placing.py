@@ -25,7 +25,8 @@ from api.kinds.pods import (
 )
 from api.kinds.volumes import NodeSelector, NodeSelectorRequirement, NodeSelectorTerm
 from api.meta import LabelSelector, ObjectMeta, OwnerReference
-from master.scheduler.demands import pod_info, requests_of
+from api.placement import requests_of
+from master.scheduler.demands import pod_info
 from master.scheduler.framework import Placed, Unplaceable, pick_node
 from master.scheduler.profile import DEFAULT
 from master.scheduler.snapshot import Cluster

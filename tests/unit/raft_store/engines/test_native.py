@@ -371,3 +371,15 @@ def tls_files(folder, ca, cert, key):
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return files
+
+
+async def test_connections_are_given_as_much_time_as_a_leader(group):
+    """Goal: a stall that calls no election costs no connection, and ends no dialling either."""
+    await group.start(1)
+    engine = group.engines[1]
+    dials = [link._channel._config.patience_s for link in engine._peers._links.values()]
+    listens = engine._peers._server._hosting.config.patience_s
+    assert len(dials) == 2
+    for ticks, more_s in ((9, 0.0), (90, 2.43)):
+        engine._replica.core.patience.ticks = ticks
+        assert [patience_s() for patience_s in (listens, *dials)] == [more_s] * 3

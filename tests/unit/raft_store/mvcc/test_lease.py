@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raft_store.engine import Entry, Index, Term
+from raft_store.lease_keeper import LeaseKeeper
 from raft_store.machine import Machine, encode
 from raft_store.mvcc.lease import MOST_STALE, Lease, LeaseClock, LeaseTable
 from raft_store.mvcc.model import LeaseId
@@ -45,6 +46,23 @@ def test_a_lease_ends_when_its_time_is_up_and_not_before() -> None:
     assert not world.holds
     assert world.machine.leases.get(LEASE) is None
     assert world.expire().expired == []
+
+
+def test_a_lease_outlasts_any_time_without_a_leader_and_has_its_whole_time_anew_afterwards() -> None:
+    world = World()
+    keeper = LeaseKeeper(world.machine)
+    keeper.look(leads=True, term=Term(1))
+    keeper.look(leads=False, term=Term(1))
+    world.now += 10  # nobody leads, for five times as long as it lasts
+    assert keeper.due() is None
+    keeper.look(leads=True, term=Term(2))
+    world.now += 1.9
+    assert keeper.due() is None
+    world.now += 0.2
+    expiry = keeper.due()
+    assert expiry is not None
+    world.apply(expiry, term=2)
+    assert not world.holds
 
 
 def test_a_renewal_that_is_committed_first_wins() -> None:
