@@ -23,8 +23,8 @@ class Leading(State):
     ) -> None:
         super().__init__(config, hard_state=hard_state, log=log, random=random, logger=logger)
         self.transferee = NOBODY  # whom we hand leadership to
-        # The driver's: what followers can hear later waits, commit marks for the next append, a lone entry for those whom
-        # its majority does not need; or until this is taken back.
+        # The driver's: what followers can hear later waits: commit marks for the next append, a lone entry for those
+        # whom its majority does not need. Or until this is taken back.
         self.delays = False
         self.owes = False  # a follower could be told something, and that was delayed ...
         self._owes_entry = False  # ... an entry, even

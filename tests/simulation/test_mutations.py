@@ -1,8 +1,9 @@
 """The simulation has teeth: break one rule, and some seed shows it.
 
 Each mutation is a mistake that somebody could make. A rule that could be broken without any seed noticing would be a
-rule that nothing guards. Every mutation names the world that has to notice, within ``SEEDS`` seeds of it. The one that
-chance does not hit often enough, commitment of an old term's entry by counting, has a history of its own.
+rule that nothing guards. Every mutation names the world that has to notice, within ``SEEDS`` seeds of it. Two that chance
+does not hit often enough have a history of their own: commitment of an old term's entry by counting, and a joint
+configuration that a snapshot ends.
 """
 
 from collections import deque
@@ -27,7 +28,7 @@ from raft_store.raft.core import Core, Role
 from raft_store.raft.elections import Elections
 from raft_store.raft.leading import Leading
 from raft_store.raft.log import Log
-from raft_store.raft.membership import Configuration
+from raft_store.raft.membership import Configuration, History, Step
 from raft_store.raft.patience import Patience
 from raft_store.raft.proposals import Arrivals, Origin
 from raft_store.raft.quorum import joint_commit_index
@@ -279,29 +280,6 @@ def a_snapshot_forgets_the_group(patch):
         "head",
         lambda self, mark, **about: original(self, msgspec.structs.replace(mark, configuration=NO_MEMBERS), **about),
     )
-
-
-@mutation("storm")
-def a_joint_configuration_in_a_snapshot_counts_as_left(patch):
-    """What the simulation found (docs/bugs.md, 2)."""
-    from raft_store.raft.membership import History, Step
-
-    def seal(history):
-        base = history._steps[0]
-        history._steps[0] = Step(base.index, base.configuration, sealed=True)
-
-    compact, begin = History.compact, History.__init__
-
-    def compact_and_seal(self, to):
-        compact(self, to)
-        seal(self)
-
-    def begin_and_seal(self, *arguments, **options):
-        begin(self, *arguments, **options)
-        seal(self)
-
-    patch.setattr(History, "compact", compact_and_seal)
-    patch.setattr(History, "__init__", begin_and_seal)
 
 
 @mutation("raft")
@@ -690,3 +668,30 @@ def test_an_old_entry_committed_by_counting_is_noticed_by_its_own_history(monkey
     monkeypatch.setattr(Core, "_advance_commit", advance)
     with pytest.raises(AssertionError):
         test_an_old_entry_on_a_majority_may_still_be_replaced()
+
+
+def test_a_joint_configuration_in_a_snapshot_that_counts_as_left_is_noticed_by_its_own_history(monkeypatch):
+    """What the simulation found once (docs/bugs.md, 2), and once in thousands of seeds."""
+    from tests.unit.raft_store.raft.test_membership import (
+        test_a_joint_configuration_in_a_snapshot_is_left_by_whoever_leads_from_it as history,
+    )
+
+    def seal(history):
+        base = history._steps[0]
+        history._steps[0] = Step(base.index, base.configuration, sealed=True)
+
+    compact, begin = History.compact, History.__init__
+
+    def compact_and_seal(self, to):
+        compact(self, to)
+        seal(self)
+
+    def begin_and_seal(self, *arguments, **options):
+        begin(self, *arguments, **options)
+        seal(self)
+
+    history()
+    monkeypatch.setattr(History, "compact", compact_and_seal)
+    monkeypatch.setattr(History, "__init__", begin_and_seal)
+    with pytest.raises(AssertionError):
+        history()

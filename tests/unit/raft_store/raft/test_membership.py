@@ -338,6 +338,26 @@ def test_a_removed_member_whose_snapshot_ends_with_its_removal_still_votes():
     assert desk[1].values == [b"alone"]
 
 
+def test_a_joint_configuration_in_a_snapshot_is_left_by_whoever_leads_from_it():
+    """4.3: until then the group needs both majorities, and cannot be changed any more."""
+    desk = Group(3)
+    desk.elect(1)
+    desk.change(1, ("DEMOTE", 3), joint=True)
+    desk[1].slow = True  # the end of the change stays in memory
+    desk.deliver(lambda message: not carries(message, 3))
+    desk.tick(1, 3)
+    desk.deliver(lambda message: not carries(message, 3))
+    assert desk[2].core.configuration.outgoing == {1, 2, 3}
+    desk.take_snapshot(2)
+    for member in (1, 2):
+        desk.crash(member)
+        desk[member].slow = False
+        desk.start(member)
+    desk.elect(2)
+    desk.heartbeat(2)
+    assert [desk[member].core.configuration.outgoing for member in desk.desks] == [frozenset()] * 3
+
+
 def test_a_snapshot_after_the_seal_says_who_is_gone():
     desk = Group(3)
     desk.elect(1)
