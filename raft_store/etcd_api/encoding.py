@@ -15,6 +15,8 @@ MOST_TOLD = 16  # responses of the same events
 _OVERHEAD_BYTES = 200  # of a cached version, about
 _MOST = (1 << 64) - 1
 _SMALL = tuple(bytes((i,)) for i in range(128))
+# What a ResponseOp of a put has before its revision, whose bytes are counted: a ResponseOp, a PutResponse, a header.
+_WRITTEN = tuple(bytes((0x1A, size + 5, 0x12, size + 3, 0x0A, size + 1, 0x18)) for size in range(11))
 
 Prev = Callable[[Event], KeyValue | None]
 
@@ -138,13 +140,11 @@ class Answers:
 
     def puts(self, results: Sequence[PutResult]) -> list[bytes]:
         """Return a PutResponse for each: nothing is asked anew, for puts are answered by the hundred."""
-        before, after = self._around()
-        size, answers = len(before) + len(after), []
-        for result in results:
-            number = varint(result.revision)
-            header = b"".join((b"\x0a", varint(size + len(number)), before, number, after))
-            answers.append(header if result.prev is None else header + self._put(result))
-        return answers
+        headers = self._headers(results)
+        return [
+            header if result.prev is None else header + self._put(result)
+            for header, result in zip(headers, results, strict=True)
+        ]
 
     def deletes(self, results: Sequence[DeleteResult]) -> list[bytes]:
         """Return a DeleteRangeResponse for each."""
@@ -152,7 +152,16 @@ class Answers:
 
     def txns(self, results: Sequence[TxnResult]) -> list[bytes]:
         """Return a TxnResponse for each."""
-        return [self.txn(result) for result in results]
+        headers = self._headers(results)
+        return [header + self._txn(result) for header, result in zip(headers, results, strict=True)]
+
+    def _headers(self, results: "Sequence[PutResult | TxnResult]") -> list[bytes]:
+        before, after = self._around()
+        size, headers = len(before) + len(after), []
+        for result in results:
+            number = varint(result.revision)
+            headers.append(b"".join((b"\x0a", varint(size + len(number)), before, number, after)))
+        return headers
 
     def delete(self, result: DeleteResult) -> bytes:
         """Return a DeleteRangeResponse."""
@@ -210,7 +219,12 @@ class Answers:
 
     def _txn(self, result: TxnResult) -> bytes:
         parts = [b"\x10\x01" if result.succeeded else b""]
-        parts += [_bytes_field(b"\x1a", self._operation(inner)) for inner in result.results]
+        for inner in result.results:
+            if type(inner) is PutResult and inner.prev is None:
+                number = varint(inner.revision)
+                parts += (_WRITTEN[len(number)], number)
+            else:
+                parts.append(_bytes_field(b"\x1a", self._operation(inner)))
         return b"".join(parts)
 
     def _operation(self, result: OperationResult) -> bytes:

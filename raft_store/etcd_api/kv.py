@@ -216,10 +216,10 @@ def to_txn(request: pb.TxnRequest) -> Txn:
 
 def _operation(op: pb.RequestOp) -> Operation:
     match op.WhichOneof("request"):
+        case "request_put":  # most often, so it is asked for first
+            return to_put(op.request_put)
         case "request_range":
             return to_range(op.request_range)
-        case "request_put":
-            return to_put(op.request_put)
         case "request_delete_range":
             return to_delete_range(op.request_delete_range)
         case "request_txn":
@@ -228,22 +228,27 @@ def _operation(op: pb.RequestOp) -> Operation:
             raise RpcError(Code.INVALID_ARGUMENT, "etcdserver: key not found")
 
 
-_OPERANDS = {
-    CompareTarget.VERSION: "version",
-    CompareTarget.CREATE: "create_revision",
-    CompareTarget.MOD: "mod_revision",
-    CompareTarget.VALUE: "value",
-    CompareTarget.LEASE: "lease",
+_TARGETS = {  # an enumeration takes longer to find a member of its own
+    target.value: (target, field)
+    for target, field in (
+        (CompareTarget.VERSION, "version"),
+        (CompareTarget.CREATE, "create_revision"),
+        (CompareTarget.MOD, "mod_revision"),
+        (CompareTarget.VALUE, "value"),
+        (CompareTarget.LEASE, "lease"),
+    )
 }
+_RESULTS = {result.value: result for result in CompareResult}
 
 
 def _compare(compare: pb.Compare) -> Compare:
-    try:
-        target, result = CompareTarget(compare.target), CompareResult(compare.result)
-    except ValueError as exc:
-        raise RpcError(Code.INVALID_ARGUMENT, f"etcdserver: invalid compare option: {exc}") from exc
-    operand: bytes | int = getattr(compare, _OPERANDS[target])
-    return Compare(compare.key, compare.range_end, target, result, operand)
+    target, result = _TARGETS.get(compare.target), _RESULTS.get(compare.result)
+    if target is None or result is None:
+        text = f"etcdserver: invalid compare option: target {compare.target}, result {compare.result}"
+        raise RpcError(Code.INVALID_ARGUMENT, text)
+    kind, field = target
+    operand: bytes | int = getattr(compare, field)
+    return Compare(compare.key, compare.range_end, kind, result, operand)
 
 
 def _is_serializable(request: pb.TxnRequest) -> bool:

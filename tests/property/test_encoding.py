@@ -85,6 +85,12 @@ def test_transactions(result: TxnResult) -> None:
     assert pb.TxnResponse.FromString(answers().txn(result)) == plain(result, header(result.revision))
 
 
+@given(st.lists(PUTS, max_size=3), st.lists(TXNS, max_size=3))
+def test_what_is_answered_together(puts: list[PutResult], txns: list[TxnResult]) -> None:
+    assert answers().puts(puts) == [answers().put(result) for result in puts]
+    assert answers().txns(txns) == [answers().txn(result) for result in txns]
+
+
 @given(NUMBERS, NUMBERS, st.lists(st.builds(Event, KVS, st.none() | KVS), max_size=4), st.booleans())
 def test_changes(watch_id: int, revision: int, events: list[Event], prev: bool) -> None:  # noqa: FBT001
     encoder = answers()
