@@ -72,6 +72,10 @@ class Answering(ABC):
     def flush_soon(self) -> None:
         """Write at the end of this turn of the loop, everything at once."""
 
+    @abstractmethod
+    def flush(self) -> None:
+        """Write now, or when all that this read brought is taken."""
+
     # -- how calls begin -----------------------------------------------------------------------------------------------
 
     def _begin_whole(self, event: RequestReceived) -> None:
@@ -236,7 +240,7 @@ class Answering(ABC):
             self._server.on_end(ask.head.path, Status.OK, 1)
         self.flush_soon()
 
-    def answer_all(self, asks: Sequence[Ask], messages: Sequence[bytes]) -> None:
+    def answer_all(self, asks: Sequence[Ask], messages: Sequence[bytes], *, at_once: bool) -> None:
         """See ``Ask.answer_all``."""
         if sum(map(len, messages)) > LARGE_BYTES:
             for ask, message in zip(asks, messages, strict=True):
@@ -259,7 +263,10 @@ class Answering(ABC):
         self.http.respond_all(streams, calls.RESPONSE_HEAD, calls.frame_messages(told), calls.OK_TRAILERS)
         if self._server.on_end is not None:
             self._server.on_end(path, Status.OK, len(streams))
-        self.flush_soon()
+        if at_once:
+            self.flush()
+        else:
+            self.flush_soon()
 
     def refuse(self, ask: Ask, exc: CallFailed) -> None:
         """See ``Ask.fail``."""

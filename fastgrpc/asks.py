@@ -47,8 +47,8 @@ class Replies(Protocol):
     def answer(self, ask: "Ask", message: bytes) -> None:
         """Answer a call."""
 
-    def answer_all(self, asks: "Sequence[Ask]", messages: Sequence[bytes]) -> None:
-        """Answer calls of one method, each by its message."""
+    def answer_all(self, asks: "Sequence[Ask]", messages: Sequence[bytes], *, at_once: bool) -> None:
+        """Answer calls of one method, each by its message; at_once: nothing else is to be written in this turn."""
 
     def refuse(self, ask: "Ask", exc: CallFailed) -> None:
         """End a call with its failure."""
@@ -83,9 +83,12 @@ class Ask:
         if not self.gone:
             self.peer.answer(self, message)
 
-    def answer_all(self, asks: "Sequence[Ask]", messages: Sequence[bytes]) -> None:
-        """Answer calls of one lot, this one among them, each by its message: what ``answer`` does to each, by less."""
-        self.peer.answer_all(asks, messages)
+    def answer_all(self, asks: "Sequence[Ask]", messages: Sequence[bytes], *, at_once: bool = False) -> None:
+        """Answer calls of one lot, this one among them, each by its message: what ``answer`` does to each, by less.
+
+        at_once: nobody else is to be answered in this turn of the loop, so that nothing is worth waiting for.
+        """
+        self.peer.answer_all(asks, messages, at_once=at_once)
 
     def fail(self, status: int, text: str) -> None:
         """Answer with a failure; nothing happens if nobody waits any more."""

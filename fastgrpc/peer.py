@@ -210,6 +210,11 @@ class Peer(Answering, asyncio.Protocol):
             self._flush_due = True
             self.loop.call_soon(self._flush)
 
+    def flush(self) -> None:
+        """Write now, or when all that this read brought is taken."""
+        if not self._flush_due:
+            self._flush()
+
     def _flush(self) -> None:
         self._flush_due = False
         data = self.http.take_output()

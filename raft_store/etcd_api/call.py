@@ -39,8 +39,11 @@ class Asked(Protocol):
     def answer(self, message: bytes) -> None:
         """Answer with a response that is encoded already; nothing happens if nobody waits any more."""
 
-    def answer_all(self, asks: Sequence[Any], messages: Sequence[bytes]) -> None:
-        """Answer calls that were taken in together, this one among them, each by its message."""
+    def answer_all(self, asks: Sequence[Any], messages: Sequence[bytes], *, at_once: bool) -> None:
+        """Answer calls that were taken in together, this one among them, each by its message.
+
+        at_once: nobody else is to be answered in this turn of the loop.
+        """
 
     def fail(self, status: int, text: str) -> None:
         """Answer with a failure; nothing happens if nobody waits any more."""

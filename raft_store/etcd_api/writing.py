@@ -117,7 +117,7 @@ class Writing:
             with contextlib.suppress(Exception):  # our own mistake, told below to whom it concerns
                 answers = self._encode(results)
         if answers:
-            asks[0].answer_all(asks, answers)
+            asks[0].answer_all(asks, answers, at_once=not backend.proposals_pending)
         else:
             for ask, result in zip(asks, results, strict=True):
                 self._answer_one(ask, result)

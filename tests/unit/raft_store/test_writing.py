@@ -70,7 +70,7 @@ class Writer:
         self.heard = message
         self.told.set()
 
-    def answer_all(self, asks: "Sequence[Writer]", messages: Sequence[bytes]) -> None:
+    def answer_all(self, asks: "Sequence[Writer]", messages: Sequence[bytes], *, at_once: bool) -> None:
         for ask, message in zip(asks, messages, strict=True):
             ask.answer(message)
 
