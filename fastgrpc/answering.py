@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from . import calls
@@ -12,6 +12,7 @@ from .calls import CallFailed, CallHead, Status, frame_message
 from .connection import Connection
 from .deadlines import BUCKET_S, Deadlines
 from .events import DataReceived, HeadersReceived, RequestReceived
+from .headers import Headers
 from .hosting import Hosting
 from .serving import Call, Page, StreamMethod, UnaryMethod, decode
 
@@ -31,6 +32,9 @@ class Answering(ABC):
         self.memo: Any = None  # for whoever stands above
         self._calls: dict[int, Call | Ask] = {}
         self._lots: dict[str, list[Ask]] = {}  # path -> what this read brought so far
+        self._usual: Headers | None = None  # of the last call that came whole ...
+        self._usual_head: CallHead
+        self._usual_method: BatchMethod | None = None  # ... and which method that takes lots they call, if any
         self._taken_bytes = 0  # of them, and not called consumed yet
         self._partial_bytes = 0  # of messages that have begun to arrive
         self._pages: set[asyncio.Task[None]] = set()
@@ -72,13 +76,16 @@ class Answering(ABC):
 
     def _begin_whole(self, event: RequestReceived) -> None:
         """Begin a call whose only message is there."""
-        stream, data = event.stream, event.data
-        memo = event.headers.memo
-        head = memo if type(memo) is CallHead else calls.read_call(event.headers)
-        method = self._server.methods.get(head.path)
+        stream, data, headers = event.stream, event.data, event.headers
+        if headers is not self._usual:  # a client says the same all the time
+            memo = headers.memo
+            head = memo if type(memo) is CallHead else calls.read_call(headers)
+            found = self._server.methods.get(head.path)
+            self._usual, self._usual_head = headers, head
+            self._usual_method = found if type(found) is BatchMethod and head.refusal is None else None
+        head, method = self._usual_head, self._usual_method
         if (
-            type(method) is BatchMethod
-            and head.refusal is None
+            method is not None
             and self.http.waiting_bytes <= MAX_WAITING_BYTES
             and (message := calls.only_message(data, self._server.config.max_message_bytes)) is not None
         ):
@@ -178,7 +185,7 @@ class Answering(ABC):
     def _refuse(self, stream: int, path: str, exc: CallFailed) -> None:
         self.http.respond_without_data(stream, calls.only_trailers(exc))
         if self._server.on_end is not None:
-            self._server.on_end(path, exc.status)
+            self._server.on_end(path, exc.status, 1)
 
     def _start_unary(self, call: Call, message: bytes | None = None) -> None:
         method = call.method
@@ -224,7 +231,32 @@ class Answering(ABC):
         if ask.deadline_s is not None:
             self._deadlines.discard(ask, ask.bucket)
         if self._server.on_end is not None:
-            self._server.on_end(ask.head.path, Status.OK)
+            self._server.on_end(ask.head.path, Status.OK, 1)
+        self.flush_soon()
+
+    def answer_all(self, asks: Sequence[Ask], messages: Sequence[bytes]) -> None:
+        """See ``Ask.answer_all``."""
+        if sum(map(len, messages)) > LARGE_BYTES:
+            for ask, message in zip(asks, messages, strict=True):
+                ask.answer(message)
+            return
+        streams: list[int] = []
+        told: list[bytes] = []
+        known, path = self._calls, asks[0].head.path
+        for ask, message in zip(asks, messages, strict=True):
+            if ask.gone:
+                continue
+            ask.gone = True
+            streams.append(ask.stream)
+            told.append(message)
+            del known[ask.stream]
+            if ask.deadline_s is not None:
+                self._deadlines.discard(ask, ask.bucket)
+        if not streams:
+            return
+        self.http.respond_all(streams, calls.RESPONSE_HEAD, calls.frame_messages(told), calls.OK_TRAILERS)
+        if self._server.on_end is not None:
+            self._server.on_end(path, Status.OK, len(streams))
         self.flush_soon()
 
     def refuse(self, ask: Ask, exc: CallFailed) -> None:
@@ -281,7 +313,7 @@ class Answering(ABC):
 
     def _drop(self, call: Call | Ask, status: Status) -> None:
         if self._server.on_end is not None:
-            self._server.on_end(call.head.path, status)
+            self._server.on_end(call.head.path, status, 1)
         self._calls.pop(call.stream, None)
         if type(call) is Call:
             self._partial_bytes -= call.partial_bytes

@@ -47,6 +47,9 @@ class Replies(Protocol):
     def answer(self, ask: "Ask", message: bytes) -> None:
         """Answer a call."""
 
+    def answer_all(self, asks: "Sequence[Ask]", messages: Sequence[bytes]) -> None:
+        """Answer calls of one method, each by its message."""
+
     def refuse(self, ask: "Ask", exc: CallFailed) -> None:
         """End a call with its failure."""
 
@@ -79,6 +82,10 @@ class Ask:
         """Answer with a message that is encoded already; nothing happens if nobody waits any more."""
         if not self.gone:
             self.peer.answer(self, message)
+
+    def answer_all(self, asks: "Sequence[Ask]", messages: Sequence[bytes]) -> None:
+        """Answer calls of one lot, this one among them, each by its message: what ``answer`` does to each, by less."""
+        self.peer.answer_all(asks, messages)
 
     def fail(self, status: int, text: str) -> None:
         """Answer with a failure; nothing happens if nobody waits any more."""

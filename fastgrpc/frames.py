@@ -21,6 +21,8 @@ HAS_PRIORITY = 0x20
 
 Frame = tuple[int, int, int, bytes]  # type, flags, stream, payload
 
+_PLAIN_DATA = bytes((DATA, 0))  # type and flags
+
 _HEADER = struct.Struct(">HBBBL")  # length (16 bits, then 8), type, flags, stream
 _SETTING = struct.Struct(">HL")
 _TWO_WORDS = struct.Struct(">LL")
@@ -74,29 +76,21 @@ def frame(kind: int, flags: int, stream: int, payload: bytes | memoryview) -> by
 class Envelope:
     """The frames around the data of responses whose header blocks are the same each time."""
 
-    __slots__ = ("_before", "_behind", "_head", "_trailers")
+    __slots__ = ("_before", "_begin", "_behind", "_trailers")
 
     def __init__(self, head: bytes, trailers: bytes) -> None:
-        self._head = head
+        # Everything but streams, which stand at the end of each frame's header, and the size of the data.
+        self._begin = header(len(head), HEADERS, END_HEADERS, 0)[:-4]
+        self._before = head
+        self._behind = header(len(trailers), HEADERS, END_HEADERS | END_STREAM, 0)[:-4]
         self._trailers = trailers
-        self._before = struct.Struct(f">HBBBL{len(head)}sHBBBL")
-        self._behind = struct.Struct(f">HBBBL{len(trailers)}s")
 
     def wrap(self, stream: int, data: bytes) -> bytes:
         """Return a whole response: its head, its data in one frame, its trailers."""
-        head, trailers, size = len(self._head), len(self._trailers), len(data)
-        return b"".join(
-            (
-                self._before.pack(
-                    *(head >> 8, head & 0xFF, HEADERS, END_HEADERS, stream, self._head),
-                    *(size >> 8, size & 0xFF, DATA, 0, stream),
-                ),
-                data,
-                self._behind.pack(
-                    trailers >> 8, trailers & 0xFF, HEADERS, END_HEADERS | END_STREAM, stream, self._trailers
-                ),
-            )
-        )
+        number = stream.to_bytes(4, "big")
+        size = len(data).to_bytes(3, "big")
+        behind = self._behind, number, self._trailers
+        return b"".join((self._begin, number, self._before, size, _PLAIN_DATA, number, data, *behind))
 
 
 def split(data: bytes, max_payload_bytes: int) -> tuple[list[Frame], int]:

@@ -36,7 +36,7 @@ class Hosting:
         self,
         methods: dict[str, Method],
         config: ServerConfig,
-        on_end: Callable[[str, Status], None] | None,
+        on_end: Callable[[str, Status, int], None] | None,
         other_protocol: Callable[[], asyncio.Protocol] | None,
         web: Web | None,
     ) -> None:

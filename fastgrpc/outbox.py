@@ -5,7 +5,7 @@ trailers wait behind the data of their stream as fields, not as bytes.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from . import frames
 from .frames import Envelope, ErrorCode
@@ -109,6 +109,28 @@ class Outbox:
         self.window -= size
         out.closed = True
         self._ready.append(envelope.wrap(out.stream, data))
+
+    def respond_all(self, outs: Sequence[Outgoing], head: Fields, contents: Sequence[bytes], trailers: Fields) -> None:
+        """Send whole responses that differ in their data only: what ``respond`` does to each, by less."""
+        usual_head, usual_trailers, age, envelope = self._usual
+        size = sum(map(len, contents))
+        if (
+            head is not usual_head
+            or trailers is not usual_trailers
+            or age != self.encoder.age
+            or size > self.window
+            or size > self.max_frame_bytes
+            or [out for out in outs if size > out.window or out.queue]
+        ):
+            for out, data in zip(outs, contents, strict=True):
+                self.respond(out, head, data, trailers, reset_after=False)
+            return
+        self.window -= size
+        wrap, add = envelope.wrap, self._ready.append
+        for out, data in zip(outs, contents, strict=True):
+            out.window -= len(data)
+            out.closed = True
+            add(wrap(out.stream, data))
 
     def _envelope(self, head: Fields, trailers: Fields) -> Envelope:
         """Return what goes around a response, which has to be sent; remember it if it comes out the same again."""

@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 class Server:
     """Serves methods on any number of addresses.
 
-    on_end: called with path and status of each call that ends.
+    on_end: called with path and status of calls that end, and how many they are.
     other_protocol: makes the protocol for connections that do not speak HTTP/2; without it they are closed.
     web: answers plain GET requests that come by HTTP/2; without it they are refused.
     """
@@ -55,7 +55,7 @@ class Server:
         methods: Iterable[Method],
         *,
         config: ServerConfig | None = None,
-        on_end: Callable[[str, Status], None] | None = None,
+        on_end: Callable[[str, Status, int], None] | None = None,
         other_protocol: Callable[[], asyncio.Protocol] | None = None,
         web: Web | None = None,
     ) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from google.protobuf.message import Message
@@ -38,6 +38,9 @@ class Asked(Protocol):
 
     def answer(self, message: bytes) -> None:
         """Answer with a response that is encoded already; nothing happens if nobody waits any more."""
+
+    def answer_all(self, asks: Sequence[Any], messages: Sequence[bytes]) -> None:
+        """Answer calls that were taken in together, this one among them, each by its message."""
 
     def fail(self, status: int, text: str) -> None:
         """Answer with a failure; nothing happens if nobody waits any more."""

@@ -160,10 +160,10 @@ class FastFront:
             found = self._contexts[key] = CallContext(metadata, peer.memo)
         return found
 
-    def _count(self, path: str, status: Status) -> None:
+    def _count(self, path: str, status: Status, calls: int) -> None:
         key = self._counted.get((path, status))
         if key is not None:
-            self._calls[key] += 1
+            self._calls[key] += calls
 
 
 def common_name(certificate: Mapping[str, Any]) -> str:

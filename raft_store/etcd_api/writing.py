@@ -117,8 +117,7 @@ class Writing:
             with contextlib.suppress(Exception):  # our own mistake, told below to whom it concerns
                 answers = self._encode(results)
         if answers:
-            for ask, answer in zip(asks, answers, strict=True):
-                ask.answer(answer)
+            asks[0].answer_all(asks, answers)
         else:
             for ask, result in zip(asks, results, strict=True):
                 self._answer_one(ask, result)

@@ -32,7 +32,7 @@ class Served:
         self.server = Server(
             [BatchMethod("/t.T/Echo", self._take)],
             config=ServerConfig(max_message_bytes=1 << 20),
-            on_end=lambda _, status: self.ended.append(status),
+            on_end=lambda _, status, calls: self.ended.extend([status] * calls),
         )
 
     def _take(self, lot: Sequence[Ask]) -> None:
@@ -120,6 +120,21 @@ async def test_answers_may_come_later_and_in_any_order(served: Served, ours: Cha
     assert sorted(served.ended) == [Status.OK, Status.OK, Status.NOT_FOUND]
 
 
+@pytest.mark.parametrize("size", [1, 100, 10_000])
+async def test_answers_may_be_given_together(served: Served, ours: Channel, size: int) -> None:
+    """Whoever is gone by then is left out, and nobody is told twice."""
+    served.handle = lambda lot: None
+    waiting = [call(ours, b"%d" % i, timeout_s=10) for i in range(4)]
+    asks = sorted(await served.lot(4), key=lambda ask: ask.message)
+    asks[1].fail(Status.NOT_FOUND, "nothing")
+    asks[0].answer_all(asks, [ask.message * size for ask in asks])
+    asks[0].answer_all(asks, [b"again"] * 4)
+    told = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [told[i] for i in (0, 2, 3)] == [b"0" * size, b"2" * size, b"3" * size]
+    assert isinstance(told[1], CallFailed)
+    assert sorted(served.ended) == [Status.OK] * 3 + [Status.NOT_FOUND]
+
+
 async def test_a_handler_s_bug_ends_what_it_has_not_answered(served: Served, ours: Channel) -> None:
     def answer_one(lot: Sequence[Ask]) -> None:
         lot[0].answer(b"good")
@@ -193,7 +208,7 @@ async def test_what_one_client_does_not_take_is_bounded() -> None:
     """Also when all of it was asked for in one go, before anything was answered."""
     ended: list[Status] = []
     method = BatchMethod("/t.T/Big", lambda lot: [ask.answer(bytes(8 << 20)) for ask in lot])
-    peer = Peer(Hosting({method.path: method}, ServerConfig(), lambda _, status: ended.append(status), None, None))
+    peer = Peer(Hosting({method.path: method}, ServerConfig(), lambda _, status, __: ended.append(status), None, None))
     client = Connection(client=True, limits=Limits(window_bytes=65_535, connection_window_bytes=65_535))
     for _ in range(30):
         stream = client.open(call_fields(method.path, authority="a"))

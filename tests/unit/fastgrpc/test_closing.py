@@ -80,7 +80,7 @@ async def test_a_handler_that_is_cancelled_before_its_first_step_was_never_begun
         return request
 
     ended: list[Status] = []
-    server = Server([UnaryMethod("/t.T/Echo", handler)], on_end=lambda _, status: ended.append(status))
+    server = Server([UnaryMethod("/t.T/Echo", handler)], on_end=lambda _, status, __: ended.append(status))
     port = await server.listen("127.0.0.1", 0)
     start = Peer._start
 

@@ -479,6 +479,41 @@ def test_a_response_waits_for_windows_and_its_trailers_wait_behind_it() -> None:
     assert (connection.open_streams, connection.waiting_bytes) == (0, 0)
 
 
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("window", [0, 10, 24, 25, 1000])
+@pytest.mark.parametrize("gone", [None, 3])
+@pytest.mark.parametrize("open_still", [None, 5])
+def test_responses_together_are_the_same_as_each_by_itself(
+    *, known: bool, window: int, gone: int | None, open_still: int | None
+) -> None:
+    """Whether all windows have room or not, of streams that are gone, and of some that the client has not ended."""
+    outputs = []
+    for together in (False, True):
+        connection = server(Limits())
+        for number in (1, 3, 5, 7):
+            flags = END_HEADERS if number == open_still else WHOLE
+            connection.receive(settings((Setting.INITIAL_WINDOW_SIZE, window)) + headers(number, flags), 0.0)
+        if known:
+            for number in (9, 11):
+                connection.receive(headers(number, WHOLE), 0.0)
+                connection.respond(number, HEAD, b"", END)
+        if gone is not None:
+            connection.reset(gone, ErrorCode.CANCEL)
+        bodies = [b"", b"x" * 9, b"y" * 4, b"z" * 11]
+        if together:
+            connection.respond_all((1, 3, 5, 7), HEAD, bodies, END)
+        else:
+            for number, body in zip((1, 3, 5, 7), bodies, strict=True):
+                connection.respond(number, HEAD, body, END)
+        output = connection.take_output()
+        assert connection.receive(frame(WINDOW_UPDATE, 0, 0, word(1)), 0.0) == []
+        left = connection.open_streams, connection.waiting_bytes, connection._outbox.window
+        connection.receive(settings((Setting.INITIAL_WINDOW_SIZE, 1000)), 0.0)
+        outputs.append((output, left, connection.take_output(), connection.open_streams))
+    assert outputs[0] == outputs[1]
+    assert outputs[0][3] == 0
+
+
 def test_settings_are_acknowledged_before_they_are_made_use_of() -> None:
     """6.5.3: a peer counts by what was acknowledged, as grpcio does, and ends streams that went ahead."""
     connection = server()

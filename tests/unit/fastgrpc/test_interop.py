@@ -118,7 +118,7 @@ class Running:
                 StreamMethod("/t.T/Push", self.pusher),
             ],
             config=ServerConfig(max_message_bytes=1 << 20, drain_s=0.05),
-            on_end=lambda path, status: self.ended.append((path, status)),
+            on_end=lambda path, status, _: self.ended.append((path, status)),
         )
         self.port = 0
 

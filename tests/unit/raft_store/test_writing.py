@@ -1,7 +1,7 @@
 """Writes by the lot."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import cast
 
@@ -69,6 +69,10 @@ class Writer:
         assert self.heard is None
         self.heard = message
         self.told.set()
+
+    def answer_all(self, asks: "Sequence[Writer]", messages: Sequence[bytes]) -> None:
+        for ask, message in zip(asks, messages, strict=True):
+            ask.answer(message)
 
     def fail(self, status: int, text: str) -> None:
         assert self.heard is None
