@@ -1,8 +1,9 @@
 """The asyncio edge of one replica: it feeds events in and does the work that comes out.
 
-Everything runs in the event loop but the disk (``saving``, ``snapshots``), unless it is quick. While it syncs, messages and proposals go on
-being taken in; whatever came meanwhile is the next save. One pass (``_pump``) serves all events that came in the same
-turn of the loop. While the machine is being restored from a snapshot, work waits in line (``restoring``).
+Everything runs in the event loop but the disk (``saving``, ``snapshots``), unless that is quick. While it syncs,
+messages and proposals go on being taken in; whatever came meanwhile is the next save. One pass (``_pump``) serves all
+events that came in the same turn of the loop. While the machine is being restored from a snapshot, work waits in line
+(``restoring``).
 """
 
 import asyncio
