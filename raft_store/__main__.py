@@ -66,15 +66,23 @@ def main() -> int:
 
 def tune() -> None:
     """Set the process up for one busy event loop beside threads that wait for the disk."""
-    # The soft limit is for programs that cannot take more than 1,024; each connection is a file.
-    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    take_all_files()
     # A thread whose sync is done has to get a word in at once: it is what all acknowledgements wait for.
     sys.setswitchinterval(SWITCH_S)
     # What a store holds stays, and has no cycles; to look through it again and again would stall everybody.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+
+
+def take_all_files() -> None:
+    """Raise the number of files that may be open as far as we are let: each connection is one."""
+    # The soft limit is for programs that cannot take more than 1,024.
+    least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (OSError, ValueError) as exc:  # a hard limit beyond the kernel's own, say
+        log.warning("goes on with files=%d of %d reason=%s", least, most, exc)
 
 
 async def _serve(config: Config, *, force_new_cluster: bool) -> Exception | None:

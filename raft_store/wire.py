@@ -65,7 +65,7 @@ class Encoder:
     """Encodes the messages of one round; what goes to several followers is packed once."""
 
     def __init__(self) -> None:
-        self._packed: dict[tuple[int, int], bytes] = {}
+        self._packed: dict[tuple[int, int, int], bytes] = {}
 
     def encode(self, message: m.AnyMessage) -> bytes:
         """Return ``message`` for the wire; raises KeyError for a snapshot, which does not travel this way."""
@@ -79,8 +79,9 @@ class Encoder:
         return head + tail if tail else head
 
     def _append(self, append: m.Append) -> bytes:
-        # Within one round all appends show the same log: first index and count say what is in them.
-        key = (append.prev_index, len(append.entries))
+        # Within one round all appends show the same log: first index and count say what is in them. But a commit mark
+        # may rise between two of them.
+        key = (append.prev_index, len(append.entries), append.commit)
         packed = self._packed.get(key)
         if packed is None:
             entries = m.pack_entries(append.entries)

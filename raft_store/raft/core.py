@@ -157,8 +157,12 @@ class Core(Elections, Following, Changing):
 
     @property
     def has_news(self) -> bool:
-        """Whether a save that has just ended made anything to do: what it held back, or what it lets be applied."""
-        return bool(self._outbox) or self.log.has_committed or self._restore is not None
+        """Whether a save that has just ended made anything to do: what it held back, or what it lets be applied.
+
+        Or be saved: who needs no vote but its own leads from here on.
+        """
+        log = self.log
+        return bool(self._outbox) or log.has_committed or log.has_unsaved or self._restore is not None
 
     def ready(self) -> m.Ready | None:
         """Return what is to be done now; None: nothing until the next event."""

@@ -129,7 +129,7 @@ class Leading(State):
         Whoever waits for a lone entry waits for a majority only, and all who work on it at the same time are in each
         other's way, on the wire, and on one machine its cores and its disk. So the others have their turn when the
         entry is committed and handed to the machine, or when ``delays`` is taken back: it may not get that far. But a
-        follower whose own proposal it is waits for it most of all.
+        follower whose own proposal it is waits for it most of all; or for its last one's commit mark, which it carries.
         """
         log, halves = self.log, self.configuration.halves
         newest = log.last_index
@@ -142,7 +142,7 @@ class Leading(State):
                 continue
             if others > 0 and progress.matched >= newest - 1 and peer in halves[0]:
                 others -= 1  # it is asked, or will be: it has answered for all before
-            elif progress.next == newest:
+            elif progress.next == newest and progress.commit_sent >= self.awaited:
                 held_back.append(peer)
         return () if others > 0 else held_back
 

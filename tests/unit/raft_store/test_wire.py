@@ -37,6 +37,17 @@ def test_messages_of_a_round_travel_together():
     assert decode(batch, sender=1, to=2) == MESSAGES
 
 
+def test_appends_of_a_round_say_each_what_was_committed_then():
+    """An answer may raise the mark between two of them; the leader remembers whom it told of what."""
+    first, second = (
+        m.Append(1, to, 3, prev_index=7, prev_term=2, entries=[Entry(8, 3, b"x")], commit=commit)
+        for to, commit in ((2, 6), (3, 7))
+    )
+    encoder = Encoder()
+    assert decode(encoder.encode(first), sender=1, to=2) == [first]
+    assert decode(encoder.encode(second), sender=1, to=3) == [second]
+
+
 def test_what_is_too_much_for_one_batch_is_split():
     small, large = bytes(MAX_BATCH_BYTES // 4), bytes(MAX_BATCH_BYTES + 1)
     sizes = [len(batch) for batch in batches([small, small, large, small])]

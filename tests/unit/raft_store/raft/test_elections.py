@@ -375,3 +375,16 @@ def test_whose_end_shortens_no_silence(ended, options):
     group.tick(3, ELECTION_TICKS - 1)
     assert roles(group) == ["leader", "follower", "follower"]
     assert group.under_way == []
+
+
+def test_whoever_needs_no_vote_but_its_own_has_more_to_save_once_it_has_that():
+    """Its first entry would else wait for the next tick: a driver asks no more of a save that brought nothing."""
+    group = Group(1)
+    replica = group[1].replica
+    replica.tick()
+    work = replica.ready()
+    replica.saved(work.save)
+    assert roles(group) == ["leader"]
+    assert replica.core.has_news
+    (entry,) = replica.ready().save.entries
+    assert (entry.term, entry.data) == (1, b"")

@@ -684,3 +684,16 @@ def test_whoever_proposed_it_is_not_held_back():
     group.deliver(lambda message: sent.append(message) or True)
     append = next(message for message in sent if isinstance(message, m.Append) and message.to == 3)
     assert ([entry.index for entry in append.entries], append.commit) == ([index], index - 1)
+
+
+def test_whoever_waits_for_the_commit_before_it_is_not_held_back():
+    """The mark of its own proposal travels with the entry."""
+    group, index = lone()
+    group.propose(3, b"a")
+    # 3 is slow to answer: what it proposed is committed without it.
+    group.deliver(lambda message: not (isinstance(message, m.AppendReply) and message.sender == 3))
+    assert (group[1].core.log.committed, group[3].settled) == (index, [])
+    group.propose(1, b"b")
+    assert (told(group, 2), told(group, 3)) == ([index + 1], [index + 1])
+    group.deliver(lambda message: message.to == 3)
+    assert group[3].settled == [b"a"]
