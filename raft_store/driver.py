@@ -281,42 +281,43 @@ class Driver:
                 self._tell_ended()
             if whole_turn and now_s >= self._ticks.next_s:
                 self._judge_silence(now_s)
-            turn_ends_s = now_s + TURN_S
-            while True:
-                if self._config.tells_time:
-                    self._replica.core.now_ms = time.clock_gettime(time.CLOCK_BOOTTIME) * 1000
-                if (work := self._replica.ready()) is None:
-                    break
-                saved = self._do(work)
-                more = (
-                    saved
-                    or self._replica.core.log.has_committed
-                    or work.readers
-                    or work.restore
-                    or work.lost
-                    or work.changes
-                )
-                if not more:
-                    break  # only what ended just now, or was too much for once, can bring more to do at once
-                if self._loop.time() > turn_ends_s:
-                    self.wake()
-                    break
+            self._work_off(until_s=now_s + TURN_S)
             if (agreed := self._replica.core.agreed) is not self._followed:
                 self._followed = agreed
                 self._follow(agreed)
             if self.applied != applied and self._restores.task is None:
                 self.snapshots.take_if_due(self.applied)
-            self._commit_marks.plan(now_s)
-            core = self._replica.core
-            if core.has_turn_for_others:
-                self.wake()  # not here: answers leave at the end of this turn, and go first
-            hastier = core.term != self._planned_term or core.patience.ticks < self._planned_patience
-            if whole_turn or hastier or core.role not in STEADY:
-                self._plan_ticks(now_s)  # what members say to each other only gives them more time than was planned
+            self._plan(now_s, whole_turn=whole_turn)
         except Exception as exc:  # noqa: BLE001 - our own error or the machine's: this state must not reach the disk
             self.fail(exc)
         finally:
             self._pumping = False
+
+    def _work_off(self, *, until_s: float) -> None:
+        """Do what the replica wants done: all of it, or as much as leaves the loop's other tasks their turn."""
+        replica = self._replica
+        while True:
+            if self._config.tells_time:
+                replica.core.now_ms = time.clock_gettime(time.CLOCK_BOOTTIME) * 1000
+            if (work := replica.ready()) is None:
+                return
+            saved = self._do(work)
+            more = saved or replica.core.log.has_committed or work.readers or work.restore or work.lost or work.changes
+            if not more:
+                return  # only what ended just now, or was too much for once, can bring more to do at once
+            if self._loop.time() > until_s:
+                self.wake()
+                return
+
+    def _plan(self, now_s: float, *, whole_turn: bool) -> None:
+        """See to it that we go on in time with what nobody will wake us for."""
+        core = self._replica.core
+        self._commit_marks.plan(now_s)
+        if core.has_turn_for_others:
+            self.wake()  # not here: answers leave at the end of this turn, and go first
+        hastier = core.term != self._planned_term or core.patience.ticks < self._planned_patience
+        if whole_turn or hastier or core.role not in STEADY:
+            self._plan_ticks(now_s)  # what members say to each other only gives them more time than was planned
 
     def _judge_silence(self, now_s: float) -> None:
         """Let the tick pass that may have consequences, if it is over; our own lateness counts against nobody."""
