@@ -93,10 +93,11 @@ def requests_of(pod: Pod) -> dict[str, int]:
 
 
 def host_ports_of(pod: Pod) -> frozenset[HostPort]:
-    """Return the ports of the node that the pod takes."""
+    """Return the ports of the node that the pod takes: its containers', and those of init containers that stay."""
+    staying = (each for each in pod.spec.init_containers if each.restart_policy == "Always")
     found = [
         HostPort(port.host_ip or ANY_ADDRESS, port.protocol or "TCP", port.host_port)
-        for container in pod.spec.containers
+        for container in (*staying, *pod.spec.containers)
         for port in container.ports
         if port.host_port
     ]

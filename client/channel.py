@@ -34,6 +34,8 @@ OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 500),  # also how long one attempt to connect may take
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.max_receive_message_length", -1),
+    ("grpc.max_metadata_size", 1 << 20),  # a refusal, which comes in there, tells of all that is wrong with an object
+    ("grpc.absolute_max_metadata_size", 1 << 20),
     ("grpc.enable_retries", 0),  # we know better than the library what may be sent twice
     ("grpc.use_local_subchannel_pool", 1),
 )
@@ -95,13 +97,14 @@ def lost_by(error: grpc.aio.AioRpcError) -> Lost | None:
 def failure_of(error: grpc.aio.AioRpcError) -> ApiError:
     """Return what a failure means that is neither a master's refusal nor the transport's: its server's, mostly.
 
-    A server that is spent says so before it has begun the call; what is too large will be so next time.
+    A server that is spent says so before it has begun the call; what is too large will be so next time. Of an answer
+    whose fields our own library does not take nobody knows what it was.
     """
-    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        details = error.details() or ""
+    details = error.details() or ""
+    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "metadata size" not in details:
         kind = errors.RequestTooLarge if "larger than max" in details else errors.TooManyRequests
         return kind(details)
-    return errors.InternalError(f"{error.code().name}: {error.details()}")
+    return errors.InternalError(f"{error.code().name}: {details}")
 
 
 class _Master:

@@ -126,6 +126,9 @@ def huffman_decode(data: bytes) -> bytes:
     return b"".join(parts)
 
 
+MAX_HUFFMAN_BYTES = 1024
+
+
 @lru_cache(MAX_REMEMBERED)
 def huffman_encode(data: bytes) -> bytes:
     """Return ``data`` in Huffman code, padded to whole bytes."""
@@ -403,7 +406,8 @@ class Encoder:
 
 
 def _string(text: bytes) -> bytes:
-    coded = huffman_encode(text)
+    # The code is one growing number, which takes the square of its length: what is long goes as it is.
+    coded = huffman_encode(text) if len(text) <= MAX_HUFFMAN_BYTES else text
     if len(coded) < len(text):
         return encode_integer(len(coded), 7, 0x80) + coded
     return encode_integer(len(text), 7, 0x00) + text

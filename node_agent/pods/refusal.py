@@ -24,6 +24,8 @@ SAFE_SYSCTLS = frozenset(
     """.split()
 )
 
+_FIRST = ("pods", "cpu", "memory", "ephemeral-storage")  # of resources, in the kubelet's order
+
 
 class Refusal(NamedTuple):
     """Why, in a word and in a sentence."""
@@ -87,7 +89,7 @@ def _room(pod: Pod, allocatable: Mapping[str, int], neighbours: Collection[Pod])
     for each in neighbours:
         add(used, requests_of(each))
     wanted = {"pods": 1, **requests_of(pod)}
-    for name in ("pods", *sorted(wanted.keys() - {"pods"})):
+    for name in (*(each for each in _FIRST if each in wanted), *sorted(wanted.keys() - set(_FIRST))):
         asked, taken = wanted[name], used.get(name, 0)
         if name in allocatable and asked > 0 and asked > allocatable[name] - taken:
             amount = f"requested: {asked}, used: {taken}, capacity: {allocatable[name]}"

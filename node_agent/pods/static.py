@@ -14,8 +14,8 @@ from uuid import UUID
 import msgspec
 import yaml
 
-from api.codec import decode
-from api.errors import ApiError
+from api.codec import decode, to_document
+from api.errors import ApiError, Fault
 from api.kinds.pods import Pod
 from api.kinds.table import TABLE
 from node_agent.pods.api_pods import HASH, SOURCE
@@ -42,6 +42,8 @@ def read_manifest(text: bytes, node: str) -> Pod:
     assert isinstance(pod, Pod), pod
     if not pod.metadata.name or not pod.spec.containers:
         raise ValueError("metadata.name and spec.containers are required")
+    if faults := _faults(pod):
+        raise ValueError("; ".join(f"{each.field}: {each.message}" for each in faults))
     digest = hashlib.sha256(node.encode() + b"\0" + text).digest()
     meta = msgspec.structs.replace(
         pod.metadata,
@@ -52,6 +54,17 @@ def read_manifest(text: bytes, node: str) -> Pod:
     )
     spec = msgspec.structs.replace(pod.spec, node_name=node)
     return msgspec.structs.replace(pod, metadata=meta, spec=spec)
+
+
+def _faults(pod: Pod) -> list[Fault]:
+    """Return why the masters would refuse the pod; what it leaves open is theirs to fill."""
+    from api.defaults import completed  # noqa: PLC0415 - most nodes have no such pod
+    from api.validation.pods import new_pod_faults, pod_faults  # noqa: PLC0415 - neither
+
+    kind = TABLE.of(Pod)
+    whole = decode(kind, completed(kind, to_document(pod)))
+    assert isinstance(whole, Pod), whole
+    return [*pod_faults(whole), *new_pod_faults(whole)]
 
 
 def read_manifests(directory: Path, node: str) -> list[Pod]:

@@ -108,9 +108,13 @@ class PodWorker:
     @property
     def takes_room(self) -> bool:
         """Whether what this pod asks for is nobody else's: it was let in, now or before us, and has not ended."""
-        told = self._pod.status
-        was_in = self._admitted or bool(told.start_time)
-        return was_in and not (self._left or self._reporter.gone or {told.phase, self.status.phase} & _ENDED)
+        phases = {self._pod.status.phase, self.status.phase}
+        return (self._admitted or self._was_in) and not (self._left or self._reporter.gone or phases & _ENDED)
+
+    @property
+    def _was_in(self) -> bool:
+        """Whether an agent before us let the pod in: it has said so, whatever the engine still has of it."""
+        return bool(self._pod.status.start_time)
 
     def update(self, pod: Pod) -> None:
         """Take what the API says now."""
@@ -267,7 +271,8 @@ class PodWorker:
         """Let the pod in, or fail it; one that runs already was taken by somebody who knew better."""
         if self._admitted or self._ending:
             return
-        refused = None if s.sandbox is not None else self._refusal(self._around.node.node)
+        is_new = s.sandbox is None and not self._was_in
+        refused = self._refusal(self._around.node.node) if is_new else None
         if refused is not None and refused.of_node:
             refused = self._refusal(await self._around.node.look_at_node())
         if refused is None:

@@ -15,6 +15,7 @@ from api.errors import (
     ApiError,
     Conflict,
     Expired,
+    InternalError,
     Invalid,
     NotFound,
     RequestTooLarge,
@@ -282,6 +283,25 @@ async def test_a_server_that_is_spent_is_asked_again_and_one_that_takes_no_such_
         with pytest.raises(RequestTooLarge, match="larger than max"):
             await it.remote.create(config_map("b"))
         assert busy == 1
+
+
+@pytest.mark.parametrize(
+    ("length", "told"),
+    [pytest.param(100_000, Invalid, id="long"), pytest.param(2_000_000, InternalError, id="longer than we take")],
+)
+async def test_a_long_refusal_is_told_and_the_call_is_not_repeated(length: int, told: type[ApiError]) -> None:
+    """It comes where the library takes 16 KiB by itself, and would be taken for a server that is spent."""
+    async with lab(1) as it:
+
+        async def refuse(called: str, context: Any) -> None:
+            packed = pb.Error(status_json=msgspec.json.encode(Invalid("x" * length).status())).SerializeToString()
+            metadata = (("trireme-status-bin", packed),)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "", trailing_metadata=metadata)
+
+        it.masters[0].before = refuse
+        with pytest.raises(told):
+            await it.remote.create(config_map())
+        assert it.masters[0].calls == ["Create"]
 
 
 async def test_with_no_master_at_all_it_says_so_in_time() -> None:

@@ -209,3 +209,9 @@ def test_secrets_and_passing_values_enter_no_table() -> None:
     block = encoder.encode(((b"authorization", b"Bearer x"), (b"grpc-timeout", b"1S")))
     assert block[0] & 0xF0 == 0x10  # 6.2.3: never indexed, by intermediaries neither
     assert not encoder._table.fields
+
+
+def test_what_is_long_goes_as_it_is() -> None:
+    """Goal: its code, which costs the square of its length, holds nobody up. Method: the value stands in the block."""
+    value = b"0" * 300_000
+    assert value in Encoder().encode(((b"grpc-message", value),))

@@ -231,6 +231,23 @@ async def test_who_was_let_in_before_the_agent_began_again_keeps_its_port(tmp_pa
         await lab.until(lambda: lab.is_ready("first"))
 
 
+async def test_who_was_let_in_before_the_agent_began_again_is_not_judged_anew(tmp_path: Path) -> None:
+    """The label went meanwhile: whoever runs stays, also when the engine has forgotten it."""
+    api = MemoryResources()
+    await api.create(Namespace(metadata=ObjectMeta(name="default")))
+    async with running(api, tmp_path) as lab:
+        await lab.until(lambda: lab.agent._registrar.registered.is_set() or None)
+        await api.patch(Node, NODE, {"metadata": {"labels": {"disk": "ssd"}}})
+        await lab.create("stays", nodeSelector={"disk": "ssd"})
+        await lab.until(lambda: lab.is_ready("stays"))
+    await api.patch(Node, NODE, {"metadata": {"labels": {"disk": None}}})
+    async with running(api, tmp_path) as lab:
+        await lab.until(lambda: lab.agent._registrar.registered.is_set() or None)
+        await lab.create("comes", nodeSelector={"disk": "ssd"})
+        await lab.until(lambda: lab.pod("comes").status.phase == "Failed")
+        await lab.until(lambda: lab.is_ready("stays"))
+
+
 async def test_a_label_that_was_written_a_moment_ago_counts(lab: Lab) -> None:
     await lab.until(lambda: lab.agent._registrar.registered.is_set() or None)
     await lab.api.patch(Node, NODE, {"metadata": {"labels": {"disk": "ssd"}}})

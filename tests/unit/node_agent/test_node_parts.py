@@ -82,6 +82,27 @@ def test_a_static_pod_is_its_file(tmp_path: Path) -> None:
     assert read_manifests(tmp_path / "none", "n") == []
 
 
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+_LIKE = "{matchExpressions: [{key: disk, operator: Like}]}"
+
+
+@pytest.mark.parametrize(
+    ("spec", "complaint"),
+    [
+        (f"affinity: {{nodeAffinity: {{{_REQUIRED}: {{nodeSelectorTerms: [{_LIKE}]}}}}}}", r"operator: .*Like"),
+        ("overhead: {cpu: '-1'}", r"spec\.overhead"),
+        ("hostNetwork: true, restartPolicy: Never", ""),
+    ],
+)
+def test_a_static_pod_that_the_masters_would_refuse_is_left_out(spec: str, complaint: str) -> None:
+    text = MANIFEST.replace(b"i}]", b"i, ports: [{containerPort: 80}]}], " + spec.encode())
+    if not complaint:
+        assert read_manifest(text, "n").metadata.name == "fixed-n"
+        return
+    with pytest.raises(ValueError, match=complaint):
+        read_manifest(text, "n")
+
+
 def facts(*, memory: int = GIB, disk: int = 50 * GIB, pids: int = 10, problem: str = "") -> Facts:
     return Facts(
         name="node1",

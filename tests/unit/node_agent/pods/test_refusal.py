@@ -24,6 +24,11 @@ def pod(*requests, ports=(), **spec):
     return msgspec.convert({"metadata": {"name": "p"}, "spec": {"containers": containers, **spec}}, Pod)
 
 
+def sidecar(port):
+    ports = [{"containerPort": 80, "hostPort": port}]
+    return {"name": "beside", "image": "i", "restartPolicy": "Always", "ports": ports}
+
+
 def required(*expressions, fields=()):
     term = {"matchExpressions": list(expressions), "matchFields": list(fields)}
     rule = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
@@ -64,6 +69,10 @@ AFFINITY = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affin
             pod({"cpu": "9"}), [pod()] * 3, "OutOfpods",
             ROOM + "pods, requested: 1, used: 3, capacity: 3", id="as many pods as there may be",
         ),
+        pytest.param(
+            pod({"memory": "5Gi", "ephemeral-storage": "11Gi"}), [], "OutOfmemory",
+            ROOM + "memory, requested: 5368709120, used: 0, capacity: 4294967296", id="memory comes before disk",
+        ),
         pytest.param(pod({"example.com/gpu": "1"}), [], "", "", id="what others hand out"),
         pytest.param(pod(nodeSelector=HERE), [], "", "", id="our labels"),
         pytest.param(pod(nodeSelector=ELSEWHERE), [], "NodeAffinity", AFFINITY, id="other labels"),
@@ -87,6 +96,13 @@ AFFINITY = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affin
         pytest.param(
             pod(ports=[{"hostPort": 80, "hostIP": "10.0.0.1"}]), [pod(ports=[{"hostPort": 80}])],
             "NodePorts", PORTS, id="one address of all",
+        ),
+        pytest.param(
+            pod(ports=[{"hostPort": 80}]), [pod(initContainers=[sidecar(80)])], "NodePorts", PORTS, id="a sidecar's port",
+        ),
+        pytest.param(
+            pod(ports=[{"hostPort": 80}]), [pod(initContainers=[{**sidecar(80), "restartPolicy": ""}])], "", "",
+            id="a port of what ends before the pod begins",
         ),
         pytest.param(pod(os={"name": "windows"}, nodeSelector=ELSEWHERE), [], "PodOSNotSupported",
                      "Failed to admit pod as the OS field doesn't match node OS", id="what we cannot comes first"),
