@@ -126,7 +126,7 @@ def huffman_decode(data: bytes) -> bytes:
     return b"".join(parts)
 
 
-MAX_HUFFMAN_BYTES = 1024
+MAX_HUFFMAN_BYTES = 1024  # of a string; the code is one growing number, which takes the square of its length
 
 
 @lru_cache(MAX_REMEMBERED)
@@ -406,7 +406,6 @@ class Encoder:
 
 
 def _string(text: bytes) -> bytes:
-    # The code is one growing number, which takes the square of its length: what is long goes as it is.
     coded = huffman_encode(text) if len(text) <= MAX_HUFFMAN_BYTES else text
     if len(coded) < len(text):
         return encode_integer(len(coded), 7, 0x80) + coded
