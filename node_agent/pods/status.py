@@ -72,6 +72,8 @@ def build_status(s: Situation, plan: Plan, around: Appearance) -> PodStatus:
     phase = _phase(s, around)
     init = tuple(_container_status(s, spec, plan, around, init=True) for spec in s.pod.spec.init_containers)
     main = tuple(_container_status(s, spec, plan, around, init=False) for spec in s.pod.spec.containers)
+    if _was_refused(s, around):
+        init = main = ()  # as the kubelet: else clients would show what they wait for instead of why it was refused
     debuggers = tuple(_debugger_status(s, spec, plan, around) for spec in ephemeral_containers(s.pod.spec))
     addressed = around.pod_ip and phase not in {"Succeeded", "Failed"}
     pod_ip = around.pod_ip if addressed or s.ending else old.pod_ip
@@ -92,6 +94,12 @@ def build_status(s: Situation, plan: Plan, around: Appearance) -> PodStatus:
         message=around.message,
         observed_generation=s.pod.metadata.generation,
     )
+
+
+def _was_refused(s: Situation, around: Appearance) -> bool:
+    """Return whether this node ended the pod before anything of it was made."""
+    made = s.sandbox is not None or any(s.containers.values()) or s.pod.status.container_statuses
+    return bool(around.reason) and not made
 
 
 def _phase(s: Situation, around: Appearance) -> str:

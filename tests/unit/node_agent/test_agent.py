@@ -198,7 +198,7 @@ async def test_a_port_of_the_node_is_for_one_pod_until_that_has_ended(lab: Lab) 
     await lab.create("second", containers=with_port())
     await lab.until(lambda: lab.pod("second").status.phase == "Failed")
     status = lab.pod("second").status
-    assert status.reason == "NodePorts"
+    assert (status.reason, status.container_statuses) == ("NodePorts", ())
     assert status.message.startswith("Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports")
     await lab.until(lambda: any(e.reason == "NodePorts" for e in lab.api.all(Event)))
     await lab.api.delete(Pod, "first", namespace="default")
