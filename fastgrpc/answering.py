@@ -260,7 +260,9 @@ class Answering(ABC):
                 self._deadlines.discard(ask, ask.bucket)
         if not streams:
             return
-        self.http.respond_all(streams, calls.RESPONSE_HEAD, calls.frame_messages(told), calls.OK_TRAILERS)
+        self.http.respond_all(
+            streams, calls.RESPONSE_HEAD, [frame_message(message) for message in told], calls.OK_TRAILERS
+        )
         if self._server.on_end is not None:
             self._server.on_end(path, Status.OK, len(streams))
         if at_once:

@@ -10,7 +10,6 @@ import base64
 import binascii
 import re
 import zlib
-from collections.abc import Sequence
 from enum import IntEnum
 
 import msgspec
@@ -271,11 +270,6 @@ PREFIX_BYTES = 5  # compressed or not, length
 def frame_message(message: bytes) -> bytes:
     """Return a message as it stands in the data."""
     return b"\0" + len(message).to_bytes(4, "big") + message
-
-
-def frame_messages(messages: Sequence[bytes]) -> list[bytes]:
-    """Return ``frame_message`` of each."""
-    return [b"\0" + len(message).to_bytes(4, "big") + message for message in messages]
 
 
 def only_message(data: bytes, max_bytes: int) -> bytes | None:
