@@ -4,6 +4,7 @@ Reads are tried again, on another member if need be, until their time is up. A w
 was not applied; otherwise ``Unknown`` tells the caller, who alone knows how to find out. Every wait has an end.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -181,9 +182,11 @@ class EtcdClient:
         failure: Sequence[Operation] = (),
         *,
         timeout_s: float = TIMEOUT_S,
+        unsent_s: float = math.inf,
     ) -> TxnResult:
         """Run ``success`` if every comparison holds, else ``failure``, in one revision.
 
+        unsent_s: what could not be given to any member for so long is Unavailable before its time is over.
         Raises Refused (nothing was done), Unavailable, Unknown (only if it could write).
         """
         request = pb.TxnRequest(
@@ -191,9 +194,9 @@ class EtcdClient:
             success=[_operation(op) for op in success],
             failure=[_operation(op) for op in failure],
         )
-        reads_only = all(isinstance(op, GetOp) for op in (*success, *failure))
-        send = self._read if reads_only else self._write
-        return _txn_result(await send(TXN, request, timeout_s))
+        if all(isinstance(op, GetOp) for op in (*success, *failure)):
+            return _txn_result(await self._read(TXN, request, min(timeout_s, unsent_s)))
+        return _txn_result(await self._write(TXN, request, timeout_s, unsent_s))
 
     async def compact(self, revision: int, *, timeout_s: float = TIMEOUT_S) -> None:
         """Forget history before ``revision``. Raises Compacted if that is done already, FutureRevision."""
@@ -272,20 +275,23 @@ class EtcdClient:
         while True:
             endpoint = await self._endpoints.pick(deadline)
             try:
+                await endpoint.connect(max(0.001, min(SILENT_S, deadline - time.monotonic())))
                 return await _call(endpoint, method, request, deadline, patience_s=SILENT_S)
             except EndpointLost as exc:
                 _check_time(deadline, exc)
 
-    async def _write(self, method: Method, request: Any, timeout_s: float) -> Any:
-        deadline = time.monotonic() + timeout_s
+    async def _write(self, method: Method, request: Any, timeout_s: float, unsent_s: float = math.inf) -> Any:
+        started = time.monotonic()
+        deadline, unsent_until = started + timeout_s, started + min(timeout_s, unsent_s)
         while True:
-            endpoint = await self._endpoints.pick(deadline)
+            endpoint = await self._endpoints.pick(unsent_until)
             try:
+                await endpoint.connect(max(0.001, min(SILENT_S, unsent_until - time.monotonic())))
                 return await _call(endpoint, method, request, deadline, patience_s=LOST_S)
             except EndpointLost as exc:
                 if exc.maybe_applied:
                     raise Unknown(f"the write may have been applied: {exc}") from exc
-                _check_time(deadline, exc)
+                _check_time(unsent_until, exc)
 
 
 def _check_time(deadline: float, exc: EndpointLost) -> None:
@@ -305,7 +311,6 @@ def _dial(transport: TransportName, tls: TlsFiles | None) -> Dial:
 async def _call(endpoint: Endpoint, method: Method, request: Any, deadline: float, *, patience_s: float) -> Any:
     """Raises EndpointLost where another try may help, Refused where it cannot."""
     remaining_s = max(0.001, deadline - time.monotonic())
-    await endpoint.connect(min(SILENT_S, remaining_s))
     try:
         return await endpoint.call(method, request, timeout_s=remaining_s, patience_s=patience_s)
     except CallFailed as exc:

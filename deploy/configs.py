@@ -139,7 +139,8 @@ def render_haproxy(lab: Lab, *, bind: str) -> str:
 
     A session whose master is marked down is closed at once, so that clients reconnect instead of waiting for TCP's
     own timeouts; a connection that a dead master does not take within 300 ms goes to the next one. A check's TLS
-    handshake has to fit into the same 300 ms: on a busy machine one or two may not, hence three failures in a row.
+    handshake has to fit into the same 300 ms: on a busy machine one or two may not, hence three failures in a row,
+    which also leave a master that has lost the store's quorum the time to tell its clients to try again.
     """
     servers = "\n".join(f"  server {master.name} {master.address}:{API_PORT}" for master in lab.masters)
     return f"""\
@@ -166,7 +167,7 @@ backend masters
   option httpchk
   http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host entry
   http-check expect status 200
-  default-server inter 250ms fastinter 100ms downinter 250ms fall 3 rise 1 on-marked-down shutdown-sessions
+  default-server inter 250ms fastinter 200ms downinter 250ms fall 3 rise 1 on-marked-down shutdown-sessions
   default-server check check-ssl verify required ca-file {ETC}/pki/ca.crt crt {ETC}/pki/health.pem
 {servers}
 """

@@ -38,8 +38,6 @@ PROGRESS_PERIOD_S = 0.1
 BOOKMARK_PERIOD_S = 10.0
 LAST_BOOKMARK_S = 2.0  # before a watch ends by its time, so that its client resumes from here
 RETRY_S = 0.2
-PROBE_EVERY_S = 0.4
-PROBE_S = 1.0  # a store that has not confirmed its revision for so long has no quorum that we can reach
 
 
 class KeyChange(msgspec.Struct, frozen=True):
@@ -94,7 +92,6 @@ class WatchCache:
         self.revision = 0
         self.filled = asyncio.Event()  # set once it has ever known everything
         self.connected = False
-        self.has_quorum = True  # until a probe says otherwise
         self._fresh = Freshness(source.current_revision)
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap by revision
         self._order = itertools.count()
@@ -226,17 +223,6 @@ class WatchCache:
                     log.warning("store watch interrupted revision=%d error=%s", self.revision, error)
                 self.connected = False
                 await asyncio.sleep(RETRY_S)
-
-    async def probe(self) -> None:
-        """Notice, until cancelled, a store that is there but cannot commit: a member cut off from its peers."""
-        while True:
-            try:
-                async with asyncio.timeout(PROBE_S):
-                    await self._source.current_revision()
-                self.has_quorum = True
-            except (ApiError, TimeoutError):
-                self.has_quorum = False
-            await asyncio.sleep(PROBE_EVERY_S)
 
     async def _follow(self) -> None:
         if not self.synced:

@@ -83,6 +83,7 @@ class Core:
         self.registry = Registry(
             table,
             self.cache,
+            self.storage,
             self.reader,
             writer,
             modifier,
@@ -225,7 +226,7 @@ async def run(config: MasterConfig) -> None:
             background = [
                 tasks.create_task(_collect_garbage(core.cache)),
                 tasks.create_task(core.cache.run()),
-                tasks.create_task(core.cache.probe()),
+                tasks.create_task(core.storage.probe()),
                 tasks.create_task(BootObjects(config, core.registry).ensure()),
                 tasks.create_task(grpc_server.tell_health()),
                 tasks.create_task(leadership.run(Leader(config, core, client).lead)),

@@ -21,7 +21,7 @@ from master.objects import StoredObject
 from master.reads import Reader, select
 from master.rest.seam import Deleted, Event, Page, Query, WriteOptions, Written
 from master.scale import scale_of
-from master.storage import Fence
+from master.storage import Fence, Storage
 from master.writes import Writer
 
 _DELETIONS_AT_ONCE = 16
@@ -36,6 +36,7 @@ class Registry:
         self,
         table: Table,
         cache: WatchCache,
+        storage: Storage,
         reader: Reader,
         writer: Writer,
         modifier: Modifier,
@@ -45,6 +46,7 @@ class Registry:
         self._tokens = tokens
         self._table = table
         self._cache = cache
+        self._storage = storage
         self._reader = reader
         self._writer = writer
         self._bindings = Bindings(table, writer, modifier)
@@ -200,7 +202,7 @@ class Registry:
         """Return check -> what is wrong for each readiness check; an empty text is a passed check."""
         return {
             "watch-cache": "" if self._cache.synced else "the watch cache has not read the store yet",
-            "store": "" if self._cache.connected and self._cache.has_quorum else "the store does not answer",
+            "store": "" if self._cache.connected and self._storage.has_quorum else "the store does not answer",
         }
 
 

@@ -24,6 +24,9 @@ PAGE = 500
 WRITE_TIMEOUT_S = 10.0
 ATTEMPT_TIMEOUT_S = 4.0
 READ_TIMEOUT_S = 5.0
+UNSENT_S = 0.5  # for so long a write looks for a member that takes it before it asks whether there is a quorum
+PROBE_EVERY_S = 0.4
+PROBE_S = 1.0  # a store that has not confirmed its revision for so long has no quorum that we can reach
 # Before these releases etcd could answer a progress request before it had sent the events it covers.
 _PROGRESS_SINCE = ((3, 4, 31), (3, 5, 13))
 _HISTORY_STEPS = 8
@@ -118,6 +121,7 @@ class Storage:
     def __init__(self, client: EtcdClient, *, prefix: str = PREFIX, cipher: Cipher | None = None) -> None:
         self.client = client
         self.prefix = prefix
+        self.has_quorum = True  # until a probe says otherwise
         self._cipher = cipher
         self._watch: etcd.Watch | None = None
         self._exact_progress: bool | None = None
@@ -142,8 +146,8 @@ class Storage:
     async def commit(self, writes: Sequence[Write], *, fence: Fence | None = None) -> int:
         """Do all ``writes`` or none; return their revision.
 
-        Raises Refused (a key was not as expected), Fenced, RequestTooLarge, Unavailable (surely nothing happened),
-        Timeout (nobody knows).
+        Raises Refused (a key was not as expected), Fenced, RequestTooLarge, Unavailable (surely nothing happened; at
+        once where there is no quorum, so that the client tries another master), Timeout (nobody knows).
         """
         looks = [write.key for write in writes] + ([fence.key] if fence is not None else [])
         compares = _compares(writes, fence)
@@ -153,9 +157,12 @@ class Storage:
         deadline = loop.time() + WRITE_TIMEOUT_S
         maybe = False
         while True:
+            if not (maybe or self.has_quorum):
+                # The balancer is about to cut our clients off: who is answered before that tries another master.
+                raise Unavailable("the store has no quorum that this master can reach", retry_after_s=1)
             timeout_s = min(ATTEMPT_TIMEOUT_S, deadline - loop.time())
             try:
-                answer = await self.client.txn(compares, operations, reads, timeout_s=timeout_s)
+                answer = await self.client.txn(compares, operations, reads, timeout_s=timeout_s, unsent_s=UNSENT_S)
                 break
             except (etcd.Unknown, etcd.Unavailable) as error:
                 maybe = maybe or isinstance(error, etcd.Unknown)
@@ -291,6 +298,17 @@ class Storage:
             return await self.client.revision(timeout_s=READ_TIMEOUT_S)
         except etcd.EtcdError as error:
             raise api_error(error) from error
+
+    async def probe(self) -> None:
+        """Notice, until cancelled, a store that is there but cannot commit: a member cut off from its peers."""
+        while True:
+            try:
+                async with asyncio.timeout(PROBE_S):
+                    await self.current_revision()
+                self.has_quorum = True
+            except (ApiError, TimeoutError):
+                self.has_quorum = False
+            await asyncio.sleep(PROBE_EVERY_S)
 
     async def request_progress(self) -> None:
         """Ask the store to tell how far the watch has come, or make it tell by writing a key in sight."""

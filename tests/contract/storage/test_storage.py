@@ -53,6 +53,39 @@ def store_of(losing: LosingClient) -> Storage:
 KEY = "/registry/x/a"
 
 
+async def test_without_a_quorum_no_write_begins(store_of: Storage, losing: LosingClient) -> None:
+    """Goal: a client of a master that is cut off hears of it while its connection stands, and asks another master."""
+    store_of.has_quorum = False
+    losing.faults = ["down"]
+    with pytest.raises(Unavailable) as refused:
+        await store_of.commit([Put(KEY, b"mine", 0)])
+    assert refused.value.retry_after_s == 1
+    assert losing.faults == ["down"]
+
+
+async def test_a_write_that_nobody_took_ends_with_the_quorum(store_of: Storage, losing: LosingClient) -> None:
+    losing.faults = ["down"] * 500
+    writing = asyncio.create_task(store_of.commit([Put(KEY, b"mine", 0)]))
+    await asyncio.sleep(0.1)
+    assert not writing.done()
+    store_of.has_quorum = False
+    with pytest.raises(Unavailable):
+        await writing
+
+
+async def test_without_a_quorum_a_write_that_somebody_may_have_taken_is_asked_after(
+    store_of: Storage, losing: LosingClient
+) -> None:
+    async def lose_it() -> None:
+        store_of.has_quorum = False
+
+    losing.faults, losing.meanwhile = ["after", "down"], lose_it
+    revision = await store_of.commit([Put(KEY, b"mine", 0)])
+    found = await store_of.get(KEY)
+    assert found is not None
+    assert found.revision == revision
+
+
 @pytest.mark.parametrize("faults", [["before"], ["after"], ["after", "down", "before"], ["down"]], ids="-".join)
 async def test_create_whose_answer_is_lost(store_of: Storage, losing: LosingClient, faults: Sequence[str]) -> None:
     losing.faults = list(faults)

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from client.etcd import EtcdClient
 from client.etcd_endpoints import Endpoint, EndpointLost
 from client.etcd_rpc import RANGE
+from client.etcd_types import PutOp, Unavailable
 from fastgrpc.calls import CallFailed, Status
 
 
@@ -43,3 +45,10 @@ async def test_nobody_asks_after_a_member_whose_connection_was_closed_amid_a_cal
         with pytest.raises(EndpointLost, match="closed"):
             await calling
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_write_that_no_member_takes_ends_when_its_patience_for_that_does() -> None:
+    """Goal: surely nothing happened, so there is no reason to wait for the write's own time."""
+    async with EtcdClient(["127.0.0.1:1", "127.0.0.1:2"]) as client, asyncio.timeout(20):
+        with pytest.raises(Unavailable):
+            await client.txn([], [PutOp(b"key", b"value")], timeout_s=60, unsent_s=0.05)
