@@ -313,8 +313,6 @@ class Driver:
         """See to it that we go on in time with what nobody will wake us for."""
         core = self._replica.core
         self._commit_marks.plan(now_s)
-        if core.has_turn_for_others:
-            self.wake()  # not here: answers leave at the end of this turn, and go first
         hastier = core.term != self._planned_term or core.patience.ticks < self._planned_patience
         if whole_turn or hastier or core.role not in STEADY:
             self._plan_ticks(now_s)  # what members say to each other only gives them more time than was planned

@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from raft_store.engine import Entry, Index, MemberId, Term
 from raft_store.raft import messages as m
@@ -23,12 +23,11 @@ class Leading(State):
     ) -> None:
         super().__init__(config, hard_state=hard_state, log=log, random=random, logger=logger)
         self.transferee = NOBODY  # whom we hand leadership to
-        # The driver's: what followers can hear later waits: commit marks for the next append, a lone entry for those
-        # whom its majority does not need. Or until this is taken back.
+        # The driver's: what followers can hear later waits: commit marks for the next append, entries for those whom
+        # their majority does not need. Or until this is taken back.
         self.delays = False
         self.owes = False  # a follower could be told something, and that was delayed ...
-        self._owes_entry = False  # ... an entry, even
-        self.awaited = Index(0)  # some follower waits to hear that this is committed
+        self.owes_from = Index(0)  # ... the entries from here on, even; 0: none
         self.now_ms = 0.0  # a clock that never stands still; the driver sets it, for leases only
         self._progress: dict[MemberId, Progress] = {}
         self._reads = ReadRounds()
@@ -41,7 +40,7 @@ class Leading(State):
     def _become(self, role: Role, term: Term, leader: MemberId) -> None:
         super()._become(role, term, leader)
         self.transferee = NOBODY
-        self.owes = self._owes_entry = False
+        self.owes, self.owes_from = False, Index(0)
         self._progress = {}
         if role is Role.LEADER:
             self._progress = {peer: Progress(Index(self.log.last_index + 1)) for peer in self.peers}
@@ -103,8 +102,8 @@ class Leading(State):
         """Send every follower what it lacks and may be sent; note whether any is owed something."""
         log, owes = self.log, False
         last, committed = log.last_index, log.committed
-        held_back = self._held_back() if self.delays else ()
-        self._owes_entry = bool(held_back)
+        held_back = self._held_back() if self.delays else {}
+        self.owes_from = min(held_back.values(), default=Index(0))
         for peer, progress in self._progress.items():
             if peer in held_back:
                 owes = True
@@ -116,40 +115,40 @@ class Leading(State):
             commit = min(progress.matched, committed)
             if commit <= progress.commit_sent:
                 continue
-            if self.delays and progress.commit_sent >= self.awaited:
+            if self.delays and not progress.awaits:
                 owes = True
             else:
                 progress.commit_sent = commit
                 self._send(m.Commit(self.member, peer, self.term, commit=commit))
         self.owes = owes
 
-    def _held_back(self) -> Sequence[MemberId]:
-        """Return who need not hear of the newest entry yet: a majority is asked to keep it without them.
+    def _held_back(self) -> Mapping[MemberId, Index]:
+        """Return who need not hear of the newest entries yet, and from where on: a majority keeps them without.
 
-        Whoever waits for a lone entry waits for a majority only, and all who work on it at the same time are in each
-        other's way, on the wire, and on one machine its cores and its disk. So the others have their turn when the
-        entry is committed and handed to the machine, or when ``delays`` is taken back: it may not get that far. But a
-        follower whose own proposal it is waits for it most of all; or for its last one's commit mark, which it carries.
+        Whoever waits for an entry waits for a majority only, and all who work on it at the same time are in each
+        other's way, on the wire, and on one machine its cores and its disk. What the others hear a little later comes
+        to them in one piece, for the price of one. Asked first is who is ahead, or else who waits for a commit itself:
+        whoever falls behind, or is gone, is passed over as soon as the others have had their turn once.
         """
         log, halves = self.log, self.configuration.halves
         newest = log.last_index
-        if newest > log.committed + 1 or log.applied == newest or newest <= self.awaited or len(halves) > 1:
-            return ()
+        if len(halves) > 1:
+            return {}
         others = len(halves[0]) // 2  # whom the majority needs beside us
-        held_back: list[MemberId] = []
-        for peer, progress in self._progress.items():
-            if progress.state is not Stage.REPLICATE or progress.next < newest:
+        held_back: dict[MemberId, Index] = {}
+        for peer, progress in sorted(self._progress.items(), key=_by_rank, reverse=True):
+            if progress.state is not Stage.REPLICATE:
                 continue
-            if others > 0 and progress.matched >= newest - 1 and peer in halves[0]:
-                others -= 1  # it is asked, or will be: it has answered for all before
-            elif progress.next == newest and progress.commit_sent >= self.awaited:
-                held_back.append(peer)
-        return () if others > 0 else held_back
+            if others > 0 and peer in halves[0]:
+                others -= 1
+            elif progress.next <= newest and not progress.awaits:
+                held_back[peer] = progress.next
+        return {} if others > 0 else held_back
 
     @property
     def has_turn_for_others(self) -> bool:
-        """Whether the followers that were held back may hear of the newest entry now: nobody waits for it any more."""
-        return self._owes_entry and self.log.applied == self.log.last_index
+        """Whether the followers that were held back are in nobody's way: all that was written is applied."""
+        return bool(self.owes_from) and self.log.applied == self.log.last_index
 
     def _send_append(self, peer: MemberId, progress: Progress) -> None:
         log = self.log
@@ -310,8 +309,14 @@ class Leading(State):
         if self.role is Role.LEADER:
             self._reads.ask(Question(self.member, session, number))
 
+    def await_commit(self, peer: MemberId) -> None:
+        """A follower waits to hear that what is in our log by now is committed."""
+        if (progress := self._progress.get(peer)) is not None:
+            progress.awaited = self.log.last_index
+
     def _on_read_request(self, request: m.ReadRequest) -> None:
         if self.role is Role.LEADER:
+            self.await_commit(request.sender)
             self._reads.ask(Question(request.sender, request.session, request.number))
 
     def _begin_read_round(self) -> None:
@@ -346,3 +351,8 @@ class Leading(State):
                         index=index,
                     )
                 )
+
+
+def _by_rank(item: tuple[MemberId, Progress]) -> tuple[Index, bool, Index]:
+    progress = item[1]
+    return progress.matched, progress.awaits, progress.next

@@ -31,6 +31,7 @@ class Progress:
 
     __slots__ = (
         "_paused",
+        "awaited",
         "behind",
         "commit_sent",
         "farewell_ticks",
@@ -50,6 +51,7 @@ class Progress:
         self.matched = Index(0)
         self.next = following
         self.commit_sent = Index(0)  # highest commit mark that we told it
+        self.awaited = Index(0)  # it waits to hear that this is committed
         self.silent_ticks = 0  # since we heard from it
         self.read_round = 0  # highest heartbeat round it confirmed
         self.snapshot = Index(0)  # in SNAPSHOT: the index that the snapshot brings it to
@@ -69,6 +71,11 @@ class Progress:
                 return self._window_is_full
             case State.SNAPSHOT:
                 return True
+
+    @property
+    def awaits(self) -> bool:
+        """Whether it waits for a commit mark that it was not told."""
+        return self.commit_sent < self.awaited
 
     @property
     def _window_is_full(self) -> bool:

@@ -213,7 +213,7 @@ class Replica:
         fresh, accepted = self._arrivals.accept(core.term, forward.session, forward.first, forward.proposals)
         if fresh:
             core.append(fresh)
-            core.awaited = core.log.last_index  # the origin answers when it hears of the commit
+            core.await_commit(forward.sender)  # it answers its callers when it hears of that
         self._outbox.append(
             m.ForwardReply(core.member, forward.sender, core.term, session=forward.session, accepted=accepted)
         )

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from raft_store.commit_marks import DELAY_S, CommitMarks
+from raft_store.commit_marks import DELAY_S, ENTRY_DELAY_S, CommitMarks
 
 
 class Loop:
@@ -32,7 +32,10 @@ class Loop:
 
 @pytest.fixture
 def leader():
-    loop, core = Loop(), SimpleNamespace(owes=False, delays=False, log=SimpleNamespace(last_index=7))
+    loop = Loop()
+    core = SimpleNamespace(
+        owes=False, owes_from=0, has_turn_for_others=False, delays=False, log=SimpleNamespace(last_index=7)
+    )
     woken = []
     marks = CommitMarks(core, loop, wake=lambda: woken.append(loop.now_s))
     return SimpleNamespace(loop=loop, core=core, marks=marks, woken=woken)
@@ -95,3 +98,28 @@ def test_nothing_is_told_after_the_end(leader):
     owe(leader, at_s=1.0)
     leader.marks.stop()
     assert leader.loop.timers == []
+
+
+def test_entries_wait_longer_than_marks_however_many_follow(leader):
+    leader.core.owes_from = 6
+    owe(leader, at_s=1.0)
+    leader.core.log.last_index += 1
+    owe(leader, at_s=1.0 + DELAY_S)
+    leader.loop.ring()
+    assert leader.woken == [1.0 + ENTRY_DELAY_S]
+
+
+def test_entries_that_nobody_waits_for_have_their_turn_at_once_but_not_too_often(leader):
+    """Goal: what is written now and then is soon everywhere, and who writes all the time is not in anybody's way."""
+    leader.core.owes_from, leader.core.has_turn_for_others = 6, True
+    owe(leader, at_s=1.0)
+    assert (leader.woken, leader.core.delays) == ([1.0], False)
+    leader.core.owes_from = 8
+    owe(leader, at_s=1.0 + ENTRY_DELAY_S / 2)
+    assert (leader.woken, leader.core.delays) == ([1.0], True)
+    leader.loop.ring()
+    leader.loop.ring()
+    assert leader.woken[1:] == [pytest.approx(1.0 + 1.5 * ENTRY_DELAY_S)]
+    leader.core.owes_from = 9
+    owe(leader, at_s=2.0)
+    assert leader.woken[2:] == [2.0]

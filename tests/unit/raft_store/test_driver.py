@@ -370,7 +370,6 @@ async def test_a_follower_plans_anew_between_turns_only_when_it_has_become_less_
         agreed=None,
         owes=False,
         delays=True,
-        has_turn_for_others=False,
         log=SimpleNamespace(has_committed=False),
     )
     replica = SimpleNamespace(applied=Index(0), core=core, ready=lambda: None, quiet_ticks=40, propose_together=None)

@@ -637,18 +637,29 @@ def lone(size=3, *, after=1):
     return group, Index(group[1].core.log.last_index + 1)
 
 
+def turn(group):
+    """Let those hear of everything who were held back."""
+    group[1].core.delays = False
+    group.serve(1)
+    group[1].core.delays = True
+
+
 @pytest.mark.parametrize(("size", "asked"), [(3, [2]), (4, [2, 3]), (5, [2, 3])])
-def test_a_lone_entry_goes_to_a_majority_first(size, asked):
+def test_entries_go_to_a_majority_first(size, asked):
     group, index = lone(size)
-    group.propose(1, b"a")
-    assert [peer for peer in group.desks if told(group, peer) == [index]] == asked
-    assert group[1].core.owes
-    sent = []
-    group.deliver(lambda message: sent.append(message) or True)
-    # The others hear of it once it is applied, and of its commit in the same breath.
-    (last,) = [message for message in sent if message.to == size and isinstance(message, m.Append)]
-    assert ([entry.index for entry in last.entries], last.commit) == ([index], index)
-    assert group[size].values[-1] == b"a"
+    for i in range(3):
+        group.propose(1, b"%d" % i)
+        assert [peer for peer in group.desks if told(group, peer) == [index + i]] == asked
+        group.deliver()
+        assert group[1].settled[-1] == b"%d" % i
+        assert (group[1].core.owes_from, group[1].core.has_turn_for_others) == (index, True)
+    turn(group)
+    # The others hear of all of them at once, and of their commit in the same breath.
+    (last,) = [message for message in group.under_way if message.to == size]
+    assert ([entry.index for entry in last.entries], last.commit) == ([index, index + 1, index + 2], index + 2)
+    group.deliver()
+    assert group[size].values[-3:] == [b"0", b"1", b"2"]
+    assert group[1].core.owes_from == 0
 
 
 def test_whoever_is_silent_is_not_the_one_to_be_asked():
@@ -657,24 +668,23 @@ def test_whoever_is_silent_is_not_the_one_to_be_asked():
     group.propose(1, b"a")
     group.deliver()
     assert group[1].settled[-1] != b"a"
-    group[1].core.delays = False
-    group.serve(1)
+    turn(group)
     group.deliver()
     assert group[1].settled[-1] == b"a"
-    group[1].core.delays = True
     group.propose(1, b"b")
-    assert told(group, 3) == [index + 1]  # at once: 2 has not answered for what came before
+    assert (told(group, 2), told(group, 3)) == ([], [index + 1])  # at once: it is ahead now
     group.deliver()
     assert group[1].settled[-1] == b"b"
 
 
-def test_nobody_is_held_back_where_more_is_under_way():
+def test_what_comes_while_more_is_under_way_waits_for_the_same_turn():
     group, index = lone()
-    for desk in (group[2], group[3]):
-        desk.slow = True
+    group[2].slow = True
     group.propose(1, b"a")
     group.propose(1, b"b")
-    assert (told(group, 2), told(group, 3)) == ([index, index + 1], [index, index + 1])
+    assert (told(group, 2), told(group, 3)) == ([index, index + 1], [])
+    assert not group[1].core.has_turn_for_others  # somebody waits still
+    assert group[1].core.owes_from == index
 
 
 def test_whoever_proposed_it_is_not_held_back():
@@ -692,8 +702,33 @@ def test_whoever_waits_for_the_commit_before_it_is_not_held_back():
     group.propose(3, b"a")
     # 3 is slow to answer: what it proposed is committed without it.
     group.deliver(lambda message: not (isinstance(message, m.AppendReply) and message.sender == 3))
+    turn(group)
+    group.deliver(lambda message: not (isinstance(message, m.AppendReply) and message.sender == 3))
     assert (group[1].core.log.committed, group[3].settled) == (index, [])
     group.propose(1, b"b")
     assert (told(group, 2), told(group, 3)) == ([index + 1], [index + 1])
     group.deliver(lambda message: message.to == 3)
     assert group[3].settled == [b"a"]
+
+
+def test_whoever_proposes_is_asked_first_and_the_others_have_their_turn():
+    group, index = lone()
+    for i in range(3):
+        group.propose(3, b"%d" % i)
+        group.deliver()
+    assert group[3].settled == [b"0", b"1", b"2"]
+    assert group[2].values[-1] == b"0"
+    assert group[1].core.owes_from == index
+    turn(group)
+    group.deliver()
+    assert group[2].values[-3:] == [b"0", b"1", b"2"]
+
+
+def test_a_read_at_a_follower_does_not_wait_for_its_turn():
+    group, _index = lone()
+    group.propose(1, b"a")
+    group.deliver()
+    assert (group[1].settled[-1], group[3].values[-1:]) == (b"a", [b"0"])
+    group.read(3, "reader")
+    group.deliver()
+    assert group[3].values[-1] == b"a"
