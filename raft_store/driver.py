@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
+from raft_store.boarding import Boarding
 from raft_store.commit_marks import CommitMarks
 from raft_store.disk.directory import DiskError
 from raft_store.disk.storage import Storage
@@ -83,6 +84,7 @@ class Driver:
         self._proposers = Proposers(replica.propose_together)
         self._waits = Waits(self._loop.time)
         self._pump_scheduled = self._pumping = False
+        self._boarding = Boarding()
         self._ticks = Ticks(config.tick_s, self._loop.time())
         self._reading: asyncio.Future[object] | None = None  # who asks to read in this turn shares it
         self._readers_left = False  # some wait no more, and may still stand in the replica's line
@@ -165,6 +167,7 @@ class Driver:
         if self._proposers.open == 1:
             self._go_on()  # nobody else's proposal can be missed by not waiting for it
         else:
+            self._boarding.add(len(items), time.perf_counter())
             self.wake()
         return proposal
 
@@ -264,7 +267,10 @@ class Driver:
     def _serve_turn(self) -> None:
         self._pump_scheduled = False
         if self._running:
+            self._replica.keeps_waiting = self._boarding.waits(time.perf_counter())
             self._pump(whole_turn=True)
+            if self._replica.keeps_waiting:
+                self.wake()
 
     def _pump(self, *, whole_turn: bool) -> None:
         """Serve what has come in; whole_turn: all sockets were looked at, so that silence can be judged."""

@@ -23,11 +23,13 @@ class Leading(State):
     ) -> None:
         super().__init__(config, hard_state=hard_state, log=log, random=random, logger=logger)
         self.transferee = NOBODY  # whom we hand leadership to
-        # The driver's: what followers can hear later waits: commit marks for the next append, entries for those whom
-        # their majority does not need. Or until this is taken back.
-        self.delays = False
-        self.owes = False  # a follower could be told something, and that was delayed ...
-        self.owes_from = Index(0)  # ... the entries from here on, even; 0: none
+        # The driver's: what followers can hear later waits until this is taken back. Commit marks, for the next append
+        # to take them along ...
+        self.delays_marks = False
+        self.owes_mark = False  # a follower could be told of a commit, and that was delayed
+        # ... and entries, for those whom their majority does not need.
+        self.delays_entries = False
+        self.owes_from = Index(0)  # from here on a follower could be sent some, and that was delayed; 0: none
         self.now_ms = 0.0  # a clock that never stands still; the driver sets it, for leases only
         self._progress: dict[MemberId, Progress] = {}
         self._reads = ReadRounds()
@@ -40,7 +42,7 @@ class Leading(State):
     def _become(self, role: Role, term: Term, leader: MemberId) -> None:
         super()._become(role, term, leader)
         self.transferee = NOBODY
-        self.owes, self.owes_from = False, Index(0)
+        self.owes_mark, self.owes_from = False, Index(0)
         self._progress = {}
         if role is Role.LEADER:
             self._progress = {peer: Progress(Index(self.log.last_index + 1)) for peer in self.peers}
@@ -100,14 +102,13 @@ class Leading(State):
 
     def _replicate(self) -> None:
         """Send every follower what it lacks and may be sent; note whether any is owed something."""
-        log, owes = self.log, False
+        log, owes_mark = self.log, False
         last, committed = log.last_index, log.committed
-        held_back = self._held_back() if self.delays else {}
+        held_back = self._held_back() if self.delays_entries else {}
         self.owes_from = min(held_back.values(), default=Index(0))
         for peer, progress in self._progress.items():
             if peer in held_back:
-                owes = True
-                continue
+                continue  # the mark comes with the entries
             while progress.next <= last and not progress.paused:
                 self._send_append(peer, progress)
             if committed <= progress.commit_sent or progress.in_flight:
@@ -115,12 +116,12 @@ class Leading(State):
             commit = min(progress.matched, committed)
             if commit <= progress.commit_sent:
                 continue
-            if self.delays and not progress.awaits:
-                owes = True
+            if self.delays_marks and not progress.awaits:
+                owes_mark = True
             else:
                 progress.commit_sent = commit
                 self._send(m.Commit(self.member, peer, self.term, commit=commit))
-        self.owes = owes
+        self.owes_mark = owes_mark
 
     def _held_back(self) -> Mapping[MemberId, Index]:
         """Return who need not hear of the newest entries yet, and from where on: a majority keeps them without.
@@ -272,7 +273,7 @@ class Leading(State):
 
     def _retire(self) -> None:
         """We have no vote any more, and a majority of those who have knows it: leave the lead to the best of them."""
-        self.delays = False
+        self.delays_marks = self.delays_entries = False
         self._replicate()
         heirs = {peer: self._progress[peer] for peer in self.configuration.voters}
         heir = max(sorted(heirs), key=lambda peer: (heirs[peer].matched, -heirs[peer].silent_ticks))

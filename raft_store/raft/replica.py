@@ -50,6 +50,7 @@ class Replica:
         self._readers = Readers()
         self._outbox: list[m.AnyMessage] = []
         self._changes: list[_OpenChange] = []
+        self.keeps_waiting = False  # the driver's: proposals wait, for others to share their entry
 
     def tick(self) -> None:
         """Let one unit of time pass."""
@@ -128,7 +129,7 @@ class Replica:
 
     def ready(self) -> Work | None:
         """Return what is to be done now; None: nothing until the next event."""
-        if self._origin.open:
+        if self._origin.open and not self.keeps_waiting:
             self._make_proposals()
         if self._readers.waiting or self._readers.asked:
             self._ask()

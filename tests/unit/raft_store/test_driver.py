@@ -20,6 +20,7 @@ from raft_store.raft.core import Core, CoreConfig, Role
 from raft_store.raft.log import Log
 from raft_store.raft.membership import founded
 from raft_store.raft.messages import HardState, Save, SnapshotMark
+from raft_store.raft.proposals import unpack
 from raft_store.raft.replica import Replica, Work
 
 GROUP = founded({MemberId(1): (), MemberId(2): ()})
@@ -190,6 +191,21 @@ async def test_more_proposals_than_a_member_keeps_are_refused_as_in_etcd(followe
         await kept
     with pytest.raises(NoLeader):  # there is room again
         await follower.propose(b"y" * 11, timeout_s=0.05)
+
+
+async def test_what_turn_after_turn_brings_shares_an_entry(follower):
+    """Goal: one sync and one round for clients that ask together, over connections that are read one by one."""
+    sent = []
+    follower._send = sent.extend
+    follower.receive([append(1)])
+    await until(lambda: follower.applied == 1)
+    for _ in range(3):
+        follower.submit((b"a", b"b"), lambda results, exc: None, timeout_s=60)
+        await asyncio.sleep(0)  # a turn
+    await until(lambda: any(isinstance(message, m.Forward) for message in sent))
+    (forward,) = [message for message in sent if isinstance(message, m.Forward)]
+    (entry,) = forward.proposals
+    assert unpack(entry)[2] == [b"a", b"b"] * 3
 
 
 async def test_who_gave_up_waiting_for_a_leader_is_forgotten(storage):
@@ -368,8 +384,9 @@ async def test_a_follower_plans_anew_between_turns_only_when_it_has_become_less_
         term=Term(1),
         patience=SimpleNamespace(ticks=40),
         agreed=None,
-        owes=False,
-        delays=True,
+        owes_mark=False,
+        owes_from=Index(0),
+        has_turn_for_others=False,
         log=SimpleNamespace(has_committed=False),
     )
     replica = SimpleNamespace(applied=Index(0), core=core, ready=lambda: None, quiet_ticks=40, propose_together=None)
