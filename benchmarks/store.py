@@ -13,6 +13,7 @@ that the work was done: what h2load calls a success may be an error of gRPC's.
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import re
 import shutil
@@ -313,6 +314,7 @@ def main() -> None:
         parser.error("h2load is missing: apt-get install nghttp2-client")
     rows = [row for row in ROWS if not arguments.rows or row.name in arguments.rows]
     names = [*([] if arguments.alone else ["etcd"]), *arguments.fronts]
+    gc.disable()  # a collection takes 10 to 40 ms here, and would be taken for a store's slowest answer
     print(f"load average {os.getloadavg()[0]:.1f} before; {arguments.seconds} s a turn")
     with tempfile.TemporaryDirectory(dir=arguments.dir) as folder, stores(Path(folder), names) as benches:
         uvloop.run(measure(benches, rows, arguments.seconds, arguments.kills))
