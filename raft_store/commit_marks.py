@@ -1,8 +1,8 @@
 """When followers hear of what can wait: commit marks come with the next append, or in a moment by themselves.
 
 Whoever writes one thing after the other would otherwise wake each follower twice a write, and wait for it. Followers
-that a majority does not need hear of entries a little later, too (``Leading.delays_entries``): when nobody works on
-any, if it is not their turn too often, and a few milliseconds after the first one at the latest.
+that a majority does not need hear of entries later, too (``Leading.delays``): when nobody works on any, if it is not
+their turn too often, and a few milliseconds after the first one at the latest.
 """
 
 import asyncio
@@ -12,30 +12,8 @@ from collections.abc import Callable
 from raft_store.engine import Index
 from raft_store.raft.core import Core
 
-MARK_DELAY_S = 0.001  # for so long an append may come that takes a commit mark along
-ENTRY_DELAY_S = 0.005  # for so long entries gather for those whom their majority does not need
+DELAY_S = 0.005  # for so long anything waits, and as much time at least lies between two turns that nobody waited for
 _EARLY_S = 0.0005  # timers ring by so much too early
-
-
-class _Debt:
-    """Something that is owed to followers, and since when."""
-
-    __slots__ = ("_concerns", "_delay_s", "due_s")
-
-    def __init__(self, delay_s: float) -> None:
-        self._delay_s = delay_s
-        self._concerns = Index(0)
-        self.due_s = math.inf
-
-    def note(self, concerns: Index, now_s: float) -> None:
-        """Something is owed that concerns an entry (0: nothing is); of another one it is another debt."""
-        if concerns != self._concerns:
-            self._concerns = concerns
-            self.due_s = now_s + self._delay_s if concerns else math.inf
-
-    def settle(self) -> None:
-        """It is told, as far as may be: whatever is owed then is owed since then."""
-        self._concerns, self.due_s = Index(0), math.inf
 
 
 class CommitMarks:
@@ -46,49 +24,45 @@ class CommitMarks:
         self._loop = loop
         self._wake = wake
         self._timer: asyncio.TimerHandle | None = None
-        self._rings_s = math.inf
-        self._mark = _Debt(MARK_DELAY_S)
-        self._entries = _Debt(ENTRY_DELAY_S)
-        self._next_turn_s = -math.inf  # of those who hear of entries later
+        self._owed_since_s: float | None = None  # since when there is something to tell
+        self._concerns = Index(0)  # what it is about: the first entry that is owed, or the last one whose commit is
+        self._next_turn_s = -math.inf
 
     def plan(self, now_s: float) -> None:
         """Let what the core owes by now wait, but not for long."""
         core = self._core
-        core.delays_marks = core.delays_entries = True
-        self._mark.note(core.log.last_index if core.owes_mark else Index(0), now_s)
-        self._entries.note(core.owes_from, now_s)
-        if core.has_turn_for_others and now_s >= self._next_turn_s:
-            self._tell_entries(now_s)  # in a turn to come: answers leave at the end of this one, and go first
-        self._set_timer(now_s)
+        core.delays = True
+        if not core.owes:
+            self._owed_since_s = None
+            return
+        concerns = core.owes_from or core.log.last_index
+        if self._owed_since_s is None or concerns != self._concerns:
+            # Something else: what was owed before was told, by a turn or by what it could go along with.
+            self._owed_since_s, self._concerns = now_s, concerns
+            if self._timer is None:
+                self._timer = self._loop.call_later(DELAY_S, self._look)
+        if now_s >= self._next_turn_s and core.has_turn_for_others:
+            self._tell(now_s)  # in a turn to come: answers leave at the end of this one, and go first
 
     def stop(self) -> None:
         """Tell nothing any more."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def _set_timer(self, now_s: float) -> None:
-        """See to it that we look when the next debt is due; one that rings too early goes on for a later one."""
-        due_s = min(self._mark.due_s, self._entries.due_s)
-        if due_s >= self._rings_s:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._rings_s = due_s
-        self._timer = self._loop.call_later(due_s - now_s, self._look)
-
     def _look(self) -> None:
+        self._timer = None
+        if self._owed_since_s is None:
+            return
+        # Set for something earlier that was told since: one timer goes on for all, instead of one for each write.
         now_s = self._loop.time()
-        self._timer, self._rings_s = None, math.inf
-        if self._mark.due_s <= now_s + _EARLY_S:
-            self._mark.settle()
-            self._core.delays_marks = False
-            self._wake()
-        if self._entries.due_s <= now_s + _EARLY_S:
-            self._tell_entries(now_s)
-        self._set_timer(now_s)
+        left_s = self._owed_since_s + DELAY_S - now_s
+        if left_s > _EARLY_S:
+            self._timer = self._loop.call_later(left_s, self._look)
+        else:
+            self._tell(now_s)
 
-    def _tell_entries(self, now_s: float) -> None:
-        self._entries.settle()
-        self._next_turn_s = now_s + ENTRY_DELAY_S
-        self._core.delays_entries = False
+    def _tell(self, now_s: float) -> None:
+        self._owed_since_s = None  # whatever is owed then is owed since then
+        self._next_turn_s = now_s + DELAY_S
+        self._core.delays = False
         self._wake()

@@ -14,6 +14,8 @@ from raft_store.raft.quorum import is_quorum, joint_commit_index
 from raft_store.raft.reads import Lease, Question, ReadRounds
 from raft_store.raft.state import Chance, CoreConfig, Role, State
 
+NOT_YET = Index(-1)
+
 
 class Leading(State):
     """A member as leader; what it knows as such ends with its lead."""
@@ -23,13 +25,13 @@ class Leading(State):
     ) -> None:
         super().__init__(config, hard_state=hard_state, log=log, random=random, logger=logger)
         self.transferee = NOBODY  # whom we hand leadership to
-        # The driver's: what followers can hear later waits until this is taken back. Commit marks, for the next append
-        # to take them along ...
-        self.delays_marks = False
-        self.owes_mark = False  # a follower could be told of a commit, and that was delayed
-        # ... and entries, for those whom their majority does not need.
-        self.delays_entries = False
-        self.owes_from = Index(0)  # from here on a follower could be sent some, and that was delayed; 0: none
+        # The driver's: what followers can hear later waits until this is taken back: commit marks, for the next append
+        # to take them along, and entries, for those whom their majority does not need.
+        self.delays = False
+        self.owes = False  # a follower could be told something, and that was delayed ...
+        self.owes_from = Index(0)  # ... the entries from here on, even; 0: none
+        self._held_back: Mapping[MemberId, Index] = {}  # who hears of entries later, and of which ...
+        self._held_back_at = NOT_YET  # ... when the log ended there
         self.now_ms = 0.0  # a clock that never stands still; the driver sets it, for leases only
         self._progress: dict[MemberId, Progress] = {}
         self._reads = ReadRounds()
@@ -42,7 +44,8 @@ class Leading(State):
     def _become(self, role: Role, term: Term, leader: MemberId) -> None:
         super()._become(role, term, leader)
         self.transferee = NOBODY
-        self.owes_mark, self.owes_from = False, Index(0)
+        self.owes, self.owes_from = False, Index(0)
+        self._held_back_at = NOT_YET
         self._progress = {}
         if role is Role.LEADER:
             self._progress = {peer: Progress(Index(self.log.last_index + 1)) for peer in self.peers}
@@ -60,6 +63,7 @@ class Leading(State):
             progress.tick(snapshot_patience=config.snapshot_patience_ticks)
             if progress.farewell_ticks == 0:
                 del self._progress[peer]
+                self._held_back_at = NOT_YET
         self._tick_transfer()
         self._since_heartbeat += 1
         due = self._since_heartbeat >= config.heartbeat_ticks
@@ -102,12 +106,16 @@ class Leading(State):
 
     def _replicate(self) -> None:
         """Send every follower what it lacks and may be sent; note whether any is owed something."""
-        log, owes_mark = self.log, False
+        log, owes = self.log, False
         last, committed = log.last_index, log.committed
-        held_back = self._held_back() if self.delays_entries else {}
-        self.owes_from = min(held_back.values(), default=Index(0))
+        if not self.delays:
+            self._held_back_at, self._held_back = NOT_YET, {}
+        elif last != self._held_back_at or self._waits_in_vain:
+            self._held_back_at, self._held_back = last, self._hold_back(last)
+        held_back = self._held_back
         for peer, progress in self._progress.items():
             if peer in held_back:
+                owes = True
                 continue  # the mark comes with the entries
             while progress.next <= last and not progress.paused:
                 self._send_append(peer, progress)
@@ -116,14 +124,14 @@ class Leading(State):
             commit = min(progress.matched, committed)
             if commit <= progress.commit_sent:
                 continue
-            if self.delays_marks and not progress.awaits:
-                owes_mark = True
+            if self.delays and not progress.awaits:
+                owes = True
             else:
                 progress.commit_sent = commit
                 self._send(m.Commit(self.member, peer, self.term, commit=commit))
-        self.owes_mark = owes_mark
+        self.owes, self.owes_from = owes, min(held_back.values(), default=Index(0))
 
-    def _held_back(self) -> Mapping[MemberId, Index]:
+    def _hold_back(self, newest: Index) -> Mapping[MemberId, Index]:
         """Return who need not hear of the newest entries yet, and from where on: a majority keeps them without.
 
         Whoever waits for an entry waits for a majority only, and all who work on it at the same time are in each
@@ -131,8 +139,7 @@ class Leading(State):
         to them in one piece, for the price of one. Asked first is who is ahead, or else who waits for a commit itself:
         whoever falls behind, or is gone, is passed over as soon as the others have had their turn once.
         """
-        log, halves = self.log, self.configuration.halves
-        newest = log.last_index
+        halves = self.configuration.halves
         if len(halves) > 1:
             return {}
         others = len(halves[0]) // 2  # whom the majority needs beside us
@@ -147,9 +154,14 @@ class Leading(State):
         return {} if others > 0 else held_back
 
     @property
+    def _waits_in_vain(self) -> bool:
+        """Whether somebody who was held back has come to wait for a commit."""
+        return any(self._progress[peer].awaits for peer in self._held_back)
+
+    @property
     def has_turn_for_others(self) -> bool:
-        """Whether the followers that were held back are in nobody's way: all that was written is applied."""
-        return bool(self.owes_from) and self.log.applied == self.log.last_index
+        """Whether who is owed something would be in nobody's way: all that was written is applied."""
+        return self.owes and self.log.applied == self.log.last_index
 
     def _send_append(self, peer: MemberId, progress: Progress) -> None:
         log = self.log
@@ -259,6 +271,7 @@ class Leading(State):
 
     def _regroup(self) -> None:
         """Another configuration took effect, or was sealed."""
+        self._held_back_at = NOT_YET
         self._lease.renew()
         members = self.configuration.members
         for peer in sorted(members - self._progress.keys() - {self.member}):
@@ -273,7 +286,7 @@ class Leading(State):
 
     def _retire(self) -> None:
         """We have no vote any more, and a majority of those who have knows it: leave the lead to the best of them."""
-        self.delays_marks = self.delays_entries = False
+        self.delays = False
         self._replicate()
         heirs = {peer: self._progress[peer] for peer in self.configuration.voters}
         heir = max(sorted(heirs), key=lambda peer: (heirs[peer].matched, -heirs[peer].silent_ticks))

@@ -192,7 +192,7 @@ class Host:
             random=self._chance,
             logger=world.logger,
         )
-        core.delays_marks = core.delays_entries = settings.delays
+        core.delays = settings.delays
         self.replica = Replica(core, session=self._chance.getrandbits(64))
         world.judge.restarted(self.id)
         world.tell(f"member {self.id} starts term={core.term} log={core.log.base.index}..{core.log.last_index}")
@@ -246,19 +246,16 @@ class Host:
         if core.removed:
             self._world.left(self)
         self._snapshot_if_due()
-        if (core.owes_mark or core.owes_from) and not self._telling:
+        if core.owes and not self._telling:
             self._telling = True
             self.soon(self._chance.uniform(0.5, 5), self._tell_what_is_owed)
 
     def _tell_what_is_owed(self) -> None:
         """What waited for something to go along with has waited long enough."""
         self._telling = False
-        core = self.replica.core
-        delays = self._world.plan.settings.delays
-        core.delays_marks = delays and self._chance.random() < 0.5
-        core.delays_entries = delays and not core.delays_marks
+        self.replica.core.delays = False
         self.serve()
-        core.delays_marks = core.delays_entries = delays
+        self.replica.core.delays = self._world.plan.settings.delays
 
     def _tick(self, due_ms: float) -> None:
         tick_ms = self._world.plan.settings.tick_ms / self.rate

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from raft_store.commit_marks import ENTRY_DELAY_S, MARK_DELAY_S, CommitMarks
+from raft_store.commit_marks import DELAY_S, CommitMarks
 
 
 class Loop:
@@ -34,11 +34,10 @@ class Loop:
 def leader():
     loop = Loop()
     core = SimpleNamespace(
-        owes_mark=False,
+        owes=False,
         owes_from=0,
         has_turn_for_others=False,
-        delays_marks=False,
-        delays_entries=False,
+        delays=False,
         log=SimpleNamespace(last_index=7),
     )
     woken = []
@@ -46,30 +45,30 @@ def leader():
     return SimpleNamespace(loop=loop, core=core, marks=marks, woken=woken)
 
 
-def owe(leader, *, at_s, mark=True):
+def owe(leader, *, at_s):
     """A pass ends with something that followers have not heard of, or still have not."""
-    leader.loop.now_s, leader.core.owes_mark = at_s, mark
+    leader.loop.now_s, leader.core.owes = at_s, True
     leader.marks.plan(at_s)
 
 
 def test_who_owes_nothing_needs_no_timer(leader):
     leader.marks.plan(0.0)
-    assert (leader.core.delays_marks, leader.core.delays_entries, leader.loop.timers) == (True, True, [])
+    assert (leader.core.delays, leader.loop.timers) == (True, [])
 
 
 def test_a_mark_that_no_append_takes_along_is_told_by_itself(leader):
     owe(leader, at_s=1.0)
-    owe(leader, at_s=1.0 + MARK_DELAY_S / 2)  # it waits since the first time
+    owe(leader, at_s=1.0 + DELAY_S / 2)  # it waits since the first time
     leader.loop.ring()
-    assert leader.woken == [1.0 + MARK_DELAY_S]
-    assert (leader.core.delays_marks, leader.core.delays_entries) == (False, True)
+    assert leader.woken == [1.0 + DELAY_S]
+    assert not leader.core.delays
     leader.marks.plan(leader.loop.now_s)
-    assert leader.core.delays_marks  # the next ones wait again
+    assert leader.core.delays  # the next ones wait again
 
 
 def test_a_mark_that_an_append_took_along_wakes_nobody(leader):
     owe(leader, at_s=1.0)
-    leader.core.owes_mark = False
+    leader.core.owes = False
     leader.marks.plan(1.0)
     leader.loop.ring()
     assert (leader.woken, leader.loop.timers) == ([], [])
@@ -77,26 +76,26 @@ def test_a_mark_that_an_append_took_along_wakes_nobody(leader):
 
 def test_one_timer_goes_on_for_a_later_mark_which_waits_its_full_time(leader):
     owe(leader, at_s=1.0)
-    leader.core.owes_mark = False
+    leader.core.owes = False
     leader.marks.plan(1.0)
-    second_s = 1.0 + MARK_DELAY_S * 0.7
+    second_s = 1.0 + DELAY_S / 2
     owe(leader, at_s=second_s)
     assert leader.loop.set == 1
     leader.loop.ring()
     assert leader.woken == []
     leader.loop.ring()
-    assert leader.woken == [pytest.approx(second_s + MARK_DELAY_S)]
+    assert leader.woken == [pytest.approx(second_s + DELAY_S)]
 
 
 def test_what_is_owed_of_another_entry_waits_its_full_time(leader):
     owe(leader, at_s=1.0)
-    second_s = 1.0 + MARK_DELAY_S * 0.7
+    second_s = 1.0 + DELAY_S / 2
     leader.core.log.last_index += 1
     owe(leader, at_s=second_s)
     leader.loop.ring()
     assert leader.woken == []
     leader.loop.ring()
-    assert leader.woken == [pytest.approx(second_s + MARK_DELAY_S)]
+    assert leader.woken == [pytest.approx(second_s + DELAY_S)]
 
 
 def test_nothing_is_told_after_the_end(leader):
@@ -105,47 +104,36 @@ def test_nothing_is_told_after_the_end(leader):
     assert leader.loop.timers == []
 
 
-def test_entries_wait_longer_than_marks_however_many_follow(leader):
+def test_entries_wait_since_the_first_of_them_however_many_follow(leader):
     leader.core.owes_from = 6
-    owe(leader, at_s=1.0, mark=False)
+    owe(leader, at_s=1.0)
     leader.core.log.last_index += 1
-    owe(leader, at_s=1.0 + MARK_DELAY_S, mark=False)
+    owe(leader, at_s=1.0 + DELAY_S / 2)
     leader.loop.ring()
-    assert leader.woken == [1.0 + ENTRY_DELAY_S]
-    assert (leader.core.delays_marks, leader.core.delays_entries) == (True, False)
+    assert leader.woken == [1.0 + DELAY_S]
 
 
-def test_a_mark_does_not_wait_for_the_turn_of_entries(leader):
-    leader.core.owes_from = 6
-    owe(leader, at_s=1.0, mark=False)
-    owe(leader, at_s=1.001)
-    leader.loop.ring()
-    assert leader.woken == [1.001 + MARK_DELAY_S]
-    owe(leader, at_s=leader.loop.now_s, mark=False)
-    leader.loop.ring()
-    assert leader.woken[1:] == [pytest.approx(1.0 + ENTRY_DELAY_S)]
-
-
-def test_entries_that_nobody_waits_for_have_their_turn_at_once_but_not_too_often(leader):
+def test_what_nobody_works_on_is_told_at_once_but_not_too_often(leader):
     """Goal: what is written now and then is soon everywhere, and who writes all the time is not in anybody's way."""
     leader.core.owes_from, leader.core.has_turn_for_others = 6, True
-    owe(leader, at_s=1.0, mark=False)
-    assert (leader.woken, leader.core.delays_entries) == ([1.0], False)
+    owe(leader, at_s=1.0)
+    assert (leader.woken, leader.core.delays) == ([1.0], False)
     leader.core.owes_from = 8
-    owe(leader, at_s=1.0 + ENTRY_DELAY_S / 2, mark=False)
-    assert (leader.woken, leader.core.delays_entries) == ([1.0], True)
+    owe(leader, at_s=1.0 + DELAY_S / 2)
+    assert (leader.woken, leader.core.delays) == ([1.0], True)
     leader.loop.ring()
-    assert leader.woken[1:] == [pytest.approx(1.0 + 1.5 * ENTRY_DELAY_S)]
+    leader.loop.ring()
+    assert leader.woken[1:] == [pytest.approx(1.0 + 1.5 * DELAY_S)]
     leader.core.owes_from = 9
-    owe(leader, at_s=2.0, mark=False)
+    owe(leader, at_s=2.0)
     assert leader.woken[2:] == [2.0]
 
 
 def test_who_takes_nothing_in_just_now_is_not_told_again_and_again(leader):
     leader.core.owes_from = 6
-    owe(leader, at_s=1.0, mark=False)
+    owe(leader, at_s=1.0)
     leader.loop.ring()
-    owe(leader, at_s=leader.loop.now_s, mark=False)  # its window is full
+    owe(leader, at_s=leader.loop.now_s)  # its window is full
     assert len(leader.woken) == 1
     leader.loop.ring()
-    assert leader.woken[1:] == [pytest.approx(1.0 + 2 * ENTRY_DELAY_S)]
+    assert leader.woken[1:] == [pytest.approx(1.0 + 2 * DELAY_S)]

@@ -384,9 +384,7 @@ async def test_a_follower_plans_anew_between_turns_only_when_it_has_become_less_
         term=Term(1),
         patience=SimpleNamespace(ticks=40),
         agreed=None,
-        owes_mark=False,
-        owes_from=Index(0),
-        has_turn_for_others=False,
+        owes=False,
         log=SimpleNamespace(has_committed=False),
     )
     replica = SimpleNamespace(applied=Index(0), core=core, ready=lambda: None, quiet_ticks=40, propose_together=None)

@@ -116,28 +116,28 @@ def test_commit_marks_can_wait_for_the_next_append():
     group = Group(2)
     group.elect(1)
     core = group[1].core
-    core.delays_marks = True
+    core.delays = True
     group.propose(1, b"a")
     sent = []
     group.deliver(lambda message: sent.append(message) or True)
     assert [type(message) for message in sent if message.to == 2] == [m.Append]
     assert (group[1].settled, group[2].values) == ([b"a"], [])
-    assert core.owes_mark
+    assert core.owes
     group.propose(1, b"b")
-    assert not core.owes_mark
+    assert not core.owes
     group.deliver()
     assert group[2].values == [b"a"]
-    assert core.owes_mark
-    core.delays_marks = False
+    assert core.owes
+    core.delays = False
     group.serve(1)
     group.deliver()
-    assert (group[2].values, core.owes_mark) == ([b"a", b"b"], False)
+    assert (group[2].values, core.owes) == ([b"a", b"b"], False)
 
 
 def test_commit_marks_that_an_origin_waits_for_do_not_wait():
     group = Group(2)
     group.elect(1)
-    group[1].core.delays_marks = True
+    group[1].core.delays = True
     group.propose(2, b"a")
     group.deliver()
     assert group[2].settled == [b"a"]
@@ -633,15 +633,15 @@ def lone(size=3, *, after=1):
     for i in range(after):
         group.propose(1, b"%d" % i)
         group.deliver()
-    group[1].core.delays_marks = group[1].core.delays_entries = True
+    group[1].core.delays = True
     return group, Index(group[1].core.log.last_index + 1)
 
 
 def turn(group):
     """Let those hear of everything who were held back."""
-    group[1].core.delays_entries = False
+    group[1].core.delays = False
     group.serve(1)
-    group[1].core.delays_entries = True
+    group[1].core.delays = True
 
 
 @pytest.mark.parametrize(("size", "asked"), [(3, [2]), (4, [2, 3]), (5, [2, 3])])
