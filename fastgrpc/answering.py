@@ -246,7 +246,9 @@ class Answering(ABC):
             self.flush_soon()
 
     def _answer_all(self, asks: Sequence[Ask], messages: Sequence[bytes]) -> None:
-        known, streams, told = self._calls, list[int](), list[bytes]()
+        known = self._calls
+        streams: list[int] = []
+        told: list[bytes] = []
         for ask, message in zip(asks, messages, strict=True):
             if ask.gone:
                 continue

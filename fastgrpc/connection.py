@@ -28,7 +28,9 @@ from .streams import ConnectionFault, Refused, Stream, StreamFault
 
 __all__ = ["Connection", "Refused"]
 
+# Types and flags.
 _BEGINS_REQUEST = frames.WHOLE_BLOCK.to_bytes(2, "big")
+_MORE_DATA = bytes((frames.DATA, 0))
 
 
 class Connection(Control):
@@ -89,7 +91,9 @@ class Connection(Control):
 
         Returns None, and takes nothing, if they are or may be anything else: then they are for ``receive``.
         """
-        if self._rest or self._block is not None or self.ended or not (number := frames.lone_data(data)):
+        if data[3:5] != _MORE_DATA or self._rest or self._block is not None or self.ended:
+            return None
+        if not (number := frames.lone_data(data)):
             return None
         stream, size = self._streams.get(number), len(data) - frames.HEADER_BYTES
         if stream is None or stream.remote_closed or not stream.got_headers or stream.expected is not None:
@@ -113,8 +117,7 @@ class Connection(Control):
         while True:
             if self._held or data[at + 3 : at + 5] == _BEGINS_REQUEST:
                 at = self._take_requests(data, at)
-            found = frames.frame_at(data, at, self.limits.frame_bytes)
-            if found is None:
+            if at == len(data) or (found := frames.frame_at(data, at, self.limits.frame_bytes)) is None:
                 return at
             (kind, flags, number, payload), at = found
             if number in self._held:
@@ -140,6 +143,8 @@ class Connection(Control):
         last, room = self.last_stream, self.limits.streams - self.open_streams
         most, window = min(self.limits.window_bytes, self.limits.frame_bytes), self._window
         told: Headers | None = None
+        streams: list[int] = []
+        contents: list[bytes] = []
         while (begin := at + frames.HEADER_BYTES) <= size:
             high, low, what, number = read_header(data, at)
             length = high << 8 | low
@@ -158,7 +163,7 @@ class Connection(Control):
                 if headers is None or length > most or length > window or headers.content_length not in (None, length):
                     break
                 if headers is not told:
-                    told, streams, contents = headers, list[int](), list[bytes]()
+                    told, streams, contents = headers, [], []
                     self._events.append(RequestsReceived(headers, streams, contents))
                 del held[number]
                 streams.append(number)

@@ -101,7 +101,8 @@ class Envelope:
 
         lead: what stands before each content, as data of the same response.
         """
-        begin, behind, trailers, parts = self._begin, self._behind, self._trailers, list[bytes]()
+        begin, behind, trailers = self._begin, self._behind, self._trailers
+        parts: list[bytes] = []
         size, first, before = -1, b"", b""
         for stream, content in zip(streams, contents, strict=True):
             if len(content) != size:  # seldom: what is answered together is much alike
