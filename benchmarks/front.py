@@ -3,8 +3,9 @@
     python benchmarks/front.py             CPU microseconds a put, for reads that bring 1, 4 and 16 of them
     python benchmarks/front.py --calls     besides, of a profile: functions called a put, and which take how long
 
-A read brings whole requests as h2load and grpcio send them: all headers, then all data. They pass the connection, the
-front and the service, and wait where proposals wait; then they are told revisions, and the answers are written.
+In every turn each of 16 connections reads whole requests as h2load sends them: all headers, then all data. They pass
+the connection, the front and the service, and wait where proposals wait; then all are told revisions, and the answers
+are written.
 """
 
 import argparse
@@ -37,7 +38,8 @@ from raft_store.waiting import Proposers
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
 FIRST_REVISION = 1_000_000
-ROUNDS, PUTS = 200, 320  # of each lot's size
+CONNECTIONS = 16
+ROUNDS, PUTS = 100, 768  # of each lot's size
 
 
 class Waiting:
@@ -110,7 +112,7 @@ class Client:
 
 
 class Bench:
-    """One connection of the front."""
+    """A front and its connections."""
 
     def __init__(self) -> None:
         self.engine = Waiting()
@@ -137,32 +139,35 @@ class Bench:
             inline=True,
         )
         self.wire = Wire()
-        self.peer = Peer(front._server._hosting)  # noqa: SLF001 - a connection without a socket
-        self.peer.connection_made(cast("asyncio.Transport", self.wire))
+        self._peers = [Peer(front._server._hosting) for _ in range(CONNECTIONS)]  # noqa: SLF001 - without sockets
+        for peer in self._peers:
+            peer.connection_made(cast("asyncio.Transport", self.wire))
 
-    def pass_all(self, reads: Sequence[bytes], results: Sequence[PutResult]) -> float:
-        """Let the front take ``reads``, each answered before the next one comes; return the CPU time in seconds."""
+    async def turn(self, read: bytes, results: Sequence[PutResult]) -> float:
+        """Let every connection read the same, and be answered with ``results``; return the CPU time in seconds."""
         begin_s = time.process_time()
-        for read in reads:
-            self.peer.data_received(read)
-            self.engine.settle(results)
+        for peer in self._peers:
+            peer.data_received(read)
+        self.engine.settle(results)
+        await asyncio.sleep(0)  # the answers are written
         return time.process_time() - begin_s
 
 
-def measure(lot: int, rounds: int, puts: int, profile: cProfile.Profile | None) -> float:
+async def measure(lot: int, puts: int, profile: cProfile.Profile | None) -> float:
     """Return CPU seconds a put: the least of all rounds, which the machine's other work disturbed least."""
-    bench, client = Bench(), Client(lot)
-    results = [PutResult(Revision(FIRST_REVISION + i), None) for i in range(lot)]
-    bench.pass_all([client.greeting()], results[:1])
-    before, spent_s = bench.wire.written, []
-    for _ in range(rounds):
-        reads = [client.read() for _ in range(puts // lot)]
+    bench, client, spent_s = Bench(), Client(lot), list[float]()
+    turns = puts // lot // CONNECTIONS
+    results = [PutResult(Revision(FIRST_REVISION + i), None) for i in range(lot * CONNECTIONS)]
+    await bench.turn(client.greeting(), results[:CONNECTIONS])
+    before = bench.wire.written
+    for _ in range(ROUNDS):
+        reads = [client.read() for _ in range(turns)]
         if profile is not None:
             profile.enable()
-        spent_s.append(bench.pass_all(reads, results) / puts)
+        spent_s.append(sum([await bench.turn(read, results) for read in reads]) / puts)
         if profile is not None:
             profile.disable()
-    assert bench.wire.written - before > rounds * puts * 3 * frames.HEADER_BYTES, "not everybody was answered"
+    assert bench.wire.written - before > ROUNDS * puts * 3 * frames.HEADER_BYTES, "not everybody was answered"
     return min(spent_s)
 
 
@@ -173,12 +178,12 @@ async def main() -> None:
     parser.add_argument("--lots", type=int, nargs="+", default=[1, 4, 16], help="puts a read (1 4 16)")
     arguments = parser.parse_args()
     for lot in arguments.lots:
-        print(f"lots of {lot:2}: {measure(lot, ROUNDS, PUTS, None) * 1e6:5.2f} us a put")
+        print(f"lots of {lot:2}: {await measure(lot, PUTS, None) * 1e6:5.2f} us a put")
         if arguments.calls:
             profile = cProfile.Profile()
-            measure(lot, 10, PUTS, profile)
+            await measure(lot, PUTS, profile)
             stats = pstats.Stats(profile)
-            print(f"  {stats.total_calls / 10 / PUTS:.1f} calls a put")  # type: ignore[attr-defined]
+            print(f"  {stats.total_calls / ROUNDS / PUTS:.1f} calls a put")  # type: ignore[attr-defined]
             stats.sort_stats("tottime").print_stats(25)
 
 
