@@ -11,7 +11,7 @@ from .asks import Ask, BatchMethod
 from .calls import CallFailed, CallHead, Status, frame_message
 from .connection import Connection
 from .deadlines import BUCKET_S, Deadlines
-from .events import DataReceived, HeadersReceived, RequestReceived
+from .events import DataReceived, HeadersReceived, RequestsReceived
 from .headers import Headers
 from .hosting import Hosting
 from .serving import Call, Page, StreamMethod, UnaryMethod, decode
@@ -78,32 +78,33 @@ class Answering(ABC):
 
     # -- how calls begin -----------------------------------------------------------------------------------------------
 
-    def _begin_whole(self, event: RequestReceived) -> None:
-        """Begin a call whose only message is there."""
-        stream, data, headers = event.stream, event.data, event.headers
+    def _begin_whole(self, event: RequestsReceived) -> None:
+        """Begin calls whose only messages are there."""
+        headers = event.headers
         if headers is not self._usual:  # a client says the same all the time
-            memo = headers.memo
-            head = memo if type(memo) is CallHead else calls.read_call(headers)
-            found = self._server.methods.get(head.path)
-            self._usual, self._usual_head = headers, head
-            self._usual_method = found if type(found) is BatchMethod and head.refusal is None else None
+            self._usual, self._usual_head = headers, calls.read_call(headers)
+            found = self._server.methods.get(self._usual_head.path)
+            self._usual_method = found if type(found) is BatchMethod and self._usual_head.refusal is None else None
         head, method = self._usual_head, self._usual_method
-        if (
-            method is not None
-            and self.http.waiting_bytes <= MAX_WAITING_BYTES
-            and (message := calls.only_message(data, self._server.config.max_message_bytes)) is not None
-        ):
+        if method is None or self.http.waiting_bytes > MAX_WAITING_BYTES:
+            for stream, data in zip(event.streams, event.contents, strict=True):
+                self._begin_slowly(stream, headers, data)
+            return
+        known, lot = self._calls, self._lots.setdefault(method.path, [])
+        messages = calls.only_messages(event.contents, self._server.config.max_message_bytes)
+        for stream, data, message in zip(event.streams, event.contents, messages, strict=True):
+            if message is None:
+                self._begin_slowly(stream, headers, data)
+                continue
             self._taken_bytes += len(data)
-            ask = self._calls[stream] = Ask(self, stream, head, method, message)
+            ask = known[stream] = Ask(self, stream, head, method, message)
             if head.timeout_s is not None:
                 self._set_deadline(ask, head.timeout_s)
-            lot = self._lots.get(method.path)
-            if lot is not None:
-                lot.append(ask)
-            else:
-                self._lots[method.path] = [ask]
-            return
-        self._begin(HeadersReceived(stream, event.headers, ended=False))
+            lot.append(ask)
+
+    def _begin_slowly(self, stream: int, headers: Headers, data: bytes) -> None:
+        """Begin a call as if it had come in pieces."""
+        self._begin(HeadersReceived(stream, headers, ended=False))
         self._take(DataReceived(stream, data, ended=True))
 
     def _hand_out_lots(self) -> None:
@@ -229,15 +230,7 @@ class Answering(ABC):
             # A lot is begun before the first of it is answered.
             self._end(ask, CallFailed(Status.RESOURCE_EXHAUSTED, "answers wait to be taken"))
             return
-        stream = ask.stream
-        self.http.respond(stream, calls.RESPONSE_HEAD, frame_message(message), calls.OK_TRAILERS)
-        # What ``_drop`` does, by less: this is passed for nearly every call.
-        ask.gone = True
-        del self._calls[stream]
-        if ask.deadline_s is not None:
-            self._deadlines.discard(ask, ask.bucket)
-        if self._server.on_end is not None:
-            self._server.on_end(ask.head.path, Status.OK, 1)
+        self._answer_all((ask,), (message,))
         self.flush_soon()
 
     def answer_all(self, asks: Sequence[Ask], messages: Sequence[bytes], *, at_once: bool) -> None:
@@ -246,29 +239,30 @@ class Answering(ABC):
             for ask, message in zip(asks, messages, strict=True):
                 ask.answer(message)
             return
-        streams: list[int] = []
-        told: list[bytes] = []
-        known, path = self._calls, asks[0].head.path
-        for ask, message in zip(asks, messages, strict=True):
-            if ask.gone:
-                continue
-            ask.gone = True
-            streams.append(ask.stream)
-            told.append(message)
-            del known[ask.stream]
-            if ask.deadline_s is not None:
-                self._deadlines.discard(ask, ask.bucket)
-        if not streams:
-            return
-        self.http.respond_all(
-            streams, calls.RESPONSE_HEAD, [frame_message(message) for message in told], calls.OK_TRAILERS
-        )
-        if self._server.on_end is not None:
-            self._server.on_end(path, Status.OK, len(streams))
+        self._answer_all(asks, messages)
         if at_once:
             self.flush()
         else:
             self.flush_soon()
+
+    def _answer_all(self, asks: Sequence[Ask], messages: Sequence[bytes]) -> None:
+        known = self._calls
+        streams: list[int] = []
+        told: list[bytes] = []
+        for ask, message in zip(asks, messages, strict=True):
+            if ask.gone:
+                continue
+            # What ``_drop`` does, by less: this is passed for nearly every call.
+            ask.gone = True
+            del known[ask.stream]
+            if ask.deadline_s is not None:
+                self._deadlines.discard(ask, ask.bucket)
+            streams.append(ask.stream)
+            told.append(message)
+        if streams:
+            self.http.respond_all(streams, calls.RESPONSE_HEAD, told, calls.OK_TRAILERS, calls.prefix)
+            if self._server.on_end is not None:
+                self._server.on_end(asks[0].head.path, Status.OK, len(streams))
 
     def refuse(self, ask: Ask, exc: CallFailed) -> None:
         """See ``Ask.fail``."""

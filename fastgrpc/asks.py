@@ -6,7 +6,7 @@ method that is called all the time wants none of this: only messages, and whom t
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
@@ -54,24 +54,21 @@ class Replies(Protocol):
         """End a call with its failure."""
 
 
-class Ask:
+class Ask(msgspec.Struct, eq=False):
     """One call of a ``BatchMethod``: a message that waits for its answer."""
 
-    __slots__ = ("bucket", "deadline_s", "gone", "head", "message", "method", "peer", "stream")
+    peer: Replies
+    stream: int
+    head: CallHead
+    method: BatchMethod
+    message: bytes  # as it came; it may be no message of the method's
+    deadline_s: float | None = None  # by the loop's clock
+    bucket: int = 0  # among the deadlines
+    gone: bool = False  # answered, or nobody listens any more
 
-    head_sent = False  # nothing of a response goes out before its end ...
-    task: "asyncio.Task[None] | None" = None  # ... and no task works on it
-    trailing_metadata: Metadata = ()
-
-    def __init__(self, peer: Replies, stream: int, head: CallHead, method: BatchMethod, message: bytes) -> None:
-        self.peer = peer
-        self.stream = stream
-        self.head = head
-        self.method = method
-        self.message = message  # as it came; it may be no message of the method's
-        self.deadline_s: float | None = None  # by the loop's clock
-        self.bucket = 0
-        self.gone = False  # answered, or nobody listens any more
+    head_sent: ClassVar[bool] = False  # nothing of a response goes out before its end ...
+    task: "ClassVar[asyncio.Task[None] | None]" = None  # ... and no task works on it
+    trailing_metadata: ClassVar[Metadata] = ()
 
     @property
     def metadata(self) -> Metadata:

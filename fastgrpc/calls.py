@@ -10,6 +10,7 @@ import base64
 import binascii
 import re
 import zlib
+from collections.abc import Sequence
 from enum import IntEnum
 
 import msgspec
@@ -267,6 +268,11 @@ _ESCAPED = re.compile(rb"%[0-9a-fA-F]{2}")
 PREFIX_BYTES = 5  # compressed or not, length
 
 
+def prefix(size: int) -> bytes:
+    """Return what stands before a message of so many bytes in the data."""
+    return b"\0" + size.to_bytes(4, "big")
+
+
 def frame_message(message: bytes) -> bytes:
     """Return a message as it stands in the data."""
     return b"\0" + len(message).to_bytes(4, "big") + message
@@ -278,6 +284,21 @@ def only_message(data: bytes, max_bytes: int) -> bytes | None:
     if 0 <= size <= max_bytes and data[0] == 0 and size == int.from_bytes(data[1:PREFIX_BYTES], "big"):
         return data[PREFIX_BYTES:]
     return None
+
+
+def only_messages(contents: Sequence[bytes], max_bytes: int) -> list[bytes | None]:
+    """Return what ``only_message`` does of each, by less: what comes together is much alike."""
+    size, like = -1, b""
+    messages: list[bytes | None] = []
+    for data in contents:
+        if len(data) == size and data.startswith(like):
+            messages.append(data[PREFIX_BYTES:])
+        else:
+            message = only_message(data, max_bytes)
+            messages.append(message)
+            if message is not None:
+                size, like = len(data), data[:PREFIX_BYTES]
+    return messages
 
 
 class MessageReader:

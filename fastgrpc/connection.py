@@ -19,7 +19,7 @@ with time. Honest peers never notice it; floods end the connection with ENHANCE_
 
 from . import frames
 from .control import Control
-from .events import DataReceived, Event, HeadersReceived, Limits, RequestReceived, TrailersReceived
+from .events import DataReceived, Event, HeadersReceived, Limits, RequestsReceived, TrailersReceived
 from .frames import ErrorCode
 from .headers import Headers, Kind
 from .hpack import Decoder, HeadersTooLarge, HpackError
@@ -27,6 +27,10 @@ from .outbox import Outgoing
 from .streams import ConnectionFault, Refused, Stream, StreamFault
 
 __all__ = ["Connection", "Refused"]
+
+# Types and flags.
+_BEGINS_REQUEST = frames.WHOLE_BLOCK.to_bytes(2, "big")
+_MORE_DATA = bytes((frames.DATA, 0))
 
 
 class Connection(Control):
@@ -40,7 +44,6 @@ class Connection(Control):
         self._block: tuple[int, int, list[bytes]] | None = None  # stream, flags, parts of an unfinished header block
         self._block_bytes = 0
         self._now_s = 0.0
-        self._held: dict[int, Headers] = {}  # requests that have begun in this read, and of which nothing was told yet
         self._handlers = {
             frames.PRIORITY: self._on_priority,
             frames.RST_STREAM: self._on_reset,
@@ -67,13 +70,12 @@ class Connection(Control):
                 data = self._take_preface(data)
             if self._rest:
                 data = self._rest + data
-            received, end = frames.split(data, limits.frame_bytes)
-            self._rest = data[end:]
             try:
-                self._take_all(received)
+                end = self._take_all(data)
             finally:
-                if self._held:
-                    self._tell_held()
+                for number in tuple(self._held):
+                    self._tell_held(number)
+            self._rest = data[end:]
         except frames.FrameTooLarge as exc:
             self._end(ErrorCode.FRAME_SIZE_ERROR, str(exc))
         except HpackError as exc:
@@ -89,7 +91,9 @@ class Connection(Control):
 
         Returns None, and takes nothing, if they are or may be anything else: then they are for ``receive``.
         """
-        if self._rest or self._block is not None or self.ended or not (number := frames.lone_data(data)):
+        if data[3:5] != _MORE_DATA or self._rest or self._block is not None or self.ended:
+            return None
+        if not (number := frames.lone_data(data)):
             return None
         stream, size = self._streams.get(number), len(data) - frames.HEADER_BYTES
         if stream is None or stream.remote_closed or not stream.got_headers or stream.expected is not None:
@@ -107,28 +111,17 @@ class Connection(Control):
         self._preface = wanted[len(data) :]
         return data[len(wanted) :]
 
-    def _take_all(self, received: list[frames.Frame]) -> None:
-        """Take frames in their order, but tell of whole requests, as nearly all are, in one event each.
-
-        A client that begins many at once sends all their headers first. So what has just begun is held back until its
-        data comes in the same read, or anything else happens to it, or the read is over.
-        """
-        known, held = self._decoder.known, self._held
-        for frame in received:
-            kind, flags, number, payload = frame
-            if kind == frames.HEADERS and flags == frames.END_HEADERS:
-                headers = known(payload)
-                if headers is not None and self._hold(number, headers):
-                    continue
-            elif (
-                kind == frames.DATA
-                and flags == frames.END_STREAM
-                and number in held
-                and self._complete(number, payload)
-            ):
-                continue
-            if number in held:
-                self._events.append(HeadersReceived(number, held.pop(number), ended=False))
+    def _take_all(self, data: bytes) -> int:
+        """Take frames in their order; return where the first one begins that is not whole."""
+        at = 0
+        while True:
+            if self._held or data[at + 3 : at + 5] == _BEGINS_REQUEST:
+                at = self._take_requests(data, at)
+            if at == len(data) or (found := frames.frame_at(data, at, self.limits.frame_bytes)) is None:
+                return at
+            (kind, flags, number, payload), at = found
+            if number in self._held:
+                self._tell_held(number)
             try:
                 if kind == frames.DATA and self._block is None and self._greeted:
                     self._on_data(flags, number, payload)
@@ -137,45 +130,57 @@ class Connection(Control):
             except StreamFault as fault:
                 self._fault(fault)
 
-    def _hold(self, number: int, headers: Headers) -> bool:
-        """Begin a request whose headers the peer sent before; return False, and change nothing, if it needs a look."""
-        if (
-            not headers.is_request
-            or self._client
-            or self._block is not None
-            or not self._greeted
-            or self.going_away
-            or number <= self.last_stream
-            or not number & 1
-            or len(self._streams) >= self.limits.streams
-        ):
-            return False
-        self.last_stream = number
-        stream = self._streams[number] = Stream(self.limits.window_bytes, Outgoing(number, self._peer_window))
-        stream.got_headers = True
-        stream.expected = headers.content_length
-        self._held[number] = headers
-        return True
+    def _take_requests(self, data: bytes, at: int) -> int:
+        """Take requests that come whole, as nearly all do; return where a frame begins that needs a closer look.
 
-    def _complete(self, number: int, data: bytes) -> bool:
-        """Take all of a held request's data; return False, and change nothing, if it needs a look."""
-        stream, size = self._streams[number], len(data)
-        if (
-            size > self._window
-            or size > stream.window
-            or stream.expected not in (None, size)
-            or self._block is not None
-        ):
-            return False
-        self._window -= size
-        stream.remote_closed = True
-        self._events.append(RequestReceived(number, self._held.pop(number), data))
-        return True
+        The peer sent such headers before, and all of the request's data is in one frame. A client that begins many at
+        once sends all their headers first. So what has just begun is held back until its data comes in the same read,
+        or anything else happens to it, or the read is over.
+        """
+        if self._client or self._block is not None or not self._greeted or self.going_away:
+            return at
+        known, held, read_header, size = self._decoder.known, self._held, frames.read_header, len(data)
+        last, room = self.last_stream, self.limits.streams - self.open_streams
+        most, window = min(self.limits.window_bytes, self.limits.frame_bytes), self._window
+        told: Headers | None = None
+        streams: list[int] = []
+        contents: list[bytes] = []
+        while (begin := at + frames.HEADER_BYTES) <= size:
+            high, low, what, number = read_header(data, at)
+            length = high << 8 | low
+            end = begin + length
+            if end > size:
+                break
+            if what == frames.WHOLE_BLOCK:
+                headers = known(data[begin:end])
+                if headers is None or not headers.is_request or not last < number <= frames.MAX_STREAM_ID:
+                    break
+                if not room or not number & 1:
+                    break
+                last, room, held[number] = number, room - 1, headers
+            elif what == frames.LAST_DATA:
+                headers = held.get(number)
+                if headers is None or length > most or length > window or headers.content_length not in (None, length):
+                    break
+                if headers is not told:
+                    told, streams, contents = headers, [], []
+                    self._events.append(RequestsReceived(headers, streams, contents))
+                del held[number]
+                streams.append(number)
+                contents.append(data[begin:end])
+                self._asked.add(number)
+                window -= length
+            else:
+                break
+            at = end
+        self.last_stream, self._window = last, window
+        return at
 
-    def _tell_held(self) -> None:
-        """Tell of requests whose data is still to come."""
-        held, self._held = self._held, {}
-        self._events += [HeadersReceived(number, headers, ended=False) for number, headers in held.items()]
+    def _tell_held(self, number: int) -> None:
+        """Tell of a request that does not come whole."""
+        headers = self._held.pop(number)
+        self._begin_stream(number).expected = headers.content_length
+        self._events.append(HeadersReceived(number, headers, ended=False))
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if self._block is not None:
@@ -271,7 +276,7 @@ class Connection(Control):
 
     def _on_block(self, number: int, flags: int, block: bytes) -> None:
         ended = bool(flags & frames.END_STREAM)
-        stream = self._streams.get(number)
+        stream = self._find(number)
         # Decoded whatever becomes of it: the tables of both sides must stay the same.
         try:
             headers = self._decoder.decode(block)
@@ -337,7 +342,7 @@ class Connection(Control):
         self.last_stream = number
         stream = Stream(self.limits.window_bytes, Outgoing(number, self._peer_window))
         self._streams[number] = stream
-        if len(self._streams) > self.limits.streams:
+        if self.open_streams > self.limits.streams:
             raise StreamFault(number, ErrorCode.REFUSED_STREAM, "too many streams at once")
         return stream
 

@@ -25,8 +25,9 @@ class Control(Sending):
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM has four bytes")
         if number == 0 or self._is_idle(number):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on an idle stream")
-        stream = self._streams.pop(number, None)
+        stream = self._find(number)
         if stream is not None:
+            del self._streams[number]
             self._outbox.forget(stream.out)
             self._events.append(StreamEnded(number, int.from_bytes(payload, "big"), "reset by the peer"))
 
@@ -64,7 +65,7 @@ class Control(Sending):
         if value > frames.MAX_WINDOW:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE {value}")
         change, self._peer_window = value - self._peer_window, value
-        for stream in self._streams.values():
+        for stream in self._streams.values():  # the others begin with it
             if not self._outbox.grant(stream.out, change):
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window is moved beyond its bounds")
 
@@ -109,7 +110,7 @@ class Control(Sending):
             if not self._outbox.grant(None, increment):
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window is too large")
             return
-        stream = self._streams.get(number)
+        stream = self._find(number)
         if stream is None:
             self._pay()
             if self._is_idle(number):

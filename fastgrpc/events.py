@@ -34,15 +34,15 @@ class DataReceived(msgspec.Struct, gc=False):
     ended: bool
 
 
-class RequestReceived(msgspec.Struct, gc=False):
-    """A request came whole, as the server: these headers, and all of its data, which ends it.
+class RequestsReceived(msgspec.Struct):
+    """Requests came whole, as the server: all with these headers, and each with all of its data, which ends it.
 
     It stands for HeadersReceived and DataReceived, which tell the same whenever a request comes in pieces.
     """
 
-    stream: int
     headers: Headers
-    data: bytes
+    streams: list[int]
+    contents: list[bytes]  # of each stream
 
 
 class TrailersReceived(msgspec.Struct, gc=False):
@@ -90,7 +90,7 @@ class ConnectionEnded(msgspec.Struct, gc=False):
 Event = (
     HeadersReceived
     | DataReceived
-    | RequestReceived
+    | RequestsReceived
     | TrailersReceived
     | StreamEnded
     | SendProgress

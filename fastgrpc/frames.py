@@ -1,7 +1,7 @@
 """Frames as bytes (RFC 9113, sections 4, 6 and 7)."""
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -20,10 +20,15 @@ PADDED = 0x08
 HAS_PRIORITY = 0x20
 
 Frame = tuple[int, int, int, bytes]  # type, flags, stream, payload
+Lead = Callable[[int], bytes]  # what stands before content of so many bytes, in the same data; always as long
+
+WHOLE_BLOCK = HEADERS << 8 | END_HEADERS  # type and flags of all of a request's headers, which has data ...
+LAST_DATA = DATA << 8 | END_STREAM  # ... and of the end of the data
 
 _PLAIN_DATA = bytes((DATA, 0))  # type and flags
 
 _HEADER = struct.Struct(">HBBBL")  # length (16 bits, then 8), type, flags, stream
+read_header = struct.Struct(">HBHL").unpack_from  # length (16 bits, then 8), type and flags, stream
 _SETTING = struct.Struct(">HL")
 _TWO_WORDS = struct.Struct(">LL")
 
@@ -58,6 +63,12 @@ class Setting(IntEnum):
     MAX_HEADER_LIST_SIZE = 0x6
 
 
+def no_lead(size: int) -> bytes:
+    """Return the lead of what stands alone."""
+    del size
+    return b""
+
+
 class FrameTooLarge(Exception):
     """A frame is longer than we said we take."""
 
@@ -85,31 +96,35 @@ class Envelope:
         self._behind = header(len(trailers), HEADERS, END_HEADERS | END_STREAM, 0)[:-4]
         self._trailers = trailers
 
-    def wrap(self, stream: int, data: bytes) -> bytes:
-        """Return a whole response: its head, its data in one frame, its trailers."""
-        number = stream.to_bytes(4, "big")
-        size = len(data).to_bytes(3, "big")
-        behind = self._behind, number, self._trailers
-        return b"".join((self._begin, number, self._before, size, _PLAIN_DATA, number, data, *behind))
+    def wrap(self, streams: Sequence[int], contents: Sequence[bytes], lead: Lead) -> list[bytes]:
+        """Return the parts of whole responses: of each its head, its data in one frame, its trailers.
+
+        lead: what stands before each content, as data of the same response.
+        """
+        begin, behind, trailers = self._begin, self._behind, self._trailers
+        parts: list[bytes] = []
+        size, first, before = -1, b"", b""
+        for stream, content in zip(streams, contents, strict=True):
+            if len(content) != size:  # seldom: what is answered together is much alike
+                size = len(content)
+                first = lead(size)
+                before = b"".join((self._before, (len(first) + size).to_bytes(3, "big"), _PLAIN_DATA))
+            number = stream.to_bytes(4, "big")
+            parts += (begin, number, before, number, first, content, behind, number, trailers)
+        return parts
 
 
-def split(data: bytes, max_payload_bytes: int) -> tuple[list[Frame], int]:
-    """Return the whole frames at the beginning of ``data``, and where they end. Raises FrameTooLarge."""
-    frames: list[Frame] = []
-    add, unpack = frames.append, _HEADER.unpack_from
-    at, size = 0, len(data)
-    while at + HEADER_BYTES <= size:
-        high, low, kind, flags, stream = unpack(data, at)
-        length = high << 8 | low
-        if length > max_payload_bytes:
-            raise FrameTooLarge(f"a frame of {length} bytes; the most is {max_payload_bytes}")
-        begin = at + HEADER_BYTES
-        end = begin + length
-        if end > size:
-            break
-        add((kind, flags, stream & MAX_STREAM_ID, data[begin:end]))
-        at = end
-    return frames, at
+def frame_at(data: bytes, at: int, max_payload_bytes: int) -> tuple[Frame, int] | None:
+    """Return the frame that begins at ``at``, and where it ends; None if it is not whole. Raises FrameTooLarge."""
+    begin = at + HEADER_BYTES
+    if begin > len(data):
+        return None
+    high, low, kind, flags, stream = _HEADER.unpack_from(data, at)
+    length = high << 8 | low
+    if length > max_payload_bytes:
+        raise FrameTooLarge(f"a frame of {length} bytes; the most is {max_payload_bytes}")
+    end = begin + length
+    return ((kind, flags, stream & MAX_STREAM_ID, data[begin:end]), end) if end <= len(data) else None
 
 
 def lone_data(data: bytes) -> int:

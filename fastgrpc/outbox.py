@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from . import frames
-from .frames import Envelope, ErrorCode
+from .frames import Envelope, ErrorCode, Lead, no_lead
 from .hpack import Encoder, Fields
 
 
@@ -108,29 +108,36 @@ class Outbox:
         out.window -= size
         self.window -= size
         out.closed = True
-        self._ready.append(envelope.wrap(out.stream, data))
+        self._ready += envelope.wrap((out.stream,), (data,), no_lead)
 
-    def respond_all(self, outs: Sequence[Outgoing], head: Fields, contents: Sequence[bytes], trailers: Fields) -> None:
-        """Send whole responses that differ in their data only: what ``respond`` does to each, by less."""
+    def respond_all(
+        self,
+        streams: Sequence[int],
+        window: int,
+        head: Fields,
+        contents: Sequence[bytes],
+        trailers: Fields,
+        lead: Lead,
+    ) -> bool:
+        """Send whole responses on streams that have this window each, and on which nothing waits.
+
+        Returns False, and does nothing, if not all of them fit, or their heads and trailers are not the usual ones.
+        """
         usual_head, usual_trailers, age, envelope = self._usual
-        size = sum(map(len, contents))
+        lead_bytes = len(lead(0))
+        most, all_bytes = lead_bytes + max(map(len, contents)), lead_bytes * len(streams) + sum(map(len, contents))
         if (
             head is not usual_head
             or trailers is not usual_trailers
             or age != self.encoder.age
-            or size > self.window
-            or size > self.max_frame_bytes
-            or [out for out in outs if size > out.window or out.queue]
+            or most > window
+            or most > self.max_frame_bytes
+            or all_bytes > self.window
         ):
-            for out, data in zip(outs, contents, strict=True):
-                self.respond(out, head, data, trailers, reset_after=False)
-            return
-        self.window -= size
-        wrap, add = envelope.wrap, self._ready.append
-        for out, data in zip(outs, contents, strict=True):
-            out.window -= len(data)
-            out.closed = True
-            add(wrap(out.stream, data))
+            return False
+        self.window -= all_bytes
+        self._ready += envelope.wrap(streams, contents, lead)
+        return True
 
     def _envelope(self, head: Fields, trailers: Fields) -> Envelope:
         """Return what goes around a response, which has to be sent; remember it if it comes out the same again."""

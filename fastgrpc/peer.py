@@ -13,7 +13,7 @@ from .events import (
     Event,
     HeadersReceived,
     PingAcknowledged,
-    RequestReceived,
+    RequestsReceived,
     SendProgress,
     StreamEnded,
     TrailersReceived,
@@ -125,7 +125,7 @@ class Peer(Answering, asyncio.Protocol):
             self._flush()
             return
         for event in self.http.receive(data, self.loop.time()):
-            if type(event) is RequestReceived:  # these three are nearly all
+            if type(event) is RequestsReceived:  # these three are nearly all
                 self._begin_whole(event)
             elif type(event) is DataReceived:
                 self._take(event)

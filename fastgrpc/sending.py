@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from . import frames
-from .frames import ErrorCode
+from .frames import ErrorCode, Lead, no_lead
 from .hpack import Fields
 from .outbox import Outgoing
 from .streams import Refused, Stream, Streams
@@ -17,14 +17,9 @@ class Sending(Streams):
         """Return how much data waits for the peer's windows."""
         return self._outbox.waiting_bytes
 
-    @property
-    def open_streams(self) -> int:
-        """Return how many streams are not over."""
-        return len(self._streams)
-
     def is_open(self, stream: int) -> bool:
         """Return whether anything can still be sent on a stream."""
-        found = self._streams.get(stream)
+        found = self._find(stream)
         return found is not None and not found.out.closed and found.out.end is None
 
     def is_remote_open(self, stream: int) -> bool:
@@ -53,13 +48,13 @@ class Sending(Streams):
 
     def send_headers(self, number: int, fields: Fields) -> None:
         """Send a response's headers; more follows. What belongs to a stream that is gone is dropped, here and below."""
-        stream = self._streams.get(number)
+        stream = self._find(number)
         if stream is not None:
             self._outbox.headers(number, fields, end=False)
 
     def send_data(self, number: int, data: bytes, *, end: bool = False) -> None:
         """Send data, or let it wait for room; ``end``, as the client only, closes our half of the stream behind it."""
-        stream = self._streams.get(number)
+        stream = self._find(number)
         if stream is not None:
             self._outbox.data(stream.out, data, end=end)
             if end and stream.out.closed:
@@ -67,7 +62,7 @@ class Sending(Streams):
 
     def send_data_if_room(self, number: int, data: bytes, *, at_most: int) -> bool:
         """Send data unless more than ``at_most`` bytes of its stream wait already; return False then."""
-        stream = self._streams.get(number)
+        stream = self._find(number)
         if stream is not None:
             if stream.out.queued_bytes > at_most:
                 return False
@@ -76,7 +71,7 @@ class Sending(Streams):
 
     def end_stream(self, number: int, trailers: Fields = ()) -> None:
         """End our half of a stream; a server that has answered wants no more of the request either."""
-        stream = self._streams.get(number)
+        stream = self._find(number)
         if stream is None:
             return
         if stream.remote_closed or self._client:
@@ -88,7 +83,7 @@ class Sending(Streams):
 
     def respond(self, number: int, head: Fields, data: bytes, trailers: Fields) -> None:
         """Send a whole response."""
-        stream = self._streams.get(number)
+        stream = self._find(number)
         if stream is not None:
             out = stream.out
             self._outbox.respond(out, head, data, trailers, reset_after=not stream.remote_closed)
@@ -98,23 +93,25 @@ class Sending(Streams):
                 else:
                     self._close_local(number, stream)
 
-    def respond_all(self, numbers: Sequence[int], head: Fields, contents: Sequence[bytes], trailers: Fields) -> None:
-        """Send whole responses that differ in their data only: what ``respond`` does to each, by less."""
-        streams = self._streams
-        found = [streams.get(number) for number in numbers]
-        outs = [stream.out for stream in found if stream is not None and stream.remote_closed]
-        if len(outs) < len(numbers):  # some are gone, or the client still sends
-            for number, data in zip(numbers, contents, strict=True):
-                self.respond(number, head, data, trailers)
+    def respond_all(
+        self, numbers: Sequence[int], head: Fields, contents: Sequence[bytes], trailers: Fields, lead: Lead = no_lead
+    ) -> None:
+        """Send whole responses that differ in their data only: what ``respond`` does to each, by less.
+
+        lead: see ``frames.Envelope.wrap``.
+        """
+        asked = self._asked
+        if asked.issuperset(numbers) and self._outbox.respond_all(
+            numbers, self._peer_window, head, contents, trailers, lead
+        ):
+            asked.difference_update(numbers)
             return
-        self._outbox.respond_all(outs, head, contents, trailers)
-        for out in outs:
-            if out.closed:
-                del streams[out.stream]
+        for number, data in zip(numbers, contents, strict=True):  # there is no room, or the client still sends
+            self.respond(number, head, lead(len(data)) + data, trailers)
 
     def respond_without_data(self, number: int, head: Fields) -> None:
         """Send a response that is only headers."""
-        stream = self._streams.get(number)
+        stream = self._find(number)
         if stream is None:
             return
         self._outbox.headers(number, head, end=True)
@@ -125,8 +122,9 @@ class Sending(Streams):
 
     def reset(self, number: int, code: ErrorCode) -> None:
         """End a stream at once, whatever waits."""
-        stream = self._streams.pop(number, None)
+        stream = self._find(number)
         if stream is not None:
+            del self._streams[number]
             self._outbox.forget(stream.out)
             self._outbox.put(frames.rst_stream(number, code))
             self._remember_reset(number, stream.window)

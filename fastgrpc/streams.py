@@ -3,6 +3,7 @@
 from . import frames
 from .events import ConnectionEnded, Event, Limits, SendProgress, StreamEnded
 from .frames import ErrorCode, Setting
+from .headers import Headers
 from .outbox import Outbox, Outgoing
 
 
@@ -58,6 +59,10 @@ class Streams:
         self._outbox = Outbox()
         self.take_output = self._outbox.take  # the bytes to be sent now, once
         self._streams: dict[int, Stream] = {}
+        # Streams of which nothing needs to be known but that they are open: whose request came whole, so that only the
+        # answer is missing; and whose request has begun in this read, and of which nothing was told yet.
+        self._asked: set[int] = set()
+        self._held: dict[int, Headers] = {}
         self._resets: dict[int, int] = {}  # streams that are over by our will -> what may still come on them unawares
         self._next_stream = 1
         self._events: list[Event] = []
@@ -88,6 +93,26 @@ class Streams:
         if self._client:
             return number % 2 == 0 or number >= self._next_stream
         return number % 2 == 0 or number > self.last_stream
+
+    @property
+    def open_streams(self) -> int:
+        """Return how many streams are not over."""
+        return len(self._streams) + len(self._asked) + len(self._held)
+
+    def _find(self, number: int) -> Stream | None:
+        """Return a stream that is not over."""
+        stream = self._streams.get(number)
+        if stream is None and number in self._asked:
+            self._asked.remove(number)
+            stream = self._begin_stream(number)
+            stream.remote_closed = True
+        return stream
+
+    def _begin_stream(self, number: int) -> Stream:
+        """Take up a stream whose headers came."""
+        stream = self._streams[number] = Stream(self.limits.window_bytes, Outgoing(number, self._peer_window))
+        stream.got_headers = True
+        return stream
 
     def _close_remote(self, number: int, stream: Stream) -> None:
         stream.remote_closed = True
@@ -121,8 +146,9 @@ class Streams:
 
     def _fault(self, fault: StreamFault) -> None:
         self._pay()
-        stream = self._streams.pop(fault.stream, None)
+        stream = self._find(fault.stream)
         if stream is not None:
+            del self._streams[fault.stream]
             self._outbox.forget(stream.out)
             self._events.append(StreamEnded(fault.stream, fault.code, str(fault)))
         self._outbox.put(frames.rst_stream(fault.stream, fault.code))

@@ -21,10 +21,11 @@ MAX_OPEN_BYTES = 128 << 20
 class _Proposer:
     """The owner of a proposal that was made here."""
 
-    __slots__ = ("done", "place", "proposal")
+    __slots__ = ("done", "place", "proposal", "size_bytes")
 
-    def __init__(self, done: Done) -> None:
+    def __init__(self, done: Done, size_bytes: int) -> None:
         self.done = done
+        self.size_bytes = size_bytes  # of the proposal
         self.place = 0  # among the deadlines
         self.proposal: Proposal
 
@@ -45,7 +46,7 @@ class Proposers:
         size_bytes = sum(map(len, items))
         if self.open >= MAX_OPEN_PROPOSALS or self._open_bytes + size_bytes > MAX_OPEN_BYTES:
             raise Overloaded(f"{self.open} requests of {self._open_bytes} bytes are waiting")
-        proposer = _Proposer(done)
+        proposer = _Proposer(done, size_bytes)
         proposer.proposal = self._propose(items, proposer)
         proposer.place = self._deadlines.add(proposer, until_s)
         self.open += len(items)
@@ -98,7 +99,7 @@ class Proposers:
         proposal.abandoned = True
         self._deadlines.discard(proposer, proposer.place)
         self.open -= len(proposal.items)
-        self._open_bytes -= proposal.size_bytes
+        self._open_bytes -= proposer.size_bytes
         return proposer
 
 

@@ -15,6 +15,7 @@ MOST_TOLD = 16  # responses of the same events
 _OVERHEAD_BYTES = 200  # of a cached version, about
 _MOST = (1 << 64) - 1
 _SMALL = tuple(bytes((i,)) for i in range(128))
+_CONTINUED = tuple(bytes((i | 128,)) for i in range(128))  # the first bytes of larger numbers
 # What a ResponseOp of a put has before its revision, whose bytes are counted: a ResponseOp, a PutResponse, a header.
 _WRITTEN = tuple(bytes((0x1A, size + 5, 0x12, size + 3, 0x0A, size + 1, 0x18)) for size in range(11))
 
@@ -141,10 +142,9 @@ class Answers:
     def puts(self, results: Sequence[PutResult]) -> list[bytes]:
         """Return a PutResponse for each: nothing is asked anew, for puts are answered by the hundred."""
         headers = self._headers(results)
-        return [
-            header if result.prev is None else header + self._put(result)
-            for header, result in zip(headers, results, strict=True)
-        ]
+        if not [result for result in results if result.prev is not None]:
+            return headers
+        return [header + self._put(result) for header, result in zip(headers, results, strict=True)]
 
     def deletes(self, results: Sequence[DeleteResult]) -> list[bytes]:
         """Return a DeleteRangeResponse for each."""
@@ -156,11 +156,18 @@ class Answers:
         return [header + self._txn(result) for header, result in zip(headers, results, strict=True)]
 
     def _headers(self, results: "Sequence[PutResult | TxnResult]") -> list[bytes]:
+        """Return the header of each: of 128 revisions in a row they differ in one byte."""
         before, after = self._around()
-        size, headers = len(before) + len(after), []
+        headers: list[bytes] = []
+        row, begin, end = -1, b"", b""
         for result in results:
-            number = varint(result.revision)
-            headers.append(b"".join((b"\x0a", varint(size + len(number)), before, number, after)))
+            revision = result.revision
+            if revision >> 7 != row:
+                row = revision >> 7
+                number = varint(revision)
+                begin = b"".join((b"\x0a", varint(len(before) + len(number) + len(after)), before))
+                lowest, end = (_CONTINUED, number[1:] + after) if row else (_SMALL, after)
+            headers.append(b"".join((begin, lowest[revision & 127], end)))
         return headers
 
     def delete(self, result: DeleteResult) -> bytes:

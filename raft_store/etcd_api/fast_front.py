@@ -154,7 +154,7 @@ class FastFront:
         peer = call.peer
         if peer.memo is None:
             peer.memo = common_name(peer.certificate)
-        key = (call.metadata, peer.memo)
+        key = (call.head.metadata, peer.memo)
         found = self._contexts.get(key)
         if found is None:
             metadata: dict[str, str] = {}

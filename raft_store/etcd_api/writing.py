@@ -4,7 +4,6 @@ What arrives together is proposed together, shares an entry of the log, and is a
 and its value, is told by its bytes.
 """
 
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -65,14 +64,17 @@ class Writing:
 
     def take(self, asks: Sequence[Asked], call: CallContext) -> None:
         """Propose what ``asks`` want, and answer each when it has taken effect."""
-        alone = self._backend.machine.auth.enabled or call.token is not None
-        quota_bytes = self._backend.quota_bytes
+        if self._backend.machine.auth.enabled or call.token is not None:
+            for ask in asks:
+                self._alone.take(ask, call)
+            return
+        read, quota_bytes = self._read, self._backend.quota_bytes
         together: list[Asked] = []
         items: list[bytes] = []
         size_bytes = 0
         for ask in asks:
             try:
-                command = None if alone else self._read(ask.message)
+                command = read(ask.message)
                 if command is None or (quota_bytes and not self._fits(command)):
                     self._alone.take(ask, call)
                     continue
@@ -113,9 +115,11 @@ class Writing:
                 ask.fail(told.code, told.text)
             return
         answers: Sequence[bytes] = ()
-        if not [result for result in results if isinstance(result, _REFUSALS)]:
-            with contextlib.suppress(Exception):  # our own mistake, told below to whom it concerns
+        if not [kind for kind in set(map(type, results)) if issubclass(kind, _REFUSALS)]:
+            try:
                 answers = self._encode(results)
+            except Exception:  # noqa: BLE001 - our own mistake, told below to whom it concerns
+                answers = ()
         if answers:
             asks[0].answer_all(asks, answers, at_once=not backend.proposals_pending)
         else:

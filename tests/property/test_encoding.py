@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raft_store.etcd_api.encoding import Answers, Versions, key_value_field, varint
-from raft_store.mvcc.model import Event, KeyValue
+from raft_store.mvcc.model import Event, KeyValue, Revision
 from raft_store.mvcc.requests import DeleteResult, PutResult, RangeResult, TxnResult
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 from trireme_pb.mvccpb import kv_pb2
@@ -89,6 +89,13 @@ def test_transactions(result: TxnResult) -> None:
 def test_what_is_answered_together(puts: list[PutResult], txns: list[TxnResult]) -> None:
     assert answers().puts(puts) == [answers().put(result) for result in puts]
     assert answers().txns(txns) == [answers().txn(result) for result in txns]
+
+
+@given(st.integers(-150, 150), st.sampled_from([0, 1 << 7, 1 << 14, 1 << 21, 1 << 62]))
+def test_revisions_in_a_row_that_are_answered_together(below: int, power: int) -> None:
+    """Across every bound at which they become longer, or differ in more than one byte."""
+    puts = [PutResult(Revision(revision), None) for revision in range(max(power + below, 0), power + 300)]
+    assert answers().puts(puts) == [answers().put(result) for result in puts]
 
 
 @given(NUMBERS, NUMBERS, st.lists(st.builds(Event, KVS, st.none() | KVS), max_size=4), st.booleans())

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from fastgrpc.events import (
     Event,
     HeadersReceived,
     Limits,
-    RequestReceived,
+    RequestsReceived,
     StreamEnded,
     TrailersReceived,
 )
@@ -132,11 +133,11 @@ class AnyClient(RuleBasedStateMachine):
                 assert event.stream not in self.open
                 assert event.headers.fault is None
                 self.open.add(event.stream)
-            case RequestReceived():
-                assert event.stream not in self.open
+            case RequestsReceived():
+                assert self.open.isdisjoint(event.streams)
                 assert event.headers.fault is None
-                self.open.add(event.stream)
-                self.held += len(event.data)
+                self.open.update(event.streams)
+                self.held += sum(map(len, event.contents))
             case DataReceived() | TrailersReceived():
                 assert event.stream in self.open
                 if isinstance(event, DataReceived):
@@ -189,19 +190,62 @@ class AnyClient(RuleBasedStateMachine):
     def within_limits(self) -> None:
         server = self.server
         assert self.held <= TIGHT.connection_window_bytes
-        assert len(server._streams) <= TIGHT.streams
+        assert server.open_streams <= TIGHT.streams
         assert server._block_bytes <= TIGHT.header_block_bytes or server.ended
         assert len(server._rest) <= TIGHT.frame_bytes + frames.HEADER_BYTES or server.ended
 
     @invariant()
     def output_is_frames(self) -> None:
-        output = self.server.take_output()
-        found, end = frames.split(output, (1 << 24) - 1)
-        assert end == len(output)
-        assert all(len(payload) <= self.server._outbox.max_frame_bytes for *_, payload in found)
+        output, at = self.server.take_output(), 0
+        while (taken := frames.frame_at(output, at, self.server._outbox.max_frame_bytes)) is not None:
+            _, at = taken
+        assert at == len(output)
         assert self.server._outbox.waiting_bytes == sum(
             stream.out.queued_bytes for stream in self.server._streams.values()
         )
+
+
+def taken(reads: Sequence[bytes]) -> tuple[object, ...]:
+    """Return all that a server makes of what it reads: what is told of each stream, what is left, and what goes out."""
+    server = Connection(client=False, limits=TIGHT)
+    told: dict[int, list[object]] = {}
+    for event in [event for read in (PREFACE + frames.settings({}), *reads) for event in server.receive(read, 0.0)]:
+        match event:
+            case RequestsReceived():
+                for stream, content in zip(event.streams, event.contents, strict=True):
+                    told.setdefault(stream, []).append((event.headers.fields, False))
+                    told[stream].append((content, True))
+            case HeadersReceived():
+                told.setdefault(event.stream, []).append((event.headers.fields, event.ended))
+            case DataReceived():
+                told.setdefault(event.stream, []).append((event.data, event.ended))
+            case _:
+                told.setdefault(getattr(event, "stream", 0), []).append(type(event))
+    left = server.open_streams, server._window, server.last_stream, server.ended, server._nuisances
+    first = server.take_output()
+    for stream in sorted(told):
+        server.respond(stream, ((b":status", b"200"),), b"answer", ((b"grpc-status", b"0"),))
+    return told, left, first, server.take_output(), server.open_streams
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_a_read_means_what_its_frames_mean(data: Any) -> None:
+    """Goal: the short way of whole requests leads where the long one does. Method: all at once, and frame by frame."""
+    plain, counted = b"\x83\x86\x84", b"\x83\x86\x84\x0f\x0d\x015"  # as above
+    block, stream = st.sampled_from([plain, counted]), st.sampled_from(range(1, 16, 2)) | st.integers(0, 9)
+    head = st.builds(partial(frames.frame, frames.HEADERS, frames.END_HEADERS), stream, block)
+    end = st.builds(partial(frames.frame, frames.DATA, frames.END_STREAM), stream, st.sampled_from([b"", b"12345"]))
+    known = [frames.frame(frames.HEADERS, 5, 1, plain), frames.frame(frames.HEADERS, 4, 3, counted)]
+    numbers = data.draw(st.lists(st.integers(2, 20), max_size=6, unique=True).map(sorted))
+    chosen = [(2 * number + 1, data.draw(block)) for number in numbers]
+    heads = [frames.frame(frames.HEADERS, frames.END_HEADERS, *each) for each in chosen]
+    sizes = data.draw(st.lists(st.sampled_from([5, 5, 5, 4]), min_size=6, max_size=6))
+    ends = [frames.frame(frames.DATA, 1, number, bytes(size)) for (number, _), size in zip(chosen, sizes, strict=False)]
+    received = heads + data.draw(st.permutations(ends))
+    for other in data.draw(st.lists(head | end | FRAMES, max_size=3)):
+        received.insert(data.draw(st.integers(0, len(received))), other)
+    assert taken([*known, b"".join(received)]) == taken([*known, *received])
 
 
 AnyClient.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
@@ -233,10 +277,11 @@ def test_two_of_ours_understand_each_other_in_any_cut(sizes: list[int], cuts: li
                 cut = cuts[place % len(cuts)] * (1 + len(output) // 2000)
                 place += 1
                 for event in target.receive(output[at : at + cut], 0.0):
-                    if isinstance(event, RequestReceived):
-                        got[event.stream] = event.data
-                        server.consumed(0, len(event.data))
-                        server.respond(event.stream, ((b":status", b"200"),), event.data, ((b"x", b"y"),))
+                    if isinstance(event, RequestsReceived):
+                        for stream, content in zip(event.streams, event.contents, strict=True):
+                            got[stream] = content
+                            server.consumed(0, len(content))
+                            server.respond(stream, ((b":status", b"200"),), content, ((b"x", b"y"),))
                     if isinstance(event, DataReceived):
                         (got if target is server else answered)[event.stream] += event.data
                         target.consumed(event.stream, len(event.data))

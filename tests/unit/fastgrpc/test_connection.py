@@ -14,7 +14,7 @@ from fastgrpc.events import (
     HeadersReceived,
     Limits,
     PingAcknowledged,
-    RequestReceived,
+    RequestsReceived,
     SendProgress,
     StreamEnded,
     TrailersReceived,
@@ -92,9 +92,11 @@ def server(limits: Limits = SMALL) -> Connection:
 
 
 def sent(connection: Connection) -> list[frames.Frame]:
-    output = connection.take_output()
-    found, end = frames.split(output.removeprefix(PREFACE), 1 << 24)
-    assert end == len(output.removeprefix(PREFACE))
+    output, found, at = connection.take_output().removeprefix(PREFACE), list[frames.Frame](), 0
+    while (taken := frames.frame_at(output, at, 1 << 24)) is not None:
+        frame, at = taken
+        found.append(frame)
+    assert at == len(output)
     return found
 
 
@@ -349,8 +351,8 @@ def whole(number: int, data: bytes = b"", payload: bytes = PLAIN) -> bytes:
 def test_a_request_that_comes_whole_is_one_event() -> None:
     connection = acquainted()
     (asked,) = connection.receive(whole(5, b"question"), 0.0)
-    assert isinstance(asked, RequestReceived)
-    assert (asked.stream, asked.headers.pseudo[b":path"], asked.data) == (5, b"/", b"question")
+    assert isinstance(asked, RequestsReceived)
+    assert (asked.streams, asked.headers.pseudo[b":path"], asked.contents) == ([5], b"/", [b"question"])
     connection.respond(5, HEAD, b"answer", END)
     assert [kind for kind, _, _, _ in sent(connection)] == [HEADERS, DATA, HEADERS]
     assert connection.open_streams == 0
@@ -361,11 +363,10 @@ def test_whole_requests_are_told_of_as_they_become_whole() -> None:
     connection = acquainted()
     heads = b"".join(headers(number, payload=PLAIN) for number in (5, 7, 9))
     ends = b"".join(frame(DATA, END_STREAM, number, b"%d" % number) for number in (7, 5))
-    seven, five, nine = connection.receive(heads + ends, 0.0)
-    assert isinstance(seven, RequestReceived)
-    assert isinstance(five, RequestReceived)
+    whole, nine = connection.receive(heads + ends, 0.0)
+    assert isinstance(whole, RequestsReceived)
     assert isinstance(nine, HeadersReceived)
-    assert [(seven.stream, seven.data), (five.stream, five.data), nine.stream] == [(7, b"7"), (5, b"5"), 9]
+    assert [whole.streams, whole.contents, nine.stream] == [[7, 5], [b"7", b"5"], 9]
     assert connection.receive(frame(DATA, END_STREAM, 9, b"9"), 0.0) == [DataReceived(9, b"9", ended=True)]
 
 
@@ -421,8 +422,8 @@ def test_whole_requests_count_for_the_connection_s_window() -> None:
     connection = acquainted()
     for number in range(5, 205, 2):
         (asked,) = connection.receive(whole(number, bytes(16_384)), 0.0)
-        assert isinstance(asked, RequestReceived)
-        connection.consumed(0, len(asked.data))
+        assert isinstance(asked, RequestsReceived)
+        connection.consumed(0, len(asked.contents[0]))
         connection.respond(number, HEAD, b"", END)
 
 
@@ -480,31 +481,36 @@ def test_a_response_waits_for_windows_and_its_trailers_wait_behind_it() -> None:
 
 
 @pytest.mark.parametrize("known", [False, True])
-@pytest.mark.parametrize("window", [0, 10, 24, 25, 1000])
+@pytest.mark.parametrize("window", [0, 10, 12, 13, 1000])
 @pytest.mark.parametrize("gone", [None, 3])
 @pytest.mark.parametrize("open_still", [None, 5])
+@pytest.mark.parametrize("asked", ["in pieces", "whole"])
 def test_responses_together_are_the_same_as_each_by_itself(
-    *, known: bool, window: int, gone: int | None, open_still: int | None
+    *, known: bool, window: int, gone: int | None, open_still: int | None, asked: str
 ) -> None:
     """Whether all windows have room or not, of streams that are gone, and of some that the client has not ended."""
     outputs = []
     for together in (False, True):
         connection = server(Limits())
-        for number in (1, 3, 5, 7):
-            flags = END_HEADERS if number == open_still else WHOLE
-            connection.receive(settings((Setting.INITIAL_WINDOW_SIZE, window)) + headers(number, flags), 0.0)
+        connection.receive(settings((Setting.INITIAL_WINDOW_SIZE, window)) + headers(1, WHOLE, PLAIN), 0.0)
+        for number in (3, 5, 7, 9):
+            head = headers(number, END_HEADERS, PLAIN)
+            end = b"" if number == open_still else frame(DATA, END_STREAM, number, b"")
+            for received in (head, end) if asked == "in pieces" else (head + end,):
+                connection.receive(received, 0.0)
         if known:
-            for number in (9, 11):
+            for number in (11, 13):
                 connection.receive(headers(number, WHOLE), 0.0)
                 connection.respond(number, HEAD, b"", END)
+        connection.reset(1, ErrorCode.CANCEL)
         if gone is not None:
             connection.reset(gone, ErrorCode.CANCEL)
         bodies = [b"", b"x" * 9, b"y" * 4, b"z" * 11]
         if together:
-            connection.respond_all((1, 3, 5, 7), HEAD, bodies, END)
+            connection.respond_all((3, 5, 7, 9), HEAD, bodies, END, lambda size: b"%02d" % size)
         else:
-            for number, body in zip((1, 3, 5, 7), bodies, strict=True):
-                connection.respond(number, HEAD, body, END)
+            for number, body in zip((3, 5, 7, 9), bodies, strict=True):
+                connection.respond(number, HEAD, b"%02d" % len(body) + body, END)
         output = connection.take_output()
         assert connection.receive(frame(WINDOW_UPDATE, 0, 0, word(1)), 0.0) == []
         left = connection.open_streams, connection.waiting_bytes, connection._outbox.window
