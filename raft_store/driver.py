@@ -369,7 +369,7 @@ class Driver:
 
     def _apply(self, work: Work) -> None:
         if work.committed:
-            results = self._machine.apply(work.committed)
+            results = self._machine.apply(work.committed, wanted=bool(work.settled))
             self.applied = work.committed[-1].index
             for place, proposal in work.settled:
                 self._proposers.settle(proposal, results[place : place + len(proposal.items)])

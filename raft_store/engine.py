@@ -106,8 +106,11 @@ class MemberRecord(msgspec.Struct, frozen=True):
 class StateMachine(Protocol):
     """What an engine replicates. Called from one task only; deterministic: no clock, no randomness, no I/O."""
 
-    def apply(self, entries: Sequence[Entry]) -> Sequence[object]:
-        """Apply ``entries`` in order; return one result an entry (handed to whoever proposed it here)."""
+    def apply(self, entries: Sequence[Entry], *, wanted: bool = True) -> Sequence[object]:
+        """Apply ``entries`` in order; return one result an entry (handed to whoever proposed it here).
+
+        wanted: False if nobody here proposed any of them, as nearly always on a follower: nobody looks at results then.
+        """
 
     def snapshot(self) -> Iterator[bytes]:
         """Return the whole state after the last applied entry, in chunks.

@@ -148,26 +148,27 @@ class Machine:
             **dict.fromkeys(_MANAGEMENT, self._manage),
         }
 
-    def apply(self, entries: Sequence[Entry]) -> Sequence[object]:
+    def apply(self, entries: Sequence[Entry], *, wanted: bool = True) -> Sequence[object]:
         """Apply committed entries in order; an answer is a result or the StoreError that refused it."""
-        decode, auth, results = _commands.decode, self.auth, list[object]()
+        decode, results, run = _commands.decode, list[object](), list[Put]()
+        open_to_all = not self.auth.enabled and not self.alarms
         for entry in entries:
-            if not entry.data:
-                results.append(None)
+            command = decode(entry.data) if entry.data else None
+            # What nearly all are, by less: every member passes here for every write of anybody.
+            if (
+                type(command) is Put
+                and open_to_all
+                and not (command.lease or command.prev_kv or command.ignore_value or command.ignore_lease)
+            ):
+                run.append(command)
                 continue
-            command = decode(entry.data)
-            try:
-                # What nearly all are, by less: every member passes here for every write of anybody.
-                if auth.enabled:
-                    results.append(self._apply(command, entry))
-                elif type(command) is Put:
-                    results.append(self._put(command))
-                elif type(command) is Txn:
-                    results.append(self._txn(command))
-                else:
-                    results.append(self._apply(command, entry))
-            except StoreError as refusal:
-                results.append(refusal)
+            if run:
+                self._put_all(run, results if wanted else None)
+                run = []
+            results.append(None if command is None else self._answer(command, entry))
+            open_to_all = not self.auth.enabled and not self.alarms
+        if run:
+            self._put_all(run, results if wanted else None)
         self.hub.publish()
         self.store.trim(TRIM_STEP)
         return results
@@ -228,6 +229,31 @@ class Machine:
         self.drop_audit()
         self.tokens.clear()  # some may have ended in what the snapshot leaves out
         self.hub.replace(self.store)
+
+    def _put_all(self, run: Sequence[Put], results: list[object] | None) -> None:
+        """Apply puts that nothing can refuse, and that want nothing but to be made; None: nobody waits for results."""
+        if len(run) == 1:
+            result = self._put(run[0])
+            if results is not None:
+                results.append(result)
+            return
+        revisions, leased = self.store.put_all(run)
+        for replaced in leased:
+            self.leases.move(replaced.key, replaced.lease, NO_LEASE)
+        self.applied.puts += len(run)
+        if results is not None:
+            results.extend([PutResult(revision, None) for revision in revisions])
+
+    def _answer(self, command: AnyCommand, entry: Entry) -> object:
+        """Apply one command; return its result or what refused it."""
+        try:
+            if self.auth.enabled:
+                return self._apply(command, entry)
+            if type(command) is Txn:
+                return self._txn(command)
+            return self._apply(command, entry)
+        except StoreError as refusal:
+            return refusal
 
     def _apply(self, command: AnyCommand, entry: Entry) -> object:
         caller = NOBODY

@@ -12,7 +12,7 @@ from fastgrpc.events import Limits
 from fastgrpc.silence import no_patience
 from raft_store.engine import Term
 from raft_store.tls import TlsFiles
-from raft_store.wire import batches
+from raft_store.wire import batches, wrap
 from trireme_pb.raft import raft_pb2
 
 log = logging.getLogger(__name__)
@@ -105,9 +105,9 @@ class Link:
         """Send what one round brought (see ``wire``), in one write."""
         assert self._call is not None, "whoever sends looks at takes_more"
         if len(messages) == 1:  # nearly always
-            self._call.write_now([raft_pb2.Batch(messages=messages[0]).SerializeToString()])
+            self._call.write_now((wrap(messages[0]),))
             return
-        self._call.write_now([raft_pb2.Batch(messages=batch).SerializeToString() for batch in batches(messages)])
+        self._call.write_now([wrap(batch) for batch in batches(messages)])
 
     async def send_snapshot(self, term: Term, data: AsyncIterator[bytes]) -> None:
         """Stream a snapshot; returns when the peer has taken it in, raises CallFailed if it did not."""

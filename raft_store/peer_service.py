@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import Any, Protocol
 
+from google.protobuf.message import DecodeError
+
 from fastgrpc.calls import CallFailed, Status
 from fastgrpc.server import Call, StreamMethod, UnaryMethod
 from raft_store.disk.snapshot import NotASnapshot
@@ -11,7 +13,7 @@ from raft_store.peer_link import SERVICE
 from raft_store.raft import membership
 from raft_store.raft import messages as m
 from raft_store.raft.membership import Configuration
-from raft_store.wire import decode
+from raft_store.wire import decode, unwrap
 from trireme_pb.raft import raft_pb2
 
 
@@ -56,7 +58,7 @@ class Service:
     def methods(self) -> list[StreamMethod | UnaryMethod]:
         """Return the service's rows."""
         return [
-            StreamMethod(SERVICE + "Deliver", self.deliver, raft_pb2.Batch.FromString, _serialize),
+            StreamMethod(SERVICE + "Deliver", self.deliver, bytes, _serialize),  # see ``wire.unwrap``
             StreamMethod(SERVICE + "InstallSnapshot", self.install, raft_pb2.SnapshotChunk.FromString, _serialize),
             UnaryMethod(SERVICE + "Describe", self.describe, raft_pb2.DescribeRequest.FromString, _serialize),
             UnaryMethod(SERVICE + "Reconfigure", self.reconfigure, raft_pb2.ReconfigureRequest.FromString, _serialize),
@@ -64,14 +66,17 @@ class Service:
 
     async def deliver(self, call: Call) -> None:
         """Take in a peer's messages for as long as it keeps the stream."""
-        first = await anext(call.requests(), None)
-        sender = self._greet(first.greeting if first else raft_pb2.Greeting())
+        first = await anext(call.requests(), b"")
+        try:
+            sender = self._greet(raft_pb2.Batch.FromString(first).greeting)
+        except DecodeError as exc:
+            raise CallFailed(Status.INTERNAL, f"a greeting cannot be read: {exc}") from exc
 
-        def take(batch: raft_pb2.Batch) -> None:
+        def take(batch: bytes) -> None:
             if self._group.has_removed(sender):
                 self._check_removed(sender)
             try:
-                messages = decode(batch.messages, sender=sender, to=self._member)
+                messages = decode(unwrap(batch), sender=sender, to=self._member)
             except ValueError as exc:
                 raise CallFailed(Status.INTERNAL, f"a batch cannot be read: {exc}") from exc
             self._receive(messages)

@@ -24,7 +24,7 @@ from raft_store.peer_service import Group, Service
 from raft_store.raft import messages as m
 from raft_store.raft.membership import Configuration
 from raft_store.tls import TlsFiles, admission
-from raft_store.wire import Encoder
+from raft_store.wire import Packed, encode
 from trireme_pb.raft import raft_pb2
 
 log = logging.getLogger(__name__)
@@ -177,7 +177,7 @@ class Peers:
 
     def send(self, messages: Sequence[m.AnyMessage]) -> None:
         """Send, or drop what cannot be sent; never waits."""
-        encoder = Encoder()
+        packed: Packed = {}
         batches: dict[Link, list[bytes]] = {}
         for message in messages:
             link = self._links.get(message.to)
@@ -186,9 +186,9 @@ class Peers:
             if isinstance(message, m.InstallSnapshot):
                 self._begin_snapshot(link, message)
             elif (batch := batches.get(link)) is not None:
-                batch.append(encoder.encode(message))
+                batch.append(encode(message, packed))
             elif link.takes_more:
-                batches[link] = [encoder.encode(message)]
+                batches[link] = [encode(message, packed)]
         for link, batch in batches.items():
             link.send(batch)
 

@@ -4,8 +4,8 @@ Under the alarm writes are refused everywhere; deleting, compacting and defragme
 It stays until somebody disarms it: that there is room again is no proof that whatever filled it has ended.
 """
 
+from raft_store.mvcc.model import VERSION_OVERHEAD_BYTES
 from raft_store.mvcc.requests import LeaseGrant, Put, Txn
-from raft_store.mvcc.store import VERSION_OVERHEAD_BYTES
 
 LEASE_BYTES = 64
 

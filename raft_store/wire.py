@@ -2,7 +2,7 @@
 
 What members say to each other all day has a few known shapes. Each is packed at one go, and those of one round travel
 one after the other in one batch: to build protobuf messages of them, and to take them apart again, cost more than
-everything that the core thinks of them.
+everything that the core thinks of them. The batch itself is one of protobuf's, of which two bytes or so are not theirs.
 """
 
 import struct
@@ -11,15 +11,20 @@ from operator import attrgetter
 from typing import Any
 
 import msgspec
+from google.protobuf.message import DecodeError
 
 from raft_store.engine import Index, MemberId, Term
 from raft_store.raft import messages as m
+from trireme_pb.raft import raft_pb2
 
 # Before every message: its kind, the length of what follows, the sender's term.
 _HEAD = struct.Struct("<BIQ")
 _LENGTH = struct.Struct("<I")
 
 MAX_BATCH_BYTES = 8 << 20
+
+_MORE = 128  # in a number of protobuf's: more bytes follow
+_FIELDS = [bytes([raft_pb2.Batch.MESSAGES_FIELD_NUMBER << 3 | 2, length]) for length in range(_MORE)]
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -29,6 +34,7 @@ class _Row(msgspec.Struct, frozen=True):
     message: type[m.Message]
     fields: tuple[str, ...]
     layout: struct.Struct  # head and fields
+    size_bytes: int  # of the fields
     pick: Callable[[Any], tuple[Any, ...]]
 
 
@@ -36,9 +42,10 @@ def _row(kind: int, message: type[m.Message], layout: str, *fields: str) -> _Row
     getter = attrgetter(*fields) if len(fields) > 1 else None
 
     def pick(message: m.Message) -> tuple[Any, ...]:
-        return tuple(getattr(message, name) for name in fields)
+        return (getattr(message, fields[0]),) if fields else ()
 
-    return _Row(kind, message, fields, struct.Struct("<BIQ" + layout), getter or pick)
+    whole = struct.Struct("<BIQ" + layout)
+    return _Row(kind, message, fields, whole, whole.size - _HEAD.size, getter or pick)
 
 
 # The numbers, and the order of the fields, are the members' protocol. A newer one may add kinds, and fields at an end.
@@ -58,41 +65,40 @@ _ROWS = (
 )
 _BY_CLASS = {row.message: row for row in _ROWS}
 _APPEND = _BY_CLASS[m.Append]
+_APPEND_REPLY = _BY_CLASS[m.AppendReply]
+_FORWARD = _BY_CLASS[m.Forward]
 _BY_KIND = {row.kind: row for row in _ROWS}
 
+# What the appends of one round came to: (first index, how many entries, commit mark) -> bytes.
+Packed = dict[tuple[int, int, int], bytes]
 
-class Encoder:
-    """Encodes the messages of one round; what goes to several followers is packed once."""
 
-    def __init__(self) -> None:
-        self._packed: dict[tuple[int, int, int], bytes] = {}
+def encode(message: m.AnyMessage, packed: Packed) -> bytes:
+    """Return ``message`` for the wire; raises KeyError for a snapshot, which does not travel this way.
 
-    def encode(self, message: m.AnyMessage) -> bytes:
-        """Return ``message`` for the wire; raises KeyError for a snapshot, which does not travel this way."""
-        if type(message) is m.Append:
-            return self._append(message)
-        row = _BY_CLASS[type(message)]
-        tail = b""
-        if isinstance(message, m.Forward):
-            tail = b"".join([part for data in message.proposals for part in (_LENGTH.pack(len(data)), data)])
-        head = row.layout.pack(row.kind, row.layout.size - _HEAD.size + len(tail), message.term, *row.pick(message))
-        return head + tail if tail else head
+    packed: of the round that ``message`` is part of, empty at first: what goes to several followers is packed once.
+    """
+    if type(message) is m.Append:
+        return _pack_append(message, packed)
+    row = _BY_CLASS[type(message)]
+    if row is not _FORWARD:
+        return row.layout.pack(row.kind, row.size_bytes, message.term, *row.pick(message))
+    assert isinstance(message, m.Forward)
+    tail = b"".join([part for data in message.proposals for part in (_LENGTH.pack(len(data)), data)])
+    return row.layout.pack(row.kind, row.size_bytes + len(tail), message.term, *row.pick(message)) + tail
 
-    def _append(self, append: m.Append) -> bytes:
-        # Within one round all appends show the same log: first index and count say what is in them. But a commit mark
-        # may rise between two of them.
-        key = (append.prev_index, len(append.entries), append.commit)
-        packed = self._packed.get(key)
-        if packed is None:
-            entries = m.pack_entries(append.entries)
-            length = _APPEND.layout.size - _HEAD.size + len(entries)
-            packed = self._packed[key] = (
-                _APPEND.layout.pack(
-                    _APPEND.kind, length, append.term, append.prev_index, append.prev_term, append.commit
-                )
-                + entries
-            )
-        return packed
+
+def _pack_append(append: m.Append, packed: Packed) -> bytes:
+    # Within one round all appends show the same log: first index and count say what is in them. But a commit mark may
+    # rise between two of them.
+    key = (append.prev_index, len(append.entries), append.commit)
+    if (known := packed.get(key)) is not None:
+        return known
+    entries = m.pack_entries(append.entries)
+    length = _APPEND.size_bytes + len(entries)
+    head = _APPEND.layout.pack(_APPEND.kind, length, append.term, append.prev_index, append.prev_term, append.commit)
+    data = packed[key] = head + entries
+    return data
 
 
 def batches(encoded: Sequence[bytes]) -> Iterator[bytes]:
@@ -106,6 +112,38 @@ def batches(encoded: Sequence[bytes]) -> Iterator[bytes]:
         batch.append(message)
         size += len(message)
     yield b"".join(batch)
+
+
+def wrap(messages: bytes) -> bytes:
+    """Return the protobuf message ``Batch`` that has nothing but these, as protobuf itself would write it."""
+    length = len(messages)
+    if length < _MORE:
+        return _FIELDS[length] + messages
+    head = bytearray(_FIELDS[0][:1])
+    while length >= _MORE:
+        head.append(length % _MORE + _MORE)
+        length //= _MORE
+    head.append(length)
+    return bytes(head) + messages
+
+
+def unwrap(batch: bytes) -> bytes:
+    """Return the messages of a ``Batch``, whoever wrote it; raises ValueError if it is none."""
+    if batch[:1] == _FIELDS[0][:1]:
+        at, shift, length, size = 1, 0, 0, len(batch)
+        while at < size and shift < 35:  # no length takes more than five bytes
+            byte = batch[at]
+            at += 1
+            length += byte % _MORE << shift
+            if byte < _MORE:
+                if at + length == size:
+                    return batch[at:]
+                break
+            shift += 7
+    try:
+        return raft_pb2.Batch.FromString(batch).messages
+    except DecodeError as exc:
+        raise ValueError(f"no batch: {exc}") from exc
 
 
 def decode(batch: bytes, *, sender: MemberId, to: MemberId) -> list[m.AnyMessage]:
@@ -122,7 +160,9 @@ def decode(batch: bytes, *, sender: MemberId, to: MemberId) -> list[m.AnyMessage
             if at > end:
                 raise ValueError(f"a message of {size} bytes is cut off at byte {end} of its batch")
             if (row := _BY_KIND.get(kind)) is not None:
-                messages.append(_read(row, batch, begin, at, sender, to, Term(term)))
+                if size < row.size_bytes:
+                    raise ValueError(f"a {row.message.__name__} of {at - begin} bytes is too short")
+                messages.append(_read(row, batch, begin, at, sender, to, term))
     except struct.error as exc:
         raise ValueError(f"a message at byte {at} of its batch has too few bytes") from exc
     return messages
@@ -130,15 +170,20 @@ def decode(batch: bytes, *, sender: MemberId, to: MemberId) -> list[m.AnyMessage
 
 def _read(row: _Row, batch: bytes, begin: int, end: int, sender: MemberId, to: MemberId, term: Term) -> m.AnyMessage:
     """Return the message that lies at [begin, end) of a batch, head and all."""
-    tail = begin + row.layout.size
-    if tail > end:
-        raise ValueError(f"a {row.message.__name__} of {end - begin} bytes is too short")
     _, _, _, *values = row.layout.unpack_from(batch, begin)
+    # What they say all day, by less.
+    if row is _APPEND:
+        prev_index, prev_term, commit = values
+        entries = m.unpack_entries(batch[begin + row.layout.size : end], Index(prev_index + 1))
+        return m.Append(sender, to, term, prev_index=prev_index, prev_term=prev_term, entries=entries, commit=commit)
+    if row is _APPEND_REPLY:
+        rejected, index, hint_index, hint_term = values
+        return m.AppendReply(
+            sender, to, term, rejected=rejected, index=index, hint_index=hint_index, hint_term=hint_term
+        )
     fields: dict[str, Any] = dict(zip(row.fields, values, strict=True))
-    if row.message is m.Append:
-        fields["entries"] = m.unpack_entries(batch[tail:end], Index(fields["prev_index"] + 1))
-    elif row.message is m.Forward:
-        fields["proposals"] = list(_proposals(batch, tail, end))
+    if row is _FORWARD:
+        fields["proposals"] = list(_proposals(batch, begin + row.layout.size, end))
     message: m.AnyMessage = row.message(sender, to, term, **fields)  # type: ignore[assignment]  # the rows' are of it
     return message
 

@@ -277,10 +277,11 @@ class RaftosEngine:
         index = self._node.state.log.last_applied + 1
         term = Term(self._node.state.log[index]["term"])
         entry = Entry(Index(index), term, base64.b64decode(command["data"]))
-        (result,) = self._machine.apply([entry])
         waiting = self._pending.get(command["number"])
-        if waiting is not None and not waiting.done():
-            waiting.set_result(result)
+        is_waited_for = waiting is not None and not waiting.done()
+        results = self._machine.apply([entry], wanted=is_waited_for)
+        if waiting is not None and is_waited_for:
+            waiting.set_result(results[0])
 
     def _make_protocol(self, **arguments: Any) -> _Protocol:
         self._protocol = _Protocol(**arguments)

@@ -24,6 +24,7 @@ FIRST_REVISION = Revision(1)
 NO_LEASE = LeaseId(0)
 REST_OF_KEYS = b"\0"  # as a range end: every key from the first on
 SINGLE_KEY = b""  # as a range end: the first key alone
+VERSION_OVERHEAD_BYTES = 48  # about what etcd adds to key and value on disk; makes sizes comparable, not equal
 
 
 class StoreError(Exception):

@@ -211,7 +211,7 @@ class RangeResult(msgspec.Struct, frozen=True):
     count: int
 
 
-class PutResult(msgspec.Struct, frozen=True):
+class PutResult(msgspec.Struct, frozen=True, gc=False):
     """``prev``: the version replaced, if it was asked for."""
 
     revision: Revision

@@ -6,6 +6,7 @@ key index and shares its versions, so a watch may start at any revision that is 
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import cast
 
 import google_crc32c
 import msgspec
@@ -14,6 +15,7 @@ from .key_index import KeyIndex, first_readable
 from .model import (
     FIRST_REVISION,
     NO_LEASE,
+    VERSION_OVERHEAD_BYTES,
     Compacted,
     Event,
     FutureRevision,
@@ -21,10 +23,10 @@ from .model import (
     LeaseId,
     Revision,
 )
+from .requests import Put
 
 STEP_KEYS = 512  # looked at in one step of a view
 BATCH_BYTES = 128 << 10
-VERSION_OVERHEAD_BYTES = 48  # about what etcd adds to key and value on disk; makes sizes comparable, not equal
 
 
 class Store:
@@ -58,6 +60,19 @@ class Store:
         self.written = self.revision = revision
         self.history.append((Event(kv, prev),))
         return prev
+
+    def put_all(self, puts: Sequence[Put]) -> tuple[Sequence[Revision], Sequence[KeyValue]]:
+        """Write one key after the other, without a lease, in a change each.
+
+        Return each one's revision, and the versions replaced that had a lease.
+        """
+        first = self.revision + 1
+        revisions = cast("Sequence[Revision]", range(first, first + len(puts)))
+        held_bytes, live_bytes, leased = self.index.write_all(puts, revisions, self.history)
+        self.held_bytes += held_bytes
+        self.live_bytes += live_bytes
+        self.written = self.revision = revisions[-1]
+        return revisions, leased
 
     def check_readable(self, revision: Revision) -> None:
         """Raise Compacted or FutureRevision unless ``revision`` can be read; 0 and below mean the newest."""

@@ -63,10 +63,12 @@ class Promises:
         self._refused.add(value)
         demand(value not in self._written, "what is refused never takes effect", f"{value!r} was written all the same")
 
-    def applied(self, member: int, machine: Machine, entries: Sequence[Entry], answers: Sequence[object]) -> None:
-        """A member applied entries, the commands of one index all together."""
+    def applied(
+        self, member: int, machine: Machine, entries: Sequence[Entry], answers: Sequence[object] | None
+    ) -> None:
+        """A member applied entries, the commands of one index all together; None: without a word."""
         given: dict[Index, list[object]] = {}
-        for entry, answer in zip(entries, answers, strict=True):
+        for entry, answer in zip(entries, answers, strict=True) if answers is not None else ():
             given.setdefault(entry.index, []).append(answer)
         for index, found in given.items():
             right = self.model.answers[index - 1]

@@ -68,9 +68,11 @@ class StoreGuest:
         """See ``Guest``."""
         self.promises.check_state(host.id, _machine_of(host), index)
 
-    def applied(self, host: Host, work: Work, results: Sequence[object]) -> None:
+    def applied(self, host: Host, work: Work, results: Sequence[object] | None) -> None:
         """See ``Guest``."""
         self.promises.applied(host.id, _machine_of(host), work.committed, results)
+        if results is None:
+            return
         for place, proposal in work.settled:
             owner = proposal.owner
             if owner is None:

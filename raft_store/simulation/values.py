@@ -51,8 +51,9 @@ class Values:
     def __init__(self) -> None:
         self.values: list[bytes] = []
 
-    def apply(self, entries: Sequence[Entry]) -> Sequence[Index]:
+    def apply(self, entries: Sequence[Entry], *, wanted: bool = True) -> Sequence[Index]:
         """Return each entry's index as its result."""
+        del wanted  # cheap as they are
         self.values.extend(entry.data for entry in entries if entry.data)
         return [entry.index for entry in entries]
 
@@ -127,8 +128,10 @@ class Proposers:
             f"member {host.id} restored another state than that of {index}",
         )
 
-    def applied(self, host: Host, work: Work, results: Sequence[object]) -> None:
+    def applied(self, host: Host, work: Work, results: Sequence[object] | None) -> None:
         """See ``Guest``."""
+        if results is None:
+            return
         waiting = self._open[host.id, host.life]
         for place, proposal in work.settled:
             if waiting.pop(proposal.data, None) is not None:

@@ -33,7 +33,7 @@ class Restored:
         self.chunks = []
         self.applied = []
 
-    def apply(self, entries):
+    def apply(self, entries, *, wanted=True):
         self.applied.extend(entry.index for entry in entries)
         return [None] * len(entries)
 

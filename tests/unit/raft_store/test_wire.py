@@ -4,7 +4,8 @@ import pytest
 
 from raft_store.engine import Entry
 from raft_store.raft import messages as m
-from raft_store.wire import MAX_BATCH_BYTES, Encoder, batches, decode
+from raft_store.wire import MAX_BATCH_BYTES, batches, decode, encode, unwrap, wrap
+from trireme_pb.raft import raft_pb2
 
 BIG = (1 << 64) - 1
 
@@ -28,12 +29,12 @@ MESSAGES = [
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
 def test_round_trip(message):
-    assert decode(Encoder().encode(message), sender=1, to=2) == [message]
+    assert decode(encode(message, {}), sender=1, to=2) == [message]
 
 
 def test_messages_of_a_round_travel_together():
-    encoder = Encoder()
-    (batch,) = batches([encoder.encode(message) for message in MESSAGES])
+    packed = {}
+    (batch,) = batches([encode(message, packed) for message in MESSAGES])
     assert decode(batch, sender=1, to=2) == MESSAGES
 
 
@@ -43,9 +44,9 @@ def test_appends_of_a_round_say_each_what_was_committed_then():
         m.Append(1, to, 3, prev_index=7, prev_term=2, entries=[Entry(8, 3, b"x")], commit=commit)
         for to, commit in ((2, 6), (3, 7))
     )
-    encoder = Encoder()
-    assert decode(encoder.encode(first), sender=1, to=2) == [first]
-    assert decode(encoder.encode(second), sender=1, to=3) == [second]
+    packed = {}
+    assert decode(encode(first, packed), sender=1, to=2) == [first]
+    assert decode(encode(second, packed), sender=1, to=3) == [second]
 
 
 def test_what_is_too_much_for_one_batch_is_split():
@@ -60,7 +61,7 @@ def test_every_message_travels():
 
 def test_what_a_newer_member_says_is_passed_over():
     commit = m.Commit(1, 2, 3, commit=9)
-    encoded = Encoder().encode(commit)
+    encoded = encode(commit, {})
     unknown = b"\xff" + encoded[1:]
     longer = encoded[:1] + (len(encoded) - 13 + 4).to_bytes(4, "little") + encoded[5:] + b"more"
     assert decode(unknown + longer + encoded, sender=1, to=2) == [commit, commit]
@@ -68,7 +69,7 @@ def test_what_a_newer_member_says_is_passed_over():
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
 def test_messages_that_are_cut_off_are_refused(message):
-    encoded = Encoder().encode(message)
+    encoded = encode(message, {})
     for end in range(1, len(encoded)):
         with pytest.raises(ValueError, match=r"byte|cut off|too short"):
             decode(encoded[:end], sender=1, to=2)
@@ -79,7 +80,7 @@ WITH_FIELDS = [message for message in MESSAGES if not isinstance(message, m.Time
 
 @pytest.mark.parametrize("message", WITH_FIELDS, ids=lambda message: type(message).__name__)
 def test_fields_that_do_not_fit_their_message_are_refused(message):
-    encoded = Encoder().encode(message)
+    encoded = encode(message, {})
     with pytest.raises(ValueError, match=r"too short|no whole header|cut off|byte"):
         decode(encoded[:1] + b"\1\0\0\0" + encoded[5:14], sender=1, to=2)
 
@@ -89,3 +90,33 @@ def test_entries_that_are_cut_off_are_refused():
     for end in range(1, len(blob)):
         with pytest.raises(ValueError, match="entry 1"):
             m.unpack_entries(blob[:end], 1)
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16383, 16384, (1 << 21) + 5])
+def test_a_batch_is_one_of_protobufs(size):
+    messages = bytes(range(256)) * (size // 256) + b"\x12" * (size % 256)
+    if size:  # protobuf leaves out what is empty
+        assert wrap(messages) == raft_pb2.Batch(messages=messages).SerializeToString()
+    assert unwrap(wrap(messages)) == messages
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(
+            raft_pb2.Batch(greeting=raft_pb2.Greeting(sender=1), messages=b"abc").SerializeToString(), id="greets"
+        ),
+        pytest.param(b"\x12\x03abc\x1a\x01x", id="a field behind it that only a newer member knows"),
+        pytest.param(b"\x12\x83\x80\x00abc", id="a length of more bytes than needed"),
+        pytest.param(b"\x12\x01x\x12\x03abc", id="twice: the last one counts"),
+    ],
+)
+def test_whatever_protobuf_reads_is_read(batch):
+    assert unwrap(batch) == raft_pb2.Batch.FromString(batch).messages
+
+
+@pytest.mark.parametrize("batch", [b"\x12", b"\x12\x04abc", b"\x12\xff", b"\x12" + b"\xff" * 11, b"abc"])
+def test_what_protobuf_does_not_read_is_refused(batch):
+    with pytest.raises(ValueError, match="no batch"):
+        unwrap(batch)

@@ -22,7 +22,7 @@ class Values:
     def __init__(self):
         self.values = []
 
-    def apply(self, entries):
+    def apply(self, entries, *, wanted=True):
         self.values.extend(entry.data for entry in entries if entry.data)
         return [(entry.index, entry.data) for entry in entries]
 
