@@ -4,6 +4,7 @@ Nothing is decoded: what arrives is searched for a mark, and the windows are ope
 """
 
 import asyncio
+import contextlib
 import time
 
 from fastgrpc import frames
@@ -95,11 +96,11 @@ class _Line(asyncio.Protocol):
 
     def _answer(self, data: bytes) -> None:
         """Acknowledge pings and settings, as a server may insist; only in small reads, where they stand alone."""
-        try:
-            for kind, flags, _, payload in frames.split(data, 1 << 20)[0]:
+        at = 0
+        with contextlib.suppress(frames.FrameTooLarge):
+            while (found := frames.frame_at(data, at, 1 << 20)) is not None:
+                (kind, flags, _, payload), at = found
                 if kind == frames.PING and not flags & frames.ACK:
                     self.transport.write(frames.ping(payload, ack=True))
                 elif kind == frames.SETTINGS and not flags & frames.ACK:
                     self.transport.write(frames.SETTINGS_ACK)
-        except frames.FrameTooLarge:
-            pass

@@ -24,7 +24,7 @@ from raft_store.peer_service import Group, Service
 from raft_store.raft import messages as m
 from raft_store.raft.membership import Configuration
 from raft_store.tls import TlsFiles, admission
-from raft_store.wire import Packed, encode
+from raft_store.wire import Encoder
 from trireme_pb.raft import raft_pb2
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ class Peers:
         self._server: Server | None = None
         self._first = members
         self._links: dict[MemberId, Link] = {}
+        self._encoder = Encoder()
         self._leaving: dict[MemberId, asyncio.TimerHandle] = {}
         self._hanging_up: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -177,7 +178,7 @@ class Peers:
 
     def send(self, messages: Sequence[m.AnyMessage]) -> None:
         """Send, or drop what cannot be sent; never waits."""
-        packed: Packed = {}
+        encode = self._encoder.encode
         batches: dict[Link, list[bytes]] = {}
         for message in messages:
             link = self._links.get(message.to)
@@ -186,9 +187,9 @@ class Peers:
             if isinstance(message, m.InstallSnapshot):
                 self._begin_snapshot(link, message)
             elif (batch := batches.get(link)) is not None:
-                batch.append(encode(message, packed))
+                batch.append(encode(message))
             elif link.takes_more:
-                batches[link] = [encode(message, packed)]
+                batches[link] = [encode(message)]
         for link, batch in batches.items():
             link.send(batch)
 

@@ -69,36 +69,34 @@ _APPEND_REPLY = _BY_CLASS[m.AppendReply]
 _FORWARD = _BY_CLASS[m.Forward]
 _BY_KIND = {row.kind: row for row in _ROWS}
 
-# What the appends of one round came to: (first index, how many entries, commit mark) -> bytes.
-Packed = dict[tuple[int, int, int], bytes]
 
+class Encoder:
+    """Encodes one member's messages. Entries that go to several followers, in one round or in two, are packed once."""
 
-def encode(message: m.AnyMessage, packed: Packed) -> bytes:
-    """Return ``message`` for the wire; raises KeyError for a snapshot, which does not travel this way.
+    def __init__(self) -> None:
+        # Which entries were packed last: term of their leader, index before them, how many; and what they came to. In
+        # its term a leader replaces no entry of its log, so no other ones are named so.
+        self._key = (0, 0, 0)
+        self._packed = b""
 
-    packed: of the round that ``message`` is part of, empty at first: what goes to several followers is packed once.
-    """
-    if type(message) is m.Append:
-        return _pack_append(message, packed)
-    row = _BY_CLASS[type(message)]
-    if row is not _FORWARD:
-        return row.layout.pack(row.kind, row.size_bytes, message.term, *row.pick(message))
-    assert isinstance(message, m.Forward)
-    tail = b"".join([part for data in message.proposals for part in (_LENGTH.pack(len(data)), data)])
-    return row.layout.pack(row.kind, row.size_bytes + len(tail), message.term, *row.pick(message)) + tail
+    def encode(self, message: m.AnyMessage) -> bytes:
+        """Return ``message`` for the wire; raises KeyError for a snapshot, which does not travel this way."""
+        row = _BY_CLASS[type(message)]
+        tail = b""
+        if type(message) is m.Append:
+            tail = self._pack(message)
+        elif type(message) is m.Forward:
+            tail = b"".join([part for data in message.proposals for part in (_LENGTH.pack(len(data)), data)])
+        head = row.layout.pack(row.kind, row.size_bytes + len(tail), message.term, *row.pick(message))
+        return head + tail if tail else head
 
-
-def _pack_append(append: m.Append, packed: Packed) -> bytes:
-    # Within one round all appends show the same log: first index and count say what is in them. But a commit mark may
-    # rise between two of them.
-    key = (append.prev_index, len(append.entries), append.commit)
-    if (known := packed.get(key)) is not None:
-        return known
-    entries = m.pack_entries(append.entries)
-    length = _APPEND.size_bytes + len(entries)
-    head = _APPEND.layout.pack(_APPEND.kind, length, append.term, append.prev_index, append.prev_term, append.commit)
-    data = packed[key] = head + entries
-    return data
+    def _pack(self, append: m.Append) -> bytes:
+        if not append.entries:
+            return b""
+        key = (append.term, append.prev_index, len(append.entries))
+        if key != self._key:
+            self._packed, self._key = m.pack_entries(append.entries), key
+        return self._packed
 
 
 def batches(encoded: Sequence[bytes]) -> Iterator[bytes]:

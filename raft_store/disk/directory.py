@@ -122,12 +122,14 @@ class _OsFile:
         self._offset = offset
 
     def append(self, data: bytes) -> None:
-        view = memoryview(data)
+        rest: bytes | memoryview = data
         try:
-            while view:
-                written = os.pwrite(self.descriptor, view, self._offset)
+            while rest:
+                written = os.pwrite(self.descriptor, rest, self._offset)
                 self._offset += written
-                view = view[written:]
+                if written == len(rest):  # as ever
+                    return
+                rest = memoryview(rest)[written:]
         except OSError as exc:
             raise _failed(f"write {self._path} at byte {self._offset}", exc) from exc
 

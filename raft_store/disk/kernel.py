@@ -62,15 +62,15 @@ class KernelSyncs:
         self._context = ctypes.c_ulong(0)
         self._call = ctypes.CDLL(None, use_errno=True).syscall
         self._told = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        try:
-            self._checked(setup, ctypes.c_long(1), ctypes.byref(self._context))
-        except OSError:
+        if self._call(setup, ctypes.c_long(1), ctypes.byref(self._context)) < 0:
+            failure = _last_error()
             os.close(self._told)
-            raise
+            raise failure
         # The kernel reads and writes these; they live as long as we do.
         self._order = _Order(opcode=_FDSYNC, flags=_TELL_BY_DESCRIPTOR, told=self._told)
         self._orders = (ctypes.POINTER(_Order) * 1)(ctypes.pointer(self._order))
         self._event = _Event()
+        self._place = ctypes.byref(self._event)
         self._one = ctypes.c_long(1)
         self._done: Done | None = None
         self._loop = loop
@@ -80,7 +80,8 @@ class KernelSyncs:
         """Sync a file's data and size; then call ``done``. Raises OSError if it cannot be begun."""
         assert self._done is None, "one at a time"
         self._order.descriptor = descriptor
-        self._checked(self._submit, self._context, self._one, self._orders)
+        if self._call(self._submit, self._context, self._one, self._orders) < 0:
+            raise _last_error()
         self._done = done
 
     def close(self) -> None:
@@ -99,15 +100,14 @@ class KernelSyncs:
             return
         done, self._done = self._done, None
         assert done is not None, "nothing was under way"
-        try:
-            self._checked(self._get_events, self._context, self._one, self._one, ctypes.byref(self._event), None)
-        except OSError as exc:  # the sync has ended, and nobody can tell how
-            done(exc)
+        if self._call(self._get_events, self._context, self._one, self._one, self._place, None) < 0:
+            done(_last_error())  # the sync has ended, and nobody can tell how
             return
         error = -self._event.result
         done(OSError(error, os.strerror(error)) if error else None)
 
-    def _checked(self, number: ctypes.c_long, *arguments: object) -> None:
-        if self._call(number, *arguments) < 0:
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error))
+
+def _last_error() -> OSError:
+    """Return what the kernel's last refusal means."""
+    error = ctypes.get_errno()
+    return OSError(error, os.strerror(error))

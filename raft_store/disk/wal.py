@@ -50,6 +50,7 @@ _COVERED = struct.Struct("<IIQI")  # the part of the header under its own crc
 _CRC = struct.Struct("<I")
 _END = b"CERT"
 _SAVE = struct.Struct("<QQQQQ")
+_NO_MARK = SnapshotMark()
 
 
 class CorruptLog(DiskError):
@@ -120,11 +121,12 @@ class Wal:
         """Write one record; durable after ``sync``."""
         if self._written >= self._segment_bytes:
             self._begin_segment(save.hard_state)
-        mark = save.snapshot.mark if save.snapshot is not None else SnapshotMark()
-        self._append(_pack(save.hard_state, mark, save.entries))
-        highest = save.entries[-1].index if save.entries else mark.index
+        entries = save.entries
+        mark = save.snapshot.mark if save.snapshot is not None else _NO_MARK
+        self._append(_pack(save.hard_state, mark, entries))
+        highest = entries[-1].index if entries else mark.index
         number, _, known = self._segments[-1]
-        self._segments[-1] = (number, self._written, Index(max(known, highest)))
+        self._segments[-1] = (number, self._written, max(known, highest))
 
     def sync(self) -> None:
         """Make the record written last durable. A failure is final: nobody knows what the disk holds then."""
@@ -146,8 +148,9 @@ class Wal:
 
     def _append(self, payload: bytes) -> None:
         assert self._file is not None, "recover comes first"
-        zeros = _zero_sectors(payload, self._written + _HEADER.size, self._directory.sector_bytes)
-        covered = _COVERED.pack(google_crc32c.value(payload), len(payload), self._next, zeros)
+        length, sector_bytes = len(payload), self._directory.sector_bytes
+        zeros = 0 if length < sector_bytes else _zero_sectors(payload, self._written + _HEADER.size, sector_bytes)
+        covered = _COVERED.pack(google_crc32c.value(payload), length, self._next, zeros)
         record = b"".join((MAGIC, _CRC.pack(google_crc32c.value(covered)), covered, payload, _END))
         self._file.append(record)
         self._next += 1

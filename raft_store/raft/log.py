@@ -113,6 +113,9 @@ class Log:
 
     def merge(self, entries: Sequence[Entry]) -> None:
         """Add a leader's entries, whose predecessor we hold; entries of ours that contradict them go (thesis 3.5)."""
+        if entries and entries[0].index == self.last_index + 1:  # nearly always
+            self.append(entries)
+            return
         for place, entry in enumerate(entries):
             ours = self.term(entry.index)
             if ours == entry.term or entry.index <= self.base.index:

@@ -46,10 +46,11 @@ MAX_FORWARD_BYTES = 8 << 20  # of entries in one forward; a larger one travels a
 class Proposal:
     """One proposal on its way, or several that one owner made together; ``owner`` is the driver's business."""
 
-    __slots__ = ("abandoned", "in_flight", "items", "owner")
+    __slots__ = ("abandoned", "in_flight", "items", "owner", "size_bytes")
 
     def __init__(self, items: Sequence[bytes], owner: object) -> None:
         self.items = items
+        self.size_bytes = sum(map(len, items))
         self.owner = owner
         self.in_flight = False  # its fate is not ours to decide just now
         self.abandoned = False  # nobody waits any more: it is not proposed again
@@ -59,11 +60,6 @@ class Proposal:
         """Return the bytes of one that was made alone."""
         (data,) = self.items
         return data
-
-    @property
-    def size_bytes(self) -> int:
-        """Return how many bytes it has."""
-        return sum(map(len, self.items))
 
 
 Batch = Sequence[Proposal]  # what shares an entry
@@ -95,12 +91,12 @@ class _Flight:
 class Origin:
     """The proposals made at this member, from submission to settlement."""
 
-    __slots__ = ("_applied_term", "_flights", "session", "waiting")
+    __slots__ = ("_applied_term", "flights", "session", "waiting")
 
     def __init__(self, session: int) -> None:
         self.session = session
         self.waiting: deque[Proposal] = deque()  # in no flight; oldest first
-        self._flights: deque[_Flight] = deque()  # one a term, terms rise
+        self.flights: deque[_Flight] = deque()  # one a term, terms rise; none where nothing was ever proposed
         self._applied_term = Term(0)
 
     def submit(self, items: Sequence[bytes], owner: object) -> Proposal:
@@ -111,7 +107,7 @@ class Origin:
 
     def tick(self) -> None:
         """Let time pass for whatever is not confirmed."""
-        for flight in self._flights:
+        for flight in self.flights:
             flight.quiet_ticks += 1
         while self.waiting and self.waiting[0].abandoned:
             self.waiting.popleft()
@@ -120,7 +116,7 @@ class Origin:
     def open(self) -> bool:
         """Whether any proposal is not settled."""
         # Asked after every event, and nearly always there is one flight at most.
-        flights = self._flights
+        flights = self.flights
         newest = flights[-1].batches if flights else ()
         return bool(self.waiting or newest) or (len(flights) > 1 and any(flight.batches for flight in flights))
 
@@ -147,8 +143,8 @@ class Origin:
 
     def confirmed(self, term: Term, accepted: int) -> None:
         """The leader of ``term`` has our proposals up to ``accepted`` in its log."""
-        if self._flights and self._flights[-1].term == term:
-            self._flights[-1].confirm(accepted)
+        if self.flights and self.flights[-1].term == term:
+            self.flights[-1].confirm(accepted)
 
     def applied(self, entry: Entry) -> tuple[Sequence[bytes], Batch]:
         """An entry is applied: return the callers' bytes in it, and the proposals that they settle if they are ours."""
@@ -160,14 +156,15 @@ class Origin:
         if session != self.session:
             return proposed, ()
         batch = self._settle(entry.term, number)
-        items = sum(len(proposal.items) for proposal in batch)
-        assert not batch or items == len(proposed), f"number {number} has {len(proposed)} of {items} proposals"
+        if batch:
+            items = sum([len(proposal.items) for proposal in batch])
+            assert items == len(proposed), f"number {number} has {len(proposed)} of {items} proposals"
         return proposed, batch
 
     def restored(self, term: Term) -> list[Proposal]:
         """A snapshot that ends in ``term`` replaced the machine: return the proposals whose fate nobody can tell."""
         lost: list[Proposal] = []
-        for flight in self._flights:
+        for flight in self.flights:
             if flight.term <= term:
                 left = [proposal for batch in flight.batches for proposal in batch]
                 lost.extend(proposal for proposal in left if not proposal.abandoned)
@@ -178,15 +175,15 @@ class Origin:
         return lost
 
     def _flight(self, term: Term) -> _Flight:
-        if not self._flights or self._flights[-1].term != term:
-            self._flights.append(_Flight(term))
-        return self._flights[-1]
+        if not self.flights or self.flights[-1].term != term:
+            self.flights.append(_Flight(term))
+        return self.flights[-1]
 
     def _board(self, flight: _Flight, room: int) -> tuple[int, list[bytes]]:
         """Move what waits into ``flight``, up to ``room`` entries; return the first one's number, and the entries."""
         first = flight.last + 1
         entries: list[bytes] = []
-        while len(entries) < room and (batch := self._next_batch()):
+        while self.waiting and len(entries) < room and (batch := self._next_batch()):
             entries.append(self._entry(first + len(entries), batch))
             flight.batches.append(batch)
         if entries:
@@ -212,8 +209,10 @@ class Origin:
         return pack(self.session, number, [data for proposal in batch for data in proposal.items])
 
     def _settle(self, term: Term, number: int) -> Batch:
-        flight = next((flight for flight in self._flights if flight.term == term), None)
-        if flight is None:
+        for flight in self.flights:
+            if flight.term == term:
+                break
+        else:
             return ()  # buried by a snapshot
         flight.confirm(number)
         assert flight.first <= number <= flight.last, (
@@ -221,7 +220,8 @@ class Origin:
         )
         batch: Batch = ()
         while flight.first <= number:
-            assert all(proposal.abandoned for proposal in batch), f"number {flight.first - 1} of {term} was skipped"
+            skipped = [proposal for proposal in batch if not proposal.abandoned] if batch else ()
+            assert not skipped, f"number {flight.first - 1} of {term} was skipped"
             batch = flight.batches.popleft()
             flight.first += 1
         return batch
@@ -230,8 +230,8 @@ class Origin:
         """An entry of ``term`` is applied: what is left in earlier flights is dead, and waits for a new one."""
         self._applied_term = term
         dead: list[Proposal] = []
-        while self._flights and self._flights[0].term < term:
-            batches = self._flights.popleft().batches
+        while self.flights and self.flights[0].term < term:
+            batches = self.flights.popleft().batches
             dead.extend(proposal for batch in batches for proposal in batch if not proposal.abandoned)
         for proposal in dead:
             proposal.in_flight = False

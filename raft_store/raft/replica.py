@@ -129,7 +129,8 @@ class Replica:
 
     def ready(self) -> Work | None:
         """Return what is to be done now; None: nothing until the next event."""
-        if self._origin.open and not self.keeps_waiting:
+        origin = self._origin
+        if not self.keeps_waiting and (origin.waiting or (origin.flights and origin.open)):
             self._make_proposals()
         if self._readers.waiting or self._readers.asked:
             self._ask()

@@ -4,7 +4,7 @@ import pytest
 
 from raft_store.engine import Entry
 from raft_store.raft import messages as m
-from raft_store.wire import MAX_BATCH_BYTES, batches, decode, encode, unwrap, wrap
+from raft_store.wire import MAX_BATCH_BYTES, Encoder, batches, decode, unwrap, wrap
 from trireme_pb.raft import raft_pb2
 
 BIG = (1 << 64) - 1
@@ -29,12 +29,12 @@ MESSAGES = [
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
 def test_round_trip(message):
-    assert decode(encode(message, {}), sender=1, to=2) == [message]
+    assert decode(Encoder().encode(message), sender=1, to=2) == [message]
 
 
 def test_messages_of_a_round_travel_together():
-    packed = {}
-    (batch,) = batches([encode(message, packed) for message in MESSAGES])
+    encoder = Encoder()
+    (batch,) = batches([encoder.encode(message) for message in MESSAGES])
     assert decode(batch, sender=1, to=2) == MESSAGES
 
 
@@ -44,9 +44,27 @@ def test_appends_of_a_round_say_each_what_was_committed_then():
         m.Append(1, to, 3, prev_index=7, prev_term=2, entries=[Entry(8, 3, b"x")], commit=commit)
         for to, commit in ((2, 6), (3, 7))
     )
-    packed = {}
-    assert decode(encode(first, packed), sender=1, to=2) == [first]
-    assert decode(encode(second, packed), sender=1, to=3) == [second]
+    encoder = Encoder()
+    assert decode(encoder.encode(first), sender=1, to=2) == [first]
+    assert decode(encoder.encode(second), sender=1, to=3) == [second]
+
+
+def test_other_entries_are_packed_anew():
+    """As many, but in another place, or there in another term; or fewer there; or none."""
+    appends = [
+        m.Append(
+            1,
+            2,
+            term,
+            prev_index=prev,
+            prev_term=2,
+            entries=[Entry(prev + i, term, b"%d" % (prev + i)) for i in more],
+            commit=7,
+        )
+        for term, prev, more in ((3, 7, (1, 2)), (3, 9, (1, 2)), (4, 9, (1, 2)), (4, 9, (1,)), (4, 9, ()), (4, 9, (1,)))
+    ]
+    encoder = Encoder()
+    assert [decode(encoder.encode(append), sender=1, to=2) for append in appends] == [[append] for append in appends]
 
 
 def test_what_is_too_much_for_one_batch_is_split():
@@ -61,7 +79,7 @@ def test_every_message_travels():
 
 def test_what_a_newer_member_says_is_passed_over():
     commit = m.Commit(1, 2, 3, commit=9)
-    encoded = encode(commit, {})
+    encoded = Encoder().encode(commit)
     unknown = b"\xff" + encoded[1:]
     longer = encoded[:1] + (len(encoded) - 13 + 4).to_bytes(4, "little") + encoded[5:] + b"more"
     assert decode(unknown + longer + encoded, sender=1, to=2) == [commit, commit]
@@ -69,7 +87,7 @@ def test_what_a_newer_member_says_is_passed_over():
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
 def test_messages_that_are_cut_off_are_refused(message):
-    encoded = encode(message, {})
+    encoded = Encoder().encode(message)
     for end in range(1, len(encoded)):
         with pytest.raises(ValueError, match=r"byte|cut off|too short"):
             decode(encoded[:end], sender=1, to=2)
@@ -80,7 +98,7 @@ WITH_FIELDS = [message for message in MESSAGES if not isinstance(message, m.Time
 
 @pytest.mark.parametrize("message", WITH_FIELDS, ids=lambda message: type(message).__name__)
 def test_fields_that_do_not_fit_their_message_are_refused(message):
-    encoded = encode(message, {})
+    encoded = Encoder().encode(message)
     with pytest.raises(ValueError, match=r"too short|no whole header|cut off|byte"):
         decode(encoded[:1] + b"\1\0\0\0" + encoded[5:14], sender=1, to=2)
 

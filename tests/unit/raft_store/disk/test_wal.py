@@ -1,5 +1,8 @@
 """The log file: what was saved comes back; a crash costs the last record at most; changed data is refused."""
 
+import os
+from contextlib import closing
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -247,3 +250,14 @@ def test_a_failed_sync_names_the_file(tmp_path, monkeypatch):
         wal.save(save(term=1))
     wal.close()
     directory.close()
+
+
+def test_what_the_kernel_takes_in_parts_is_written_whole(tmp_path, monkeypatch):
+    whole = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: whole(file, memoryview(data)[:7], offset))
+    with closing(OsDirectory(tmp_path)) as directory:
+        file = directory.create("x", expected_bytes=100)
+        for data in (b"0123456789" * 3, b"", b"seven..", b"end"):
+            file.append(data)
+        file.close()
+        assert directory.read("x").rstrip(b"\0") == b"0123456789" * 3 + b"seven..end"
