@@ -148,6 +148,7 @@ class Bench:
         begin_s = time.process_time()
         for peer in self._peers:
             peer.data_received(read)
+        await asyncio.sleep(0)  # all is proposed
         self.engine.settle(results)
         await asyncio.sleep(0)  # the answers are written
         return time.process_time() - begin_s
