@@ -150,7 +150,9 @@ class Machine:
 
     def apply(self, entries: Sequence[Entry], *, wanted: bool = True) -> Sequence[object]:
         """Apply committed entries in order; an answer is a result or the StoreError that refused it."""
-        decode, results, run = _commands.decode, list[object](), list[Put]()
+        results: list[object] = []
+        run: list[Put] = []
+        decode = _commands.decode
         open_to_all = not self.auth.enabled and not self.alarms
         for entry in entries:
             command = decode(entry.data) if entry.data else None

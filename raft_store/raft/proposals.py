@@ -192,7 +192,8 @@ class Origin:
 
     def _next_batch(self) -> Batch:
         """Take what shares the next entry from those that wait; nothing if nobody does."""
-        waiting, batch, count, size = self.waiting, list[Proposal](), 0, 0
+        batch: list[Proposal] = []
+        waiting, count, size = self.waiting, 0, 0
         while waiting:
             proposal = waiting[0]
             if not proposal.abandoned:
