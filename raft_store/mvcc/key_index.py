@@ -18,6 +18,7 @@ from .model import (
     REST_OF_KEYS,
     SINGLE_KEY,
     VERSION_OVERHEAD_BYTES,
+    Changed,
     Event,
     KeyValue,
     LeaseId,
@@ -110,7 +111,7 @@ class KeyIndex:
         return kv, prev
 
     def write_all(
-        self, puts: Sequence[Put], revisions: Iterable[Revision], history: list[Sequence[Event]]
+        self, puts: Sequence[Put], revisions: Iterable[Revision], history: list[Changed]
     ) -> tuple[int, int, Sequence[KeyValue]]:
         """Make the newest versions of keys, at one revision each, and add the changes to ``history``.
 
@@ -127,7 +128,7 @@ class KeyIndex:
             if held is None:
                 versions[key] = kv = KeyValue(key, value, at, at, 1, NO_LEASE)
                 live.add(key)
-                note((Event(kv, None),))
+                note(Event(kv, None))
                 continue
             if isinstance(held, list):
                 line = held
@@ -138,11 +139,11 @@ class KeyIndex:
                 kv = KeyValue(key, value, at, at, 1, NO_LEASE)
                 self._dead.remove(key)
                 live.add(key)
-                note((Event(kv, None),))
+                note(Event(kv, None))
             else:
                 kv = KeyValue(key, value, prev.create_revision, at, prev.version + 1, NO_LEASE)
                 gone_bytes += len(key) + len(prev.value) + VERSION_OVERHEAD_BYTES
-                note((Event(kv, prev),))
+                note(Event(kv, prev))
                 if prev.lease:
                     leased.append(prev)
             line.append(kv)

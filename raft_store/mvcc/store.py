@@ -16,12 +16,15 @@ from .model import (
     FIRST_REVISION,
     NO_LEASE,
     VERSION_OVERHEAD_BYTES,
+    Changed,
     Compacted,
     Event,
     FutureRevision,
     KeyValue,
     LeaseId,
     Revision,
+    as_changed,
+    events_of,
 )
 from .requests import Put
 
@@ -38,10 +41,10 @@ class Store:
         self.index = KeyIndex()
         self.held_bytes = 0  # of all versions
         self.live_bytes = 0  # of the present ones
-        self.history: list[Sequence[Event]] = []  # the changes of each revision; only ever appended to, or replaced
+        self.history: list[Changed] = []  # by each revision; only ever appended to, or replaced
         self.history_start = Revision(FIRST_REVISION + 1)  # revision of history[0], the oldest change still known
         self.written: Revision = FIRST_REVISION  # the newest version's; ahead of ``revision`` inside a change
-        self._untrimmed: list[list[Sequence[Event]]] = []  # changes whose compacted versions are still held
+        self._untrimmed: list[list[Changed]] = []  # changes whose compacted versions are still held
         self.views: set[View] = set()  # open ones
 
     def begin(self) -> "Change":
@@ -58,7 +61,7 @@ class Store:
         self.held_bytes += size
         self.live_bytes += size
         self.written = self.revision = revision
-        self.history.append((Event(kv, prev),))
+        self.history.append(Event(kv, prev))
         return prev
 
     def put_all(self, puts: Sequence[Put]) -> tuple[Sequence[Revision], Sequence[KeyValue]]:
@@ -104,7 +107,7 @@ class Store:
         """Iterate over the changes of revisions first to last, both included and neither compacted."""
         assert first >= self.history_start, f"history of {first} is gone; it starts at {self.history_start}"
         for revision in range(first, last + 1):
-            yield Revision(revision), self.history[revision - self.history_start]
+            yield Revision(revision), events_of(self.history[revision - self.history_start])
 
     def compact(self, revision: Revision) -> None:
         """Make everything before ``revision`` unreadable; ``trim`` gives its memory back.
@@ -120,7 +123,7 @@ class Store:
         if past > 0:
             gone = self.history[:past]
             # A watch may still start at ``revision`` itself, but what its changes replaced is unreadable now.
-            newest = tuple(Event(event.kv, None) for event in gone[-1])
+            newest = as_changed([Event(event.kv, None) for event in events_of(gone[-1])])
             self.history = [newest, *self.history[past:]]  # a new list: views go on with the old one
             self.history_start = revision
             self._untrimmed.append(gone)
@@ -134,8 +137,8 @@ class Store:
             return False
         while limit > 0 and self._untrimmed:
             gone = self._untrimmed[-1]
-            for events in gone[-limit:]:
-                for event in events:
+            for changed in gone[-limit:]:
+                for event in events_of(changed):
                     for kv in self.index.trim(event.kv.key, self.compact_revision):
                         self.held_bytes -= size_of(kv)
             left = max(0, len(gone) - limit)
@@ -171,7 +174,7 @@ class Store:
         """End a change: its events make one revision, unless there are none."""
         if events:
             self.revision = Revision(self.revision + 1)
-            self.history.append(tuple(events))  # the garbage collector loses interest in a tuple of such
+            self.history.append(as_changed(events))
 
 
 class View:
@@ -212,7 +215,7 @@ class View:
         end = self.revision - self.history_start + 1
         history = self._history
         return _batches(
-            (event.kv for place in range(start, min(start + STEP_KEYS, end)) for event in history[place])
+            (event.kv for place in range(start, min(start + STEP_KEYS, end)) for event in events_of(history[place]))
             for start in range(0, end, STEP_KEYS)
         )
 
@@ -279,7 +282,7 @@ class Loader:
         events: list[Event] = []
         for kv in kvs:
             if change and change[-1].kv.mod_revision != kv.mod_revision:
-                store.history.append(tuple(change))
+                store.history.append(as_changed(change))
                 change.clear()
             prev = index.get(kv.key)
             event = Event(kv, prev)
@@ -292,7 +295,7 @@ class Loader:
     def finish(self) -> Store:
         """Return the store."""
         if self._change:
-            self._store.history.append(tuple(self._change))
+            self._store.history.append(as_changed(self._change))
         self._store.revision = self._store.written = self._revision
         known = self._store.history_start + len(self._store.history) - 1
         assert known == self._revision, f"the history ends with {known}, the store with {self._revision}"
