@@ -17,6 +17,7 @@ import gc
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -314,6 +315,7 @@ def main() -> None:
         parser.error("h2load is missing: apt-get install nghttp2-client")
     rows = [row for row in ROWS if not arguments.rows or row.name in arguments.rows]
     names = [*([] if arguments.alone else ["etcd"]), *arguments.fronts]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the members end too, and leave no files
     gc.disable()  # a collection takes 10 to 40 ms here, and would be taken for a store's slowest answer
     print(f"load average {os.getloadavg()[0]:.1f} before; {arguments.seconds} s a turn")
     with tempfile.TemporaryDirectory(dir=arguments.dir) as folder, stores(Path(folder), names) as benches:

@@ -35,7 +35,7 @@ _CHANNEL = ChannelConfig(
     limits=LIMITS,
     max_message_bytes=MAX_MESSAGE_BYTES,
     connect_timeout_s=CONNECT_S,
-    keepalive_s=PING_S,
+    keepalive_s=2 * PING_S,  # every ping wakes two idle members
     keepalive_timeout_s=PING_S,
 )
 
