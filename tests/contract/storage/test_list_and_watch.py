@@ -9,6 +9,7 @@ One seed decides what is done; what interleaves with what is up to the machine.
 import asyncio
 import contextlib
 import functools
+import gc
 import json
 import random
 from collections.abc import AsyncIterator
@@ -53,6 +54,7 @@ class Master:
         self.url = ""
         await self._server.stop()
         await self.sleep()
+        gc.collect()  # a process would end here, and close what aiohttp has forgotten: see below
 
     async def sleep(self) -> None:
         """Hear nothing more from the store; readers wait or are refused."""
