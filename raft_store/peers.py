@@ -2,8 +2,8 @@
 
 Nothing here is reliable, on purpose. What a peer cannot take now is dropped, what was queued for a lost connection is
 dropped with it, and Raft sends again what still matters. A connection that has gone silent (a partition leaves TCP
-waiting for minutes) is found by HTTP/2 pings within about two seconds and replaced; dialling repeats every half second
-at most, so a healed partition is felt at once. Where members wait longer for a leader, both wait as much longer.
+waiting for minutes) is found by HTTP/2 pings within about three seconds and replaced; dialling repeats every half
+second at most, so a healed partition is felt at once. Where members wait longer for a leader, both wait as much longer.
 """
 
 import asyncio

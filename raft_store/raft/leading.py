@@ -142,14 +142,15 @@ class Leading(State):
         halves = self.configuration.halves
         if len(halves) > 1:
             return {}
-        others = len(halves[0]) // 2  # whom the majority needs beside us
+        # Whom the majority needs beside us; one more where we have no vote any more.
+        others = len(halves[0]) // 2 + (self.member not in halves[0])
         held_back: dict[MemberId, Index] = {}
         for peer, progress in sorted(self._progress.items(), key=_by_rank, reverse=True):
             if progress.state is not Stage.REPLICATE:
                 continue
             if others > 0 and peer in halves[0]:
                 others -= 1
-            elif progress.next <= newest and not progress.awaits:
+            elif progress.next <= newest and not progress.awaits and peer != self.transferee:
                 held_back[peer] = progress.next
         return {} if others > 0 else held_back
 
@@ -302,6 +303,7 @@ class Leading(State):
             return False
         self._logger.info("handing over leadership member=%d to=%d term=%d", self.member, to, self.term)
         self.transferee, self._since_transfer = to, 0
+        self._held_back_at = NOT_YET  # it has to hear of everything now
         self._lease.give_up()
         self._hand_over_if_caught_up(to)
         return True

@@ -2,7 +2,7 @@
 
 import pytest
 
-from raft_store.engine import Entry, Index, Term
+from raft_store.engine import Entry, Index, MemberId, Term
 from raft_store.raft import messages as m
 from raft_store.raft.log import Log
 from raft_store.raft.progress import MAX_IN_FLIGHT
@@ -732,3 +732,13 @@ def test_a_read_at_a_follower_does_not_wait_for_its_turn():
     group.read(3, "reader")
     group.deliver()
     assert group[3].values[-1] == b"a"
+
+
+def test_whom_we_hand_over_to_does_not_wait_for_its_turn():
+    group, index = lone()
+    group.propose(1, b"a")
+    group.deliver()
+    assert told(group, 3) == []
+    group[1].core.transfer(MemberId(3))
+    group.serve(1)
+    assert told(group, 3) == [index]
