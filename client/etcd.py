@@ -186,7 +186,7 @@ class EtcdClient:
     ) -> TxnResult:
         """Run ``success`` if every comparison holds, else ``failure``, in one revision.
 
-        unsent_s: what could not be given to any member for so long is Unavailable before its time is over.
+        unsent_s: a write that could not be given to any member for so long is Unavailable before its time is over.
         Raises Refused (nothing was done), Unavailable, Unknown (only if it could write).
         """
         request = pb.TxnRequest(
@@ -195,7 +195,7 @@ class EtcdClient:
             failure=[_operation(op) for op in failure],
         )
         if all(isinstance(op, GetOp) for op in (*success, *failure)):
-            return _txn_result(await self._read(TXN, request, min(timeout_s, unsent_s)))
+            return _txn_result(await self._read(TXN, request, timeout_s))
         return _txn_result(await self._write(TXN, request, timeout_s, unsent_s))
 
     async def compact(self, revision: int, *, timeout_s: float = TIMEOUT_S) -> None:

@@ -24,9 +24,10 @@ PAGE = 500
 WRITE_TIMEOUT_S = 10.0
 ATTEMPT_TIMEOUT_S = 4.0
 READ_TIMEOUT_S = 5.0
-UNSENT_S = 0.5  # for so long a write looks for a member that takes it before it asks whether there is a quorum
+UNSENT_S = 0.3  # for so long a write looks for a member that takes it before it asks whether there is a quorum
 PROBE_EVERY_S = 0.4
-PROBE_S = 1.0  # a store that has not confirmed its revision for so long has no quorum that we can reach
+PROBE_S = 1.0  # a store that has not confirmed its revision for so long may have no quorum that we can reach ...
+PROBE_AGAIN_S = 0.3  # ... and has none if it does not, once more, within this
 # Before these releases etcd could answer a progress request before it had sent the events it covers.
 _PROGRESS_SINCE = ((3, 4, 31), (3, 5, 13))
 _HISTORY_STEPS = 8
@@ -302,13 +303,20 @@ class Storage:
     async def probe(self) -> None:
         """Notice, until cancelled, a store that is there but cannot commit: a member cut off from its peers."""
         while True:
-            try:
-                async with asyncio.timeout(PROBE_S):
-                    await self.current_revision()
-                self.has_quorum = True
-            except (ApiError, TimeoutError):
-                self.has_quorum = False
+            # Twice: writes are refused upon it, and the first answer may be late because we were.
+            self.has_quorum = await self._confirms(PROBE_S) or await self._confirms(PROBE_AGAIN_S)
             await asyncio.sleep(PROBE_EVERY_S)
+
+    async def _confirms(self, within_s: float) -> bool:
+        """Return whether the store says anything of its revision, by a quorum and in time; a refusal is an answer."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self.current_revision()
+        except (Unavailable, Timeout, TimeoutError):
+            return False
+        except ApiError as error:
+            log.debug("store refuses to tell its revision error=%s", error)
+        return True
 
     async def request_progress(self) -> None:
         """Ask the store to tell how far the watch has come, or make it tell by writing a key in sight."""

@@ -86,6 +86,51 @@ async def test_without_a_quorum_a_write_that_somebody_may_have_taken_is_asked_af
     assert found.revision == revision
 
 
+class Asked:
+    """A store that is asked for its revision; what it does, one time after the other."""
+
+    def __init__(self, *does: str) -> None:
+        self.does = list(does)
+
+    async def revision(self, *, timeout_s: float) -> int:
+        match self.does.pop(0):
+            case "is late":
+                await asyncio.sleep(timeout_s)
+            case "is away":
+                raise etcd.Unavailable("nobody is there")
+            case "refuses":
+                raise etcd.Refused("permission denied")
+        return 7
+
+
+@pytest.mark.parametrize(
+    ("does", "has_quorum"),
+    [
+        pytest.param(["tells"], True, id="it tells"),
+        pytest.param(["is late", "tells"], True, id="late once: a slow election, or our own loop"),
+        pytest.param(["is away", "tells"], True, id="away once"),
+        pytest.param(["is late", "is late"], False, id="it is cut off"),
+        pytest.param(["is away", "is away"], False, id="nobody is there"),
+        pytest.param(["refuses"], True, id="a refusal is an answer"),
+    ],
+)
+async def test_a_store_has_a_quorum_that_says_anything_when_it_is_asked_twice(
+    does: Sequence[str], *, has_quorum: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "PROBE_S", 0.02)
+    monkeypatch.setattr(storage, "PROBE_AGAIN_S", 0.02)
+    monkeypatch.setattr(storage, "PROBE_EVERY_S", 60.0)
+    asked = Asked(*does)
+    store = Storage(asked)  # type: ignore[arg-type]
+    store.has_quorum = not has_quorum
+    probing = asyncio.create_task(store.probe())
+    async with asyncio.timeout(10):
+        while store.has_quorum is not has_quorum:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.005)
+    probing.cancel()
+    assert asked.does == []
+
+
 @pytest.mark.parametrize("faults", [["before"], ["after"], ["after", "down", "before"], ["down"]], ids="-".join)
 async def test_create_whose_answer_is_lost(store_of: Storage, losing: LosingClient, faults: Sequence[str]) -> None:
     losing.faults = list(faults)
