@@ -15,6 +15,7 @@ from raft_store.raft.reads import Lease, Question, ReadRounds
 from raft_store.raft.state import Chance, CoreConfig, Role, State
 
 NOT_YET = Index(-1)
+CATCHING_UP = 64  # who lacks more entries than this is sent them without a rest
 
 
 class Leading(State):
@@ -150,7 +151,9 @@ class Leading(State):
                 continue
             if others > 0 and peer in halves[0]:
                 others -= 1
-            elif progress.next <= newest and not progress.awaits and peer != self.transferee:
+            elif progress.awaits or peer == self.transferee or progress.next + CATCHING_UP <= newest:
+                continue  # it waits itself, we wait for it, or it is too far behind to wait
+            elif progress.next <= newest:
                 held_back[peer] = progress.next
         return {} if others > 0 else held_back
 
@@ -325,14 +328,13 @@ class Leading(State):
         if self.role is Role.LEADER:
             self._reads.ask(Question(self.member, session, number))
 
-    def await_commit(self, peer: MemberId) -> None:
-        """A follower waits to hear that what is in our log by now is committed."""
+    def await_commit(self, peer: MemberId, index: Index) -> None:
+        """A follower waits to hear that everything up to ``index`` is committed."""
         if (progress := self._progress.get(peer)) is not None:
-            progress.awaited = self.log.last_index
+            progress.awaited = max(progress.awaited, index)
 
     def _on_read_request(self, request: m.ReadRequest) -> None:
         if self.role is Role.LEADER:
-            self.await_commit(request.sender)
             self._reads.ask(Question(request.sender, request.session, request.number))
 
     def _begin_read_round(self) -> None:
@@ -357,6 +359,7 @@ class Leading(State):
             if question.asker == self.member:
                 self._answers.append(m.ReadState(question.session, question.number, index))
             else:
+                self.await_commit(question.asker, index)
                 self._send(
                     m.ReadReply(
                         self.member,

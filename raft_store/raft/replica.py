@@ -215,7 +215,7 @@ class Replica:
         fresh, accepted = self._arrivals.accept(core.term, forward.session, forward.first, forward.proposals)
         if fresh:
             core.append(fresh)
-            core.await_commit(forward.sender)  # it answers its callers when it hears of that
+            core.await_commit(forward.sender, core.log.last_index)  # it answers its callers when it hears of that
         self._outbox.append(
             m.ForwardReply(core.member, forward.sender, core.term, session=forward.session, accepted=accepted)
         )

@@ -4,6 +4,7 @@ import pytest
 
 from raft_store.engine import Entry, Index, MemberId, Term
 from raft_store.raft import messages as m
+from raft_store.raft.leading import CATCHING_UP
 from raft_store.raft.log import Log
 from raft_store.raft.progress import MAX_IN_FLIGHT
 from raft_store.raft.proposals import MAX_BATCH, MAX_FORWARD_BYTES, RESEND_TICKS, pack, unpack
@@ -742,3 +743,16 @@ def test_whom_we_hand_over_to_does_not_wait_for_its_turn():
     group[1].core.transfer(MemberId(3))
     group.serve(1)
     assert told(group, 3) == [index]
+
+
+def test_who_is_far_behind_does_not_rest_between_turns():
+    """Goal: a follower that comes back gets what it lacks as fast as it takes it, also while others write."""
+    group, index = lone()
+    for i in range(CATCHING_UP):
+        group.propose(1, b"%d" % i)
+        group.deliver()
+    assert group[3].core.log.last_index == index - 1
+    group.propose(1, b"one more")
+    assert told(group, 3)[0] == index
+    group.deliver()
+    assert group[3].core.log.last_index == index + CATCHING_UP
