@@ -275,7 +275,7 @@ def prefix(size: int) -> bytes:
 
 def frame_message(message: bytes) -> bytes:
     """Return a message as it stands in the data."""
-    return b"\0" + len(message).to_bytes(4, "big") + message
+    return prefix(len(message)) + message
 
 
 def only_message(data: bytes, max_bytes: int) -> bytes | None:

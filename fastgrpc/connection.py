@@ -69,7 +69,7 @@ class Connection(Control):
             if self._preface:
                 data = self._take_preface(data)
             if self._rest:
-                data = self._rest + data
+                data, self._rest = self._rest + data, b""
             try:
                 end = self._take_all(data)
             finally:
@@ -155,7 +155,7 @@ class Connection(Control):
                 headers = known(data[begin:end])
                 if headers is None or not headers.is_request or not last < number <= frames.MAX_STREAM_ID:
                     break
-                if not room or not number & 1:
+                if room <= 0 or not number & 1:
                     break
                 last, room, held[number] = number, room - 1, headers
             elif what == frames.LAST_DATA:

@@ -178,11 +178,10 @@ class Core(Elections, Following, Changing):
         if self._saving is not None and self._saving.snapshot is not None:
             restore = None  # a newer one is about to take its place, and its file's
         committed: Sequence[Entry] = ()
-        log = self.log
-        if save is None and log.committed > log.applied and log.has_committed and self._may_apply:
+        if save is None and self.log.has_committed and self._may_apply:
             # Not beside a save: what that promises may leave first, and the machine takes its time.
             limits = self.config
-            committed = log.take_committed(max_entries=limits.max_apply_entries, max_bytes=limits.max_apply_bytes)
+            committed = self.log.take_committed(max_entries=limits.max_apply_entries, max_bytes=limits.max_apply_bytes)
         if not (self._outbox or save or restore or committed or self._answers):
             return None
         ready = m.Ready(self._outbox, save, restore, committed, self._answers)

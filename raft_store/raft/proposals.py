@@ -91,12 +91,12 @@ class _Flight:
 class Origin:
     """The proposals made at this member, from submission to settlement."""
 
-    __slots__ = ("_applied_term", "flights", "session", "waiting")
+    __slots__ = ("_applied_term", "_flights", "session", "waiting")
 
     def __init__(self, session: int) -> None:
         self.session = session
         self.waiting: deque[Proposal] = deque()  # in no flight; oldest first
-        self.flights: deque[_Flight] = deque()  # one a term, terms rise; none where nothing was ever proposed
+        self._flights: deque[_Flight] = deque()  # one a term, terms rise
         self._applied_term = Term(0)
 
     def submit(self, items: Sequence[bytes], owner: object) -> Proposal:
@@ -107,7 +107,7 @@ class Origin:
 
     def tick(self) -> None:
         """Let time pass for whatever is not confirmed."""
-        for flight in self.flights:
+        for flight in self._flights:
             flight.quiet_ticks += 1
         while self.waiting and self.waiting[0].abandoned:
             self.waiting.popleft()
@@ -116,7 +116,7 @@ class Origin:
     def open(self) -> bool:
         """Whether any proposal is not settled."""
         # Asked after every event, and nearly always there is one flight at most.
-        flights = self.flights
+        flights = self._flights
         newest = flights[-1].batches if flights else ()
         return bool(self.waiting or newest) or (len(flights) > 1 and any(flight.batches for flight in flights))
 
@@ -143,8 +143,8 @@ class Origin:
 
     def confirmed(self, term: Term, accepted: int) -> None:
         """The leader of ``term`` has our proposals up to ``accepted`` in its log."""
-        if self.flights and self.flights[-1].term == term:
-            self.flights[-1].confirm(accepted)
+        if self._flights and self._flights[-1].term == term:
+            self._flights[-1].confirm(accepted)
 
     def applied(self, entry: Entry) -> tuple[Sequence[bytes], Batch]:
         """An entry is applied: return the callers' bytes in it, and the proposals that they settle if they are ours."""
@@ -164,7 +164,7 @@ class Origin:
     def restored(self, term: Term) -> list[Proposal]:
         """A snapshot that ends in ``term`` replaced the machine: return the proposals whose fate nobody can tell."""
         lost: list[Proposal] = []
-        for flight in self.flights:
+        for flight in self._flights:
             if flight.term <= term:
                 left = [proposal for batch in flight.batches for proposal in batch]
                 lost.extend(proposal for proposal in left if not proposal.abandoned)
@@ -175,9 +175,9 @@ class Origin:
         return lost
 
     def _flight(self, term: Term) -> _Flight:
-        if not self.flights or self.flights[-1].term != term:
-            self.flights.append(_Flight(term))
-        return self.flights[-1]
+        if not self._flights or self._flights[-1].term != term:
+            self._flights.append(_Flight(term))
+        return self._flights[-1]
 
     def _board(self, flight: _Flight, room: int) -> tuple[int, list[bytes]]:
         """Move what waits into ``flight``, up to ``room`` entries; return the first one's number, and the entries."""
@@ -210,7 +210,7 @@ class Origin:
         return pack(self.session, number, [data for proposal in batch for data in proposal.items])
 
     def _settle(self, term: Term, number: int) -> Batch:
-        for flight in self.flights:
+        for flight in self._flights:
             if flight.term == term:
                 break
         else:
@@ -231,8 +231,8 @@ class Origin:
         """An entry of ``term`` is applied: what is left in earlier flights is dead, and waits for a new one."""
         self._applied_term = term
         dead: list[Proposal] = []
-        while self.flights and self.flights[0].term < term:
-            batches = self.flights.popleft().batches
+        while self._flights and self._flights[0].term < term:
+            batches = self._flights.popleft().batches
             dead.extend(proposal for batch in batches for proposal in batch if not proposal.abandoned)
         for proposal in dead:
             proposal.in_flight = False

@@ -129,8 +129,7 @@ class Replica:
 
     def ready(self) -> Work | None:
         """Return what is to be done now; None: nothing until the next event."""
-        origin = self._origin
-        if not self.keeps_waiting and (origin.waiting or (origin.flights and origin.open)):
+        if self._origin.open and not self.keeps_waiting:
             self._make_proposals()
         if self._readers.waiting or self._readers.asked:
             self._ask()

@@ -288,7 +288,7 @@ async def test_a_proposal_that_a_snapshot_overtook_is_answered(follower, storage
     follower.receive([m.Heartbeat(MemberId(2), MemberId(1), Term(1), commit=Index(0), read_round=0)])
     await until(lambda: follower._replica.core.leader == 2)
     waiting = asyncio.create_task(follower.propose(b"x", timeout_s=60))
-    await until(lambda: follower._replica._origin.flights)
+    await until(lambda: follower._replica._origin._flights)
     mark = SnapshotMark(Index(5), Term(1), GROUP)
     framer, incoming = Framer(), storage.receive_snapshot()
     incoming.write(framer.head(mark) + framer.end())
@@ -326,7 +326,7 @@ async def test_a_proposal_is_answered_once_when_the_member_ends_within_the_resto
     await until(lambda: follower._replica.core.leader == 2)
     heard = []
     follower.submit((b"x",), lambda results, exc: heard.append(exc), timeout_s=60)
-    await until(lambda: follower._replica._origin.flights)
+    await until(lambda: follower._replica._origin._flights)
     mark = SnapshotMark(Index(5), Term(1), GROUP)
     framer, incoming = Framer(), storage.receive_snapshot()
     incoming.write(framer.head(mark) + framer.end())
