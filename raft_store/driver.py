@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Sequence
 import msgspec
 
 from raft_store.boarding import Boarding
-from raft_store.commit_marks import CommitMarks
 from raft_store.disk.directory import DiskError
 from raft_store.disk.storage import Storage
 from raft_store.engine import (
@@ -39,6 +38,7 @@ from raft_store.restoring import Restores
 from raft_store.saving import Saver
 from raft_store.snapshots import LogLimits, Snapshots
 from raft_store.ticking import Ticks
+from raft_store.turns import Turns
 from raft_store.waiting import Proposers, Waits, end_change, failure_of, is_done, refuse, resolve
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Driver:
         self._ticker: asyncio.TimerHandle | None = None
         self._wakes_s = 0.0  # when it does
         self._planned_term, self._planned_patience = Term(-1), 0
-        self._commit_marks = CommitMarks(replica.core, self._loop, wake=self.wake)
+        self._turns = Turns(replica.core, self._loop, wake=self.wake)
         self._running = False
         self.applied: Index = replica.applied  # by the machine; the replica's is ahead of it during a restore
         self.snapshots = Snapshots(
@@ -131,7 +131,7 @@ class Driver:
         self.halt()
         if self._ticker is not None:
             self._ticker.cancel()
-        self._commit_marks.stop()
+        self._turns.stop()
         await self._restores.close()
         await self.snapshots.close()
         await self._saver.close()
@@ -318,7 +318,7 @@ class Driver:
     def _plan(self, now_s: float, *, whole_turn: bool) -> None:
         """See to it that we go on in time with what nobody will wake us for."""
         core = self._replica.core
-        self._commit_marks.plan(now_s)
+        self._turns.plan(now_s)
         hastier = core.term != self._planned_term or core.patience.ticks < self._planned_patience
         if whole_turn or hastier or core.role not in STEADY:
             self._plan_ticks(now_s)  # what members say to each other only gives them more time than was planned

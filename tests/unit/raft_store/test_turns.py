@@ -1,14 +1,14 @@
-"""When followers hear of commits that no append takes along."""
+"""When followers hear of what can wait: commits that no append takes along, and entries that a majority keeps."""
 
 from types import SimpleNamespace
 
 import pytest
 
-from raft_store.commit_marks import DELAY_S, CommitMarks
+from raft_store.turns import DELAY_S, Turns
 
 
 class Loop:
-    """An event loop's clock and its timers, of which the marks never need two."""
+    """An event loop's clock and its timers, of which the turns never need two."""
 
     def __init__(self):
         self.now_s = 0.0
@@ -41,18 +41,18 @@ def leader():
         log=SimpleNamespace(last_index=7),
     )
     woken = []
-    marks = CommitMarks(core, loop, wake=lambda: woken.append(loop.now_s))
-    return SimpleNamespace(loop=loop, core=core, marks=marks, woken=woken)
+    turns = Turns(core, loop, wake=lambda: woken.append(loop.now_s))
+    return SimpleNamespace(loop=loop, core=core, turns=turns, woken=woken)
 
 
 def owe(leader, *, at_s):
     """A pass ends with something that followers have not heard of, or still have not."""
     leader.loop.now_s, leader.core.owes = at_s, True
-    leader.marks.plan(at_s)
+    leader.turns.plan(at_s)
 
 
 def test_who_owes_nothing_needs_no_timer(leader):
-    leader.marks.plan(0.0)
+    leader.turns.plan(0.0)
     assert (leader.core.delays, leader.loop.timers) == (True, [])
 
 
@@ -62,14 +62,14 @@ def test_a_mark_that_no_append_takes_along_is_told_by_itself(leader):
     leader.loop.ring()
     assert leader.woken == [1.0 + DELAY_S]
     assert not leader.core.delays
-    leader.marks.plan(leader.loop.now_s)
+    leader.turns.plan(leader.loop.now_s)
     assert leader.core.delays  # the next ones wait again
 
 
 def test_a_mark_that_an_append_took_along_wakes_nobody(leader):
     owe(leader, at_s=1.0)
     leader.core.owes = False
-    leader.marks.plan(1.0)
+    leader.turns.plan(1.0)
     leader.loop.ring()
     assert (leader.woken, leader.loop.timers) == ([], [])
 
@@ -77,7 +77,7 @@ def test_a_mark_that_an_append_took_along_wakes_nobody(leader):
 def test_one_timer_goes_on_for_a_later_mark_which_waits_its_full_time(leader):
     owe(leader, at_s=1.0)
     leader.core.owes = False
-    leader.marks.plan(1.0)
+    leader.turns.plan(1.0)
     second_s = 1.0 + DELAY_S / 2
     owe(leader, at_s=second_s)
     assert leader.loop.set == 1
@@ -100,7 +100,7 @@ def test_what_is_owed_of_another_entry_waits_its_full_time(leader):
 
 def test_nothing_is_told_after_the_end(leader):
     owe(leader, at_s=1.0)
-    leader.marks.stop()
+    leader.turns.stop()
     assert leader.loop.timers == []
 
 

@@ -16,8 +16,8 @@ DELAY_S = 0.005  # for so long anything waits, and as much time at least lies be
 _EARLY_S = 0.0005  # timers ring by so much too early
 
 
-class CommitMarks:
-    """Delays those of one leader, and entries; ``wake`` lets the core be asked what to send, in a turn to come."""
+class Turns:
+    """Says when a leader tells; ``wake`` lets the core be asked what to send, in a turn of the loop to come."""
 
     def __init__(self, core: Core, loop: asyncio.AbstractEventLoop, *, wake: Callable[[], None]) -> None:
         self._core = core
@@ -26,7 +26,7 @@ class CommitMarks:
         self._timer: asyncio.TimerHandle | None = None
         self._owed_since_s: float | None = None  # since when there is something to tell
         self._concerns = Index(0)  # what it is about: the first entry that is owed, or the last one whose commit is
-        self._next_turn_s = -math.inf
+        self._next_turn_s = -math.inf  # not before, where nobody waits
 
     def plan(self, now_s: float) -> None:
         """Let what the core owes by now wait, but not for long."""
