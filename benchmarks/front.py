@@ -1,7 +1,7 @@
 """What the store's front costs a put: a read of a socket in, its answers out, without network, log and machine.
 
     .venv/bin/python benchmarks/front.py             CPU microseconds a put, for reads that bring 1, 4 and 16 of them
-    .venv/bin/python benchmarks/front.py --calls     besides, of a profile: functions called a put, and how long they take
+    .venv/bin/python benchmarks/front.py --calls     besides, a profile: functions called a put, and their time
 
 In every turn each of 16 connections reads whole requests as h2load sends them: all headers, then all data. They pass
 the connection, the front and the service, and wait where proposals wait; then all are told revisions, and the answers
