@@ -289,6 +289,7 @@ class Registrar:
 
     async def _keep_status(self) -> None:
         while True:
+            self._soon.clear()  # what changes from here on may be missing in what is written now
             try:
                 async with asyncio.timeout(_WRITE_LIMIT_S):
                     await self._write_status()
@@ -297,7 +298,6 @@ class Registrar:
                 await self._clock.sleep(_RETRY_S)
                 continue
             self.registered.set()
-            self._soon.clear()
             try:
                 async with asyncio.timeout(_STATUS_S):
                     await self._soon.wait()

@@ -1,4 +1,4 @@
-"""What a node's silence or its own report means: conditions, taints, and when which pods must leave. Pure.
+"""What a node's silence or its own report means: conditions, taints, and how soon which pods must leave. Pure.
 
 Source: kubernetes.io, "Nodes", "Taints and Tolerations" (taint-based evictions).
 """
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from api.kinds.core import Node, NodeCondition, Taint
 from api.kinds.pods import Pod
 from api.placement import tolerates
-from client.clock import seconds_of, timestamp
+from client.clock import timestamp
 from master.controllers.ownership import controller_of
 
 NOT_READY = "node.kubernetes.io/not-ready"
@@ -99,15 +99,15 @@ def _is_ours(taint: Taint) -> bool:
 
 
 class Leave(msgspec.Struct, frozen=True):
-    """A pod must leave at a moment (seconds since the epoch); ``force``: nobody is there to stop it gracefully."""
+    """A pod must leave so many seconds after it was first seen under taints; ``force``: nobody is there to stop it."""
 
     pod: Pod
-    at: float
+    after_s: float
     force: bool
 
 
 def plan_evictions(node: Node, pods: Iterable[Pod], default_s: float) -> list[Leave]:
-    """Return which pods must leave a node with NoExecute taints, and when.
+    """Return which pods must leave a node with NoExecute taints, and how soon.
 
     default_s: how long a pod that says nothing of not-ready and unreachable nodes stays on one. Pods of StatefulSets
     are never removed by force: two of one name must not run at once.
@@ -116,22 +116,21 @@ def plan_evictions(node: Node, pods: Iterable[Pod], default_s: float) -> list[Le
     dead = any(each.key == UNREACHABLE for each in taints)
     leaving = []
     for pod in pods:
-        stays = [_leaves_at(pod, taint, default_s) for taint in taints]
-        moments = [each for each in stays if each is not None]
-        if not moments:
+        stays = [_stays_s(pod, taint, default_s) for taint in taints]
+        limits = [each for each in stays if each is not None]
+        if not limits:
             continue
         controller = controller_of(pod)
         force = dead and not (controller is not None and controller.kind == "StatefulSet")
         if force or not pod.metadata.deletion_timestamp:
-            leaving.append(Leave(pod, min(moments), force))
+            leaving.append(Leave(pod, min(limits), force))
     return leaving
 
 
-def _leaves_at(pod: Pod, taint: Taint, default_s: float) -> float | None:
-    """Return when ``taint`` makes the pod leave; None: never."""
-    since = seconds_of(taint.time_added)
+def _stays_s(pod: Pod, taint: Taint, default_s: float) -> float | None:
+    """Return how long the pod stays under ``taint``, in seconds; None: for ever."""
     covering = [each for each in pod.spec.tolerations if tolerates(each, taint)]
     if not covering:
-        return since + (default_s if taint.key in _OUR_NO_EXECUTE else 0.0)
+        return default_s if taint.key in _OUR_NO_EXECUTE else 0.0
     limits = [each.toleration_seconds for each in covering if each.toleration_seconds is not None]
-    return since + max(0, min(limits)) if limits else None
+    return max(0.0, min(limits)) if limits else None

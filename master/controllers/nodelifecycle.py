@@ -57,6 +57,8 @@ class NodeLifecycleController:
         self._beats: dict[str, Beat] = {}
         self._healths: dict[str, Health] = {}
         self._due: dict[str, float] = {}  # node -> when its timer was to fire
+        # node -> UID -> when we first saw the pod under taints from which it must leave (monotonic)
+        self._tainted: dict[str, dict[str, float]] = {}
         self.runner = Runner(
             "nodelifecycle",
             self.reconcile,
@@ -129,7 +131,7 @@ class NodeLifecycleController:
                 beat.at = now  # what came meanwhile is still to be read
 
     def _forget(self, key: str) -> None:
-        for known in (self._beats, self._healths, self._due):
+        for known in (self._beats, self._healths, self._due, self._tainted):
             known.pop(key, None)
 
     def _set_health(self, key: str, health: Health) -> bool:
@@ -185,14 +187,23 @@ class NodeLifecycleController:
         return await api.update(replace(node, spec=replace(node.spec, taints=taints)))
 
     async def _evict(self, api: Resources, node: Node) -> float | None:
-        """Make the pods leave whose time is up; return the seconds until the next one's is."""
-        if not any(each.effect == "NoExecute" for each in node.spec.taints):
+        """Make the pods leave whose time is up; return the seconds until the next one's is.
+
+        Whoever drew the taint need not have our clock, and kubectl writes no time at all: a pod's time begins when we
+        first see it under taints, so a new leader gives every pod the whole of it, as in Kubernetes.
+        """
+        name, now = node.metadata.name, self._clock.monotonic()
+        leaves = plan_evictions(node, self._pods.indexed("node", name), self._eviction_s)
+        before = self._tainted.pop(name, {})
+        if not leaves:
             return None
-        now = self._clock.time()
+        since = {leave.pod.metadata.uid: before.get(leave.pod.metadata.uid, now) for leave in leaves}
+        self._tainted[name] = since
         waits = []
-        for leave in plan_evictions(node, self._pods.indexed("node", node.metadata.name), self._eviction_s):
-            if leave.at > now:
-                waits.append(leave.at - now)
+        for leave in leaves:
+            left_s = since[leave.pod.metadata.uid] + leave.after_s - now
+            if left_s > 0:
+                waits.append(left_s)
             else:
                 await self._remove(api, leave.pod, force=leave.force)
         return min(waits, default=None)

@@ -1,5 +1,6 @@
 """Configuration, static manifests, the Node's status, cgroup figures, identities, image names."""
 
+import asyncio
 import base64
 import json
 from pathlib import Path
@@ -8,13 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.kinds.core import Secret
+from api.kinds.core import Node, Secret
 from api.meta import ObjectMeta
 from node_agent.config import BadConfig, load_config
 from node_agent.connectivity import join_backends
 from node_agent.pods.images import find_credentials, pull_failure, pull_policy
 from node_agent.pods.static import read_manifest, read_manifests
-from node_agent.registration import Facts, Health, System, differs, plan_allocatable, render_status
+from node_agent.registration import Facts, Health, Registrar, System, differs, plan_allocatable, render_status
 from node_agent.runtime.base import (
     Container,
     ContainerConfig,
@@ -28,6 +29,7 @@ from node_agent.runtime.base import (
 from node_agent.runtime.docker_config import read_container, render_container, render_sandbox, unix_time
 from node_agent.server import is_admitted
 from node_agent.statistics import Cgroups, Pressure, Size, Statistics, Usage, cores_used
+from tests.fakes.resources import MemoryResources
 
 GIB = 1 << 30
 GOOD = 'name = "n"\naddress = "10.0.0.1"\nmasters = ["10.0.0.2:6444"]\n'
@@ -117,6 +119,34 @@ def facts(*, memory: int = GIB, disk: int = 50 * GIB, pids: int = 10, problem: s
         images=[Image(id=str(n), names=(f"i{n}",), size_bytes=n) for n in range(60)],
         health=Health(pressure=Pressure(memory, disk, 100 * GIB, pids, 1000), problem=problem),
     )
+
+
+async def test_what_changes_while_a_status_is_written_is_written_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    api, problem = MemoryResources(), "no network yet"
+    written: asyncio.Queue[str] = asyncio.Queue()
+
+    async def look() -> Facts:
+        return facts(problem=problem)
+
+    async def patch(*args: Any, **more: Any) -> Any:
+        nonlocal problem
+        node = await MemoryResources.patch(api, *args, **more)
+        if problem:
+            problem = ""
+            registrar.refresh()
+        written.put_nowait(next(each.status for each in node.status.conditions if each.type == "Ready"))
+        return node
+
+    monkeypatch.setattr(api, "patch", patch)
+    registrar = Registrar(
+        api, lambda: asyncio.ensure_future(look()), name="node1", labels={}, heartbeat_s=1.0, clock=api.clock
+    )
+    keeping = asyncio.create_task(registrar._keep_status())
+    async with asyncio.timeout(5):  # the next look of its own would come after ten
+        while await written.get() != "True":
+            pass
+    keeping.cancel()
+    assert api.find(Node, "node1") is not None
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,22 @@ async def test_tolerations_decide_who_stays(
     assert [why for _, why in last] == ["DeletionByTaintManager"] * gone
 
 
+@pytest.mark.parametrize("drawn", ["", "2020-01-01T00:00:00Z"], ids=["by kubectl", "long ago, by a master of before"])
+async def test_a_pod_stays_as_long_as_it_tolerates_from_when_it_was_seen(drawn: str) -> None:
+    world = World(rows=LIFECYCLE[:1])
+    await world.resources.create(ready_node("n1", now=world.clock.time()))
+    stays = Toleration(key="upgrade", operator="Exists", effect="NoExecute", toleration_seconds=10)
+    spec = replace(template({}).spec, node_name="n1", tolerations=(stays,))
+    await world.resources.create(Pod(metadata=ObjectMeta(name="p", namespace="default"), spec=spec))
+    async with world.running():
+        taint = {"key": "upgrade", "effect": "NoExecute"} | ({"timeAdded": drawn} if drawn else {})
+        await world.resources.patch(Node, "n1", {"spec": {"taints": [taint]}})
+        await beat(world, 9, "n1")
+        assert world.resources.find(Pod, "p", "default") is not None
+        await beat(world, 2, "n1")
+        assert world.resources.find(Pod, "p", "default") is None
+
+
 async def test_a_cordoned_node_is_tainted() -> None:
     world = World(rows=LIFECYCLE)
     await lab(world, "n1")
