@@ -260,7 +260,7 @@ class Answering(ABC):
             streams.append(ask.stream)
             told.append(message)
         if streams:
-            self.http.respond_all(streams, calls.RESPONSE_HEAD, told, calls.OK_TRAILERS, calls.prefix)
+            self.http.respond_all(streams, calls.RESPONSE_HEAD, told, calls.OK_TRAILERS, calls.LEAD)
             if self._server.on_end is not None:
                 self._server.on_end(asks[0].head.path, Status.OK, len(streams))
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 from . import calls
@@ -29,6 +29,9 @@ class Carrier(Protocol):
 
     def waiting_bytes(self, stream: int) -> int:
         """Return how much waits for the server on a call and on the connection."""
+
+    def send_now(self, stream: int, data: bytes, *, at_most: int) -> bool:
+        """Write data of a call at once; return False, and send nothing, if more than ``at_most`` waits already."""
 
     def forget(self, stream: int, owed: int) -> None:
         """A call has ended; ``owed`` bytes of it are not called consumed yet."""
@@ -64,11 +67,12 @@ class ClientCall:
         self._wire.http.send_data(self._stream, frame_message(message))
         self._wire.flush_soon()
 
-    def write_now(self, messages: Iterable[bytes]) -> None:
-        """Send messages as ``write`` does, and do not wait for the end of the turn: nothing else is to go along."""
-        for message in messages:
-            self._wire.http.send_data(self._stream, frame_message(message))
-        self._wire.flush()
+    def write_now(self, message: bytes, *, at_most: int) -> bool:
+        """Send a message, and do not wait for the end of the turn: nothing else is to go along.
+
+        Returns False, and sends nothing, if more than ``at_most`` bytes wait already, here or on the connection.
+        """
+        return self._wire.send_now(self._stream, frame_message(message), at_most=at_most)
 
     @property
     def waiting_bytes(self) -> int:

@@ -15,6 +15,7 @@ from enum import IntEnum
 
 import msgspec
 
+from .frames import Lead
 from .headers import Headers
 from .hpack import Field, Fields
 
@@ -273,9 +274,12 @@ def prefix(size: int) -> bytes:
     return b"\0" + size.to_bytes(4, "big")
 
 
+LEAD = Lead(PREFIX_BYTES, prefix)
+
+
 def frame_message(message: bytes) -> bytes:
     """Return a message as it stands in the data."""
-    return prefix(len(message)) + message
+    return b"\0" + len(message).to_bytes(4, "big") + message
 
 
 def only_message(data: bytes, max_bytes: int) -> bytes | None:

@@ -93,12 +93,15 @@ class Connection(Control):
         """
         if data[3:5] != _MORE_DATA or self._rest or self._block is not None or self.ended:
             return None
-        if not (number := frames.lone_data(data)):
-            return None
-        stream, size = self._streams.get(number), len(data) - frames.HEADER_BYTES
+        size = len(data) - frames.HEADER_BYTES
+        if size <= 0:
+            return None  # it brings nothing, or is cut off
+        high, low, _, number = frames.read_header(data)
+        number &= frames.MAX_STREAM_ID
+        stream = self._streams.get(number)
         if stream is None or stream.remote_closed or not stream.got_headers or stream.expected is not None:
             return None
-        if size > stream.window or size > self._window or size > self.limits.frame_bytes:
+        if high << 8 | low != size or size > stream.window or size > self._window or size > self.limits.frame_bytes:
             return None
         self._window -= size
         stream.window -= size

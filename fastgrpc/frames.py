@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
+from typing import NamedTuple
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADER_BYTES = 9
@@ -20,7 +21,6 @@ PADDED = 0x08
 HAS_PRIORITY = 0x20
 
 Frame = tuple[int, int, int, bytes]  # type, flags, stream, payload
-Lead = Callable[[int], bytes]  # what stands before content of so many bytes, in the same data; always as long
 
 WHOLE_BLOCK = HEADERS << 8 | END_HEADERS  # type and flags of all of a request's headers, which has data ...
 LAST_DATA = DATA << 8 | END_STREAM  # ... and of the end of the data
@@ -63,10 +63,14 @@ class Setting(IntEnum):
     MAX_HEADER_LIST_SIZE = 0x6
 
 
-def no_lead(size: int) -> bytes:
-    """Return the lead of what stands alone."""
-    del size
-    return b""
+class Lead(NamedTuple):
+    """What stands before content, in the same data."""
+
+    size_bytes: int  # the same before any content
+    before: Callable[[int], bytes]  # content of so many bytes
+
+
+NO_LEAD = Lead(0, lambda _: b"")
 
 
 class FrameTooLarge(Exception):
@@ -107,7 +111,7 @@ class Envelope:
         for stream, content in zip(streams, contents, strict=True):
             if len(content) != size:  # seldom: what is answered together is much alike
                 size = len(content)
-                first = lead(size)
+                first = lead.before(size)
                 before = b"".join((self._before, (len(first) + size).to_bytes(3, "big"), _PLAIN_DATA))
             number = stream.to_bytes(4, "big")
             parts += (begin, number, before, number, first, content, behind, number, trailers)
@@ -125,17 +129,6 @@ def frame_at(data: bytes, at: int, max_payload_bytes: int) -> tuple[Frame, int] 
         raise FrameTooLarge(f"a frame of {length} bytes; the most is {max_payload_bytes}")
     end = begin + length
     return ((kind, flags, stream & MAX_STREAM_ID, data[begin:end]), end) if end <= len(data) else None
-
-
-def lone_data(data: bytes) -> int:
-    """Return the stream if ``data`` is just one frame with data of it and no flags; 0 if it is anything else."""
-    if len(data) <= HEADER_BYTES:
-        return 0
-    high, low, kind, flags, stream = _HEADER.unpack_from(data)
-    if kind or flags or HEADER_BYTES + (high << 8 | low) != len(data):
-        return 0
-    number: int = stream & MAX_STREAM_ID
-    return number
 
 
 def settings(values: Mapping[Setting, int]) -> bytes:

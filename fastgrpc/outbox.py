@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from . import frames
-from .frames import Envelope, ErrorCode, Lead, no_lead
+from .frames import NO_LEAD, Envelope, ErrorCode, Lead
 from .hpack import Encoder, Fields
 
 
@@ -73,8 +73,7 @@ class Outbox:
             out.window -= size
             self.window -= size
             out.closed = end
-            self._ready.append(frames.header(size, frames.DATA, frames.END_STREAM if end else 0, out.stream))
-            self._ready.append(data)
+            self._ready += (frames.header(size, frames.DATA, frames.END_STREAM if end else 0, out.stream), data)
             return
         if end:
             out.end = ()
@@ -108,7 +107,7 @@ class Outbox:
         out.window -= size
         self.window -= size
         out.closed = True
-        self._ready += envelope.wrap((out.stream,), (data,), no_lead)
+        self._ready += envelope.wrap((out.stream,), (data,), NO_LEAD)
 
     def respond_all(
         self,
@@ -124,8 +123,8 @@ class Outbox:
         Returns False, and does nothing, if not all of them fit, or their heads and trailers are not the usual ones.
         """
         usual_head, usual_trailers, age, envelope = self._usual
-        lead_bytes = len(lead(0))
-        most, all_bytes = lead_bytes + max(map(len, contents)), lead_bytes * len(streams) + sum(map(len, contents))
+        most = lead.size_bytes + max(map(len, contents))
+        all_bytes = lead.size_bytes * len(streams) + sum(map(len, contents))
         if (
             head is not usual_head
             or trailers is not usual_trailers

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from . import frames
-from .frames import ErrorCode, Lead, no_lead
+from .frames import NO_LEAD, ErrorCode, Lead
 from .hpack import Fields
 from .outbox import Outgoing
 from .streams import Refused, Stream, Streams
@@ -94,7 +94,7 @@ class Sending(Streams):
                     self._close_local(number, stream)
 
     def respond_all(
-        self, numbers: Sequence[int], head: Fields, contents: Sequence[bytes], trailers: Fields, lead: Lead = no_lead
+        self, numbers: Sequence[int], head: Fields, contents: Sequence[bytes], trailers: Fields, lead: Lead = NO_LEAD
     ) -> None:
         """Send whole responses that differ in their data only: what ``respond`` does to each, by less.
 
@@ -107,7 +107,7 @@ class Sending(Streams):
             asked.difference_update(numbers)
             return
         for number, data in zip(numbers, contents, strict=True):  # there is no room, or the client still sends
-            self.respond(number, head, lead(len(data)) + data, trailers)
+            self.respond(number, head, lead.before(len(data)) + data, trailers)
 
     def respond_without_data(self, number: int, head: Fields) -> None:
         """Send a response that is only headers."""

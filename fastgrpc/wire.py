@@ -132,6 +132,15 @@ class Wire(asyncio.Protocol):
         buffered = self._transport.get_write_buffer_size() if self._transport is not None else 0
         return buffered + self.http.queued_bytes(stream)
 
+    def send_now(self, stream: int, data: bytes, *, at_most: int) -> bool:
+        """See ``Carrier.send_now``."""
+        if not self._writable and self._transport is not None and self._transport.get_write_buffer_size() > at_most:
+            return False
+        if not self.http.send_data_if_room(stream, data, at_most=at_most):
+            return False
+        self.flush()
+        return True
+
     def forget(self, stream: int, owed: int) -> None:
         """See ``Carrier.forget``."""
         self.calls.pop(stream, None)

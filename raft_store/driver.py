@@ -149,10 +149,11 @@ class Driver:
 
     def receive(self, messages: Sequence[AnyMessage]) -> None:
         """Take messages from other members."""
-        room = MAX_INBOX - len(self._inbox)
-        if len(messages) > room:
-            log.warning("inbox is full dropped=%d", len(messages) - room)
-        self._inbox.extend(messages[:room])
+        inbox = self._inbox
+        inbox += messages
+        if len(inbox) > MAX_INBOX:
+            log.warning("inbox is full dropped=%d", len(inbox) - MAX_INBOX)
+            del inbox[MAX_INBOX:]
         self._go_on()
 
     def ended(self, peer: MemberId) -> None:

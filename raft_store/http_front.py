@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from .etcd_api.backend import MAX_REQUEST_BYTES
-from .etcd_api.call import CallContext
+from .etcd_api.call import CallContext, context_of
 from .etcd_api.errors import Code, RpcError
 from .etcd_api.front import CallCounts, LeaderGuard
 from .etcd_api.gateway import Gateway, refusal, split_json, stream_refusal
@@ -112,7 +112,7 @@ def _about(request: web.BaseRequest) -> CallContext:
             metadata[lower] = value
         elif lower.startswith(METADATA):
             metadata[lower.removeprefix(METADATA)] = value
-    return CallContext(metadata)
+    return context_of(metadata)
 
 
 async def _bodies(request: web.BaseRequest) -> AsyncIterator[bytes]:

@@ -178,20 +178,22 @@ class Peers:
 
     def send(self, messages: Sequence[m.AnyMessage]) -> None:
         """Send, or drop what cannot be sent; never waits."""
-        encode = self._encoder.encode
+        links, encode = self._links, self._encoder.encode
         batches: dict[Link, list[bytes]] = {}
         for message in messages:
-            link = self._links.get(message.to)
+            link = links.get(message.to)
             if link is None:
                 continue  # it has just left, or its address is not known yet
-            if isinstance(message, m.InstallSnapshot):
+            if type(message) is m.InstallSnapshot:
                 self._begin_snapshot(link, message)
-            elif (batch := batches.get(link)) is not None:
-                batch.append(encode(message))
-            elif link.takes_more:
+            elif link.call is None:
+                continue
+            elif link in batches:
+                batches[link].append(encode(message))
+            else:
                 batches[link] = [encode(message)]
-        for link, batch in batches.items():
-            link.send(batch)
+        for link in batches:
+            link.send(batches[link])
 
     def connected(self) -> Mapping[MemberId, bool]:
         """Return which peers we have a stream to."""

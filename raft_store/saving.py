@@ -64,7 +64,7 @@ class Saver:
             storage.save(save)
             ended_s = time.perf_counter()
             if ended_s - began_s > SLOW_S:
-                self._slow_until_s = ended_s + KERNEL_S
+                self._slow_until_s = ended_s + 20 * (ended_s - began_s)
             return True
         self._by_kernel(kernel, descriptor, save, saved, began_s)
         return False

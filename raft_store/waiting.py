@@ -21,11 +21,10 @@ MAX_OPEN_BYTES = 128 << 20
 class _Proposer:
     """The owner of a proposal that was made here."""
 
-    __slots__ = ("done", "place", "proposal", "size_bytes")
+    __slots__ = ("done", "place", "proposal")
 
-    def __init__(self, done: Done, size_bytes: int) -> None:
+    def __init__(self, done: Done) -> None:
         self.done = done
-        self.size_bytes = size_bytes  # of the proposal
         self.place = 0  # among the deadlines
         self.proposal: Proposal
 
@@ -41,12 +40,12 @@ class Proposers:
 
     def submit(self, items: Sequence[bytes], done: Done, *, until_s: float) -> Proposal:
         """Propose ``items`` together; ``done`` hears what comes of them. Raises Overloaded if too many wait."""
-        if not all(items):
+        if b"" in items:
             raise ValueError("an empty proposal means a leader's first entry")
-        size_bytes = sum(map(len, items))
+        size_bytes = len(items[0]) if len(items) == 1 else sum(map(len, items))
         if self.open >= MAX_OPEN_PROPOSALS or self._open_bytes + size_bytes > MAX_OPEN_BYTES:
             raise Overloaded(f"{self.open} requests of {self._open_bytes} bytes are waiting")
-        proposer = _Proposer(done, size_bytes)
+        proposer = _Proposer(done)
         proposer.proposal = self._propose(items, proposer)
         proposer.place = self._deadlines.add(proposer, until_s)
         self.open += len(items)
@@ -100,7 +99,7 @@ class Proposers:
         proposal.abandoned = True
         self._deadlines.discard(proposer, proposer.place)
         self.open -= len(proposal.items)
-        self._open_bytes -= proposer.size_bytes
+        self._open_bytes -= proposal.size_bytes
         return proposer
 
 

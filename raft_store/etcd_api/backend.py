@@ -49,7 +49,7 @@ class Backend:
         self.quota_bytes = quota_bytes
         self.proposals_pending = 0
         self.proposals_failed = 0
-        self.answers = Answers(cluster_id=cluster_id, member=lambda: self.member, term=lambda: engine.term)
+        self.answers = Answers(cluster_id=cluster_id, sender=lambda: (self.member, engine.term))
 
     def header(self, revision: Revision | None = None) -> pb.ResponseHeader:
         """Return a header for ``revision``; the newest by default."""

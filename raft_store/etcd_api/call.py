@@ -15,16 +15,14 @@ class CallContext(msgspec.Struct, frozen=True):
 
     metadata: Mapping[str, str] = _NOTHING  # lower-case name -> its first value
     common_name: str = ""  # of the client's verified certificate; empty: it showed none
+    token: str | None = None  # that an earlier Authenticate gave out
+    wants_leader: bool = False  # the call must fail while there is no leader
 
-    @property
-    def token(self) -> str | None:
-        """Return the token that an earlier Authenticate gave out."""
-        return self.metadata.get("token") or self.metadata.get("authorization")
 
-    @property
-    def wants_leader(self) -> bool:
-        """Return whether the call must fail while there is no leader."""
-        return self.metadata.get("hasleader") == "true"
+def context_of(metadata: Mapping[str, str], common_name: str = "") -> CallContext:
+    """Return what a call's metadata, and its client's certificate, say."""
+    token = metadata.get("token") or metadata.get("authorization")
+    return CallContext(metadata, common_name, token, metadata.get("hasleader") == "true")
 
 
 NO_CONTEXT = CallContext()

@@ -94,17 +94,16 @@ class Versions:
 
 
 class Answers:
-    """Encodes the answers of one member. ``member`` and ``term`` are asked for anew each time: both may change."""
+    """Encodes the answers of one member. ``sender``, its id and its term, is asked for anew each time: it may change."""
 
-    def __init__(self, *, cluster_id: int, member: Callable[[], int], term: Callable[[], int]) -> None:
+    def __init__(self, *, cluster_id: int, sender: Callable[[], tuple[int, int]]) -> None:
         self._cluster_id = cluster_id
-        self._member = member
-        self._term = term
+        self._sender = sender
         self._versions = Versions()
         self._told_of: Sequence[Event] = ()  # the changes encoded last, and what was made of them:
         self._told_events: dict[bool, bytes] = {}  # without prev -> the events
         self._told: dict[tuple[int, bool, Revision], bytes] = {}  # (watch, without prev, header's revision) -> response
-        self._ends = (-1, -1, b"", b"")  # member, term, and what they make of a header
+        self._ends = ((-1, -1), b"", b"")  # the sender, and what it makes of a header
         self._newest = (-1, b"")  # the revision asked for last, and its header
 
     def header(self, revision: Revision) -> bytes:
@@ -118,12 +117,13 @@ class Answers:
 
     def _around(self) -> tuple[bytes, bytes]:
         """Return what stands in a header before and behind the revision."""
-        member, term = self._member(), self._term()
-        known_member, known_term, before, after = self._ends
-        if term != known_term or member != known_member:
+        sender = self._sender()
+        known, before, after = self._ends
+        if sender != known:
+            member, term = sender
             before = b"\x08" + varint(self._cluster_id) + b"\x10" + varint(member) + b"\x18"
             after = b"\x20" + varint(term) if term else b""
-            self._ends = member, term, before, after
+            self._ends = sender, before, after
             self._newest = -1, b""
         return before, after
 

@@ -14,7 +14,7 @@ from fastgrpc.standard import HEALTH, REFLECTION, Health, Reflection, serialize
 from raft_store.tls import TlsFiles, admission
 
 from .backend import MAX_REQUEST_BYTES
-from .call import Batch, CallContext
+from .call import Batch, CallContext, context_of
 from .errors import RpcError
 from .front import CallCounts, LeaderGuard
 from .services import Method, StreamMethod, UnaryMethod
@@ -122,7 +122,8 @@ class FastFront:
 
         def handle(lot: Sequence[fast.Ask]) -> None:
             head = lot[0].head
-            if not [ask for ask in lot if ask.head is not head]:  # nearly always: a client says the same all the time
+            # Nearly always: a client says the same all the time.
+            if len(lot) == 1 or not [ask for ask in lot if ask.head is not head]:
                 take(lot, self._about(lot[0]))
                 return
             for _, asks in itertools.groupby(lot, key=lambda ask: ask.head):
@@ -162,7 +163,7 @@ class FastFront:
                 metadata.setdefault(name, value if isinstance(value, str) else value.decode("latin-1"))
             if len(self._contexts) >= MAX_REMEMBERED:
                 self._contexts.clear()
-            found = self._contexts[key] = CallContext(metadata, peer.memo)
+            found = self._contexts[key] = context_of(metadata, peer.memo)
         return found
 
     def _count(self, path: str, status: Status, calls: int) -> None:

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from raft_store.tls import TlsFiles
 
 from .backend import MAX_REQUEST_BYTES
-from .call import CallContext
+from .call import CallContext, context_of
 from .errors import RpcError
 from .front import CallCounts, LeaderGuard
 from .services import Method, StreamMethod, UnaryMethod
@@ -139,7 +139,7 @@ def _about(context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
     for key, value in context.invocation_metadata() or ():
         metadata.setdefault(key, value if isinstance(value, str) else value.decode("latin-1"))
     name = next(iter(context.auth_context().get("x509_common_name", ())), b"")
-    return CallContext(metadata, name.decode("utf-8", "replace"))
+    return context_of(metadata, name.decode("utf-8", "replace"))
 
 
 async def _abort(

@@ -115,7 +115,11 @@ class Writing:
                 ask.fail(told.code, told.text)
             return
         answers: Sequence[bytes] = ()
-        if not [kind for kind in set(map(type, results)) if issubclass(kind, _REFUSALS)]:
+        if len(results) == 1:
+            refused = isinstance(results[0], _REFUSALS)
+        else:
+            refused = any([issubclass(kind, _REFUSALS) for kind in set(map(type, results))])
+        if not refused:
             try:
                 answers = self._encode(results)
             except Exception:  # noqa: BLE001 - our own mistake, told below to whom it concerns

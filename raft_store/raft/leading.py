@@ -130,7 +130,7 @@ class Leading(State):
             else:
                 progress.commit_sent = commit
                 self._send(m.Commit(self.member, peer, self.term, commit=commit))
-        self.owes, self.owes_from = owes, min(held_back.values(), default=Index(0))
+        self.owes, self.owes_from = owes, min(held_back.values()) if held_back else Index(0)
 
     def _hold_back(self, newest: Index) -> Mapping[MemberId, Index]:
         """Return who need not hear of the newest entries yet, and from where on: a majority keeps them without.
@@ -160,7 +160,10 @@ class Leading(State):
     @property
     def _waits_in_vain(self) -> bool:
         """Whether somebody who was held back has come to wait for a commit."""
-        return any(self._progress[peer].awaits for peer in self._held_back)
+        for peer in self._held_back:  # one, nearly always
+            if self._progress[peer].awaits:
+                return True
+        return False
 
     @property
     def has_turn_for_others(self) -> bool:
@@ -249,7 +252,11 @@ class Leading(State):
     def _advance_by_ourselves(self) -> None:
         """Commit what our own disk has now, if that can make a difference: another one has it too, or none is asked."""
         committed = self.log.committed
-        if self._decides_alone or any(progress.matched > committed for progress in self._progress.values()):
+        for progress in self._progress.values():
+            if progress.matched > committed:
+                self._advance_commit()
+                return
+        if self._decides_alone:
             self._advance_commit()
 
     @property
@@ -374,4 +381,4 @@ class Leading(State):
 
 def _by_rank(item: tuple[MemberId, Progress]) -> tuple[Index, bool, Index]:
     progress = item[1]
-    return progress.matched, progress.awaits, progress.next
+    return progress.matched, progress.commit_sent < progress.awaited, progress.next

@@ -69,7 +69,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, array_like=True, 
     @property
     def electorate(self) -> frozenset[MemberId]:
         """Whoever has a vote."""
-        return self.voters | self.outgoing
+        return self.voters | self.outgoing if self.outgoing else self.voters
 
     @property
     def members(self) -> frozenset[MemberId]:

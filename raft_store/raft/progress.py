@@ -64,22 +64,14 @@ class Progress:
     @property
     def paused(self) -> bool:
         """Whether nothing may be sent just now."""
-        match self.state:
-            case State.PROBE:
-                return self._paused
-            case State.REPLICATE:
-                return self._window_is_full
-            case State.SNAPSHOT:
-                return True
+        if self.state is State.REPLICATE:
+            return len(self.in_flight) >= MAX_IN_FLIGHT
+        return self._paused if self.state is State.PROBE else True
 
     @property
     def awaits(self) -> bool:
         """Whether it waits for a commit mark that it was not told."""
         return self.commit_sent < self.awaited
-
-    @property
-    def _window_is_full(self) -> bool:
-        return len(self.in_flight) >= MAX_IN_FLIGHT
 
     def sent(self, last: Index, count: int) -> None:
         """Record that an append with ``count`` entries up to ``last`` is under way."""
@@ -127,7 +119,7 @@ class Progress:
     def nudge(self) -> None:
         """The follower is alive: a lost append may be tried again."""
         self._paused = False
-        if self._window_is_full:
+        if len(self.in_flight) >= MAX_IN_FLIGHT:
             self.in_flight.popleft()
 
     def await_snapshot(self, index: Index) -> None:

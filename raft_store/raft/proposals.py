@@ -50,7 +50,7 @@ class Proposal:
 
     def __init__(self, items: Sequence[bytes], owner: object) -> None:
         self.items = items
-        self.size_bytes = sum(map(len, items))
+        self.size_bytes = len(items[0]) if len(items) == 1 else sum(map(len, items))
         self.owner = owner
         self.in_flight = False  # its fate is not ours to decide just now
         self.abandoned = False  # nobody waits any more: it is not proposed again

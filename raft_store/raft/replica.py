@@ -114,10 +114,11 @@ class Replica:
 
     def step(self, message: m.AnyMessage) -> None:
         """Take a message from another member."""
-        if isinstance(message, m.Forward):
+        kind = type(message)
+        if kind is m.Forward:
             if self.core.observe(message):
                 self._take_forward(message)
-        elif isinstance(message, m.ForwardReply):
+        elif kind is m.ForwardReply:
             if self.core.observe(message) and message.session == self._session:
                 self._origin.confirmed(message.term, message.accepted)
         else:
@@ -129,7 +130,9 @@ class Replica:
 
     def ready(self) -> Work | None:
         """Return what is to be done now; None: nothing until the next event."""
-        if self._origin.open and not self.keeps_waiting:
+        # A leader's proposals are in its log, or wait; another member may have to repeat what it has sent.
+        origin = self._origin
+        if not self.keeps_waiting and (origin.waiting or (self.core.role is not Role.LEADER and origin.open)):
             self._make_proposals()
         if self._readers.waiting or self._readers.asked:
             self._ask()
@@ -196,7 +199,7 @@ class Replica:
     def _make_proposals(self) -> None:
         core = self.core
         if core.role is Role.LEADER:
-            if self._origin.waiting and core.may_append:
+            if core.may_append:
                 core.append(self._origin.embark(core.term))
         elif core.leader not in (NOBODY, core.member):
             for first, entries in self._origin.forward(core.term):

@@ -23,7 +23,7 @@ TXNS = st.recursive(
 
 
 def answers(member: int = 1 << 63, term: int = 7) -> Answers:
-    return Answers(cluster_id=(1 << 64) - 1, member=lambda: member, term=lambda: term)
+    return Answers(cluster_id=(1 << 64) - 1, sender=lambda: (member, term))
 
 
 def header(revision: int, term: int = 7) -> pb.ResponseHeader:
@@ -129,7 +129,7 @@ def test_versions_are_remembered_within_bounds(kvs: list[KeyValue], max_bytes: i
 
 def test_a_new_term_and_member_show_at_once() -> None:
     facts = {"member": 1, "term": 1}
-    encoder = Answers(cluster_id=1, member=lambda: facts["member"], term=lambda: facts["term"])
+    encoder = Answers(cluster_id=1, sender=lambda: (facts["member"], facts["term"]))
     encoder.header(1)
     facts.update(member=2, term=0)
     assert pb.PutResponse.FromString(encoder.header(5)).header == pb.ResponseHeader(

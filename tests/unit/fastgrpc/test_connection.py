@@ -37,6 +37,7 @@ from fastgrpc.frames import (
     SETTINGS,
     WINDOW_UPDATE,
     ErrorCode,
+    Lead,
     Setting,
     frame,
 )
@@ -507,7 +508,7 @@ def test_responses_together_are_the_same_as_each_by_itself(
             connection.reset(gone, ErrorCode.CANCEL)
         bodies = [b"", b"x" * 9, b"y" * 4, b"z" * 11]
         if together:
-            connection.respond_all((3, 5, 7, 9), HEAD, bodies, END, lambda size: b"%02d" % size)
+            connection.respond_all((3, 5, 7, 9), HEAD, bodies, END, Lead(2, lambda size: b"%02d" % size))
         else:
             for number, body in zip((3, 5, 7, 9), bodies, strict=True):
                 connection.respond(number, HEAD, b"%02d" % len(body) + body, END)

@@ -15,7 +15,7 @@ from raft_store.config import Config
 from raft_store.engine import EngineError, Index, NoLeader
 from raft_store.engines.memory import MemoryEngine
 from raft_store.etcd_api import alone, reading
-from raft_store.etcd_api.call import NO_CONTEXT, CallContext
+from raft_store.etcd_api.call import NO_CONTEXT, context_of
 from raft_store.etcd_api.errors import RpcError
 from raft_store.etcd_api.kv import to_range
 from raft_store.etcd_api.learners import guard_learners
@@ -214,7 +214,7 @@ async def test_reads_by_name_that_wait_for_a_leader_are_bounded(
 
     monkeypatch.setattr(member.engine, "read_barrier", read_barrier)
     member.machine.tokens.add("token.0", "ann")
-    named = CallContext(metadata={"token": "token.0"})
+    named = context_of({"token": "token.0"})
     lot = [Question(pb.RangeRequest(key=b"k")) for _ in range(5)]
     services.reading.take(lot, named)
     lot[0].gone = True  # before its turn came

@@ -14,7 +14,7 @@ from raft_store.config import Config
 from raft_store.engine import EngineError, NoLeader
 from raft_store.engines.memory import MemoryEngine
 from raft_store.etcd_api.backend import Backend
-from raft_store.etcd_api.call import NO_CONTEXT, CallContext
+from raft_store.etcd_api.call import NO_CONTEXT, CallContext, context_of
 from raft_store.etcd_api.errors import RpcError
 from raft_store.etcd_api.kv import to_put
 from raft_store.etcd_api.learners import guard_learners
@@ -147,7 +147,7 @@ async def test_deletions_and_transactions_go_the_same_way(config):
 async def test_who_has_a_token_is_looked_at_first(config):
     async with running(config, MemoryEngine()) as member:
         writer = Writer(pb.PutRequest(key=b"k", value=b"v"))
-        batch_of(member, "Put")([writer], CallContext({"token": "made up.1"}))
+        batch_of(member, "Put")([writer], context_of({"token": "made up.1"}))
         assert writer.heard is None
         await writer.told.wait()
         assert writer.heard == "16 etcdserver: invalid auth token"
