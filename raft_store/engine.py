@@ -144,9 +144,8 @@ class MemberStatus(msgspec.Struct, frozen=True):
     applied_index: Index
     log_bytes: int
     election_timeout_s: float = 0.0  # for so long a leader may be silent now; 0: this engine does not say
-    silences: Sequence[
-        tuple[float, int]
-    ] = ()  # (s, how many lasted less), one by one: until a leader, or those it needs, spoke
+    tick_s: float = 0.0
+    silences: Sequence[int] = ()  # until a leader, or those it needs, spoke: how many lasted less than 1, 2, ... ticks
 
 
 Done = Callable[[Sequence[object], EngineError | None], None]  # (what proposals came to, or why that is not known)

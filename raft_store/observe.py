@@ -261,7 +261,7 @@ def _patience_samples(status: MemberStatus) -> Iterator[Sample]:
         "trireme_raft_silence_seconds",
         "histogram",
         "How long a leader that lived was silent, or as the leader, a quorum of followers.",
-        _histogram(status.silences),
+        _histogram([(n * status.tick_s, count) for n, count in enumerate(status.silences, 1)]),
     )
 
 

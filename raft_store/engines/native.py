@@ -281,9 +281,8 @@ class NativeEngine:
             applied_index=self._driver.applied,
             log_bytes=self._storage.log_bytes,
             election_timeout_s=core.patience.ticks * self._config.tick_ms / 1000,
-            silences=tuple(
-                ((ticks + 1) * self._config.tick_ms / 1000, count) for ticks, count in enumerate(core.patience.counts)
-            ),
+            tick_s=self._config.tick_ms / 1000,
+            silences=tuple(core.patience.counts),
         )
 
     def trace(self, after: int) -> TracePage | None:

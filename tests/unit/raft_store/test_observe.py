@@ -69,8 +69,7 @@ class PatientEngine(FickleEngine):
     """Says how long its leader was silent."""
 
     def status(self) -> MemberStatus:
-        silences = ((0.03, 5), (0.06, 2), (0.09, 0), (0.12, 1))
-        return msgspec.structs.replace(super().status(), election_timeout_s=0.27, silences=silences)
+        return msgspec.structs.replace(super().status(), election_timeout_s=0.27, tick_s=0.03, silences=(5, 2, 0, 1))
 
 
 async def test_a_members_patience_and_what_it_was_measured_by() -> None:
