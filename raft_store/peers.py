@@ -192,8 +192,8 @@ class Peers:
                 batches[link].append(encode(message))
             else:
                 batches[link] = [encode(message)]
-        for link in batches:
-            link.send(batches[link])
+        for link, batch in batches.items():
+            link.send(batch)
 
     def connected(self) -> Mapping[MemberId, bool]:
         """Return which peers we have a stream to."""

@@ -94,7 +94,7 @@ class Versions:
 
 
 class Answers:
-    """Encodes the answers of one member. ``sender``, its id and its term, is asked for anew each time: it may change."""
+    """Encodes the answers of one member. ``sender``: its id and its term, asked for anew each time: both may change."""
 
     def __init__(self, *, cluster_id: int, sender: Callable[[], tuple[int, int]]) -> None:
         self._cluster_id = cluster_id

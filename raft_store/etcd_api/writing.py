@@ -118,7 +118,7 @@ class Writing:
         if len(results) == 1:
             refused = isinstance(results[0], _REFUSALS)
         else:
-            refused = any([issubclass(kind, _REFUSALS) for kind in set(map(type, results))])
+            refused = any(issubclass(kind, _REFUSALS) for kind in set(map(type, results)))
         if not refused:
             try:
                 answers = self._encode(results)

@@ -114,11 +114,10 @@ class Replica:
 
     def step(self, message: m.AnyMessage) -> None:
         """Take a message from another member."""
-        kind = type(message)
-        if kind is m.Forward:
+        if type(message) is m.Forward:
             if self.core.observe(message):
                 self._take_forward(message)
-        elif kind is m.ForwardReply:
+        elif type(message) is m.ForwardReply:
             if self.core.observe(message) and message.session == self._session:
                 self._origin.confirmed(message.term, message.accepted)
         else:

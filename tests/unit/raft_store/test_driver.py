@@ -377,10 +377,10 @@ def test_a_pass_that_lasts_beyond_its_next_tick_ends_well_on_the_members_own_loo
     assert uvloop.run(run()) == []
 
 
-async def test_a_follower_plans_anew_between_turns_only_when_it_has_become_less_patient(storage):
-    """What its leader says gives it more time; but the ticks that were to pass unnoticed must not outlast its patience."""
+def of_facts(role, storage):
+    """Return a driver of a replica that is nothing but facts, with ticks of a minute, and the replica."""
     core = SimpleNamespace(
-        role=Role.FOLLOWER,
+        role=role,
         term=Term(1),
         patience=SimpleNamespace(ticks=40),
         agreed=None,
@@ -396,12 +396,38 @@ async def test_a_follower_plans_anew_between_turns_only_when_it_has_become_less_
         on_fatal=lambda exc: None,
     )
     driver._running = True
+    return driver, replica
+
+
+async def test_a_follower_plans_anew_between_turns_only_when_it_has_become_less_patient(storage):
+    """What its leader says gives it more time; but the ticks that were to pass unnoticed must not outlast its patience."""
+    driver, replica = of_facts(Role.FOLLOWER, storage)
     planned = []
     for patience, quiet in ((40, 40), (40, 30), (9, 8)):
-        core.patience.ticks, replica.quiet_ticks = patience, quiet
+        replica.core.patience.ticks, replica.quiet_ticks = patience, quiet
         driver._pump(whole_turn=not planned)
         planned.append(round((driver._ticks.due_s - driver._loop.time()) / 60))
     assert planned == [40, 40, 8]
+    await driver.stop()
+
+
+@pytest.mark.parametrize(
+    ("role", "first", "rings"),
+    [
+        pytest.param(Role.FOLLOWER, 3, 40, id="soon: it is set anew"),
+        pytest.param(Role.FOLLOWER, 5, 5, id="not soon: it costs nothing yet"),
+        pytest.param(Role.FOLLOWER, 1, 1, id="at the next tick: it will be looked at then"),
+        pytest.param(Role.LEADER, 3, 3, id="a leader's heartbeat is due whatever it hears"),
+    ],
+)
+async def test_a_followers_timer_does_not_ring_where_its_leader_was_heard_before(storage, role, first, rings):
+    driver, replica = of_facts(role, storage)
+    replica.quiet_ticks = first
+    driver._pump(whole_turn=True)
+    replica.quiet_ticks = 40  # a heartbeat
+    driver._pump(whole_turn=False)
+    assert round((driver._wakes_s - driver._loop.time()) / 60) == rings
+    assert driver._ticker.when() == pytest.approx(driver._wakes_s)
     await driver.stop()
 
 
