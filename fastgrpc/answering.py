@@ -102,6 +102,23 @@ class Answering(ABC):
                 self._set_deadline(ask, head.timeout_s)
             lot.append(ask)
 
+    def _begin_lone(self, event: RequestsReceived) -> None:
+        """Begin the only call that a read brought, and hand it over: what is done for many, by less."""
+        method, content = self._usual_method, event.contents[0]
+        if event.headers is self._usual and method is not None and self.http.waiting_bytes <= MAX_WAITING_BYTES:
+            message = calls.only_message(content, self._server.config.max_message_bytes)
+            if message is not None:
+                stream, head = event.streams[0], self._usual_head
+                ask = self._calls[stream] = Ask(self, stream, head, method, message)
+                if head.timeout_s is not None:
+                    self._set_deadline(ask, head.timeout_s)
+                self.http.consumed(0, len(content))
+                self._hand_out((ask,))
+                return
+        self._begin_whole(event)
+        if self._lots:
+            self._hand_out_lots()
+
     def _begin_slowly(self, stream: int, headers: Headers, data: bytes) -> None:
         """Begin a call as if it had come in pieces."""
         self._begin(HeadersReceived(stream, headers, ended=False))
@@ -114,13 +131,15 @@ class Answering(ABC):
         lots, self._lots = self._lots, {}
         for brought in lots.values():
             lot = [ask for ask in brought if not ask.gone]  # given up in the same read
-            if not lot:
-                continue
-            try:
-                lot[0].method.handler(lot)
-            except Exception as exc:  # noqa: BLE001 - a handler's own error ends its calls, not the server
-                for ask in lot:
-                    self._end(ask, _unexpected(ask, exc))
+            if lot:
+                self._hand_out(lot)
+
+    def _hand_out(self, lot: Sequence[Ask]) -> None:
+        try:
+            lot[0].method.handler(lot)
+        except Exception as exc:  # noqa: BLE001 - a handler's own error ends its calls, not the server
+            for ask in lot:
+                self._end(ask, _unexpected(ask, exc))
 
     def _begin(self, event: HeadersReceived) -> None:
         head = calls.read_call(event.headers)

@@ -107,6 +107,35 @@ class Connection(Control):
         stream.window -= size
         return DataReceived(number, data[frames.HEADER_BYTES :], False)
 
+    def lone_request(self, data: bytes) -> RequestsReceived | None:
+        """As the server, take bytes that are just one request, as of a client that asks one thing after the other.
+
+        Returns None, and takes nothing, if they are or may be anything else, or the peer did not send such headers
+        before: then they are for ``receive``.
+        """
+        if data[3:5] != _BEGINS_REQUEST or self._rest or self._block is not None or not self._greeted:
+            return None
+        if self.going_away or self.open_streams >= self.limits.streams:
+            return None
+        high, low, _, number = frames.read_header(data)
+        end = frames.HEADER_BYTES + (high << 8 | low)  # of the headers
+        begin = end + frames.HEADER_BYTES  # of the data
+        if begin > len(data) or not number & 1 or not self.last_stream < number <= frames.MAX_STREAM_ID:
+            return None
+        high, low, what, stream = frames.read_header(data, end)
+        length = high << 8 | low
+        if what != frames.LAST_DATA or stream != number or begin + length != len(data):
+            return None
+        headers = self._decoder.known(data[frames.HEADER_BYTES : end])
+        if headers is None or not headers.is_request or headers.content_length not in (None, length):
+            return None
+        if length > self._window or length > self.limits.window_bytes or length > self.limits.frame_bytes:
+            return None
+        self.last_stream = number
+        self._window -= length
+        self._asked.add(number)
+        return RequestsReceived(headers, [number], [data[begin:]])
+
     def _take_preface(self, data: bytes) -> bytes:
         wanted = self._preface
         if not data.startswith(wanted[: len(data)]):

@@ -124,6 +124,10 @@ class Peer(Answering, asyncio.Protocol):
             self._take(lone)
             self._flush()
             return
+        if (request := self.http.lone_request(data)) is not None:
+            self._begin_lone(request)
+            self._flush()
+            return
         for event in self.http.receive(data, self.loop.time()):
             if type(event) is RequestsReceived:  # these three are nearly all
                 self._begin_whole(event)

@@ -178,8 +178,10 @@ class Core(Elections, Following, Changing):
         if self._saving is not None and self._saving.snapshot is not None:
             restore = None  # a newer one is about to take its place, and its file's
         committed: Sequence[Entry] = ()
-        if save is None and self.log.has_committed and self._may_apply:
-            # Not beside a save: what that promises may leave first, and the machine takes its time.
+        others_wait = self.role is Role.FOLLOWER and self._outbox
+        if save is None and self.log.has_committed and self._may_apply and not others_wait:
+            # Not beside a save, nor beside a follower's answer: what it promises leaves first, and the machine takes
+            # its time.
             limits = self.config
             committed = self.log.take_committed(max_entries=limits.max_apply_entries, max_bytes=limits.max_apply_bytes)
         if not (self._outbox or save or restore or committed or self._answers):

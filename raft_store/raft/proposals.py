@@ -123,8 +123,8 @@ class Origin:
     def embark(self, term: Term) -> list[bytes]:
         """We lead in ``term``: return all that waits, as entries; they must go into our log right now."""
         flight = self._flight(term)
-        _, entries = self._board(flight, len(self.waiting))
-        flight.confirm(flight.last)
+        first, entries = self._board(flight, len(self.waiting))
+        flight.confirm(first + len(entries) - 1)
         return entries
 
     def forward(self, term: Term) -> Iterator[tuple[int, list[bytes]]]:
@@ -157,7 +157,7 @@ class Origin:
             return proposed, ()
         batch = self._settle(entry.term, number)
         if batch:
-            items = sum([len(proposal.items) for proposal in batch])
+            items = len(batch[0].items) if len(batch) == 1 else sum([len(proposal.items) for proposal in batch])
             assert items == len(proposed), f"number {number} has {len(proposed)} of {items} proposals"
         return proposed, batch
 
@@ -207,6 +207,8 @@ class Origin:
         return batch
 
     def _entry(self, number: int, batch: Batch) -> bytes:
+        if len(batch) == 1:
+            return pack(self.session, number, batch[0].items)
         return pack(self.session, number, [data for proposal in batch for data in proposal.items])
 
     def _settle(self, term: Term, number: int) -> Batch:

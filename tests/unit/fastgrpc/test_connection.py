@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import asdict
 
 from fastgrpc import frames
 from fastgrpc.connection import Connection, Refused
@@ -41,6 +42,7 @@ from fastgrpc.frames import (
     Setting,
     frame,
 )
+from fastgrpc.headers import Headers
 from fastgrpc.hpack import Encoder, Fields
 
 SMALL = Limits(
@@ -736,8 +738,16 @@ def talking(before: Sequence[bytes] = ()) -> Connection:
     return connection
 
 
+def plain(events: Sequence[Event]) -> list[object]:
+    """Return what events say; two connections have no headers in common."""
+    return [
+        [(name, value.fields if isinstance(value, Headers) else value) for name, value in asdict(event).items()]
+        for event in events
+    ]
+
+
 def by_the_short_way(connection: Connection, data: bytes) -> list[Event]:
-    lone = connection.lone_data(data)
+    lone = connection.lone_data(data) or connection.lone_request(data)
     return connection.receive(data, 0.0) if lone is None else [lone]
 
 
@@ -774,6 +784,74 @@ def test_the_short_way_leads_where_the_long_one_does(before, data, lone):
     for more in (frame(DATA, 0, 1, b"y"), FULL, FULL, FULL, frame(DATA, END_STREAM, 1, b"z")):
         assert by_the_short_way(there, more) == here.receive(more, 0.0)
         assert there.take_output() == here.take_output()
+
+
+@pytest.mark.parametrize(
+    ("before", "data", "lone"),
+    [
+        ((), whole(5, b"x"), True),
+        ((), whole(5, b""), True),
+        ((), whole(9, b"x"), True),
+        ((), whole(5, b"12", TWO_BYTES), True),
+        ((), whole(5, b"123", TWO_BYTES), False),
+        ((), whole(5, bytes(SMALL.frame_bytes + 1)), False),
+        ((), whole(3, b"x"), False),  # a number that was used
+        ((), whole(6, b"x"), False),
+        ((), whole(0, b"x"), False),
+        ((), whole(5, b"x", b"\x82\x86\x84"), False),  # headers that are new
+        ((), whole(5, b"x") + whole(7, b"x"), False),
+        ((), whole(5, b"x") + frame(PING, 0, 0, bytes(8)), False),
+        ((), whole(5, b"x")[:-1], False),
+        ((), whole(5, b"x")[:12], False),
+        ((), whole(5, b"x")[:4], False),
+        ((), headers(5, END_HEADERS, PLAIN) + frame(DATA, 0, 5, b"x"), False),
+        ((), headers(5, END_HEADERS, PLAIN) + frame(DATA, END_STREAM, 7, b"x"), False),
+        ((), headers(5, END_HEADERS, PLAIN) + frame(RST_STREAM, 0, 5, CODE4), False),
+        ((), headers(5, WHOLE, PLAIN), False),
+        ((headers(5, 0, PLAIN),), whole(7, b"x"), False),  # in the middle of a header block
+        ((whole(5, b"x")[:9],), whole(7, b"x"), False),  # in the middle of a frame
+        ((headers(5, END_HEADERS, PLAIN), headers(7, END_HEADERS, PLAIN)), whole(9, b"x"), True),
+        (
+            (*(headers(number, END_HEADERS, PLAIN) for number in (5, 7, 9)),),
+            whole(11, b"x"),
+            False,
+        ),  # one stream too many
+        ((frame(DATA, 0, 0, b"x"),), whole(5, b"x"), False),  # the connection is over
+    ],
+)
+def test_a_request_comes_by_the_short_way_to_where_the_long_one_leads(before, data, lone):
+    def met() -> Connection:
+        connection = acquainted()
+        for each in before:
+            connection.receive(each, 0.0)
+        connection.take_output()
+        return connection
+
+    here, there = met(), met()
+    assert (there.lone_request(data) is not None) == lone
+    there = met()
+    assert plain(by_the_short_way(there, data)) == plain(here.receive(data, 0.0))
+    # And so does what comes afterwards, by either: numbers, windows, ends and answers are the same.
+    for more in (whole(13, b"x"), whole(11, b"x"), frame(DATA, 0, 13, b"y"), whole(15, bytes(SMALL.frame_bytes))):
+        assert plain(by_the_short_way(there, more)) == plain(here.receive(more, 0.0))
+        assert there.take_output() == here.take_output()
+        assert (there.open_streams, there._window) == (here.open_streams, here._window)
+    for stream in (5, 9, 13):
+        for connection in (here, there):
+            connection.respond(stream, HEAD, b"ok", END)
+        assert there.take_output() == here.take_output()
+
+
+def test_a_request_by_the_short_way_is_paid_from_the_connections_window():
+    here, there = acquainted(), acquainted()
+    for number in range(5, 5 + 2 * 8, 2):  # the eighth has two bytes more than there is room for
+        data = whole(number, bytes(SMALL.frame_bytes))
+        assert plain(by_the_short_way(there, data)) == plain(here.receive(data, 0.0))
+        for connection in (here, there):
+            connection.respond(number, HEAD, b"", END)
+        assert there.take_output() == here.take_output()
+    assert here.ended
+    assert there.ended
 
 
 def test_the_short_way_counts_what_content_length_promised():
