@@ -91,7 +91,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes | memoryview) -> by
 class Envelope:
     """The frames around the data of responses whose header blocks are the same each time."""
 
-    __slots__ = ("_before", "_begin", "_behind", "_trailers")
+    __slots__ = ("_before", "_begin", "_behind", "_last", "_trailers")
 
     def __init__(self, head: bytes, trailers: bytes) -> None:
         # Everything but streams, which stand at the end of each frame's header, and the size of the data.
@@ -99,6 +99,8 @@ class Envelope:
         self._before = head
         self._behind = header(len(trailers), HEADERS, END_HEADERS | END_STREAM, 0)[:-4]
         self._trailers = trailers
+        # Of the content that was wrapped last: its lead, its size, and what they make of the bytes before it.
+        self._last: tuple[Lead, int, bytes, bytes] = (NO_LEAD, -1, b"", b"")
 
     def wrap(self, streams: Sequence[int], contents: Sequence[bytes], lead: Lead) -> list[bytes]:
         """Return the parts of whole responses: of each its head, its data in one frame, its trailers.
@@ -107,12 +109,15 @@ class Envelope:
         """
         begin, behind, trailers = self._begin, self._behind, self._trailers
         parts: list[bytes] = []
-        size, first, before = -1, b"", b""
+        last_lead, size, first, before = self._last
+        if lead is not last_lead:
+            size = -1
         for stream, content in zip(streams, contents, strict=True):
             if len(content) != size:  # seldom: what is answered together is much alike
                 size = len(content)
                 first = lead.before(size)
                 before = b"".join((self._before, (len(first) + size).to_bytes(3, "big"), _PLAIN_DATA))
+                self._last = lead, size, first, before
             number = stream.to_bytes(4, "big")
             parts += (begin, number, before, number, first, content, behind, number, trailers)
         return parts
