@@ -172,7 +172,7 @@ class Connection(Control):
         if self._client or self._block is not None or not self._greeted or self.going_away:
             return at
         known, held, read_header, size = self._decoder.known, self._held, frames.read_header, len(data)
-        last, room = self.last_stream, self.limits.streams - self.open_streams
+        last, room = self.last_stream, self.limits.streams - len(self._streams) - len(self._asked) - len(held)
         most, window = min(self.limits.window_bytes, self.limits.frame_bytes), self._window
         told: Headers | None = None
         streams: list[int] = []

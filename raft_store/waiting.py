@@ -32,7 +32,7 @@ class _Proposer:
 class Proposers:
     """Whoever waits for what it proposed."""
 
-    def __init__(self, propose: Callable[[Sequence[bytes], object], Proposal]) -> None:
+    def __init__(self, propose: Callable[[Sequence[bytes], object, int], Proposal]) -> None:
         self._propose = propose
         self._deadlines: Deadlines[_Proposer] = Deadlines()
         self.open = 0  # proposals that wait
@@ -46,7 +46,7 @@ class Proposers:
         if self.open >= MAX_OPEN_PROPOSALS or self._open_bytes + size_bytes > MAX_OPEN_BYTES:
             raise Overloaded(f"{self.open} requests of {self._open_bytes} bytes are waiting")
         proposer = _Proposer(done)
-        proposer.proposal = self._propose(items, proposer)
+        proposer.proposal = self._propose(items, proposer, size_bytes)
         proposer.place = self._deadlines.add(proposer, until_s)
         self.open += len(items)
         self._open_bytes += size_bytes

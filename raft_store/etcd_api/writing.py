@@ -79,17 +79,18 @@ class Writing:
                     self._alone.take(ask, call)
                     continue
                 data = encode(command)
-                if len(data) > MAX_TOGETHER_BYTES:
+                length = len(data)
+                if length > MAX_TOGETHER_BYTES:
                     check_size(data)
             except RpcError as exc:
                 ask.fail(exc.code, exc.text)
                 continue
-            if items and (len(items) == MAX_TOGETHER or size_bytes + len(data) > MAX_TOGETHER_BYTES):
+            if items and (size_bytes + length > MAX_TOGETHER_BYTES or len(items) == MAX_TOGETHER):
                 self._submit(together, items)
                 together, items, size_bytes = [], [], 0
             together.append(ask)
             items.append(data)
-            size_bytes += len(data)
+            size_bytes += length
         if items:
             self._submit(together, items)
 
@@ -118,7 +119,7 @@ class Writing:
         if len(results) == 1:
             refused = isinstance(results[0], _REFUSALS)
         else:
-            refused = any(issubclass(kind, _REFUSALS) for kind in set(map(type, results)))
+            refused = bool([kind for kind in set(map(type, results)) if issubclass(kind, _REFUSALS)])
         if not refused:
             try:
                 answers = self._encode(results)

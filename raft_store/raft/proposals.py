@@ -48,9 +48,9 @@ class Proposal:
 
     __slots__ = ("abandoned", "in_flight", "items", "owner", "size_bytes")
 
-    def __init__(self, items: Sequence[bytes], owner: object) -> None:
+    def __init__(self, items: Sequence[bytes], owner: object, size_bytes: int) -> None:
         self.items = items
-        self.size_bytes = len(items[0]) if len(items) == 1 else sum(map(len, items))
+        self.size_bytes = size_bytes  # of the items
         self.owner = owner
         self.in_flight = False  # its fate is not ours to decide just now
         self.abandoned = False  # nobody waits any more: it is not proposed again
@@ -99,9 +99,9 @@ class Origin:
         self._flights: deque[_Flight] = deque()  # one a term, terms rise
         self._applied_term = Term(0)
 
-    def submit(self, items: Sequence[bytes], owner: object) -> Proposal:
+    def submit(self, items: Sequence[bytes], owner: object, size_bytes: int) -> Proposal:
         """Take what is proposed together, in an entry and with a fate in common; it waits for a leader."""
-        proposal = Proposal(items, owner)
+        proposal = Proposal(items, owner, size_bytes)
         self.waiting.append(proposal)
         return proposal
 

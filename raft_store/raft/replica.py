@@ -81,11 +81,14 @@ class Replica:
 
     def propose(self, data: bytes, owner: object) -> Proposal:
         """Take a proposal; it comes back in ``Work.settled`` or ``Work.lost``."""
-        return self._origin.submit((data,), owner)
+        return self._origin.submit((data,), owner, len(data))
 
-    def propose_together(self, items: Sequence[bytes], owner: object) -> Proposal:
-        """Take proposals of one owner that share an entry, whatever its size, and come back as one."""
-        return self._origin.submit(items, owner)
+    def propose_together(self, items: Sequence[bytes], owner: object, size_bytes: int) -> Proposal:
+        """Take proposals of one owner that share an entry, whatever its size, and come back as one.
+
+        size_bytes: of all items.
+        """
+        return self._origin.submit(items, owner, size_bytes)
 
     def propose_change(
         self,

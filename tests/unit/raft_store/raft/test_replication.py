@@ -163,7 +163,7 @@ def test_what_is_proposed_together_is_settled_together_at_its_place(origin):
     group.elect(1)
     replica = group[origin].replica
     replica.propose(b"a", "first")
-    replica.propose_together([b"b", b"c"], "both")
+    replica.propose_together([b"b", b"c"], "both", 2)
     replica.propose(b"d", "last")
     settled = []
     work = group._do
@@ -188,7 +188,8 @@ def test_what_is_proposed_together_shares_an_entry_whatever_its_size():
     group.elect(1)
     replica = group[1].replica
     replica.propose(b"a", "a")
-    replica.propose_together([b"%d" % i for i in range(MAX_BATCH + 1)], "many")
+    many = [b"%d" % i for i in range(MAX_BATCH + 1)]
+    replica.propose_together(many, "many", sum(map(len, many)))
     replica.propose(b"z", "z")
     group.serve(1)
     (append,) = [message for message in group.under_way if isinstance(message, m.Append) and message.to == 2]
