@@ -29,7 +29,7 @@ Saved = Callable[[BaseException | None], None]
 
 SMALL_BYTES = 1024  # of entries
 SLOW_S = 0.005  # for a small save in the loop ...
-KERNEL_S = 1.0  # ... after which, for so long, the kernel syncs small ones too
+RESTS = 20  # ... after which, for so many times as long as it took, the kernel syncs small ones too
 LONG_S = 0.02  # for a write, in the loop
 THREAD_S = 10.0  # after that, for so long, all of them have a thread
 
@@ -64,7 +64,7 @@ class Saver:
             storage.save(save)
             ended_s = time.perf_counter()
             if ended_s - began_s > SLOW_S:
-                self._slow_until_s = ended_s + 20 * (ended_s - began_s)
+                self._slow_until_s = ended_s + RESTS * (ended_s - began_s)
             return True
         self._by_kernel(kernel, descriptor, save, saved, began_s)
         return False
