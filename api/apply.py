@@ -18,7 +18,7 @@ from typing import Any
 
 from api import fieldsets
 from api.errors import BadRequest, Conflict, Fault, invalid
-from api.fieldsets import Document, FieldSet, common, listed, owned_part, root_shape, union, without
+from api.fieldsets import Document, FieldSet, Path, common, listed, owned_part, root_shape, union, without
 from api.kinds.table import Kind
 from api.merge_keys import ListRule
 from api.shapes import Deduced, ListOf, MapOf, ObjectOf, Shape, StructOf
@@ -183,8 +183,14 @@ def apply(
         difference = fieldsets.compare(live, merged, root_shape(kind))
         changed, removed = owned_part(difference.changed), owned_part(difference.removed)
         excused = _applied_before(kind, live, manager)
-        contested = [(entry, common(_fields(entry), without(changed, excused))) for entry in others]
-        if not force and any(fields for _, fields in contested):
+        contested = [
+            (entry, path)
+            for entry in others
+            for path in fieldsets.members(common(_fields(entry), without(changed, excused)))
+            # Of a list or map that has become empty, and is not written, there is nothing to disagree about.
+            if fieldsets.value_at(live, path) is not fieldsets.ABSENT
+        ]
+        if contested and not force:
             raise _conflict(contested)
         others = [_without_fields(entry, union(changed, removed)) for entry in others]
         if former is not None and not changed and not removed:
@@ -230,8 +236,8 @@ def _drop_abandoned(
         fieldsets.remove(merged, path)
 
 
-def _conflict(contested: Iterable[tuple[Entry, FieldSet]]) -> Conflict:
-    found = [(_named(entry), path) for entry, fields in contested for path in fieldsets.members(fields)]
+def _conflict(contested: Iterable[tuple[Entry, Path]]) -> Conflict:
+    found = [(_named(entry), path) for entry, path in contested]
     causes = [
         Fault(fieldsets.readable(path), f"conflict with {manager}", "FieldManagerConflict") for manager, path in found
     ]

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from api import apply as ssa
@@ -162,8 +162,21 @@ def below(path: str, parent: str) -> bool:
     return path == parent or path.startswith((f"{parent}.", f"{parent}["))
 
 
+def labels(**values: str) -> dict[str, Any]:
+    return {"labels": values, "containers": {}, "finalizers": set()}
+
+
 @settings(max_examples=300, deadline=None)
 @given(WRITES)
+@example(  # who makes labels anew wants nothing of whoever made the first ones
+    [
+        ("update", "m", labels(a="x")),
+        ("apply", "m", labels(a="x", b="x")),
+        ("update", "m", labels(b="x")),
+        ("apply", "m", labels()),
+        ("apply", "m", labels(a="x")),
+    ]
+)
 def test_managers_own_what_the_rules_say(writes: list[tuple[str, str, dict[str, Any]]]) -> None:
     twin, live = Twin(), json.loads(json.dumps(EMPTY | {"metadata": {"name": "a"}}))
     for number, (how, manager, state) in enumerate(writes):
