@@ -31,6 +31,7 @@ __all__ = ["Connection", "Refused"]
 # Types and flags.
 _BEGINS_REQUEST = frames.WHOLE_BLOCK.to_bytes(2, "big")
 _MORE_DATA = bytes((frames.DATA, 0))
+_LAST_DATA = frames.LAST_DATA.to_bytes(2, "big")
 
 
 class Connection(Control):
@@ -115,16 +116,18 @@ class Connection(Control):
         """
         if data[3:5] != _BEGINS_REQUEST or self._rest or self._block is not None or not self._greeted:
             return None
-        if self.going_away or self.open_streams >= self.limits.streams:
+        end = frames.HEADER_BYTES + (data[0] << 16 | data[1] << 8 | data[2])  # of the headers
+        if data[end + 3 : end + 5] != _LAST_DATA:
+            return None  # another request's headers: many are begun at once
+        begin, size = end + frames.HEADER_BYTES, len(data)  # of the data
+        number = int.from_bytes(data[5:9], "big")
+        if begin > size or not number & 1 or not self.last_stream < number <= frames.MAX_STREAM_ID:
             return None
-        high, low, _, number = frames.read_header(data)
-        end = frames.HEADER_BYTES + (high << 8 | low)  # of the headers
-        begin = end + frames.HEADER_BYTES  # of the data
-        if begin > len(data) or not number & 1 or not self.last_stream < number <= frames.MAX_STREAM_ID:
-            return None
-        high, low, what, stream = frames.read_header(data, end)
+        high, low, _, stream = frames.read_header(data, end)
         length = high << 8 | low
-        if what != frames.LAST_DATA or stream != number or begin + length != len(data):
+        if stream != number or begin + length != size:
+            return None
+        if self.going_away or self.open_streams >= self.limits.streams:
             return None
         headers = self._decoder.known(data[frames.HEADER_BYTES : end])
         if headers is None or not headers.is_request or headers.content_length not in (None, length):
