@@ -197,23 +197,37 @@ def test_a_partitioned_leader_cannot_write_and_heals(lab):
             "another leads",
             lambda: any(e.get("role") == "leader" and e["name"] != leader for e in lab.status()["masters"]),
         )
-        # What a client gave the old leader in the second before anybody noticed, nobody can answer for.
-        until("writes go on", lambda: "created" in lab.kubectl("create", "configmap", "during-partition"), timeout_s=20)
+        made = write(lab, "during-partition")
     finally:
         lab.trireme("heal")
     until("three masters again", lambda: "3 of 3 masters" in lab.trireme("status"))
-    lab.kubectl("delete", "configmap", "during-partition")
+    lab.kubectl("delete", "configmap", "--ignore-not-found", *made)
+
+
+def write(lab, name):
+    """Write until a write is acknowledged; return the names of all that may have been made.
+
+    What a client gave the old leader in the second before anybody noticed, nobody can answer for: it may be there.
+    """
+    tried = []
+
+    def create():
+        tried.append(f"{name}-{len(tried)}")
+        return "created" in lab.kubectl("create", "configmap", tried[-1])
+
+    until("writes go on", create, timeout_s=20)
+    return tried
 
 
 def test_a_paused_master_is_survived(lab):
     leader = lab.leader()
     lab.trireme("pause", leader)
     try:
-        until("writes go on", lambda: "created" in lab.kubectl("create", "configmap", "during-pause"), timeout_s=20)
+        made = write(lab, "during-pause")
     finally:
         lab.trireme("resume", leader)
     until("three masters again", lambda: "3 of 3 masters" in lab.trireme("status"))
-    lab.kubectl("delete", "configmap", "during-pause")
+    lab.kubectl("delete", "configmap", "--ignore-not-found", *made)
 
 
 def test_killing_a_node_moves_its_pods(lab):
