@@ -140,16 +140,17 @@ class Leading(State):
         to them in one piece, for the price of one. Asked first is who is ahead, or else who waits for a commit itself:
         whoever falls behind, or is gone, is passed over as soon as the others have had their turn once.
         """
-        halves = self.configuration.halves
-        if len(halves) > 1:
+        configuration = self.agreed.configuration
+        if configuration.outgoing:
             return {}
+        voters = configuration.voters
         # Whom the majority needs beside us; one more where we have no vote any more.
-        others = len(halves[0]) // 2 + (self.member not in halves[0])
+        others = len(voters) // 2 + (self.member not in voters)
         held_back: dict[MemberId, Index] = {}
         for peer, progress in sorted(self._progress.items(), key=_by_rank, reverse=True):
             if progress.state is not Stage.REPLICATE:
                 continue
-            if others > 0 and peer in halves[0]:
+            if others > 0 and peer in voters:
                 others -= 1
             elif progress.awaits or peer == self.transferee or progress.next + CATCHING_UP <= newest:
                 continue  # it waits itself, we wait for it, or it is too far behind to wait
