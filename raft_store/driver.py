@@ -326,7 +326,7 @@ class Driver:
         role = core.role
         hastier = core.term != self._planned_term or core.patience.ticks < self._planned_patience
         # What members say to each other only gives them more time than was planned. A follower makes use of that before
-        # its timer rings in vain: to be woken costs a hundred times as much.
+        # its timer rings in vain, which would be a waking of its own.
         rings_soon = role is Role.FOLLOWER and self._wakes_s < now_s + self._soon_s
         if whole_turn or hastier or rings_soon or role not in STEADY:
             self._plan_ticks(now_s)

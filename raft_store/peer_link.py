@@ -69,7 +69,7 @@ class Link:
         self._tried = 0
         self._task: asyncio.Task[None] | None = None
         self._channel = open_channel(self._address, tls, patience_s)
-        self.call: ClientCall | None = None  # the stream, while it stands
+        self._call: ClientCall | None = None  # the stream, while it stands
 
     @property
     def _address(self) -> str:
@@ -78,7 +78,7 @@ class Link:
     @property
     def connected(self) -> bool:
         """Whether there is a stream now."""
-        return self.call is not None
+        return self._call is not None
 
     def start(self) -> None:
         """Begin to dial, and keep at it."""
@@ -98,9 +98,9 @@ class Link:
 
     def send(self, messages: Sequence[bytes]) -> None:
         """Send what one round brought (see ``wire``), or drop it: there is no stream, or too much waits on it."""
-        if self.call is not None:
+        if self._call is not None:
             for batch in messages if len(messages) == 1 else batches(messages):  # one, nearly always
-                self.call.write_now(wrap(batch), at_most=MAX_QUEUED_BYTES)
+                self._call.write_now(wrap(batch), at_most=MAX_QUEUED_BYTES)
 
     async def send_snapshot(self, term: Term, data: AsyncIterator[bytes]) -> None:
         """Stream a snapshot; returns when the peer has taken it in, raises CallFailed if it did not."""
@@ -129,7 +129,7 @@ class Link:
                 refusal = self._report_ours(exc, refusal)
                 await asyncio.sleep(OWN_ERROR_PAUSE_S)
             finally:
-                broke, self.call = self.call is not None, None
+                broke, self._call = self._call is not None, None
             if broke:
                 self._refusals = 0
                 if clock() - began_s > REDIAL_PAUSE_S:
@@ -142,7 +142,7 @@ class Link:
 
     def _judge(self, exc: CallFailed) -> None:
         """See whether the peer has ended: somebody is there to refuse us, but at none of its addresses takes us in."""
-        if self.call is None and self._refusals is not None and isinstance(exc.__cause__, ConnectionRefusedError):
+        if self._call is None and self._refusals is not None and isinstance(exc.__cause__, ConnectionRefusedError):
             self._refusals += 1
             if self._refusals == len(self.addresses):  # told once; one that restarts is soon there again
                 self._on_ended()
@@ -169,7 +169,7 @@ class Link:
         call = await self._channel.start(SERVICE + "Deliver")
         try:
             call.write(raft_pb2.Batch(greeting=self.greeting).SerializeToString())
-            self.call = call
+            self._call = call
             log.info("connected to peer=%d address=%s", self.greeting.recipient, self._address)
             while await call.receive() is not None:
                 pass

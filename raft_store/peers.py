@@ -186,12 +186,8 @@ class Peers:
                 continue  # it has just left, or its address is not known yet
             if type(message) is m.InstallSnapshot:
                 self._begin_snapshot(link, message)
-            elif link.call is None:
-                continue
-            elif link in batches:
-                batches[link].append(encode(message))
-            else:
-                batches[link] = [encode(message)]
+            elif link.connected:
+                batches.setdefault(link, []).append(encode(message))
         for link, batch in batches.items():
             link.send(batch)
 

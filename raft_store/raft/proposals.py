@@ -122,14 +122,8 @@ class Origin:
 
     def embark(self, term: Term) -> list[bytes]:
         """We lead in ``term``: return all that waits, as entries; they must go into our log right now."""
-        flight, waiting = self._flight(term), self.waiting
-        if len(waiting) == 1 and not waiting[0].abandoned:  # who writes one thing after the other waits for this
-            proposal = waiting.popleft()
-            proposal.in_flight = True
-            flight.batches.append((proposal,))
-            flight.confirm(number := flight.last)
-            return [pack(self.session, number, proposal.items)]
-        first, entries = self._board(flight, len(waiting))
+        flight = self._flight(term)
+        first, entries = self._board(flight, len(self.waiting))
         flight.confirm(first + len(entries) - 1)
         return entries
 

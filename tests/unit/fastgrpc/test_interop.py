@@ -313,12 +313,15 @@ async def test_a_slow_handler_makes_its_client_wait(running: Running, ours: Chan
     for _ in range(20):
         assert await ours.unary("/t.T/Echo", b"x") == b"x"  # others are not held up
     assert call.waiting_bytes > 5_000_000  # the rest: two windows and two queues, as much as is under way each way
+    assert call.write_now(b"left out", at_most=5_000_000) is False
     sending = asyncio.create_task(call.send(b"more"))
     await until(lambda: call._room)
     assert not sending.done()
-    for _ in range(201):  # whoever reads gets everything
-        assert await asyncio.wait_for(call.receive(), 5) is not None
+    answers = [await asyncio.wait_for(call.receive(), 5) for _ in range(201)]  # whoever reads gets everything
+    assert answers[-1] == b"more"
     await sending
+    assert call.write_now(b"last", at_most=5_000_000) is True
+    assert await asyncio.wait_for(call.receive(), 5) == b"last"
     call.cancel()
 
 

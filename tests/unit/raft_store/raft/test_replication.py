@@ -757,3 +757,29 @@ def test_who_is_far_behind_does_not_rest_between_turns():
     assert told(group, 3)[0] == index
     group.deliver()
     assert group[3].core.log.last_index == index + CATCHING_UP
+
+
+def test_a_followers_answer_leaves_before_it_applies():
+    """Whoever wrote waits for the answer, and for nothing that the follower's machine does."""
+    group = Group(3)
+    group.elect(1)
+    replica = group[2].replica
+    core, last = replica.core, replica.core.log.last_index
+    entry = Entry(Index(last + 1), core.term, b"")
+    append = m.Append(
+        MemberId(1),
+        MemberId(2),
+        core.term,
+        prev_index=last,
+        prev_term=core.log.last_term,
+        entries=[entry],
+        commit=last + 1,
+    )
+    replica.step(append)
+    replica.saved(replica.ready().save)
+    work = replica.ready()
+    assert [type(message) for message in work.messages] == [m.AppendReply]
+    assert work.committed == ()
+    work = replica.ready()
+    assert [each.index for each in work.committed] == [last + 1]
+    assert replica.ready() is None
