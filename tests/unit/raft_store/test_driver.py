@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import uvloop
 
+from raft_store import driver as driving
 from raft_store.disk.directory import OsDirectory
 from raft_store.disk.snapshot import Framer
 from raft_store.disk.storage import Storage
@@ -193,8 +194,9 @@ async def test_more_proposals_than_a_member_keeps_are_refused_as_in_etcd(followe
         await follower.propose(b"y" * 11, timeout_s=0.05)
 
 
-async def test_what_turn_after_turn_brings_shares_an_entry(follower):
+async def test_what_turn_after_turn_brings_shares_an_entry(follower, monkeypatch):
     """Goal: one sync and one round for clients that ask together, over connections that are read one by one."""
+    monkeypatch.setattr(driving, "time", SimpleNamespace(perf_counter=lambda: 0.0))  # however long a turn takes
     sent = []
     follower._send = sent.extend
     follower.receive([append(1)])
