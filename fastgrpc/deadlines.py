@@ -19,6 +19,11 @@ def until_beat_s(now_s: float, period_s: float) -> float:
     return period_s - now_s % period_s
 
 
+def place_of(when_s: float) -> int:
+    """Return which bucket a deadline belongs to."""
+    return int(when_s / BUCKET_S) + 1
+
+
 class Deadlines(Generic[T]):
     """What is due when. ``T`` is hashable."""
 
@@ -31,7 +36,7 @@ class Deadlines(Generic[T]):
 
     def add(self, item: T, when_s: float) -> int:
         """Note a deadline; return the place to give to ``discard``."""
-        bucket = int(when_s / BUCKET_S) + 1
+        bucket = place_of(when_s)
         self._buckets.setdefault(bucket, {})[item] = None
         if self._next is None or bucket < self._next:
             self._next = bucket

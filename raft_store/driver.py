@@ -175,6 +175,14 @@ class Driver:
             self.wake()
         return proposal
 
+    def join(self, proposal: Proposal, items: Sequence[bytes], *, timeout_s: float) -> bool:
+        """See ``Engine.join``."""
+        if not self._proposers.join(proposal, items, until_s=self._loop.time() + timeout_s):
+            return False
+        self._boarding.add(len(items), time.perf_counter())
+        self.wake()
+        return True
+
     async def propose(self, data: bytes, *, timeout_s: float) -> object:
         """See ``Engine.propose``."""
         future: asyncio.Future[object] = self._loop.create_future()

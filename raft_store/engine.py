@@ -195,7 +195,14 @@ class Engine(Protocol):
 
         ``done`` is called with a result for each, or with what ``propose`` raises; maybe before this returns. It must
         not wait. Raises EngineError if nothing was proposed; then ``done`` is not called. What comes in one turn of the
-        event loop travels together.
+        event loop travels together. Returns what ``join`` takes.
+        """
+
+    def join(self, submitted: object, items: Sequence[bytes], *, timeout_s: float) -> bool:
+        """Propose more behind what ``submit`` returned, with the same fate, if that has not left yet.
+
+        Its ``done`` hears of all of them, in one go. Returns False if it has left, or cannot take more: nothing was
+        proposed then. It costs less than another ``submit``. Raises Stopped.
         """
 
     async def read_barrier(self, *, timeout_s: float) -> Index:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from fastgrpc.deadlines import Deadlines
+from fastgrpc.deadlines import Deadlines, place_of
 from raft_store.engine import ChangeRefused, Done, EngineError, NoLeader, Overloaded, ProposalTimedOut, Refusal
 from raft_store.raft.proposals import Proposal
 
@@ -51,6 +51,23 @@ class Proposers:
         self.open += len(items)
         self._open_bytes += size_bytes
         return proposer.proposal
+
+    def join(self, proposal: Proposal, items: Sequence[bytes], *, until_s: float) -> bool:
+        """Let ``items`` share what ``submit`` returned, if it has not left and ends about then; return whether they do.
+
+        Who hears of it hears of them as well, behind the others.
+        """
+        proposer = proposal.owner
+        if not isinstance(proposer, _Proposer) or proposer.place != place_of(until_s):
+            return False
+        size_bytes = sum(map(len, items))
+        if self.open >= MAX_OPEN_PROPOSALS or self._open_bytes + size_bytes > MAX_OPEN_BYTES:
+            return False
+        if not proposal.join(items, size_bytes):
+            return False
+        self.open += len(items)
+        self._open_bytes += size_bytes
+        return True
 
     def settle(self, proposal: Proposal, results: Sequence[object]) -> None:
         """The machine has applied a proposal."""

@@ -50,6 +50,11 @@ class MemoryEngine:
         del timeout_s
         done([self._apply(data) for data in items], None)
 
+    def join(self, submitted: object, items: Sequence[bytes], *, timeout_s: float) -> bool:
+        """Return False: nothing that was submitted waits."""
+        del submitted, items, timeout_s
+        return False
+
     async def read_barrier(self, *, timeout_s: float) -> Index:
         """Return at once: nothing is ever committed elsewhere."""
         del timeout_s

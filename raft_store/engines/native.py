@@ -36,6 +36,7 @@ from raft_store.peers import Peers
 from raft_store.raft.core import Core, CoreConfig, Role
 from raft_store.raft.membership import Step, founded
 from raft_store.raft.messages import AnyMessage
+from raft_store.raft.proposals import Proposal
 from raft_store.raft.reads import lease_ms
 from raft_store.raft.replica import Replica
 from raft_store.recovery import give_up_others, open_directory, restore
@@ -228,9 +229,14 @@ class NativeEngine:
         """See ``Engine.propose``; raises EngineError too if too many proposals are waiting (surely not made)."""
         return self._running().propose(data, timeout_s=timeout_s)
 
-    def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> None:
+    def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> Proposal:
         """See ``Engine.submit``."""
-        self._running().submit(items, done, timeout_s=timeout_s)
+        return self._running().submit(items, done, timeout_s=timeout_s)
+
+    def join(self, submitted: object, items: Sequence[bytes], *, timeout_s: float) -> bool:
+        """See ``Engine.join``."""
+        assert isinstance(submitted, Proposal)
+        return self._running().join(submitted, items, timeout_s=timeout_s)
 
     def read_barrier(self, *, timeout_s: float) -> Coroutine[None, None, Index]:
         """See ``Engine.read_barrier``."""

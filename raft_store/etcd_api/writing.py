@@ -41,6 +41,16 @@ _REFUSALS = (StoreError, EngineError)
 _KEY, _VALUE = 0x0A, 0x12  # tags of a put's first two fields
 
 
+class _Together:
+    """Lots that share a proposal."""
+
+    __slots__ = ("lots", "submitted")
+
+    def __init__(self, first: Sequence[Asked]) -> None:
+        self.lots = [first]
+        self.submitted: object = None  # what the engine calls them
+
+
 class Writing:
     """Answers lots of one kind of write.
 
@@ -61,6 +71,7 @@ class Writing:
         self._read = read
         self._encode = encode
         self._alone = Alone(request, one_by_one)
+        self._newest: _Together | None = None  # until it is answered
 
     def take(self, asks: Sequence[Asked], call: CallContext) -> None:
         """Propose what ``asks`` want, and answer each when it has taken effect."""
@@ -99,15 +110,24 @@ class Writing:
         return fits(command, held_bytes=held_bytes, quota_bytes=quota_bytes)
 
     def _submit(self, asks: Sequence[Asked], items: Sequence[bytes]) -> None:
-        backend = self._backend
+        backend, newest = self._backend, self._newest
         backend.proposals_pending += len(asks)
+        timeout_s = backend.request_timeout_s
         try:
-            backend.engine.submit(items, partial(self._answer, asks), timeout_s=backend.request_timeout_s)
+            if newest is not None and backend.engine.join(newest.submitted, items, timeout_s=timeout_s):
+                newest.lots.append(asks)
+                return
+            together = self._newest = _Together(asks)
+            together.submitted = backend.engine.submit(items, partial(self._answer, together), timeout_s=timeout_s)
         except EngineError as exc:
-            self._answer(asks, (), exc)
+            self._newest = None
+            self._answer(_Together(asks), (), exc)
 
-    def _answer(self, asks: Sequence[Asked], results: Sequence[object], exc: EngineError | None) -> None:
-        backend = self._backend
+    def _answer(self, together: _Together, results: Sequence[object], exc: EngineError | None) -> None:
+        if together is self._newest:
+            self._newest = None
+        backend, lots = self._backend, together.lots
+        asks = lots[0] if len(lots) == 1 else [ask for lot in lots for ask in lot]
         backend.proposals_pending -= len(asks)
         if exc is not None:
             backend.proposals_failed += len(asks)
@@ -125,11 +145,17 @@ class Writing:
                 answers = self._encode(results)
             except Exception:  # noqa: BLE001 - our own mistake, told below to whom it concerns
                 answers = ()
-        if answers:
-            asks[0].answer_all(asks, answers, at_once=not backend.proposals_pending)
-        else:
+        if not answers:
             for ask, result in zip(asks, results, strict=True):
                 self._answer_one(ask, result)
+        elif len(lots) == 1:
+            asks[0].answer_all(asks, answers, at_once=not backend.proposals_pending)
+        else:
+            begin = 0
+            for lot in lots:
+                end = begin + len(lot)
+                lot[0].answer_all(lot, answers[begin:end], at_once=False)
+                begin = end
 
     def _answer_one(self, ask: Asked, result: object) -> None:
         """Answer one of a lot that did not all come to the same end."""

@@ -55,6 +55,16 @@ class Proposal:
         self.in_flight = False  # its fate is not ours to decide just now
         self.abandoned = False  # nobody waits any more: it is not proposed again
 
+    def join(self, items: Sequence[bytes], size_bytes: int) -> bool:
+        """Let more of the same owner share its entry; return False, and do nothing, if that has left or is full."""
+        if self.in_flight or self.abandoned:
+            return False
+        if len(self.items) + len(items) > MAX_BATCH or self.size_bytes + size_bytes > MAX_BATCH_BYTES:
+            return False
+        self.items = [*self.items, *items]
+        self.size_bytes += size_bytes
+        return True
+
     @property
     def data(self) -> bytes:
         """Return the bytes of one that was made alone."""
@@ -152,14 +162,14 @@ class Origin:
             self._bury_before(entry.term)
         if entry.reconfigures or not entry.data:
             return (b"",), ()
-        session, number, proposed = unpack(entry.data)
-        if session != self.session:
-            return proposed, ()
-        batch = self._settle(entry.term, number)
-        if batch:
-            items = len(batch[0].items) if len(batch) == 1 else sum([len(proposal.items) for proposal in batch])
-            assert items == len(proposed), f"number {number} has {len(proposed)} of {items} proposals"
-        return proposed, batch
+        session, number = _NAME.unpack_from(entry.data)
+        batch = self._settle(entry.term, number & ~_BATCH) if session == self.session else ()
+        if not batch:
+            return unpack(entry.data)[2], ()
+        items = _items(batch)  # which were made here, and need not be read
+        size_bytes = batch[0].size_bytes if len(batch) == 1 else sum([proposal.size_bytes for proposal in batch])
+        assert size_bytes + _around(len(items)) == len(entry.data), f"number {number} is not what was proposed"
+        return items, batch
 
     def restored(self, term: Term) -> list[Proposal]:
         """A snapshot that ends in ``term`` replaced the machine: return the proposals whose fate nobody can tell."""
@@ -207,9 +217,7 @@ class Origin:
         return batch
 
     def _entry(self, number: int, batch: Batch) -> bytes:
-        if len(batch) == 1:
-            return pack(self.session, number, batch[0].items)
-        return pack(self.session, number, [data for proposal in batch for data in proposal.items])
+        return pack(self.session, number, _items(batch))
 
     def _settle(self, term: Term, number: int) -> Batch:
         for flight in self._flights:
@@ -241,6 +249,10 @@ class Origin:
         self.waiting.extendleft(reversed(dead))
 
 
+def _items(batch: Batch) -> Sequence[bytes]:
+    return batch[0].items if len(batch) == 1 else [data for proposal in batch for data in proposal.items]
+
+
 def _portions(first: int, entries: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
     """Cut entries, numbered from ``first`` on, into what one forward may carry each."""
     portion: list[bytes] = []
@@ -262,6 +274,11 @@ def pack(session: int, number: int, proposed: Sequence[bytes]) -> bytes:
     count = len(proposed)
     lengths = struct.pack(f"<I{count}I", count, *map(len, proposed))
     return b"".join((_NAME.pack(session, number | _BATCH), lengths, *proposed))
+
+
+def _around(count: int) -> int:
+    """Return how many bytes an entry has beside those of ``count`` proposals."""
+    return _NAME.size if count == 1 else _NAME.size + _COUNT.size * (1 + count)
 
 
 def unpack(data: bytes) -> tuple[int, int, Sequence[bytes]]:
