@@ -2,10 +2,10 @@
 
 Nearly every save is one record at the end of a file that is there. The loop writes it, which is a copy into the
 kernel's cache. A small one has one caller, who waits for nothing but this sync: the loop does it at once, as long as
-the disk is quick. A larger one has many callers, and more of them come meanwhile: the kernel syncs by itself
-(``disk.kernel``). Whatever makes, renames or removes files takes longer, and goes to a thread. So does everything where
-the kernel cannot help, and everything for a while after a write that held the loop up, or a sync that the kernel did
-not take on.
+the disk is quick. Where nobody proposes, it does so with larger ones too, if the disk is quicker still. Elsewhere those
+have many callers, and more of them come meanwhile: the kernel syncs by itself (``disk.kernel``). Whatever makes,
+renames or removes files takes longer, and goes to a thread. So does everything where the kernel cannot help, and
+everything for a while after a write that held the loop up, or a sync that the kernel did not take on.
 """
 
 import asyncio
@@ -27,9 +27,10 @@ log = logging.getLogger(__name__)
 
 Saved = Callable[[BaseException | None], None]
 
-SMALL_BYTES = 1024  # of entries
-SLOW_S = 0.005  # for a small save in the loop ...
-RESTS = 20  # ... after which, for so many times as long as it took, the kernel syncs small ones too
+SMALL_BYTES = 1024  # of entries ...
+SLOW_S = 0.005  # ... and what is slow for a save in the loop: then the kernel syncs small ones too ...
+RESTS = 20  # ... for so many times as long as it took
+CALM_BYTES, CALM_SLOW_S = 64 << 10, 0.001  # where nobody proposes
 LONG_S = 0.02  # for a write, in the loop
 THREAD_S = 10.0  # after that, for so long, all of them have a thread
 
@@ -49,10 +50,10 @@ class Saver:
         self._threads_until_s = 0.0
         self._slow_until_s = 0.0
 
-    def begin(self, save: Save, saved: Saved) -> bool:
+    def begin(self, save: Save, saved: Saved, *, calm: bool = False) -> bool:
         """Make ``save`` durable, one at a time; return True if it is, else ``saved`` is called later, in the loop.
 
-        Raises DiskError, as ``saved`` may be told.
+        calm: nobody waits for a proposal of this member's. Raises DiskError, as ``saved`` may be told.
         """
         storage, kernel, began_s = self._storage, self._kernel, time.perf_counter()
         descriptor = storage.descriptor
@@ -60,10 +61,11 @@ class Saver:
         if kernel is None or descriptor is None or not is_short:
             self._thread.begin(functools.partial(storage.save, save), lambda _, exc: saved(exc))
             return False
-        if began_s >= self._slow_until_s and _is_small(save):
+        small_bytes, slow_s = (CALM_BYTES, CALM_SLOW_S) if calm else (SMALL_BYTES, SLOW_S)
+        if began_s >= self._slow_until_s and _is_small(save, small_bytes):
             storage.save(save)
             ended_s = time.perf_counter()
-            if ended_s - began_s > SLOW_S:
+            if ended_s - began_s > slow_s:
                 self._slow_until_s = ended_s + RESTS * (ended_s - began_s)
             return True
         self._by_kernel(kernel, descriptor, save, saved, began_s)
@@ -105,10 +107,10 @@ class Saver:
             self._thread.begin(self._storage.sync, lambda _, failure: saved(failure))
 
 
-def _is_small(save: Save) -> bool:
+def _is_small(save: Save, most_bytes: int) -> bool:
     size_bytes = 0
     for entry in save.entries:
         size_bytes += len(entry.data)
-        if size_bytes > SMALL_BYTES:
+        if size_bytes > most_bytes:
             return False
     return True

@@ -41,16 +41,6 @@ _REFUSALS = (StoreError, EngineError)
 _KEY, _VALUE = 0x0A, 0x12  # tags of a put's first two fields
 
 
-class _Together:
-    """Lots that share a proposal."""
-
-    __slots__ = ("lots", "submitted")
-
-    def __init__(self, first: Sequence[Asked]) -> None:
-        self.lots = [first]
-        self.submitted: object = None  # what the engine calls them
-
-
 class Writing:
     """Answers lots of one kind of write.
 
@@ -71,7 +61,8 @@ class Writing:
         self._read = read
         self._encode = encode
         self._alone = Alone(request, one_by_one)
-        self._newest: _Together | None = None  # until it is answered
+        # What was submitted last, and the lots that share it, which others may join; until it is answered.
+        self._newest: tuple[object, list[Sequence[Asked]]] | None = None
 
     def take(self, asks: Sequence[Asked], call: CallContext) -> None:
         """Propose what ``asks`` want, and answer each when it has taken effect."""
@@ -110,23 +101,25 @@ class Writing:
         return fits(command, held_bytes=held_bytes, quota_bytes=quota_bytes)
 
     def _submit(self, asks: Sequence[Asked], items: Sequence[bytes]) -> None:
-        backend, newest = self._backend, self._newest
-        backend.proposals_pending += len(asks)
-        timeout_s = backend.request_timeout_s
+        backend, engine, newest = self._backend, self._backend.engine, self._newest
+        pending, timeout_s = backend.proposals_pending, backend.request_timeout_s
+        backend.proposals_pending = pending + len(asks)
         try:
-            if newest is not None and backend.engine.join(newest.submitted, items, timeout_s=timeout_s):
-                newest.lots.append(asks)
+            if newest is not None and engine.join(newest[0], items, timeout_s=timeout_s):
+                newest[1].append(asks)
                 return
-            together = self._newest = _Together(asks)
-            together.submitted = backend.engine.submit(items, partial(self._answer, together), timeout_s=timeout_s)
+            lots = [asks]
+            submitted = engine.submit(items, partial(self._answer, lots), timeout_s=timeout_s)
         except EngineError as exc:
-            self._newest = None
-            self._answer(_Together(asks), (), exc)
+            self._answer([asks], (), exc)
+            return
+        if pending or len(asks) > 1:  # else it has left: nobody waits who could share it
+            self._newest = submitted, lots
 
-    def _answer(self, together: _Together, results: Sequence[object], exc: EngineError | None) -> None:
-        if together is self._newest:
+    def _answer(self, lots: list[Sequence[Asked]], results: Sequence[object], exc: EngineError | None) -> None:
+        backend, newest = self._backend, self._newest
+        if newest is not None and newest[1] is lots:
             self._newest = None
-        backend, lots = self._backend, together.lots
         asks = lots[0] if len(lots) == 1 else [ask for lot in lots for ask in lot]
         backend.proposals_pending -= len(asks)
         if exc is not None:
@@ -135,16 +128,7 @@ class Writing:
             for ask in asks:
                 ask.fail(told.code, told.text)
             return
-        answers: Sequence[bytes] = ()
-        if len(results) == 1:
-            refused = isinstance(results[0], _REFUSALS)
-        else:
-            refused = bool([kind for kind in set(map(type, results)) if issubclass(kind, _REFUSALS)])
-        if not refused:
-            try:
-                answers = self._encode(results)
-            except Exception:  # noqa: BLE001 - our own mistake, told below to whom it concerns
-                answers = ()
+        answers = self._answers(results)
         if not answers:
             for ask, result in zip(asks, results, strict=True):
                 self._answer_one(ask, result)
@@ -156,6 +140,19 @@ class Writing:
                 end = begin + len(lot)
                 lot[0].answer_all(lot, answers[begin:end], at_once=False)
                 begin = end
+
+    def _answers(self, results: Sequence[object]) -> Sequence[bytes]:
+        """Return an answer for each result, all made together; nothing if some have to be looked at by themselves."""
+        if len(results) == 1:
+            refused = isinstance(results[0], _REFUSALS)
+        else:
+            refused = bool([kind for kind in set(map(type, results)) if issubclass(kind, _REFUSALS)])
+        if refused:
+            return ()
+        try:
+            return self._encode(results)
+        except Exception:  # noqa: BLE001 - our own mistake, told to whom it concerns
+            return ()
 
     def _answer_one(self, ask: Asked, result: object) -> None:
         """Answer one of a lot that did not all come to the same end."""

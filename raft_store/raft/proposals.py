@@ -166,8 +166,11 @@ class Origin:
         batch = self._settle(entry.term, number & ~_BATCH) if session == self.session else ()
         if not batch:
             return unpack(entry.data)[2], ()
-        items = _items(batch)  # which were made here, and need not be read
-        size_bytes = batch[0].size_bytes if len(batch) == 1 else sum([proposal.size_bytes for proposal in batch])
+        # They were made here, and need not be read.
+        if len(batch) == 1:
+            items, size_bytes = batch[0].items, batch[0].size_bytes
+        else:
+            items, size_bytes = _items(batch), sum([proposal.size_bytes for proposal in batch])
         assert size_bytes + _around(len(items)) == len(entry.data), f"number {number} is not what was proposed"
         return items, batch
 
@@ -217,7 +220,7 @@ class Origin:
         return batch
 
     def _entry(self, number: int, batch: Batch) -> bytes:
-        return pack(self.session, number, _items(batch))
+        return pack(self.session, number, batch[0].items if len(batch) == 1 else _items(batch))
 
     def _settle(self, term: Term, number: int) -> Batch:
         for flight in self._flights:
@@ -250,7 +253,7 @@ class Origin:
 
 
 def _items(batch: Batch) -> Sequence[bytes]:
-    return batch[0].items if len(batch) == 1 else [data for proposal in batch for data in proposal.items]
+    return [data for proposal in batch for data in proposal.items]
 
 
 def _portions(first: int, entries: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:

@@ -96,7 +96,7 @@ async def test_a_mistake_in_a_save_ends_the_member(storage, where):
     """Nothing would be saved any more, and nobody would know why."""
     driver, fatal = following(storage)
 
-    def begin(save, saved):
+    def begin(save, saved, *, calm):
         if where == "later":
             asyncio.get_running_loop().call_soon(saved, None)
         return where == "at once"
