@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import partial
 from random import Random
 
 import msgspec
@@ -29,6 +30,8 @@ from raft_store.simulation.plan import (
     draw_weather,
 )
 from raft_store.simulation.world import World
+
+FEW_APART = 2  # values of one turn that are proposed one by one; more of them share a proposal
 
 
 class Propose(Action, frozen=True):
@@ -133,16 +136,18 @@ class Proposers:
         if results is None:
             return
         waiting = self._open[host.id, host.life]
-        for place, proposal in work.settled:
-            if waiting.pop(proposal.data, None) is not None:
-                index = results[place]
-                assert isinstance(index, int)
-                self.ledger.acknowledge(proposal.data, Index(index))
+        for begin, proposal in work.settled:
+            for place, data in enumerate(proposal.items, begin):
+                if waiting.pop(data, None) is not None:
+                    index = results[place]
+                    assert isinstance(index, int)
+                    self.ledger.acknowledge(data, Index(index))
 
     def lost(self, host: Host, proposal: Proposal) -> None:
         """See ``Guest``."""
-        if self._open[host.id, host.life].pop(proposal.data, None) is not None:
-            self.overtaken.add(proposal.data)
+        for data in proposal.items:
+            if self._open[host.id, host.life].pop(data, None) is not None:
+                self.overtaken.add(data)
 
     def readable(self, host: Host, owner: object, barrier: Index) -> None:
         """See ``Guest``."""
@@ -195,8 +200,11 @@ class Proposers:
             demand(not missing, "what is acknowledged is kept", f"lost: {sorted(missing)[:5]}")
 
     def _begin(self, host: Host, patience_ms: float, count: int) -> None:
-        for _ in range(count):
-            self._propose(host, patience_ms)
+        if count <= FEW_APART:
+            for _ in range(count):
+                self._propose(host, patience_ms)
+        else:
+            self._propose_together(host, patience_ms, count)
         host.serve()
 
     def _propose(self, host: Host, patience_ms: float | None) -> bytes:
@@ -205,6 +213,17 @@ class Proposers:
         if patience_ms is not None:
             host.soon(patience_ms, lambda: self._give_up(host, data))
         return data
+
+    def _propose_together(self, host: Host, patience_ms: float, count: int) -> None:
+        """Propose one value, and let the others join it."""
+        first = self._propose(host, patience_ms)
+        waiting = self._open[host.id, host.life]
+        for _ in range(count - 1):
+            data = b"value %d" % next(self._numbers)
+            joined = waiting[first].join([data], len(data))
+            assert joined, "what was proposed in this very moment has left"
+            waiting[data] = waiting[first]
+            host.soon(patience_ms, partial(self._give_up, host, data))
 
     def _give_up(self, host: Host, data: bytes) -> None:
         """The deadline: a proposal in flight is unknown, any other was surely not made."""

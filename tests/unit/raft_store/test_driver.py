@@ -87,7 +87,7 @@ async def test_a_snapshot_can_be_restored_although_newer_ones_came_meanwhile(sto
     assert (machine.chunks, driver.applied, fatal) == ([b"5", b"6", b"7"], 7, [])
 
 
-def raising(*_):
+def raising(*_, **__):
     raise ValueError("a bug")
 
 
@@ -208,6 +208,23 @@ async def test_what_turn_after_turn_brings_shares_an_entry(follower, monkeypatch
     (forward,) = [message for message in sent if isinstance(message, m.Forward)]
     (entry,) = forward.proposals
     assert unpack(entry)[2] == [b"a", b"b"] * 3
+
+
+async def test_who_joins_before_the_entry_leaves_shares_it(follower):
+    sent, heard = [], []
+    follower._send = sent.extend
+    follower.receive([append(1)])
+    await until(lambda: follower.applied == 1)
+    shared = follower.submit((b"a", b"b"), lambda results, exc: heard.append(exc), timeout_s=60)
+    assert follower.join(shared, [b"c"], timeout_s=60)
+    await until(lambda: any(isinstance(message, m.Forward) for message in sent))
+    assert not follower.join(shared, [b"d"], timeout_s=60)  # it has left
+    (forward,) = [message for message in sent if isinstance(message, m.Forward)]
+    (entry,) = forward.proposals
+    assert unpack(entry)[2] == [b"a", b"b", b"c"]
+    await follower.stop()
+    assert [type(exc) for exc in heard] == [Stopped]  # once for all of them
+    assert (follower._proposers.open, follower._proposers._open_bytes) == (0, 0)
 
 
 async def test_who_gave_up_waiting_for_a_leader_is_forgotten(storage):

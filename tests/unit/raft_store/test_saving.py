@@ -122,6 +122,32 @@ async def test_a_large_save_does_not_hold_the_loop(saver, monkeypatch):
     assert len(saver._kernel.asked) == 1
 
 
+async def test_where_nobody_proposes_larger_ones_are_too_while_it_is_quicker_still(saver, storage, monkeypatch):
+    now_s, took_s = [100.0], [0.0009]
+    monkeypatch.setattr(saving, "time", SimpleNamespace(perf_counter=lambda: now_s[0]))
+    sync = storage.sync
+
+    def timed():
+        sync()
+        now_s[0] += took_s[0]
+
+    monkeypatch.setattr(storage, "sync", timed)
+    assert saver.begin(Save(STATE, entries(1), None), pytest.fail, calm=True) is True
+    assert await save(saver, Save(STATE, entries(2), None)) is None  # somebody proposes
+    took_s[0] = 0.0011
+    assert saver.begin(Save(STATE, entries(3), None), pytest.fail, calm=True) is True
+    told = asyncio.get_running_loop().create_future()
+    assert saver.begin(Save(STATE, entries(4), None), told.set_result, calm=True) is False  # that was slow
+    assert await told is None
+    now_s[0] += 0.03
+    assert saver.begin(Save(STATE, entries(5), None), pytest.fail, calm=True) is True
+    monkeypatch.setattr(saving, "CALM_BYTES", 9)
+    told = asyncio.get_running_loop().create_future()
+    assert saver.begin(Save(STATE, entries(6), None), told.set_result, calm=True) is False
+    assert await told is None
+    assert len(saver._kernel.asked) == 3
+
+
 async def test_a_small_save_that_fails_raises(saver, storage, monkeypatch):
     def broken():
         raise DiskError("cannot sync")

@@ -184,6 +184,77 @@ async def test_what_the_engine_cannot_do_is_told(config, monkeypatch):
         assert (member.backend.proposals_pending, member.backend.proposals_failed) == (0, 2)
 
 
+class Holding(MemoryEngine):
+    """Lets writes wait, as they do for others to share their entry."""
+
+    def __init__(self):
+        super().__init__()
+        self.waiting = []  # [items, whoever hears of them]
+
+    def submit(self, items, done, *, timeout_s):
+        self.waiting.append([list(items), done])
+        return self.waiting[-1]
+
+    def join(self, submitted, items, *, timeout_s):
+        if submitted not in self.waiting:
+            return False
+        submitted[0] += items
+        return True
+
+    def go(self, exc=None):
+        waiting, self.waiting = self.waiting, []
+        for items, done in waiting:
+            done([self._apply(data) for data in items] if exc is None else (), exc)
+
+
+async def test_lots_that_wait_share_a_proposal_and_are_answered_each_with_its_own_revision(config):
+    engine = Holding()
+    async with running(config, engine) as member:
+        put = batch_of(member, "Put")
+        lots = [[Writer(pb.PutRequest(key=b"%d" % n, value=b"v")) for n in range(size)] for size in (1, 2, 1, 3)]
+        for lot in lots:
+            put(lot, NO_CONTEXT)
+        # The first has left by then: nobody else waited.
+        assert [len(items) for items, _ in engine.waiting] == [1, 6]
+        engine.go()
+        revisions = [pb.PutResponse.FromString(writer.heard).header.revision for lot in lots for writer in lot]
+        assert revisions == list(range(revisions[0], revisions[0] + 7))
+        assert member.backend.proposals_pending == 0
+
+
+async def test_one_that_is_refused_among_lots_that_share_a_proposal_is_told_alone(config):
+    engine = Holding()
+    async with running(config, engine) as member:
+        put = batch_of(member, "Put")
+        lots = [
+            [Writer(pb.PutRequest(key=b"k", value=b"v", lease=lease)) for lease in leases] for leases in ((0, 9), (0,))
+        ]
+        for lot in lots:
+            put(lot, NO_CONTEXT)
+        assert len(engine.waiting) == 1
+        engine.go()
+        (first, refused), (last,) = lots
+        assert refused.heard == "5 etcdserver: requested lease not found"
+        revisions = [pb.PutResponse.FromString(writer.heard).header.revision for writer in (first, last)]
+        assert revisions[1] == revisions[0] + 1
+
+
+async def test_lots_that_share_a_proposal_share_its_failure_and_the_next_one_is_new(config):
+    engine = Holding()
+    async with running(config, engine) as member:
+        put = batch_of(member, "Put")
+        writers = [Writer(pb.PutRequest(key=b"k", value=b"v")) for _ in range(4)]
+        put(writers[:2], NO_CONTEXT)
+        put(writers[2:3], NO_CONTEXT)
+        engine.go(NoLeader("nobody"))
+        assert [writer.heard for writer in writers] == ["14 etcdserver: no leader"] * 3 + [None]
+        assert (member.backend.proposals_pending, member.backend.proposals_failed) == (0, 3)
+        put(writers[3:], NO_CONTEXT)
+        assert [len(items) for items, _ in engine.waiting] == [1]
+        engine.go()
+        assert pb.PutResponse.FromString(writers[3].heard).header.revision
+
+
 async def test_learners_refuse_writes(config):
     async with running(config, MemoryEngine()) as member:
         (row,) = [row for row in guard_learners(member._services().methods(), lambda: True) if row.method == "Put"]
