@@ -27,10 +27,9 @@ log = logging.getLogger(__name__)
 
 Saved = Callable[[BaseException | None], None]
 
-SMALL_BYTES = 1024  # of entries ...
-SLOW_S = 0.005  # ... and what is slow for a save in the loop: then the kernel syncs small ones too ...
-RESTS = 20  # ... for so many times as long as it took
-CALM_BYTES, CALM_SLOW_S = 64 << 10, 0.001  # where nobody proposes
+SMALL_BYTES, SLOW_S = 1024, 0.005  # of entries, and what is slow for them in the loop
+CALM_BYTES, CALM_SLOW_S = 64 << 10, 0.001  # and for larger ones, where nobody proposes
+RESTS = 20  # for so many times as long as a slow one took, the kernel syncs all of them
 LONG_S = 0.02  # for a write, in the loop
 THREAD_S = 10.0  # after that, for so long, all of them have a thread
 
@@ -61,11 +60,11 @@ class Saver:
         if kernel is None or descriptor is None or not is_short:
             self._thread.begin(functools.partial(storage.save, save), lambda _, exc: saved(exc))
             return False
-        small_bytes, slow_s = (CALM_BYTES, CALM_SLOW_S) if calm else (SMALL_BYTES, SLOW_S)
-        if began_s >= self._slow_until_s and _is_small(save, small_bytes):
+        most_bytes = CALM_BYTES if calm else SMALL_BYTES
+        if began_s >= self._slow_until_s and (size_bytes := _size_bytes(save, most_bytes)) <= most_bytes:
             storage.save(save)
             ended_s = time.perf_counter()
-            if ended_s - began_s > slow_s:
+            if ended_s - began_s > (SLOW_S if size_bytes <= SMALL_BYTES else CALM_SLOW_S):
                 self._slow_until_s = ended_s + RESTS * (ended_s - began_s)
             return True
         self._by_kernel(kernel, descriptor, save, saved, began_s)
@@ -107,10 +106,11 @@ class Saver:
             self._thread.begin(self._storage.sync, lambda _, failure: saved(failure))
 
 
-def _is_small(save: Save, most_bytes: int) -> bool:
+def _size_bytes(save: Save, most_bytes: int) -> int:
+    """Return how large the entries are; something above ``most_bytes`` if they are larger than that."""
     size_bytes = 0
     for entry in save.entries:
         size_bytes += len(entry.data)
         if size_bytes > most_bytes:
-            return False
-    return True
+            break
+    return size_bytes

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from raft_store.engine import Index
 from raft_store.raft.core import Core
 
-DELAY_S = 0.005  # for so long anything waits, and as much time at least lies between two turns that nobody waited for
+DELAY_S = 0.008  # for so long anything waits, and as much time at least lies between two turns that nobody waited for
 _EARLY_S = 0.0005  # timers ring by so much too early
 
 
