@@ -120,26 +120,41 @@ class Writing:
         backend, newest = self._backend, self._newest
         if newest is not None and newest[1] is lots:
             self._newest = None
-        asks = lots[0] if len(lots) == 1 else [ask for lot in lots for ask in lot]
-        backend.proposals_pending -= len(asks)
+        count = len(lots[0]) if len(lots) == 1 else sum(map(len, lots))
+        backend.proposals_pending -= count
         if exc is not None:
-            backend.proposals_failed += len(asks)
-            told = rpc_error(exc)
-            for ask in asks:
-                ask.fail(told.code, told.text)
+            backend.proposals_failed += count
+        answers = self._answers(results) if exc is None else ()
+        if len(lots) == 1:
+            self._tell(lots[0], results, answers, exc, at_once=not backend.proposals_pending)
             return
-        answers = self._answers(results)
-        if not answers:
-            for ask, result in zip(asks, results, strict=True):
+        end = 0
+        for lot in lots:
+            begin, end = end, end + len(lot)
+            try:
+                self._tell(lot, results[begin:end], answers[begin:end], exc, at_once=False)
+            except Exception:
+                log.exception("who proposed cannot take the answer")  # the others can
+
+    def _tell(
+        self,
+        lot: Sequence[Asked],
+        results: Sequence[object],
+        answers: Sequence[bytes],
+        exc: EngineError | None,
+        *,
+        at_once: bool,
+    ) -> None:
+        """Tell one client what came of its lot: by ``answers``, if all results could be made into some."""
+        if answers:
+            lot[0].answer_all(lot, answers, at_once=at_once)
+        elif exc is None:
+            for ask, result in zip(lot, results, strict=True):
                 self._answer_one(ask, result)
-        elif len(lots) == 1:
-            asks[0].answer_all(asks, answers, at_once=not backend.proposals_pending)
         else:
-            begin = 0
-            for lot in lots:
-                end = begin + len(lot)
-                lot[0].answer_all(lot, answers[begin:end], at_once=False)
-                begin = end
+            told = rpc_error(exc)
+            for ask in lot:
+                ask.fail(told.code, told.text)
 
     def _answers(self, results: Sequence[object]) -> Sequence[bytes]:
         """Return an answer for each result, all made together; nothing if some have to be looked at by themselves."""

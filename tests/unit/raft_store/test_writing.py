@@ -255,6 +255,24 @@ async def test_lots_that_share_a_proposal_share_its_failure_and_the_next_one_is_
         assert pb.PutResponse.FromString(writers[3].heard).header.revision
 
 
+async def test_who_cannot_take_its_answer_leaves_the_others_theirs(config, monkeypatch, caplog):
+    engine = Holding()
+    async with running(config, engine) as member:
+        put = batch_of(member, "Put")
+        lots = [[Writer(pb.PutRequest(key=b"k", value=b"v")) for _ in range(2)] for _ in range(3)]
+        for lot in lots:
+            put(lot, NO_CONTEXT)
+
+        def broken(asks, messages, *, at_once):
+            raise ValueError("a bug")
+
+        monkeypatch.setattr(lots[1][0], "answer_all", broken)
+        engine.go()
+        heard = [[writer.heard is not None for writer in lot] for lot in lots]
+        assert heard == [[True, True], [False, False], [True, True]]
+        assert "who proposed cannot take the answer" in caplog.text
+
+
 async def test_learners_refuse_writes(config):
     async with running(config, MemoryEngine()) as member:
         (row,) = [row for row in guard_learners(member._services().methods(), lambda: True) if row.method == "Put"]
