@@ -405,7 +405,8 @@ class Driver:
     def _begin_save(self, save: Save) -> bool:
         """Begin; return whether it has ended already, and brings more to do."""
         self._saving = save
-        if not self._saver.begin(save, self._saved, calm=not self._proposers.open):
+        calm = self._replica.core.role is Role.FOLLOWER and not self._proposers.open
+        if not self._saver.begin(save, self._saved, calm=calm):
             return False
         self._replica.saved(save)
         return self._replica.core.has_news

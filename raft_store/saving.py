@@ -2,10 +2,10 @@
 
 Nearly every save is one record at the end of a file that is there. The loop writes it, which is a copy into the
 kernel's cache. A small one has one caller, who waits for nothing but this sync: the loop does it at once, as long as
-the disk is quick. Where nobody proposes, it does so with larger ones too, if the disk is quicker still. Elsewhere those
-have many callers, and more of them come meanwhile: the kernel syncs by itself (``disk.kernel``). Whatever makes,
-renames or removes files takes longer, and goes to a thread. So does everything where the kernel cannot help, and
-everything for a while after a write that held the loop up, or a sync that the kernel did not take on.
+the disk is quick. A follower whose clients only read does so with larger ones too, if the disk is quicker still.
+Elsewhere those have many callers, and more of them come meanwhile: the kernel syncs by itself (``disk.kernel``).
+Whatever makes, renames or removes files takes longer, and goes to a thread. So does everything where the kernel cannot
+help, and everything for a while after a write that held the loop up, or a sync that the kernel did not take on.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 Saved = Callable[[BaseException | None], None]
 
 SMALL_BYTES, SLOW_S = 1024, 0.005  # of entries, and what is slow for them in the loop
-CALM_BYTES, CALM_SLOW_S = 64 << 10, 0.001  # and for larger ones, where nobody proposes
+CALM_BYTES, CALM_SLOW_S = 64 << 10, 0.001  # and for larger ones of a calm member
 RESTS = 20  # for so many times as long as a slow one took, the kernel syncs all of them
 LONG_S = 0.02  # for a write, in the loop
 THREAD_S = 10.0  # after that, for so long, all of them have a thread
@@ -52,7 +52,7 @@ class Saver:
     def begin(self, save: Save, saved: Saved, *, calm: bool = False) -> bool:
         """Make ``save`` durable, one at a time; return True if it is, else ``saved`` is called later, in the loop.
 
-        calm: nobody waits for a proposal of this member's. Raises DiskError, as ``saved`` may be told.
+        calm: it follows, and nobody waits for a proposal of its own. Raises DiskError, as ``saved`` may be told.
         """
         storage, kernel, began_s = self._storage, self._kernel, time.perf_counter()
         descriptor = storage.descriptor

@@ -70,7 +70,10 @@ async def test_a_snapshot_can_be_restored_although_newer_ones_came_meanwhile(sto
     driver = Driver(
         DriverConfig(tick_s=1, snapshot_entries=100, keep_entries=10),
         replica=SimpleNamespace(
-            applied=Index(0), core=SimpleNamespace(member=MemberId(1)), saved=lambda save: None, propose_together=None
+            applied=Index(0),
+            core=SimpleNamespace(member=MemberId(1), role=Role.FOLLOWER),
+            saved=lambda save: None,
+            propose_together=None,
         ),
         storage=storage,
         machine=machine,
@@ -208,6 +211,30 @@ async def test_what_turn_after_turn_brings_shares_an_entry(follower, monkeypatch
     (forward,) = [message for message in sent if isinstance(message, m.Forward)]
     (entry,) = forward.proposals
     assert unpack(entry)[2] == [b"a", b"b"] * 3
+
+
+async def test_only_a_follower_for_whom_nobody_waits_is_calm(follower):
+    calm, begin = [], follower._saver.begin
+
+    def noted(save, saved, **more):
+        calm.append(more["calm"])
+        return begin(save, saved, **more)
+
+    follower._saver.begin = noted
+    follower.receive([append(1)])
+    await until(lambda: follower.applied == 1)
+    assert set(calm) == {True}
+    calm.clear()
+    follower.submit((b"a",), lambda results, exc: None, timeout_s=60)
+    follower.receive([append(2, after=1)])
+    await until(lambda: follower.applied == 2)
+    assert set(calm) == {False}
+    calm.clear()
+    follower._proposers.refuse_all(Stopped("the caller is gone"))
+    follower._replica.core._campaign(pre=False)
+    follower.wake()
+    await until(lambda: calm)
+    assert set(calm) == {False}
 
 
 async def test_who_joins_before_the_entry_leaves_shares_it(follower):
