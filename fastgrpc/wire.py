@@ -23,7 +23,6 @@ from .events import (
     StreamEnded,
     TrailersReceived,
 )
-from .outlet import outlet
 from .serving import MAX_QUEUED_BYTES
 from .silence import Silence, no_patience
 
@@ -52,7 +51,6 @@ class Wire(asyncio.Protocol):
         self._config = config
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
-        self._write: Callable[[bytes], None] | None = None  # while there is a transport
         self._flush_due = False
         self._writable = True
         self._silence = Silence(self.loop.time())
@@ -61,7 +59,6 @@ class Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's does not derive from it
-        self._write = outlet(self._transport)
         made = transport.get_extra_info("socket")
         if made is not None and made.family in (socket.AF_INET, socket.AF_INET6):
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -70,7 +67,7 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End: every call fails."""
-        self._transport = self._write = None
+        self._transport = None
         if self._keeper is not None:
             self._keeper.cancel()
         self._on_lost(self)
@@ -167,8 +164,9 @@ class Wire(asyncio.Protocol):
         """Write now."""
         self._flush_due = False
         data = self.http.take_output()
-        if data and self._write is not None:
-            self._write(data)
+        # uvloop, unlike asyncio, refuses to write once a transport is closing.
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
 
     def hang_up(self) -> None:
         """Close the connection once everything is written."""

@@ -201,8 +201,8 @@ class Engine(Protocol):
     def join(self, submitted: object, items: Sequence[bytes], *, timeout_s: float) -> bool:
         """Propose more behind what ``submit`` returned, with the same fate, if that has not left yet.
 
-        Its ``done`` hears of all of them, in one go. Returns False if it has left, or cannot take more: nothing was
-        proposed then. It costs less than another ``submit``. Raises Stopped.
+        Its ``done`` hears of all of them, in one go. What was submitted in between comes after them. Returns False if
+        it has left, or cannot take more: nothing was proposed then. Costs less than another ``submit``. Raises Stopped.
         """
 
     async def read_barrier(self, *, timeout_s: float) -> Index:

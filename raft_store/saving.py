@@ -29,7 +29,7 @@ Saved = Callable[[BaseException | None], None]
 
 SMALL_BYTES, SLOW_S = 1024, 0.005  # of entries, and what is slow for them in the loop
 CALM_BYTES, CALM_SLOW_S = 64 << 10, 0.001  # and for larger ones of a calm member
-RESTS = 20  # for so many times as long as a slow one took, the kernel syncs all of them
+RESTS = 20  # for so many times as long as a slow one took, the kernel syncs all of its size
 LONG_S = 0.02  # for a write, in the loop
 THREAD_S = 10.0  # after that, for so long, all of them have a thread
 
@@ -47,7 +47,7 @@ class Saver:
         with contextlib.suppress(OSError):
             self._kernel = KernelSyncs(loop)
         self._threads_until_s = 0.0
-        self._slow_until_s = 0.0
+        self._slow_until_s = self._slow_for_large_until_s = 0.0
 
     def begin(self, save: Save, saved: Saved, *, calm: bool = False) -> bool:
         """Make ``save`` durable, one at a time; return True if it is, else ``saved`` is called later, in the loop.
@@ -60,12 +60,18 @@ class Saver:
         if kernel is None or descriptor is None or not is_short:
             self._thread.begin(functools.partial(storage.save, save), lambda _, exc: saved(exc))
             return False
-        most_bytes = CALM_BYTES if calm else SMALL_BYTES
-        if began_s >= self._slow_until_s and (size_bytes := _size_bytes(save, most_bytes)) <= most_bytes:
+        size_bytes = _size_bytes(save, CALM_BYTES if calm else SMALL_BYTES)
+        if size_bytes <= SMALL_BYTES and began_s >= self._slow_until_s:
             storage.save(save)
             ended_s = time.perf_counter()
-            if ended_s - began_s > (SLOW_S if size_bytes <= SMALL_BYTES else CALM_SLOW_S):
+            if ended_s - began_s > SLOW_S:
                 self._slow_until_s = ended_s + RESTS * (ended_s - began_s)
+            return True
+        if calm and SMALL_BYTES < size_bytes <= CALM_BYTES and began_s >= self._slow_for_large_until_s:
+            storage.save(save)
+            ended_s = time.perf_counter()
+            if ended_s - began_s > CALM_SLOW_S:
+                self._slow_for_large_until_s = ended_s + RESTS * (ended_s - began_s)
             return True
         self._by_kernel(kernel, descriptor, save, saved, began_s)
         return False

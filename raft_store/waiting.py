@@ -57,6 +57,8 @@ class Proposers:
 
         Who hears of it hears of them as well, behind the others.
         """
+        if b"" in items:
+            raise ValueError("an empty proposal means a leader's first entry")
         proposer = proposal.owner
         if not isinstance(proposer, _Proposer) or proposer.place != place_of(until_s):
             return False

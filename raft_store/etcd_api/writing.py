@@ -113,7 +113,8 @@ class Writing:
         except EngineError as exc:
             self._answer([asks], (), exc)
             return
-        if pending or len(asks) > 1:  # else it has left: nobody waits who could share it
+        # One that came alone has left; and some engines answer at once.
+        if backend.proposals_pending > pending and (pending or len(asks) > 1):
             self._newest = submitted, lots
 
     def _answer(self, lots: list[Sequence[Asked]], results: Sequence[object], exc: EngineError | None) -> None:

@@ -294,14 +294,14 @@ async def test_list_and_watch_give_the_stores_own_state(cluster: Cluster, client
     rng = random.Random(seed)
     async with running_core(client) as other:
         masters = [cluster, Cluster(other)]
-        stop = asyncio.Event()
+        stop: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         readers = [
             asyncio.create_task(_mirror(rng.choice(masters), stop, selector, delay_s=rng.random()))
             for selector in ("", "odd=1", "odd=0", "")
         ]
         await asyncio.gather(*(churn(rng.choice(masters), random.Random(rng.random()), 60) for _ in range(4)))
         final = (await cluster.create("configmaps", {"metadata": {"name": "zz", "labels": {"odd": "1"}}}))["metadata"]
-        stop.set()
+        stop.set_result(int(final["resourceVersion"]))
         mirrors = await asyncio.gather(*readers)
     found = await client.range(b"/registry/configmaps/", b"/registry/configmaps0")
     stored = {kv.key.decode().rpartition("/")[2]: kv.mod_revision for kv in found.kvs}
@@ -328,15 +328,19 @@ async def churn(cluster: Cluster, rng: random.Random, count: int) -> None:
             continue
 
 
-async def _mirror(cluster: Cluster, stop: asyncio.Event, selector: str, *, delay_s: float) -> dict[str, int]:
-    """Keep a copy by list and watch until the store is at rest; fail on any gap, repeat or step back."""
+async def _mirror(cluster: Cluster, stop: "asyncio.Future[int]", selector: str, *, delay_s: float) -> dict[str, int]:
+    """Keep a copy by list and watch until the last change is in it; fail on any gap, repeat or step back.
+
+    stop: the revision of the last change. Who selects something else never sees it, and stops when nothing comes.
+    """
     await asyncio.sleep(delay_s)
     page = await cluster.list("configmaps", label_selector=selector, **ALL)
     copy = {each.obj.metadata.name: each.revision for each in page.items}
     query = Query(label_selector=selector, resource_version=str(page.revision), **ALL)
     last = page.revision
     async with aclosing(cluster.registry.watch(cluster.kind("configmaps"), query)) as batches:
-        async for event in _until_rest(batches, stop):
+        sees_last = selector != "odd=0"
+        async for event in _until_last(batches, stop, last) if sees_last else _until_rest(batches, stop):
             assert event.stored is not None
             assert event.revision > last, "revisions go up and never repeat"
             last = event.revision
@@ -353,12 +357,20 @@ async def _mirror(cluster: Cluster, stop: asyncio.Event, selector: str, *, delay
     return copy
 
 
-async def _until_rest(batches: Any, stop: asyncio.Event) -> AsyncIterator[Event]:
+async def _until_last(batches: Any, stop: "asyncio.Future[int]", seen: int) -> AsyncIterator[Event]:
+    async with asyncio.timeout(60):
+        while not (stop.done() and seen >= stop.result()):
+            for event in await anext(batches):
+                seen = event.revision
+                yield event
+
+
+async def _until_rest(batches: Any, stop: "asyncio.Future[int]") -> AsyncIterator[Event]:
     coming = asyncio.ensure_future(anext(batches))
     while True:
-        done, _ = await asyncio.wait([coming], timeout=0.5 if stop.is_set() else 0.05)
+        done, _ = await asyncio.wait([coming], timeout=0.5 if stop.done() else 0.05)
         if not done:
-            if stop.is_set():
+            if stop.done():
                 coming.cancel()
                 await asyncio.wait([coming])
                 return

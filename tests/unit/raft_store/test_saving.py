@@ -139,11 +139,14 @@ async def test_where_nobody_proposes_larger_ones_are_too_while_it_is_quicker_sti
     told = asyncio.get_running_loop().create_future()
     assert saver.begin(Save(STATE, entries(4), None), told.set_result, calm=True) is False  # that was slow
     assert await told is None
+    monkeypatch.setattr(saving, "SMALL_BYTES", 10)
+    assert saver.begin(Save(STATE, entries(5), None), pytest.fail, calm=True) is True  # but not for a small one
+    monkeypatch.setattr(saving, "SMALL_BYTES", -1)
     now_s[0] += 0.03
-    assert saver.begin(Save(STATE, entries(5), None), pytest.fail, calm=True) is True
+    assert saver.begin(Save(STATE, entries(6), None), pytest.fail, calm=True) is True
     monkeypatch.setattr(saving, "CALM_BYTES", 9)
     told = asyncio.get_running_loop().create_future()
-    assert saver.begin(Save(STATE, entries(6), None), told.set_result, calm=True) is False
+    assert saver.begin(Save(STATE, entries(7), None), told.set_result, calm=True) is False
     assert await told is None
     assert len(saver._kernel.asked) == 3
 

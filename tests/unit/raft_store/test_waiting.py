@@ -58,7 +58,7 @@ def test_who_joins_is_told_with_the_others():
     assert (proposers.open, proposers._open_bytes) == (0, 0)
 
 
-@pytest.mark.parametrize("why", ["left", "over", "later", "too many", "too large", "too many wait"])
+@pytest.mark.parametrize("why", ["left", "over", "later", "too many", "too large", "too many wait", "too much waits"])
 def test_nobody_joins_what_cannot_take_more(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     proposers, until_s = Proposers(Proposal), 1.0
     proposal = proposers.submit([b"a"], Heard(), until_s=until_s)
@@ -73,8 +73,17 @@ def test_nobody_joins_what_cannot_take_more(why: str, monkeypatch: pytest.Monkey
             monkeypatch.setattr(proposals, "MAX_BATCH", 1)
         case "too large":
             monkeypatch.setattr(proposals, "MAX_BATCH_BYTES", 1)
-        case _:
+        case "too many wait":
             monkeypatch.setattr(waiting, "MAX_OPEN_PROPOSALS", 1)
+        case _:
+            monkeypatch.setattr(waiting, "MAX_OPEN_BYTES", 1)
     open_before = proposers.open
     assert not proposers.join(proposal, [b"b"], until_s=until_s)
     assert (proposal.items, proposers.open) == ([b"a"], open_before)
+
+
+def test_nothing_empty_joins():
+    proposers = Proposers(Proposal)
+    proposal = proposers.submit([b"a"], Heard(), until_s=1.0)
+    with pytest.raises(ValueError, match="empty"):
+        proposers.join(proposal, [b""], until_s=1.0)

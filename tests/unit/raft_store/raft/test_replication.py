@@ -7,7 +7,7 @@ from raft_store.raft import messages as m
 from raft_store.raft.leading import CATCHING_UP
 from raft_store.raft.log import Log
 from raft_store.raft.progress import MAX_IN_FLIGHT
-from raft_store.raft.proposals import MAX_BATCH, MAX_FORWARD_BYTES, RESEND_TICKS, pack, unpack
+from raft_store.raft.proposals import MAX_BATCH, MAX_FORWARD_BYTES, RESEND_TICKS, Origin, pack, unpack
 from raft_store.raft.quorum import Verdict, commit_index, tally
 
 from .group import Group
@@ -181,6 +181,32 @@ def test_what_is_proposed_together_is_settled_together_at_its_place(origin):
     group.heartbeat(1)
     assert settled == [("first", [b"a"]), ("both", [b"b", b"c"]), ("last", [b"d"])]
     assert [desk.values for desk in group.desks.values()] == [[b"a", b"b", b"c", b"d"]] * 3
+
+
+def test_who_joins_what_a_dead_flight_gave_back_is_proposed_with_it(monkeypatch):
+    """What an old leader put into its own log alone never took effect; it waits again, as if it had never left."""
+    group = Group(3)
+    group.elect(1)
+    group.cut(1)
+    replica = group[1].replica
+    first = replica.propose(b"a", b"a")
+    group.serve(1)
+    assert not first.join([b"too early"], 9)  # it may take effect yet
+    group.elect(2)
+    joined = []
+    bury = Origin._bury_before
+
+    def bury_and_join(origin, term):
+        bury(origin, term)
+        if not joined and not first.in_flight:
+            joined.append(first.join([b"b", b"c"], 2))
+
+    monkeypatch.setattr(Origin, "_bury_before", bury_and_join)
+    group.heal()
+    for _ in range(3):
+        group.heartbeat(2)
+    assert joined == [True]
+    assert [desk.values for desk in group.desks.values()] == [[b"a", b"b", b"c"]] * 3
 
 
 def test_what_is_proposed_together_shares_an_entry_whatever_its_size():
