@@ -26,10 +26,11 @@ class _WrongType(Exception):
     """A value that cannot stand where it was found."""
 
     def __init__(self, path: str, found: object, wanted: str) -> None:
-        super().__init__(f"cannot unmarshal {_json_type(found)} into field {path.lstrip('.')} of type {wanted}")
+        super().__init__(f"cannot unmarshal {json_type(found)} into field {path.lstrip('.')} of type {wanted}")
 
 
-def _json_type(value: object) -> str:
+def json_type(value: object) -> str:
+    """Return what Go calls the form that a value has in JSON."""
     match value:
         case bool():
             return "bool"

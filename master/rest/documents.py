@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from api.codec import json_type
 from api.errors import BadRequest
 from api.kinds.table import TABLE
 from master.rest.routes import ACTIONS, Target
@@ -47,6 +48,10 @@ def fit_to_url(document: Any, target: Target, *, replaces: bool = False) -> Docu
     """
     if not isinstance(document, dict):
         raise BadRequest("couldn't get version/kind; json parse error: the body must be an object")
+    for field in ("apiVersion", "kind"):
+        if not isinstance(given := document.get(field), str | None):
+            why = f"json: cannot unmarshal {json_type(given)} into Go struct field .{field} of type string"
+            raise BadRequest(f"couldn't get version/kind; json parse error: {why}")
     api_version, name = kind_of_body(target)
     if document.get("apiVersion") in _OLDER_DOCUMENTS.get(target.subresource, ()):
         document = {**document, "apiVersion": api_version}

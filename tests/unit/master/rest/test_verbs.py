@@ -62,6 +62,8 @@ async def test_yaml_goes_in_and_out(api):
             config_map(kind="Karte"),
             'Karte in version "v1" cannot be handled as a ConfigMap: no kind "Karte" is registered for version "v1"',
         ),
+        (config_map(kind=["ConfigMap"]), "cannot unmarshal array into Go struct field .kind of type string"),
+        (config_map(apiVersion={}), "cannot unmarshal object into Go struct field .apiVersion of type string"),
         ({"metadata": {"name": "m", "namespace": "other"}}, "the namespace of the provided object does not match"),
         ({"metadata": {"name": 7}}, "cannot unmarshal number"),
         ({"metadata": []}, "metadata must be an object"),
