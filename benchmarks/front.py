@@ -166,6 +166,7 @@ async def measure(lot: int, puts: int, profile: cProfile.Profile | None) -> floa
     turns = puts // lot // CONNECTIONS
     results = [PutResult(Revision(FIRST_REVISION + i), None) for i in range(lot * CONNECTIONS)]
     await bench.turn(client.greeting(), results[:CONNECTIONS])
+    before = bench.wire.written
     for _ in range(ROUNDS):
         reads = [client.read() for _ in range(turns)]
         if profile is not None:
@@ -175,6 +176,7 @@ async def measure(lot: int, puts: int, profile: cProfile.Profile | None) -> floa
             profile.disable()
     answered = {("etcdserverpb.KV", "Put", "OK"): CONNECTIONS + ROUNDS * turns * lot * CONNECTIONS}
     assert bench.calls == answered, bench.calls
+    assert bench.wire.written - before > ROUNDS * puts * 3 * frames.HEADER_BYTES, "answers were not written"
     return min(spent_s)
 
 

@@ -36,6 +36,21 @@ THREAD_S = 10.0  # after that, for so long, all of them have a thread
 T = TypeVar("T")
 
 
+class _InLoop:
+    """Whether saves of a size may be synced in the loop: not for a while after a slow one."""
+
+    __slots__ = ("rests_until_s", "slow_s")
+
+    def __init__(self, slow_s: float) -> None:
+        self.slow_s = slow_s
+        self.rests_until_s = 0.0
+
+    def took(self, began_s: float, ended_s: float) -> None:
+        """One has been synced."""
+        if ended_s - began_s > self.slow_s:
+            self.rests_until_s = ended_s + RESTS * (ended_s - began_s)
+
+
 class Saver:
     """Saves for one event loop."""
 
@@ -47,7 +62,7 @@ class Saver:
         with contextlib.suppress(OSError):
             self._kernel = KernelSyncs(loop)
         self._threads_until_s = 0.0
-        self._slow_until_s = self._slow_for_large_until_s = 0.0
+        self._small, self._large = _InLoop(SLOW_S), _InLoop(CALM_SLOW_S)
 
     def begin(self, save: Save, saved: Saved, *, calm: bool = False) -> bool:
         """Make ``save`` durable, one at a time; return True if it is, else ``saved`` is called later, in the loop.
@@ -61,17 +76,10 @@ class Saver:
             self._thread.begin(functools.partial(storage.save, save), lambda _, exc: saved(exc))
             return False
         size_bytes = _size_bytes(save, CALM_BYTES if calm else SMALL_BYTES)
-        if size_bytes <= SMALL_BYTES and began_s >= self._slow_until_s:
+        in_loop = self._small if size_bytes <= SMALL_BYTES else self._large
+        if (size_bytes <= SMALL_BYTES or (calm and size_bytes <= CALM_BYTES)) and began_s >= in_loop.rests_until_s:
             storage.save(save)
-            ended_s = time.perf_counter()
-            if ended_s - began_s > SLOW_S:
-                self._slow_until_s = ended_s + RESTS * (ended_s - began_s)
-            return True
-        if calm and SMALL_BYTES < size_bytes <= CALM_BYTES and began_s >= self._slow_for_large_until_s:
-            storage.save(save)
-            ended_s = time.perf_counter()
-            if ended_s - began_s > CALM_SLOW_S:
-                self._slow_for_large_until_s = ended_s + RESTS * (ended_s - began_s)
+            in_loop.took(began_s, time.perf_counter())
             return True
         self._by_kernel(kernel, descriptor, save, saved, began_s)
         return False

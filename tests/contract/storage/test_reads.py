@@ -302,7 +302,8 @@ async def test_list_and_watch_give_the_stores_own_state(cluster: Cluster, client
         await asyncio.gather(*(churn(rng.choice(masters), random.Random(rng.random()), 60) for _ in range(4)))
         final = (await cluster.create("configmaps", {"metadata": {"name": "zz", "labels": {"odd": "1"}}}))["metadata"]
         stop.set_result(int(final["resourceVersion"]))
-        mirrors = await asyncio.gather(*readers)
+        async with asyncio.timeout(60):
+            mirrors = await asyncio.gather(*readers)
     found = await client.range(b"/registry/configmaps/", b"/registry/configmaps0")
     stored = {kv.key.decode().rpartition("/")[2]: kv.mod_revision for kv in found.kvs}
     odd = {name for name in stored if name.endswith(("1", "3", "zz"))}
@@ -340,7 +341,7 @@ async def _mirror(cluster: Cluster, stop: "asyncio.Future[int]", selector: str, 
     last = page.revision
     async with aclosing(cluster.registry.watch(cluster.kind("configmaps"), query)) as batches:
         sees_last = selector != "odd=0"
-        async for event in _until_last(batches, stop, last) if sees_last else _until_rest(batches, stop):
+        async for event in _until_over(batches, stop, last, sees_last=sees_last):
             assert event.stored is not None
             assert event.revision > last, "revisions go up and never repeat"
             last = event.revision
@@ -357,24 +358,18 @@ async def _mirror(cluster: Cluster, stop: "asyncio.Future[int]", selector: str, 
     return copy
 
 
-async def _until_last(batches: Any, stop: "asyncio.Future[int]", seen: int) -> AsyncIterator[Event]:
-    async with asyncio.timeout(60):
-        while not (stop.done() and seen >= stop.result()):
-            for event in await anext(batches):
-                seen = event.revision
-                yield event
-
-
-async def _until_rest(batches: Any, stop: "asyncio.Future[int]") -> AsyncIterator[Event]:
+async def _until_over(batches: Any, stop: "asyncio.Future[int]", seen: int, *, sees_last: bool) -> AsyncIterator[Event]:
     coming = asyncio.ensure_future(anext(batches))
-    while True:
+    # The last change may be seen before whoever made it says which it is.
+    while not (stop.done() and seen >= stop.result()):
         done, _ = await asyncio.wait([coming], timeout=0.5 if stop.done() else 0.05)
         if not done:
-            if stop.done():
-                coming.cancel()
-                await asyncio.wait([coming])
-                return
+            if stop.done() and not sees_last:
+                break
             continue
         for event in coming.result():
+            seen = event.revision
             yield event
         coming = asyncio.ensure_future(anext(batches))
+    coming.cancel()
+    await asyncio.wait([coming])

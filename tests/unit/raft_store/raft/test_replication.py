@@ -209,6 +209,17 @@ def test_who_joins_what_a_dead_flight_gave_back_is_proposed_with_it(monkeypatch)
     assert [desk.values for desk in group.desks.values()] == [[b"a", b"b", b"c"]] * 3
 
 
+@pytest.mark.parametrize("items", [[b"a"], [b"a", b"b"]], ids=["one", "several"])
+def test_an_entry_that_is_not_what_was_proposed_is_not_applied(items):
+    """Nobody else would apply what we remember."""
+    origin = Origin(1)
+    origin.submit(items, None, len(items))
+    (data,) = origin.embark(Term(1))
+    changed = Entry(Index(1), Term(1), data[:-1] + b"x")
+    with pytest.raises(AssertionError, match="number 1 of 1 is not what was proposed"):
+        origin.applied(changed)
+
+
 def test_what_is_proposed_together_shares_an_entry_whatever_its_size():
     group = Group(3)
     group.elect(1)
