@@ -39,6 +39,10 @@ class Count:
         self.count += len(entries)
         return [self.count] * len(entries)
 
+    def foresee(self, items: Sequence[bytes]) -> Sequence[object]:
+        del items
+        return ()
+
     def snapshot(self) -> Iterator[bytes]:
         return iter([b"%d" % self.count])
 

@@ -20,6 +20,7 @@ from raft_store.engine import (
     Change,
     Done,
     EngineError,
+    Foresee,
     Index,
     MemberId,
     NoLeader,
@@ -29,6 +30,7 @@ from raft_store.engine import (
     Stopped,
     Term,
 )
+from raft_store.foresight import Foresight
 from raft_store.raft.membership import Step
 from raft_store.raft.messages import AnyMessage, Save
 from raft_store.raft.proposals import Proposal
@@ -87,6 +89,7 @@ class Driver:
         self._waits = Waits(self._loop.time)
         self._pump_scheduled = self._pumping = False
         self._boarding = Boarding()
+        self._foresight = Foresight(replica, machine)
         self._ticks = Ticks(config.tick_s, self._loop.time())
         self._reading: asyncio.Future[object] | None = None  # who asks to read in this turn shares it
         self._readers_left = False  # some wait no more, and may still stand in the replica's line
@@ -164,10 +167,12 @@ class Driver:
         self._ended.append(peer)
         self.wake()
 
-    def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> Proposal:
+    def submit(
+        self, items: Sequence[bytes], done: Done, *, timeout_s: float, foresee: Foresee | None = None
+    ) -> Proposal:
         """See ``Engine.submit``."""
         self.check_running()
-        proposal = self._proposers.submit(items, done, until_s=self._loop.time() + timeout_s)
+        proposal = self._proposers.submit(items, done, until_s=self._loop.time() + timeout_s, foresee=foresee)
         if self._proposers.open == 1:
             self._go_on()  # nobody else's proposal can be missed by not waiting for it
         else:
@@ -299,6 +304,9 @@ class Driver:
                 self._tell_ended()
             if whole_turn and now_s >= self._ticks.next_s:
                 self._judge_silence(now_s)
+            if (foreseen := self._foresight.come_true()) is not None:
+                for proposal, results in foreseen.shares:
+                    self._proposers.settle(proposal, results)
             self._work_off(until_s=now_s + TURN_S)
             if (agreed := self._replica.core.agreed) is not self._followed:
                 self._followed = agreed
@@ -306,6 +314,9 @@ class Driver:
             if self.applied != applied and self._restores.task is None:
                 self.snapshots.take_if_due(self.applied)
             self._plan(now_s, whole_turn=whole_turn)
+            if 0 < self._proposers.open <= FEW and (foreseen := self._foresight.look()) is not None:
+                for proposal, results in foreseen.shares:
+                    self._proposers.foresee(proposal, results)
         except Exception as exc:  # noqa: BLE001 - our own error or the machine's: this state must not reach the disk
             self.fail(exc)
         finally:
@@ -323,7 +334,7 @@ class Driver:
             more = saved or replica.core.log.has_committed or work.readers or work.restore or work.lost or work.changes
             if not more:
                 return  # only what ended just now, or was too much for once, can bring more to do at once
-            if self._loop.time() > until_s:
+            if self._loop.time() > until_s and not self._foresight.owes:
                 self.wake()
                 return
 
@@ -387,6 +398,7 @@ class Driver:
         if work.committed:
             results = self._machine.apply(work.committed, wanted=bool(work.settled))
             self.applied = work.committed[-1].index
+            self._foresight.check(results)
             for place, proposal in work.settled:
                 self._proposers.settle(proposal, results[place : place + len(proposal.items)])
         for proposal in work.lost:

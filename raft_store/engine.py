@@ -112,6 +112,12 @@ class StateMachine(Protocol):
         wanted: False if nobody here proposed any of them, as nearly always on a follower: nobody looks at results then.
         """
 
+    def foresee(self, items: Sequence[bytes]) -> Sequence[object]:
+        """Return what ``apply`` would answer if these were applied next, changing nothing; none if that is not known.
+
+        They are told to their proposers on the strength of this: whatever it returns has to be what ``apply`` will.
+        """
+
     def snapshot(self) -> Iterator[bytes]:
         """Return the whole state after the last applied entry, in chunks.
 
@@ -149,6 +155,7 @@ class MemberStatus(msgspec.Struct, frozen=True):
 
 
 Done = Callable[[Sequence[object], EngineError | None], None]  # (what proposals came to, or why that is not known)
+Foresee = Callable[[Sequence[object]], None]  # (what they will come to, if they take effect)
 
 
 class TraceEvent(msgspec.Struct, frozen=True):
@@ -190,12 +197,15 @@ class Engine(Protocol):
         Raises NoLeader or Overloaded (surely not made), ProposalTimedOut (unknown), Stopped.
         """
 
-    def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> object:
+    def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float, foresee: Foresee | None = None) -> object:
         """Propose one thing or several, in their order and with one fate: all of them take effect, or none does.
 
         ``done`` is called with a result for each, or with what ``propose`` raises; maybe before this returns. It must
         not wait. Raises EngineError if nothing was proposed; then ``done`` is not called. What comes in one turn of the
         event loop travels together. Returns what ``join`` takes.
+
+        ``foresee`` may be called before ``done``, once, so that what is to be said can be made ready; it must not be
+        said before ``done`` is called, with the same results (the same object) if this is what they have come to.
         """
 
     def join(self, submitted: object, items: Sequence[bytes], *, timeout_s: float) -> bool:

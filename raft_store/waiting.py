@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from fastgrpc.deadlines import Deadlines, place_of
-from raft_store.engine import ChangeRefused, Done, EngineError, NoLeader, Overloaded, ProposalTimedOut, Refusal
+from raft_store.engine import ChangeRefused, Done, EngineError, Foresee, NoLeader, Overloaded, ProposalTimedOut, Refusal
 from raft_store.raft.proposals import Proposal
 
 log = logging.getLogger(__name__)
@@ -21,10 +21,11 @@ MAX_OPEN_BYTES = 128 << 20
 class _Proposer:
     """The owner of a proposal that was made here."""
 
-    __slots__ = ("done", "place", "proposal")
+    __slots__ = ("done", "foresee", "place", "proposal")
 
-    def __init__(self, done: Done) -> None:
+    def __init__(self, done: Done, foresee: Foresee | None) -> None:
         self.done = done
+        self.foresee = foresee
         self.place = 0  # among the deadlines
         self.proposal: Proposal
 
@@ -38,14 +39,14 @@ class Proposers:
         self.open = 0  # proposals that wait
         self._open_bytes = 0
 
-    def submit(self, items: Sequence[bytes], done: Done, *, until_s: float) -> Proposal:
+    def submit(self, items: Sequence[bytes], done: Done, *, until_s: float, foresee: Foresee | None = None) -> Proposal:
         """Propose ``items`` together; ``done`` hears what comes of them. Raises Overloaded if too many wait."""
         if b"" in items:
             raise ValueError("an empty proposal means a leader's first entry")
         size_bytes = len(items[0]) if len(items) == 1 else sum(map(len, items))
         if self.open >= MAX_OPEN_PROPOSALS or self._open_bytes + size_bytes > MAX_OPEN_BYTES:
             raise Overloaded(f"{self.open} requests of {self._open_bytes} bytes are waiting")
-        proposer = _Proposer(done)
+        proposer = _Proposer(done, foresee)
         proposer.proposal = self._propose(items, proposer, size_bytes)
         proposer.place = self._deadlines.add(proposer, until_s)
         self.open += len(items)
@@ -70,6 +71,16 @@ class Proposers:
         self.open += len(items)
         self._open_bytes += size_bytes
         return True
+
+    def foresee(self, proposal: Proposal, results: Sequence[object]) -> None:
+        """Let who proposed make ready what it says if this is what the proposal comes to."""
+        proposer = proposal.owner
+        if proposal.abandoned or not isinstance(proposer, _Proposer) or proposer.foresee is None:
+            return
+        try:
+            proposer.foresee(results)
+        except Exception:
+            log.exception("whoever proposed cannot make an answer ready")
 
     def settle(self, proposal: Proposal, results: Sequence[object]) -> None:
         """The machine has applied a proposal."""

@@ -8,6 +8,7 @@ from raft_store.engine import (
     Done,
     EngineError,
     Entry,
+    Foresee,
     Index,
     MemberId,
     MemberRecord,
@@ -45,9 +46,9 @@ class MemoryEngine:
         del timeout_s  # nothing is waited for
         return self._apply(data)
 
-    def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> None:
+    def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float, foresee: Foresee | None = None) -> None:
         """Apply ``items`` now."""
-        del timeout_s
+        del timeout_s, foresee
         done([self._apply(data) for data in items], None)
 
     def join(self, submitted: object, items: Sequence[bytes], *, timeout_s: float) -> bool:

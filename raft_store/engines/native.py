@@ -20,6 +20,7 @@ from raft_store.engine import (
     Change,
     Done,
     EngineError,
+    Foresee,
     Index,
     MemberId,
     MemberRecord,
@@ -229,9 +230,11 @@ class NativeEngine:
         """See ``Engine.propose``; raises EngineError too if too many proposals are waiting (surely not made)."""
         return self._running().propose(data, timeout_s=timeout_s)
 
-    def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> Proposal:
+    def submit(
+        self, items: Sequence[bytes], done: Done, *, timeout_s: float, foresee: Foresee | None = None
+    ) -> Proposal:
         """See ``Engine.submit``."""
-        return self._running().submit(items, done, timeout_s=timeout_s)
+        return self._running().submit(items, done, timeout_s=timeout_s, foresee=foresee)
 
     def join(self, submitted: object, items: Sequence[bytes], *, timeout_s: float) -> bool:
         """See ``Engine.join``."""

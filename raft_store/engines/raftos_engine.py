@@ -25,6 +25,7 @@ from raft_store.engine import (
     Done,
     EngineError,
     Entry,
+    Foresee,
     Index,
     MemberId,
     MemberRecord,
@@ -182,8 +183,9 @@ class RaftosEngine:
         finally:
             del self._pending[number]
 
-    def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> None:
+    def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float, foresee: Foresee | None = None) -> None:
         """See ``Engine.submit``; but each has a fate of its own: an EngineError may be among the results."""
+        del foresee
 
         async def one(data: bytes) -> object:
             try:

@@ -6,7 +6,6 @@ and its value, is told by its bytes.
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
@@ -62,7 +61,7 @@ class Writing:
         self._encode = encode
         self._alone = Alone(request, one_by_one)
         # What was submitted last, and the lots that share it, which others may join; until it is answered.
-        self._newest: tuple[object, list[Sequence[Asked]]] | None = None
+        self._newest: tuple[object, _Together] | None = None
 
     def take(self, asks: Sequence[Asked], call: CallContext) -> None:
         """Propose what ``asks`` want, and answer each when it has taken effect."""
@@ -106,26 +105,30 @@ class Writing:
         backend.proposals_pending = pending + len(asks)
         try:
             if newest is not None and engine.join(newest[0], items, timeout_s=timeout_s):
-                newest[1].append(asks)
+                newest[1].lots.append(asks)
                 return
-            lots = [asks]
-            submitted = engine.submit(items, partial(self._answer, lots), timeout_s=timeout_s)
+            together = _Together(self, asks)
+            submitted = engine.submit(items, together.done, timeout_s=timeout_s, foresee=together.foresee)
         except EngineError as exc:
-            self._answer([asks], (), exc)
+            self.answer(_Together(self, asks), (), exc)
             return
         # One that came alone has left; and some engines answer at once.
         if backend.proposals_pending > pending and (pending or len(asks) > 1):
-            self._newest = submitted, lots
+            self._newest = submitted, together
 
-    def _answer(self, lots: list[Sequence[Asked]], results: Sequence[object], exc: EngineError | None) -> None:
-        backend, newest = self._backend, self._newest
-        if newest is not None and newest[1] is lots:
+    def answer(self, together: "_Together", results: Sequence[object], exc: EngineError | None) -> None:
+        """Tell all who shared a proposal what came of theirs."""
+        backend, newest, lots = self._backend, self._newest, together.lots
+        if newest is not None and newest[1] is together:
             self._newest = None
         count = len(lots[0]) if len(lots) == 1 else sum(map(len, lots))
         backend.proposals_pending -= count
         if exc is not None:
             backend.proposals_failed += count
-        answers = self._answers(results) if exc is None else ()
+        if exc is not None:
+            answers: Sequence[bytes] = ()
+        else:
+            answers = together.answers if results is together.foreseen else self.answers(results)
         if len(lots) == 1:
             self._tell(lots[0], results, answers, exc, at_once=not backend.proposals_pending)
             return
@@ -157,7 +160,7 @@ class Writing:
             for ask in lot:
                 ask.fail(told.code, told.text)
 
-    def _answers(self, results: Sequence[object]) -> Sequence[bytes]:
+    def answers(self, results: Sequence[object]) -> Sequence[bytes]:
         """Return an answer for each result, all made together; nothing if some have to be looked at by themselves."""
         if len(results) == 1:
             refused = isinstance(results[0], _REFUSALS)
@@ -183,6 +186,27 @@ class Writing:
             ask.fail(Code.UNKNOWN, f"{type(mistake).__name__}: {mistake}")
         else:
             ask.answer(answer)
+
+
+class _Together:
+    """Lots that share a proposal; ``answers``: what was made ready for all of them, if ``foreseen`` comes true."""
+
+    __slots__ = ("_writing", "answers", "foreseen", "lots")
+
+    def __init__(self, writing: Writing, lot: Sequence[Asked]) -> None:
+        self._writing = writing
+        self.lots = [lot]
+        self.foreseen: Sequence[object] | None = None
+        self.answers: Sequence[bytes] = ()
+
+    def foresee(self, results: Sequence[object]) -> None:
+        """See ``Engine.submit``."""
+        self.answers = self._writing.answers(results)
+        self.foreseen = results
+
+    def done(self, results: Sequence[object], exc: EngineError | None) -> None:
+        """See ``Engine.submit``."""
+        self._writing.answer(self, results, exc)
 
 
 def read_put(message: bytes) -> Put:

@@ -172,6 +172,13 @@ class Origin:
         assert pack(session, number, items) == entry.data, f"number {number} of {entry.term} is not what was proposed"
         return items, batch
 
+    def sole_batch(self, term: Term) -> Batch:
+        """Return what shares the only entry of ours that is under way in ``term``; nothing if there are several."""
+        if not self._flights or self._flights[-1].term != term:
+            return ()
+        batches = self._flights[-1].batches
+        return batches[0] if len(batches) == 1 else ()
+
     def restored(self, term: Term) -> list[Proposal]:
         """A snapshot that ends in ``term`` replaced the machine: return the proposals whose fate nobody can tell."""
         lost: list[Proposal] = []

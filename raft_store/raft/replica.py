@@ -12,7 +12,7 @@ from raft_store.engine import Change, ChangeKind, Entry, Index, MemberId, Term
 from raft_store.raft import messages as m
 from raft_store.raft.core import Core, Role
 from raft_store.raft.messages import NOBODY
-from raft_store.raft.proposals import Arrivals, Origin, Proposal
+from raft_store.raft.proposals import Arrivals, Batch, Origin, Proposal
 from raft_store.raft.reads import Readers
 
 
@@ -78,6 +78,15 @@ class Replica:
     def quiet_ticks(self) -> int:
         """See ``Core.quiet_ticks``; 1 while anything waits here that a tick may repeat."""
         return 1 if self._origin.open or self._readers.open else self.core.quiet_ticks
+
+    @property
+    def sole_batch(self) -> Batch:
+        """As the leader: the proposals that share the only entry that is not applied; none if there are others."""
+        core = self.core
+        log = core.log
+        if core.role is not Role.LEADER or core.holds_back or log.last_index != log.applied + 1:
+            return ()
+        return self._origin.sole_batch(core.term)
 
     def propose(self, data: bytes, owner: object) -> Proposal:
         """Take a proposal; it comes back in ``Work.settled`` or ``Work.lost``."""

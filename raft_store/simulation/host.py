@@ -16,6 +16,7 @@ from raft_store.disk.directory import DiskError
 from raft_store.disk.snapshot import NotASnapshot
 from raft_store.disk.storage import Storage
 from raft_store.engine import Entry, Index, MemberId, StateMachine
+from raft_store.foresight import Foreseen, Foresight
 from raft_store.raft import messages as m
 from raft_store.raft.core import Core, CoreConfig
 from raft_store.raft.membership import NO_MEMBERS, Configuration
@@ -47,6 +48,9 @@ class Guest(Protocol):
 
     def restored(self, host: "Host", index: Index) -> None:
         """A member's machine was replaced by a snapshot."""
+
+    def foretold(self, host: "Host", foreseen: Foreseen) -> None:
+        """A member tells its proposers what their proposals come to, which it applies next."""
 
     def applied(self, host: "Host", work: Work, results: Sequence[object] | None) -> None:
         """A member's machine applied ``work.committed``; None: nobody wanted to know what that came to."""
@@ -194,6 +198,7 @@ class Host:
         )
         core.delays = settings.delays
         self.replica = Replica(core, session=self._chance.getrandbits(64))
+        self._foresight = Foresight(self.replica, self.machine)
         world.judge.restarted(self.id)
         world.tell(f"member {self.id} starts term={core.term} log={core.log.base.index}..{core.log.last_index}")
         world.guest.started(self)
@@ -240,9 +245,12 @@ class Host:
         judge, core = self._world.judge, self.replica.core
         judge.stepped(core)
         core.now_ms = self.clock_s() * 1000
+        if (foreseen := self._foresight.come_true()) is not None:
+            self._world.guest.foretold(self, foreseen)
         while (work := self.replica.ready()) is not None:
             self._do(work)
             judge.stepped(core)
+        self._foresight.look()
         if core.removed:
             self._world.left(self)
         self._snapshot_if_due()
@@ -309,6 +317,7 @@ class Host:
             wanted = bool(work.settled) or work.committed[0].index % 2 == 0
             results = self.machine.apply(work.committed, wanted=wanted)
             self.applied = work.committed[-1].index
+            self._foresight.check(results)
             self._world.judge.applied(self.id, work.committed)
             guest.applied(self, work, results if wanted else None)
         for proposal in work.lost:

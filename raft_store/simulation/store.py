@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from raft_store.engine import Entry, Index
+from raft_store.foresight import Foreseen
 from raft_store.lease_keeper import LeaseKeeper
 from raft_store.machine import Machine, encode
 from raft_store.mvcc.lease import LeaseClock
@@ -67,6 +68,15 @@ class StoreGuest:
     def restored(self, host: Host, index: Index) -> None:
         """See ``Guest``."""
         self.promises.check_state(host.id, _machine_of(host), index)
+
+    def foretold(self, host: Host, foreseen: Foreseen) -> None:
+        """See ``Guest``."""
+        del host  # whoever asked waits at home
+        for proposal, results in foreseen.shares:
+            if proposal.owner is not None and not proposal.abandoned:
+                proposal.abandoned = True  # nobody waits for it any more
+                client, operation = _asked(proposal.owner)
+                client.applied(operation, results[0], foreseen.index)
 
     def applied(self, host: Host, work: Work, results: Sequence[object] | None) -> None:
         """See ``Guest``."""

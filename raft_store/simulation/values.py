@@ -8,6 +8,7 @@ from random import Random
 import msgspec
 
 from raft_store.engine import Entry, Index
+from raft_store.foresight import Foreseen
 from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Work
 from raft_store.simulation.host import Host
@@ -53,12 +54,18 @@ class Values:
 
     def __init__(self) -> None:
         self.values: list[bytes] = []
+        self.next: Index | None = None  # of the next entry, where that is known
 
     def apply(self, entries: Sequence[Entry], *, wanted: bool = True) -> Sequence[Index]:
         """Return each entry's index as its result."""
         del wanted  # cheap as they are
         self.values.extend(entry.data for entry in entries if entry.data)
+        self.next = Index(entries[-1].index + 1)
         return [entry.index for entry in entries]
+
+    def foresee(self, items: Sequence[bytes]) -> Sequence[Index]:
+        """Return the next entry's index for each, if it is known."""
+        return [] if self.next is None else [self.next] * len(items)
 
     def snapshot(self) -> Iterator[bytes]:
         """Return all values, a few a chunk."""
@@ -83,7 +90,7 @@ class Restoring:
 
     def finish(self) -> None:
         """See ``Restoration``."""
-        self._machine.values = self._values
+        self._machine.values, self._machine.next = self._values, None
 
 
 class _Reader(msgspec.Struct, frozen=True, eq=False):
@@ -135,13 +142,20 @@ class Proposers:
         """See ``Guest``."""
         if results is None:
             return
-        waiting = self._open[host.id, host.life]
         for begin, proposal in work.settled:
-            for place, data in enumerate(proposal.items, begin):
-                if waiting.pop(data, None) is not None:
-                    index = results[place]
-                    assert isinstance(index, int)
-                    self.ledger.acknowledge(data, Index(index))
+            self._acknowledge(host, proposal, results[begin : begin + len(proposal.items)])
+
+    def foretold(self, host: Host, foreseen: Foreseen) -> None:
+        """See ``Guest``."""
+        for proposal, results in foreseen.shares:
+            self._acknowledge(host, proposal, results)
+
+    def _acknowledge(self, host: Host, proposal: Proposal, results: Sequence[object]) -> None:
+        waiting = self._open[host.id, host.life]
+        for data, index in zip(proposal.items, results, strict=True):
+            if waiting.pop(data, None) is not None:
+                assert isinstance(index, int)
+                self.ledger.acknowledge(data, Index(index))
 
     def lost(self, host: Host, proposal: Proposal) -> None:
         """See ``Guest``."""

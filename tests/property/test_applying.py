@@ -96,10 +96,19 @@ def test_many_at_once_are_as_one_by_one(portions: list[tuple[list[AnyCommand | N
             index += 1
             entries.append(_entry(index, command))
             expected.extend(plain.apply([_entry(index, plainly(command))], wanted=True))
+        foreseen: list[object] = []
+        if None not in commands:
+            foreseen = list(quick.machine.foresee([entry.data for entry in entries]))
+            assert bool(foreseen) == (all(map(_is_plain, commands)) and not quick.machine.alarms)
         results = quick.apply(entries, wanted=wanted)
         if wanted:
             assert list(map(told, results)) == list(map(told, expected))
+            assert not foreseen or foreseen == results
         assert quick.state() == plain.state()
+
+
+def _is_plain(command: AnyCommand | None) -> bool:
+    return isinstance(command, Put) and command == Put(command.key, command.value)
 
 
 def _entry(index: int, command: AnyCommand | None) -> Entry:

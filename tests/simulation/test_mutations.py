@@ -15,6 +15,7 @@ import pytest
 from raft_store.disk import snapshot as snapshots
 from raft_store.disk import storage, wal
 from raft_store.engine import Index
+from raft_store.foresight import Foresight
 from raft_store.lease_keeper import LeaseKeeper
 from raft_store.machine import Machine
 from raft_store.mvcc import watch
@@ -306,6 +307,41 @@ def applies_before_commit(patch):
         return entries
 
     patch.setattr(Log, "take_committed", take)
+
+
+@mutation("raft")
+def tells_what_it_foresees_before_the_group_agrees(patch):
+    def come_true(self):
+        seen, self._seen = self._seen, None
+        return seen
+
+    patch.setattr(Foresight, "come_true", come_true)
+
+
+@mutation("raft")
+def tells_what_it_foresaw_in_another_term(patch):
+    """The entry at that place may be another leader's."""
+
+    def come_true(self):
+        seen, log = self._seen, self._replica.core.log
+        if seen is None or log.committed < seen.index:
+            return None
+        self._seen = None
+        return seen
+
+    patch.setattr(Foresight, "come_true", come_true)
+
+
+@mutation("store")
+def foresees_what_stands_behind_another_entry(patch):
+    """What an entry comes to depends on all before it."""
+
+    def sole_batch(self, term):
+        flight = self._flights[-1] if self._flights else None
+        return flight.batches[-1] if flight is not None and flight.term == term and flight.batches else ()
+
+    patch.setattr(Origin, "sole_batch", sole_batch)
+    patch.setattr(Replica, "sole_batch", property(lambda self: self._origin.sole_batch(self.core.term)))
 
 
 @mutation("raft")

@@ -38,6 +38,9 @@ class Restored:
         self.applied.extend(entry.index for entry in entries)
         return [None] * len(entries)
 
+    def foresee(self, items):
+        return ()
+
     def begin_restore(self):
         return self
 
@@ -252,6 +255,105 @@ async def test_who_joins_before_the_entry_leaves_shares_it(follower):
     await follower.stop()
     assert [type(exc) for exc in heard] == [Stopped]  # once for all of them
     assert (follower._proposers.open, follower._proposers._open_bytes) == (0, 0)
+
+
+class Knowing(Restored):
+    """A machine that knows what proposals will come to, and notes who hears of it when."""
+
+    def __init__(self, come_to=b"made"):
+        super().__init__()
+        self.steps = []
+        self._come_to = come_to
+
+    def foresee(self, items):
+        return [b"made"] * len(items)
+
+    def apply(self, entries, *, wanted=True):
+        super().apply(entries, wanted=wanted)
+        self.steps.append("applied")
+        return [self._come_to] * len(entries)
+
+
+async def leading(storage, machine):
+    """Return a driver that leads a group of two, whose other member is the test, and why it cannot go on."""
+    driver, fatal = following(storage)
+    driver._machine = driver._foresight._machine = machine
+    core = driver._replica.core
+    core._campaign(pre=False)
+    driver.wake()
+    await until(lambda: core.log.saved == core.log.last_index and core._saving is None)
+    driver.receive([m.VoteReply(MemberId(2), MemberId(1), core.term, granted=True, pre=False)])
+    await until(lambda: core.log.saved == 1)
+    agree(driver)
+    await until(lambda: driver.applied == 1)
+    machine.steps.clear()
+    return driver, fatal
+
+
+def agree(driver):
+    """Let the other member have all that the leader has."""
+    core = driver._replica.core
+    driver.receive([m.AppendReply(MemberId(2), MemberId(1), core.term, rejected=False, index=core.log.last_index)])
+
+
+async def test_who_proposed_alone_makes_the_answer_ready_and_gives_it_when_the_others_agree(storage):
+    machine = Knowing()
+    driver, fatal = await leading(storage, machine)
+    foreseen = []
+
+    def done(results, exc):
+        machine.steps.append("told")
+        assert (results is foreseen[0], exc) == (True, None)
+
+    driver.submit((b"a",), done, timeout_s=60, foresee=foreseen.append)
+    await until(lambda: foreseen)
+    assert machine.steps == []
+    agree(driver)
+    assert machine.steps == ["told", "applied"]  # in the same turn: nobody reads in between
+    assert (driver._proposers.open, driver._foresight.owes) == (0, False)
+    await driver.stop()
+    assert not fatal
+
+
+async def test_what_was_told_is_applied_in_the_same_turn_however_long_that_took(storage, monkeypatch):
+    """A client that was answered may ask the next thing of this member at once."""
+    machine = Knowing()
+    driver, fatal = await leading(storage, machine)
+    foreseen = []
+    driver.submit((b"a",), lambda results, exc: machine.steps.append("told"), timeout_s=60, foresee=foreseen.append)
+    await until(lambda: foreseen)
+    monkeypatch.setattr(driving, "TURN_S", -1.0)
+    agree(driver)
+    assert machine.steps == ["told", "applied"]
+    await driver.stop()
+    assert not fatal
+
+
+async def test_a_member_that_foretold_wrongly_ends(storage):
+    machine = Knowing()
+    driver, fatal = await leading(storage, machine)
+    machine._come_to = b"something else"
+    foreseen = []
+    driver.submit((b"a",), lambda results, exc: None, timeout_s=60, foresee=foreseen.append)
+    await until(lambda: foreseen)
+    agree(driver)
+    assert ["foretold otherwise" in str(exc) for exc in fatal] == [True]
+    await driver.stop()
+
+
+async def test_many_that_wait_are_answered_when_their_entry_is_applied(storage):
+    """There the leader has something to do meanwhile: to look ahead would be done twice."""
+    machine = Knowing()
+    driver, fatal = await leading(storage, machine)
+    foreseen, count = [], driving.FEW + 1
+    items = [b"%d" % number for number in range(count)]
+    driver.submit(items, lambda results, exc: machine.steps.append(len(results)), timeout_s=60, foresee=foreseen.append)
+    await until(lambda: driver._replica.core.log.saved == 2)
+    agree(driver)
+    await until(lambda: machine.steps)
+    assert (machine.steps, foreseen) == (["applied", count], [])
+    await driver.stop()
+    assert not fatal
 
 
 async def test_who_gave_up_waiting_for_a_leader_is_forgotten(storage):

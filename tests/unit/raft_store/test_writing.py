@@ -29,6 +29,7 @@ from raft_store.etcd_api.writing import (
     read_txn,
 )
 from raft_store.member import Member, running
+from raft_store.mvcc.requests import PutResult
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
 KEYS = st.binary(min_size=1, max_size=5) | st.binary(min_size=126, max_size=130)
@@ -168,10 +169,10 @@ async def test_what_the_engine_cannot_do_is_told(config, monkeypatch):
     async with running(config, MemoryEngine()) as member:
         batch = batch_of(member, "Put")
 
-        def refuse(items, done, *, timeout_s):
+        def refuse(items, done, **more):
             raise EngineError("too many requests")
 
-        def time_out(items, done, *, timeout_s):
+        def time_out(items, done, **more):
             done((), NoLeader("nobody"))
 
         heard = []
@@ -191,8 +192,9 @@ class Holding(MemoryEngine):
         super().__init__()
         self.waiting = []  # [items, whoever hears of them]
 
-    def submit(self, items, done, *, timeout_s):
+    def submit(self, items, done, *, timeout_s, foresee):
         self.waiting.append([list(items), done])
+        self.foresee = foresee  # of the newest
         return self.waiting[-1]
 
     def join(self, submitted, items, *, timeout_s):
@@ -220,6 +222,26 @@ async def test_lots_that_wait_share_a_proposal_and_are_answered_each_with_its_ow
         revisions = [pb.PutResponse.FromString(writer.heard).header.revision for lot in lots for writer in lot]
         assert revisions == list(range(revisions[0], revisions[0] + 7))
         assert member.backend.proposals_pending == 0
+
+
+async def test_an_answer_that_was_made_ready_is_given_if_that_is_what_came_of_it(config, monkeypatch):
+    engine = Holding()
+    async with running(config, engine) as member:
+        put, encode = batch_of(member, "Put"), member.backend.answers.puts
+        asked, results = Writer(pb.PutRequest(key=b"k", value=b"v")), [PutResult(7, None)]
+        put([asked], NO_CONTEXT)
+        engine.foresee(results)
+        ((_, done),) = engine.waiting
+        with monkeypatch.context() as patch:
+            patch.setattr(type(member.backend.answers), "_headers", None)  # nothing more is made
+            done(results, None)
+        assert asked.heard == encode(results)[0]
+        for exc in (None, NoLeader("nobody")):
+            other = Writer(pb.PutRequest(key=b"k", value=b"v"))
+            put([other], NO_CONTEXT)
+            engine.foresee(results)
+            engine.waiting.pop()[1]([PutResult(8, None)] if exc is None else (), exc)
+            assert other.heard == (encode([PutResult(8, None)])[0] if exc is None else "14 etcdserver: no leader")
 
 
 async def test_one_that_is_refused_among_lots_that_share_a_proposal_is_told_alone(config):

@@ -26,6 +26,9 @@ class Values:
         self.values.extend(entry.data for entry in entries if entry.data)
         return [(entry.index, entry.data) for entry in entries]
 
+    def foresee(self, items):
+        return ()
+
     def snapshot(self):
         return iter([b" ".join(self.values)])
 
