@@ -112,8 +112,8 @@ class Answering(ABC):
                 ask = self._calls[stream] = Ask(self, stream, head, method, message)
                 if head.timeout_s is not None:
                     self._set_deadline(ask, head.timeout_s)
-                self.http.consumed(0, len(content))
                 self._hand_out((ask,))
+                self.http.consumed(0, len(content))  # it can wait, whoever asked cannot
                 return
         self._begin_whole(event)
         if self._lots:

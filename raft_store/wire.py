@@ -24,7 +24,8 @@ _LENGTH = struct.Struct("<I")
 MAX_BATCH_BYTES = 8 << 20
 
 _MORE = 128  # in a number of protobuf's: more bytes follow
-_FIELDS = [bytes([raft_pb2.Batch.MESSAGES_FIELD_NUMBER << 3 | 2, length]) for length in range(_MORE)]
+_TAG = raft_pb2.Batch.MESSAGES_FIELD_NUMBER << 3 | 2
+_FIELDS = [bytes([_TAG, length]) for length in range(_MORE)]
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -127,8 +128,14 @@ def wrap(messages: bytes) -> bytes:
 
 def unwrap(batch: bytes) -> bytes:
     """Return the messages of a ``Batch``, whoever wrote it; raises ValueError if it is none."""
-    if batch[:1] == _FIELDS[0][:1]:
-        at, shift, length, size = 1, 0, 0, len(batch)
+    size = len(batch)
+    if size > 2 and batch[0] == _TAG:
+        at, length = 2, batch[1]
+        if length >= _MORE and (second := batch[2]) < _MORE:
+            at, length = 3, length - _MORE + (second << 7)
+        if at + length == size:
+            return batch[at:]  # whatever is said all day
+        at, shift, length = 1, 0, 0
         while at < size and shift < 35:  # no length takes more than five bytes
             byte = batch[at]
             at += 1
@@ -168,17 +175,17 @@ def decode(batch: bytes, *, sender: MemberId, to: MemberId) -> list[m.AnyMessage
 
 def _read(row: _Row, batch: bytes, begin: int, end: int, sender: MemberId, to: MemberId, term: Term) -> m.AnyMessage:
     """Return the message that lies at [begin, end) of a batch, head and all."""
-    _, _, _, *values = row.layout.unpack_from(batch, begin)
     # What they say all day, by less.
     if row is _APPEND:
-        prev_index, prev_term, commit = values
+        _, _, _, prev_index, prev_term, commit = _APPEND.layout.unpack_from(batch, begin)
         entries = m.unpack_entries(batch[begin + row.layout.size : end], Index(prev_index + 1))
         return m.Append(sender, to, term, prev_index=prev_index, prev_term=prev_term, entries=entries, commit=commit)
     if row is _APPEND_REPLY:
-        rejected, index, hint_index, hint_term = values
+        _, _, _, rejected, index, hint_index, hint_term = _APPEND_REPLY.layout.unpack_from(batch, begin)
         return m.AppendReply(
             sender, to, term, rejected=rejected, index=index, hint_index=hint_index, hint_term=hint_term
         )
+    _, _, _, *values = row.layout.unpack_from(batch, begin)
     fields: dict[str, Any] = dict(zip(row.fields, values, strict=True))
     if row is _FORWARD:
         fields["proposals"] = list(_proposals(batch, begin + row.layout.size, end))

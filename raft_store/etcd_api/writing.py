@@ -223,6 +223,9 @@ def _plain_put(message: bytes) -> Put | None:
     key_end = message[1] + 2
     if key_end + 4 > size or message[key_end] != _VALUE:
         return None
+    length, second = message[key_end + 1], message[key_end + 2]
+    if second < 128 <= length and key_end + 3 + length - 128 + (second << 7) == size:
+        return Put(message[2:key_end], message[key_end + 3 :])  # of a usual size
     length, start, shift = 0, key_end + 1, 0
     while True:  # a varint; its bytes are there, or the length is too large anyway
         byte = message[start]

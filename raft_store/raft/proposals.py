@@ -101,12 +101,13 @@ class _Flight:
 class Origin:
     """The proposals made at this member, from submission to settlement."""
 
-    __slots__ = ("_applied_term", "_flights", "session", "waiting")
+    __slots__ = ("_applied_term", "_flights", "_under_way", "session", "waiting")
 
     def __init__(self, session: int) -> None:
         self.session = session
         self.waiting: deque[Proposal] = deque()  # in no flight; oldest first
         self._flights: deque[_Flight] = deque()  # one a term, terms rise
+        self._under_way = 0  # batches in them
         self._applied_term = Term(0)
 
     def submit(self, items: Sequence[bytes], owner: object, size_bytes: int) -> Proposal:
@@ -125,10 +126,7 @@ class Origin:
     @property
     def open(self) -> bool:
         """Whether any proposal is not settled."""
-        # Asked after every event, and nearly always there is one flight at most.
-        flights = self._flights
-        newest = flights[-1].batches if flights else ()
-        return bool(self.waiting or newest) or (len(flights) > 1 and any(flight.batches for flight in flights))
+        return bool(self._under_way or self.waiting)  # asked after every event
 
     def embark(self, term: Term) -> list[bytes]:
         """We lead in ``term``: return all that waits, as entries; they must go into our log right now."""
@@ -204,6 +202,7 @@ class Origin:
         while self.waiting and len(entries) < room and (batch := self._next_batch()):
             entries.append(self._entry(first + len(entries), batch))
             flight.batches.append(batch)
+            self._under_way += 1
         if entries:
             flight.quiet_ticks = 0
         return first, entries
@@ -242,6 +241,7 @@ class Origin:
             skipped = [proposal for proposal in batch if not proposal.abandoned] if batch else ()
             assert not skipped, f"number {flight.first - 1} of {term} was skipped"
             batch = flight.batches.popleft()
+            self._under_way -= 1
             flight.first += 1
         return batch
 
@@ -251,6 +251,7 @@ class Origin:
         dead: list[Proposal] = []
         while self._flights and self._flights[0].term < term:
             batches = self._flights.popleft().batches
+            self._under_way -= len(batches)
             dead.extend(proposal for batch in batches for proposal in batch if not proposal.abandoned)
         for proposal in dead:
             proposal.in_flight = False
