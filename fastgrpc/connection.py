@@ -30,8 +30,6 @@ __all__ = ["Connection", "Refused"]
 
 # Types and flags.
 _BEGINS_REQUEST = frames.WHOLE_BLOCK.to_bytes(2, "big")
-_MORE_DATA = bytes((frames.DATA, 0))
-_LAST_DATA = frames.LAST_DATA.to_bytes(2, "big")
 
 
 class Connection(Control):
@@ -92,12 +90,12 @@ class Connection(Control):
 
         Returns None, and takes nothing, if they are or may be anything else: then they are for ``receive``.
         """
-        if data[3:5] != _MORE_DATA or self._rest or self._block is not None or self.ended:
-            return None
         size = len(data) - frames.HEADER_BYTES
         if size <= 0:
             return None  # it brings nothing, or is cut off
-        high, low, _, number = frames.read_header(data)
+        high, low, what, number = frames.read_header(data)
+        if what != frames.MORE_DATA or self._rest or self._block is not None or self.ended:
+            return None
         number &= frames.MAX_STREAM_ID
         stream = self._streams.get(number)
         if stream is None or stream.remote_closed or not stream.got_headers or stream.expected is not None:
@@ -114,19 +112,20 @@ class Connection(Control):
         Returns None, and takes nothing, if they are or may be anything else, or the peer did not send such headers
         before: then they are for ``receive``.
         """
-        if data[3:5] != _BEGINS_REQUEST or self._rest or self._block is not None or not self._greeted:
+        size = len(data)
+        if size < 2 * frames.HEADER_BYTES or self._rest or self._block is not None or not self._greeted:
             return None
-        end = frames.HEADER_BYTES + (data[0] << 16 | data[1] << 8 | data[2])  # of the headers
-        if data[end + 3 : end + 5] != _LAST_DATA:
-            return None  # another request's headers: many are begun at once
-        begin, size = end + frames.HEADER_BYTES, len(data)  # of the data
-        number = int.from_bytes(data[5:9], "big")
+        high, low, what, number = frames.read_header(data)
+        if what != frames.WHOLE_BLOCK:
+            return None
+        end = frames.HEADER_BYTES + (high << 8 | low)  # of the headers
+        begin = end + frames.HEADER_BYTES  # of the data
         if begin > size or not number & 1 or not self.last_stream < number <= frames.MAX_STREAM_ID:
             return None
-        high, low, _, stream = frames.read_header(data, end)
+        high, low, what, stream = frames.read_header(data, end)
         length = high << 8 | low
-        if stream != number or begin + length != size:
-            return None
+        if what != frames.LAST_DATA or stream != number or begin + length != size:
+            return None  # another request's headers, say: many are begun at once
         if self.going_away or self.open_streams >= self.limits.streams:
             return None
         headers = self._decoder.known(data[frames.HEADER_BYTES : end])

@@ -24,6 +24,7 @@ Frame = tuple[int, int, int, bytes]  # type, flags, stream, payload
 
 WHOLE_BLOCK = HEADERS << 8 | END_HEADERS  # type and flags of all of a request's headers, which has data ...
 LAST_DATA = DATA << 8 | END_STREAM  # ... and of the end of the data
+MORE_DATA = DATA << 8  # of data that others follow
 
 _PLAIN_DATA = bytes((DATA, 0))  # type and flags
 

@@ -179,6 +179,11 @@ class Peers:
     def send(self, messages: Sequence[m.AnyMessage]) -> None:
         """Send, or drop what cannot be sent; never waits."""
         links, encode = self._links, self._encoder.encode
+        if len(messages) == 1 and type(messages[0]) is not m.InstallSnapshot:  # nearly always
+            link = links.get(messages[0].to)
+            if link is not None and link.connected:
+                link.send((encode(messages[0]),))
+            return
         batches: dict[Link, list[bytes]] = {}
         for message in messages:
             link = links.get(message.to)

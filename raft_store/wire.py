@@ -118,6 +118,8 @@ def wrap(messages: bytes) -> bytes:
     length = len(messages)
     if length < _MORE:
         return _FIELDS[length] + messages
+    if length < _MORE * _MORE:
+        return bytes((_TAG, length % _MORE + _MORE, length // _MORE)) + messages
     head = bytearray(_FIELDS[0][:1])
     while length >= _MORE:
         head.append(length % _MORE + _MORE)

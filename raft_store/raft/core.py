@@ -108,16 +108,13 @@ class Core(Elections, Following, Changing):
             return max(1, self._campaign_ticks - self._since_leader - 1)
         return 1
 
-    def append(self, proposals: Sequence[bytes]) -> bool:
-        """As the leader, put proposals into the log, in order; return False, and do nothing, if we may not."""
-        if not self.may_append:
-            return False
+    def append(self, proposals: Sequence[bytes]) -> None:
+        """As a leader that ``may_append``, put proposals into the log, in order."""
         index, term = self.log.last_index, self.term
         self.log.append([Entry(Index(index + i), term, data) for i, data in enumerate(proposals, 1)])
         size_bytes = sum(map(len, proposals))
         self._backlog.append((self.log.last_index, size_bytes))
         self._backlog_bytes += size_bytes
-        return True
 
     def step(self, message: m.AnyMessage) -> None:
         """Take a message from another member, whatever its age."""

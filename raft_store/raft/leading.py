@@ -266,11 +266,12 @@ class Leading(State):
 
     def _advance_commit(self) -> None:
         """Commit what a majority has on disk, if it is of our own term (thesis 3.6.2)."""
+        log = self.log
         while self.role is Role.LEADER:
             matched = {peer: progress.matched for peer, progress in self._progress.items()}
-            matched[self.member] = self.log.saved
-            index = Index(joint_commit_index(matched, self.configuration.halves))
-            if index <= self.log.committed or self.log.term(index) != self.term:
+            matched[self.member] = log.saved
+            index = Index(joint_commit_index(matched, self.agreed.configuration.halves))
+            if index <= log.committed or log.term(index) != self.term:
                 return
             regrouped = self._commit_to(index)
             while self._backlog and self._backlog[0][0] <= index:

@@ -217,6 +217,10 @@ def unpack_entries(blob: bytes, first: Index) -> list[Entry]:
     entries: list[Entry] = []
     offset, index, size = 0, int(first), len(blob)
     header = _ENTRY.size
+    if size >= header:
+        term, length = _ENTRY.unpack_from(blob)
+        if header + length == size:  # one, of callers, as nearly always
+            return [Entry(first, term, blob[header:])]
     while offset < size:
         if offset + header > size:
             raise ValueError(f"entry {index} has no whole header at byte {offset} of {size}")
