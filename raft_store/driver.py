@@ -420,8 +420,11 @@ class Driver:
         calm = self._replica.core.role is Role.FOLLOWER and not self._proposers.open
         if not self._saver.begin(save, self._saved, calm=calm):
             return False
+        core = self._replica.core
         self._replica.saved(save)
-        return self._replica.core.has_news
+        if messages := core.take_messages():
+            self._send(messages)
+        return core.has_news
 
     def _saved(self, exc: BaseException | None) -> None:
         """The save that is under way, the only one, has ended."""

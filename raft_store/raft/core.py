@@ -150,6 +150,14 @@ class Core(Elections, Following, Changing):
         if (progress := self._progress.get(to)) is not None:
             progress.give_up_snapshot()
 
+    def take_messages(self) -> Sequence[m.AnyMessage]:
+        """Return what may leave already, once: ``ready`` would return it before anything else.
+
+        For a driver whose disk was done at once: what the save held back is waited for elsewhere.
+        """
+        messages, self._outbox = self._outbox, []
+        return messages
+
     # -- what to do --------------------------------------------------------------------------------------------------
 
     @property
