@@ -123,8 +123,11 @@ class Outbox:
         Returns False, and does nothing, if not all of them fit, or their heads and trailers are not the usual ones.
         """
         usual_head, usual_trailers, age, envelope = self._usual
-        most = lead.size_bytes + max(map(len, contents))
-        all_bytes = lead.size_bytes * len(streams) + sum(map(len, contents))
+        if len(contents) == 1:
+            most = all_bytes = lead.size_bytes + len(contents[0])
+        else:
+            most = lead.size_bytes + max(map(len, contents))
+            all_bytes = lead.size_bytes * len(streams) + sum(map(len, contents))
         if (
             head is not usual_head
             or trailers is not usual_trailers

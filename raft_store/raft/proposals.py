@@ -209,8 +209,11 @@ class Origin:
 
     def _next_batch(self) -> Batch:
         """Take what shares the next entry from those that wait; nothing if nobody does."""
-        batch: list[Proposal] = []
         waiting, count, size = self.waiting, 0, 0
+        if len(waiting) == 1 and not waiting[0].abandoned:  # who writes one thing after the other waits for this
+            waiting[0].in_flight = True
+            return (waiting.popleft(),)
+        batch: list[Proposal] = []
         while waiting:
             proposal = waiting[0]
             if not proposal.abandoned:

@@ -153,10 +153,11 @@ class Replica:
             readers = self._release_readers() if self._readers.answers else ()
             if not (self._outbox or readers or changes):
                 return None
-            messages, self._outbox = self._outbox, []
-            return Work(messages, None, None, (), (), (), readers, changes)
-        messages, self._outbox = self._outbox, []
-        lost: list[Proposal] = []
+            outbox, self._outbox = self._outbox, []
+            return Work(outbox, None, None, (), (), (), readers, changes)
+        outbox, self._outbox = self._outbox, []
+        messages = [*outbox, *ready.messages] if outbox else ready.messages
+        lost: Sequence[Proposal] = ()
         if ready.restore is not None:
             self.applied = ready.restore.mark.index
             lost = self._origin.restored(ready.restore.mark.term)
@@ -165,7 +166,6 @@ class Replica:
             if answer.session == self._session:
                 self._readers.answered(answer.number, answer.index)
         readers = self._release_readers() if self._readers.answers else ()
-        messages.extend(ready.messages)
         return Work(messages, ready.save, ready.restore, committed, settled, lost, readers, changes)
 
     def _release_readers(self) -> Sequence[tuple[object, Index]]:
