@@ -1,19 +1,21 @@
 """The store beside a real etcd: three members each on this machine's disk, in one run, as a table of ratios.
 
     .venv/bin/python benchmarks/store.py                              every row; a quarter of an hour
-    .venv/bin/python benchmarks/store.py put-64 watch --seconds 3     some rows
+    .venv/bin/python benchmarks/store.py put-64 watch --rounds 20     some rows
     .venv/bin/python benchmarks/store.py kill --kills 20 --fronts grpcio
 
 Needs Debian's etcd-server and nghttp2-client: the load comes from h2load, which costs about 5 us a call, so that the
-client is not the limit. Both stores run all the time and take turns within each row, so the machine's mood is the same
-for both. Everything goes to the leader; N clients are N calls under way on up to 16 connections. Asserts nothing but
-that the work was done: what h2load calls a success may be an error of gRPC's.
+client is not the limit. Both stores run all the time and take turns within each row, short ones, for the machine's mood
+changes by the minute: a ratio is the mean of each round's, with its standard error. Everything goes to the leader; N
+clients are N calls under way on up to 16 connections. Asserts nothing but that the work was done: what h2load calls a
+success may be an error of gRPC's.
 """
 
 import argparse
 import asyncio
 import contextlib
 import gc
+import math
 import os
 import re
 import shutil
@@ -39,7 +41,6 @@ from tests.contract.kv.stores import Store, ours, real_etcd, start_again
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
 WARM_UP_S = 1
-ROUNDS = 2
 KEY, LEADERSHIP = b"bench/key", b"bench/leader"
 VALUE, OBJECT = bytes(range(256)), bytes(range(250)) * 8
 RANGE_KEYS = 500
@@ -267,21 +268,30 @@ def merged(turns: list[Figures]) -> Figures:
     return Figures(*(statistics.fmean(getattr(turn, field) for turn in turns) for field in Figures.__struct_fields__))
 
 
-async def measure(benches: list[Bench], rows: list[Row], seconds: int, kills: int) -> None:
-    print(f"{'':36} {'store':12} {'rate':>9} {'p50 ms':>8} {'p99 ms':>8} {'CPU us':>7} {'ratio':>6} {'p99':>5}  wanted")
+def ratio(got: list[Figures], theirs: list[Figures]) -> tuple[float, float]:
+    """Return the mean of the rounds' ratios, and its standard error; 0 if there was one round."""
+    ratios = [ours.rate / etcd.rate for ours, etcd in zip(got, theirs, strict=True)]
+    error = statistics.stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 else 0.0
+    return statistics.fmean(ratios), error
+
+
+async def measure(benches: list[Bench], rows: list[Row], *, seconds: int, rounds: int, kills: int) -> None:
+    heads = f"{'rate':>9} {'p50 ms':>8} {'p99 ms':>8} {'CPU us':>7} {'ratio':>6} {'+-':>5} {'p99':>5}  wanted"
+    print(f"{'':36} {'store':12} {heads}")
     for row in rows:
         turns: dict[str, list[Figures]] = {bench.name: [] for bench in benches}
-        rounds = 1 if row.name in ("idle", "kill") else ROUNDS
-        for _ in range(rounds):
-            for bench in benches:
+        for round_ in range(1 if row.name in ("idle", "kill") else rounds):
+            for bench in benches if round_ % 2 == 0 else reversed(benches):
                 turns[bench.name].append(await row.run(bench, seconds, kills))  # type: ignore[misc]
-        theirs = merged(turns["etcd"]) if "etcd" in turns else None
+        theirs = turns.get("etcd")
         for name, found in turns.items():
             got = merged(found)
             line = f"{row.what:36} {name:12} {got.rate:9.1f} {got.p50_ms:8.2f} {got.p99_ms:8.2f} {got.cpu_us:7.1f}"
             if theirs and name != "etcd":
-                tail = f"{got.p99_ms / theirs.p99_ms:5.2f}" if theirs.p99_ms else " " * 5
-                line += f" {got.rate / theirs.rate:6.2f} {tail}  {row.target}"
+                mean, error = ratio(found, theirs)
+                their_p99_ms = merged(theirs).p99_ms
+                tail = f"{got.p99_ms / their_p99_ms:5.2f}" if their_p99_ms else " " * 5
+                line += f" {mean:6.2f} {error:5.2f} {tail}  {row.target}"
             print(line, flush=True)
 
 
@@ -303,7 +313,8 @@ def main() -> None:
     known = [row.name for row in ROWS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"some of {', '.join(known)}; all by default")
-    parser.add_argument("--seconds", type=int, default=5, help="a turn; two turns each")
+    parser.add_argument("--seconds", type=int, default=2, help="a turn")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each store in each row, but for idle and kill")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--fronts", nargs="+", default=["fast"], choices=["fast", "grpcio"])
     parser.add_argument("--alone", action="store_true", help="without etcd")
@@ -319,7 +330,7 @@ def main() -> None:
     gc.disable()  # a collection takes 10 to 40 ms here, and would be taken for a store's slowest answer
     print(f"load average {os.getloadavg()[0]:.1f} before; {arguments.seconds} s a turn")
     with tempfile.TemporaryDirectory(dir=arguments.dir) as folder, stores(Path(folder), names) as benches:
-        uvloop.run(measure(benches, rows, arguments.seconds, arguments.kills))
+        uvloop.run(measure(benches, rows, seconds=arguments.seconds, rounds=arguments.rounds, kills=arguments.kills))
 
 
 if __name__ == "__main__":
