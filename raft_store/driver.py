@@ -341,7 +341,7 @@ class Driver:
     def _plan(self, now_s: float, *, whole_turn: bool) -> None:
         """See to it that we go on in time with what nobody will wake us for."""
         core = self._replica.core
-        self._turns.plan(now_s)
+        self._turns.plan(now_s, few=self._proposers.open <= FEW)
         role = core.role
         hastier = core.term != self._planned_term or core.patience.ticks < self._planned_patience
         # What members say to each other only gives them more time than was planned. A follower makes use of that before

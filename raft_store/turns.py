@@ -1,8 +1,9 @@
 """When followers hear of what can wait: commit marks come with the next append, or in a moment by themselves.
 
 Whoever writes one thing after the other would otherwise wake each follower twice a write, and wait for it. Followers
-that a majority does not need hear of entries later, too (``Leading.delays``): when nobody works on any, if it is not
-their turn too often, and a few milliseconds after the first one at the latest.
+that a majority does not need hear of entries later, too (``Leading.delays``): when nobody works on any, or the leader
+waits for the one that it has asked, if it is not their turn too often; and a few milliseconds after the first entry at
+the latest.
 """
 
 import asyncio
@@ -28,8 +29,11 @@ class Turns:
         self._concerns = Index(0)  # what it is about: the first entry that is owed, or the last one whose commit is
         self._next_turn_s = -math.inf  # not before, where nobody waits
 
-    def plan(self, now_s: float) -> None:
-        """Let what the core owes by now wait, but not for long."""
+    def plan(self, now_s: float, *, few: bool = False) -> None:
+        """Let what the core owes by now wait, but not for long.
+
+        few: so few wait for us, or none, that we wait for the followers' disks ourselves.
+        """
         core = self._core
         core.delays = True
         if not core.owes:
@@ -41,7 +45,13 @@ class Turns:
             self._owed_since_s, self._concerns = now_s, concerns
             if self._timer is None:
                 self._timer = self._loop.call_later(DELAY_S, self._look)
-        if now_s >= self._next_turn_s and core.has_turn_for_others:
+        if now_s < self._next_turn_s:
+            return
+        # Where a turn was due already when something came to be owed, one thing is written now and then: what has just
+        # been answered is told. In a stream of writes the next one comes soon, and while it is under way we wait; just
+        # after an answer we would be in its way.
+        is_stream = few and self._owed_since_s < self._next_turn_s
+        if core.awaits_majority if is_stream else core.has_turn_for_others:
             self._tell(now_s)  # in a turn to come: answers leave at the end of this one, and go first
 
     def stop(self) -> None:

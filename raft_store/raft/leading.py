@@ -171,6 +171,11 @@ class Leading(State):
         """Whether who is owed something would be in nobody's way: all that was written is applied."""
         return self.owes and self.log.applied == self.log.last_index
 
+    @property
+    def awaits_majority(self) -> bool:
+        """Whether something that was written is not applied."""
+        return self.log.applied < self.log.last_index
+
     def _send_append(self, peer: MemberId, progress: Progress) -> None:
         log = self.log
         if progress.next <= log.base.index and not progress.behind:

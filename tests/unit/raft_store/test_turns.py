@@ -37,6 +37,7 @@ def leader():
         owes=False,
         owes_from=0,
         has_turn_for_others=False,
+        awaits_majority=False,
         delays=False,
         log=SimpleNamespace(last_index=7),
     )
@@ -127,6 +128,43 @@ def test_what_nobody_works_on_is_told_at_once_but_not_too_often(leader):
     leader.core.owes_from = 9
     owe(leader, at_s=2.0)
     assert leader.woken[2:] == [2.0]
+
+
+def stream(leader, *, few):
+    """Write for longer than a turn lasts; return when the next one is due."""
+    leader.core.owes_from, leader.core.has_turn_for_others = 6, True
+    owe(leader, at_s=1.0)
+    leader.turns.plan(1.0, few=few)
+    leader.woken.clear()
+    leader.core.owes_from = 7
+    owe(leader, at_s=1.0 + DELAY_S / 4)
+    return 1.0 + DELAY_S
+
+
+def test_in_a_stream_of_writes_others_hear_while_the_leader_waits(leader):
+    due_s = stream(leader, few=True)
+    leader.turns.plan(due_s, few=True)  # somebody was answered, and will write the next thing
+    assert leader.woken == []
+    leader.core.has_turn_for_others, leader.core.awaits_majority = False, True
+    leader.loop.now_s = due_s
+    leader.turns.plan(due_s, few=True)
+    assert leader.woken == [due_s]
+
+
+def test_after_a_stream_of_writes_others_hear_in_time(leader):
+    due_s = stream(leader, few=True)
+    leader.turns.plan(due_s, few=True)
+    leader.loop.ring()  # for what was owed before
+    leader.loop.ring()
+    assert leader.woken == [pytest.approx(due_s + DELAY_S / 4)]
+
+
+def test_many_writers_leave_the_leader_no_wait_of_its_own(leader):
+    due_s = stream(leader, few=False)
+    leader.core.awaits_majority = True
+    leader.loop.now_s = due_s
+    leader.turns.plan(due_s, few=False)
+    assert leader.woken == [due_s]  # nobody works on anything
 
 
 def test_who_takes_nothing_in_just_now_is_not_told_again_and_again(leader):
