@@ -106,7 +106,7 @@ class KeyIndex:
             self._live.add(key)
             versions.append(kv)
             return kv, None
-        kv = KeyValue(key, value, prev.create_revision, revision, prev.version + 1, lease)
+        kv = KeyValue(prev.key, value, prev.create_revision, revision, prev.version + 1, lease)  # one key for all
         versions.append(kv)
         return kv, prev
 
@@ -141,7 +141,7 @@ class KeyIndex:
                 live.add(key)
                 note(Event(kv, None))
             else:
-                kv = KeyValue(key, value, prev.create_revision, at, prev.version + 1, NO_LEASE)
+                kv = KeyValue(prev.key, value, prev.create_revision, at, prev.version + 1, NO_LEASE)
                 gone_bytes += len(key) + len(prev.value) + VERSION_OVERHEAD_BYTES
                 note(Event(kv, prev))
                 if prev.lease:
