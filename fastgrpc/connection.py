@@ -17,6 +17,8 @@ Frames that cost us work and bring nothing (pings, settings, resets, empty frame
 with time. Honest peers never notice it; floods end the connection with ENHANCE_YOUR_CALM.
 """
 
+from collections.abc import Iterable
+
 from . import frames
 from .control import Control
 from .events import DataReceived, Event, HeadersReceived, Limits, RequestsReceived, TrailersReceived
@@ -173,42 +175,70 @@ class Connection(Control):
         """
         if self._client or self._block is not None or not self._greeted or self.going_away:
             return at
-        known, held, read_header, size = self._decoder.known, self._held, frames.read_header, len(data)
-        last, room = self.last_stream, self.limits.streams - len(self._streams) - len(self._asked) - len(held)
-        most, window = min(self.limits.window_bytes, self.limits.frame_bytes), self._window
-        told: Headers | None = None
-        streams: list[int] = []
-        contents: list[bytes] = []
+        held, read_header, size, view = self._held, frames.read_header, len(data), memoryview(data)
+        most = min(self.limits.window_bytes, self.limits.frame_bytes)
+        told: RequestsReceived | None = None
         while (begin := at + frames.HEADER_BYTES) <= size:
             high, low, what, number = read_header(data, at)
             length = high << 8 | low
-            end = begin + length
-            if end > size:
+            if (end := begin + length) > size:
                 break
+            start, content, step = data[at : at + 5], data[begin:end], end - at
+            run: Iterable[tuple[bytes, int, bytes]] = ((start, number, content),)
+            if data[end : end + 5] == start:  # what a client sends in a row is much alike
+                run = frames.alike(length).iter_unpack(view[at : at + (size - at) // step * step])
             if what == frames.WHOLE_BLOCK:
-                headers = known(data[begin:end])
-                if headers is None or not headers.is_request or not last < number <= frames.MAX_STREAM_ID:
+                headers = self._decoder.known(content)
+                taken = 0 if headers is None or not headers.is_request else self._hold_all(headers, start, content, run)
+            elif what == frames.LAST_DATA and (headers := held.get(number)) is not None:
+                if length > most or length > self._window or headers.content_length not in (None, length):
                     break
-                if room <= 0 or not number & 1:
-                    break
-                last, room, held[number] = number, room - 1, headers
-            elif what == frames.LAST_DATA:
-                headers = held.get(number)
-                if headers is None or length > most or length > window or headers.content_length not in (None, length):
-                    break
-                if headers is not told:
-                    told, streams, contents = headers, [], []
-                    self._events.append(RequestsReceived(headers, streams, contents))
-                del held[number]
-                streams.append(number)
-                contents.append(data[begin:end])
-                self._asked.add(number)
-                window -= length
+                if told is None or told.headers is not headers:
+                    told = RequestsReceived(headers, [], [])
+                    self._events.append(told)
+                taken = self._ask_all(told, start, length, run)
             else:
                 break
-            at = end
-        self.last_stream, self._window = last, window
+            if not taken:
+                break
+            at += taken * step
         return at
+
+    def _hold_all(self, headers: Headers, start: bytes, block: bytes, run: Iterable[tuple[bytes, int, bytes]]) -> int:
+        """Hold back what a run of frames begins, as far as each is like the first but for its stream; return how many.
+
+        run: of each frame the start, up to its stream, the stream, and what follows. So below.
+        """
+        held, last = self._held, self.last_stream
+        before = len(held)
+        room = self.limits.streams - len(self._streams) - len(self._asked) - before
+        for its_start, number, its_block in run:
+            if its_start != start or its_block != block:
+                break
+            if not last < number <= frames.MAX_STREAM_ID or not number & 1 or room <= 0:
+                break
+            held[number] = headers
+            last, room = number, room - 1
+        self.last_stream = last
+        return len(held) - before
+
+    def _ask_all(
+        self, told: RequestsReceived, start: bytes, length: int, run: Iterable[tuple[bytes, int, bytes]]
+    ) -> int:
+        """Tell of what was held back, as far as a run of frames of this length has its data; return of how many."""
+        held, headers, window = self._held, told.headers, self._window
+        streams, contents = told.streams, told.contents
+        before = len(streams)
+        for its_start, number, content in run:
+            if its_start != start or length > window or held.get(number) is not headers:
+                break
+            del held[number]
+            streams.append(number)
+            contents.append(content)
+            window -= length
+        self._asked.update(streams[before:])
+        self._window = window
+        return len(streams) - before
 
     def _tell_held(self, number: int) -> None:
         """Tell of a request that does not come whole."""

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -122,6 +123,12 @@ class Envelope:
             number = stream.to_bytes(4, "big")
             parts += (begin, number, before, number, first, content, behind, number, trailers)
         return parts
+
+
+@lru_cache(maxsize=1024)
+def alike(length: int) -> struct.Struct:
+    """Return the layout of frames with so much payload: the five bytes before the stream, the stream, the payload."""
+    return struct.Struct(f">5sL{length}s")
 
 
 def frame_at(data: bytes, at: int, max_payload_bytes: int) -> tuple[Frame, int] | None:

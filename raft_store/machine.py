@@ -157,7 +157,11 @@ class Machine:
         for entry in entries:
             command = decode(entry.data) if entry.data else None
             # What nearly all are, by less: every member passes here for every write of anybody.
-            if type(command) is Put and open_to_all and _is_plain(command):
+            if (
+                type(command) is Put
+                and open_to_all
+                and not (command.lease or command.prev_kv or command.ignore_value or command.ignore_lease)
+            ):
                 run.append(command)
                 continue
             if run:
@@ -178,7 +182,7 @@ class Machine:
         decode = _commands.decode
         for data in items:
             command = decode(data)
-            if type(command) is not Put or not _is_plain(command):
+            if type(command) is not Put or command != Put(command.key, command.value):
                 return ()
         first = self.store.revision + 1
         return [PutResult(Revision(revision), None) for revision in range(first, first + len(items))]
@@ -434,11 +438,6 @@ class Machine:
             raise Corrupt
         if writes and AlarmKind.NOSPACE in kinds:
             raise NoSpace
-
-
-def _is_plain(put: Put) -> bool:
-    """Return whether a put wants nothing but to be made, and nothing about a lease can refuse it."""
-    return not (put.lease or put.prev_kv or put.ignore_value or put.ignore_lease)
 
 
 def _puts(operation: Operation) -> bool:

@@ -239,15 +239,25 @@ def taken(reads: Sequence[bytes]) -> tuple[object, ...]:
 def test_a_read_means_what_its_frames_mean(data: Any) -> None:
     """Goal: the short ways lead where the long one does. Method: all at once, by twos and threes, and frame by frame."""
     plain, counted = b"\x83\x86\x84", b"\x83\x86\x84\x0f\x0d\x015"  # as above
-    block, stream = st.sampled_from([plain, counted]), st.sampled_from(range(1, 16, 2)) | st.integers(0, 9)
+    secure = b"\x83\x87\x84"  # as long as ``plain``
+    block, stream = (
+        st.sampled_from([plain, plain, counted, secure]),
+        st.sampled_from(range(1, 16, 2)) | st.integers(0, 9),
+    )
     head = st.builds(partial(frames.frame, frames.HEADERS, frames.END_HEADERS), stream, block)
     end = st.builds(partial(frames.frame, frames.DATA, frames.END_STREAM), stream, st.sampled_from([b"", b"12345"]))
-    known = [frames.frame(frames.HEADERS, 5, 1, plain), frames.frame(frames.HEADERS, 4, 3, counted)]
-    numbers = data.draw(st.lists(st.integers(2, 20), max_size=6, unique=True).map(sorted))
+    known = [frames.frame(frames.HEADERS, 5, 2 * i + 1, each) for i, each in enumerate([plain, secure])]
+    known.append(frames.frame(frames.HEADERS, 4, 5, counted))
+    numbers = data.draw(st.lists(st.integers(3, 20), max_size=6, unique=True).map(sorted))
     chosen = [(2 * number + 1, data.draw(block)) for number in numbers]
-    heads = [frames.frame(frames.HEADERS, frames.END_HEADERS, *each) for each in chosen]
-    sizes = data.draw(st.lists(st.sampled_from([5, 5, 5, 4]), min_size=6, max_size=6))
-    ends = [frames.frame(frames.DATA, 1, number, bytes(size)) for (number, _), size in zip(chosen, sizes, strict=False)]
+    nearly = st.sampled_from([0] * 9 + [frames.END_STREAM])  # in a row of frames that are alike, one that only looks so
+    heads = [frames.frame(frames.HEADERS, frames.END_HEADERS | data.draw(nearly), *each) for each in chosen]
+    size = st.sampled_from([5, 5, 4, TIGHT.frame_bytes])  # four of the largest are more than the window
+    sizes = data.draw(st.one_of(st.lists(size, min_size=6, max_size=6), size.map(lambda all_: [all_] * 6)))
+    ends = [
+        frames.frame(frames.DATA, frames.END_STREAM ^ data.draw(nearly), number, bytes(size))
+        for (number, _), size in zip(chosen, sizes, strict=False)
+    ]
     received = heads + data.draw(st.permutations(ends))
     for other in data.draw(st.lists(head | end | FRAMES, max_size=3)):
         received.insert(data.draw(st.integers(0, len(received))), other)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from fastgrpc import frames
 from fastgrpc.connection import Connection, Refused
@@ -333,6 +333,7 @@ def test_data_under_way_when_its_stream_is_reset_is_no_nuisance() -> None:
 
 
 PLAIN = b"\x83\x86\x84"  # POST, http and / by their places in the static table: a block that changes no table
+SECURE = b"\x83\x87\x84"  # the same by https, which is as long
 TWO_BYTES = PLAIN + b"\x0f\x0d\x012"  # and content-length 2
 
 
@@ -408,6 +409,53 @@ def test_a_whole_request_is_looked_at_as_closely_as_its_parts(received: bytes, e
     connection = acquainted()
     events = [event for at in range(len(received)) for event in connection.receive(received[at : at + 1], 0.0)]
     assert fate(connection, events) == expected
+
+
+def told(reads: Sequence[bytes]) -> tuple[object, ...]:
+    """Return what a server tells of each stream, at one go or in parts, and what is left."""
+    connection = acquainted(replace(SMALL, streams=10, connection_window_bytes=65_535))
+    connection.receive(headers(5, WHOLE, SECURE), 0.0)
+    found: dict[int, list[object]] = {}
+    for event in [event for read in reads for event in connection.receive(read, 0.0)]:
+        match event:
+            case RequestsReceived():
+                for stream, data in zip(event.streams, event.contents, strict=True):
+                    found.setdefault(stream, []).extend([(event.headers.fields, False), (data, True)])
+            case HeadersReceived():
+                found.setdefault(event.stream, []).append((event.headers.fields, event.ended))
+            case DataReceived():
+                found.setdefault(event.stream, []).append((event.data, event.ended))
+            case _:
+                found.setdefault(getattr(event, "stream", 0), []).append(type(event))
+    return found, connection._window, connection.last_stream, connection.ended
+
+
+ROW = (7, 9, 11, 13, 15)
+PLAIN_ROW = [headers(number, payload=PLAIN) for number in ROW]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param([headers(n, WHOLE if n == 11 else END_HEADERS, PLAIN) for n in ROW], id="one ends at once"),
+        pytest.param([headers(n, payload=SECURE if n == 11 else PLAIN) for n in ROW], id="one asks otherwise"),
+        pytest.param([headers(n, payload=PLAIN) for n in (7, 9, 13, 11)], id="one is late"),
+        pytest.param(
+            PLAIN_ROW + [frame(DATA, 0 if n == 11 else END_STREAM, n, b"data") for n in ROW], id="one has more data"
+        ),
+        pytest.param(
+            [headers(n, payload=SECURE if n == 11 else PLAIN) for n in ROW]
+            + [frame(DATA, END_STREAM, n, b"data") for n in ROW],
+            id="one's data belongs to what asks otherwise",
+        ),
+        pytest.param(
+            PLAIN_ROW + [frame(DATA, END_STREAM, n, bytes(16_384)) for n in ROW], id="one is beyond the window"
+        ),
+    ],
+)
+def test_frames_that_only_look_alike_are_told_apart(row: list[bytes]) -> None:
+    """What a client sends in a row is taken at one go, as far as it is alike."""
+    assert told([b"".join(row)]) == told(row)
 
 
 def test_a_whole_request_before_any_settings_is_none() -> None:
