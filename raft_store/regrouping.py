@@ -76,8 +76,15 @@ class Regrouping:
                     raise
             await asyncio.sleep(RETRY_S)
         # Whoever asked us will look at us. A read barrier would wait for a member that may not run yet.
-        while self._core.log.committed < index and loop.time() < deadline:  # noqa: ASYNC110 - rare and short
+        while not self._knows_of(index) and loop.time() < deadline:  # noqa: ASYNC110 - rare and short
             await asyncio.sleep(RETRY_S / 10)
+
+    def _knows_of(self, index: Index) -> bool:
+        """Return whether we know of a change that is over, and stands in the log from ``index`` on.
+
+        One of several voters is two entries: those who go belong to the group up to the second.
+        """
+        return self._core.log.committed >= index and not self._core.configuration.outgoing
 
     async def _change_once(
         self, changes: Sequence[Change], *, timeout_s: float, joint: bool, started: Collection[MemberId] | None

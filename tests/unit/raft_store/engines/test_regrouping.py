@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import shutil
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -29,6 +30,7 @@ from raft_store.raft.log import Log
 from raft_store.raft.membership import changed, encode, founded
 from raft_store.raft.messages import HardState, Save
 from raft_store.recovery import give_up_others
+from raft_store.regrouping import RETRY_S, Regrouping
 from tests.ports import free_ports
 
 from .test_native import Values
@@ -205,6 +207,24 @@ async def test_several_members_are_exchanged_in_one_joint_change(tmp_path):
         assert lab.machines[5].values == [b"x", b"y"]
     finally:
         await lab.stop()
+
+
+async def test_whoever_asked_hears_of_a_joint_change_when_it_knows_the_end_of_it():
+    """The leader knows first: its answer may come before its word that the old voters are gone."""
+
+    async def reconfigure(leader, changes, **more):
+        return Index(7)
+
+    core = SimpleNamespace(
+        leader=2, member=4, log=SimpleNamespace(committed=7), configuration=SimpleNamespace(outgoing={2, 3})
+    )
+    regrouping = Regrouping(core, None, started=set, on_removed=None)
+    regrouping.use(SimpleNamespace(reconfigure=reconfigure))
+    asking = asyncio.create_task(regrouping.change_anywhere([], timeout_s=PATIENT_S, joint=True, started=None))
+    await asyncio.sleep(RETRY_S / 2)
+    assert not asking.done()
+    core.configuration.outgoing = frozenset()
+    await asking
 
 
 async def test_everybody_remembers_the_group_after_a_restart(lab):
