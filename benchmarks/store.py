@@ -268,11 +268,13 @@ def merged(turns: list[Figures]) -> Figures:
     return Figures(*(statistics.fmean(getattr(turn, field) for turn in turns) for field in Figures.__struct_fields__))
 
 
-def ratio(got: list[Figures], theirs: list[Figures]) -> tuple[float, float]:
-    """Return the mean of the rounds' ratios, and its standard error; 0 if there was one round."""
-    ratios = [ours.rate / etcd.rate for ours, etcd in zip(got, theirs, strict=True)]
-    error = statistics.stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 else 0.0
-    return statistics.fmean(ratios), error
+def ratio(got: list[Figures], theirs: list[Figures]) -> str:
+    """Return the mean of the rounds' ratios of rates with its standard error, and the ratio of the mean p99s."""
+    ratios = [mine.rate / its.rate for mine, its in zip(got, theirs, strict=True)]
+    error = f"{statistics.stdev(ratios) / math.sqrt(len(ratios)):5.2f}" if len(ratios) > 1 else " " * 5
+    their_p99_ms = merged(theirs).p99_ms
+    tail = f"{merged(got).p99_ms / their_p99_ms:5.2f}" if their_p99_ms else " " * 5
+    return f"{statistics.fmean(ratios):6.2f} {error} {tail}"
 
 
 async def measure(benches: list[Bench], rows: list[Row], *, seconds: int, rounds: int, kills: int) -> None:
@@ -288,10 +290,7 @@ async def measure(benches: list[Bench], rows: list[Row], *, seconds: int, rounds
             got = merged(found)
             line = f"{row.what:36} {name:12} {got.rate:9.1f} {got.p50_ms:8.2f} {got.p99_ms:8.2f} {got.cpu_us:7.1f}"
             if theirs and name != "etcd":
-                mean, error = ratio(found, theirs)
-                their_p99_ms = merged(theirs).p99_ms
-                tail = f"{got.p99_ms / their_p99_ms:5.2f}" if their_p99_ms else " " * 5
-                line += f" {mean:6.2f} {error:5.2f} {tail}  {row.target}"
+                line += f" {ratio(found, theirs)}  {row.target}"
             print(line, flush=True)
 
 
@@ -322,6 +321,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.rows) - set(known):
         parser.error(f"there is no row {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    if arguments.rounds < 1 or arguments.seconds < 1:
+        parser.error("--rounds and --seconds have to be 1 or more")
     if shutil.which("h2load") is None:
         parser.error("h2load is missing: apt-get install nghttp2-client")
     rows = [row for row in ROWS if not arguments.rows or row.name in arguments.rows]

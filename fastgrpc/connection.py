@@ -30,7 +30,6 @@ from .streams import ConnectionFault, Refused, Stream, StreamFault
 
 __all__ = ["Connection", "Refused"]
 
-# Types and flags.
 _BEGINS_REQUEST = frames.WHOLE_BLOCK.to_bytes(2, "big")
 
 

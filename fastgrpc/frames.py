@@ -27,7 +27,7 @@ WHOLE_BLOCK = HEADERS << 8 | END_HEADERS  # type and flags of all of a request's
 LAST_DATA = DATA << 8 | END_STREAM  # ... and of the end of the data
 MORE_DATA = DATA << 8  # of data that others follow
 
-_PLAIN_DATA = bytes((DATA, 0))  # type and flags
+_PLAIN_DATA = MORE_DATA.to_bytes(2, "big")
 
 _HEADER = struct.Struct(">HBBBL")  # length (16 bits, then 8), type, flags, stream
 read_header = struct.Struct(">HBHL").unpack_from  # length (16 bits, then 8), type and flags, stream

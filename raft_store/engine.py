@@ -204,8 +204,8 @@ class Engine(Protocol):
         not wait. Raises EngineError if nothing was proposed; then ``done`` is not called. What comes in one turn of the
         event loop travels together. Returns what ``join`` takes.
 
-        ``foresee`` may be called before ``done``, once, so that what is to be said can be made ready; it must not be
-        said before ``done`` is called, with the same results (the same object) if this is what they have come to.
+        ``foresee`` may be called before ``done``, so that what is to be said can be made ready; it must not be said
+        before ``done`` is called, with the same results (the same object) if this is what they have come to.
         """
 
     def join(self, submitted: object, items: Sequence[bytes], *, timeout_s: float) -> bool:

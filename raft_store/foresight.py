@@ -24,7 +24,7 @@ class Foreseen(msgspec.Struct, frozen=True):
 
 
 class Foresight:
-    """Looks ahead for one replica and its machine."""
+    """Looks ahead for one replica and its machine; whoever drives them asks what came true before it asks for work."""
 
     def __init__(self, replica: Replica, machine: StateMachine) -> None:
         self._replica = replica
@@ -62,7 +62,7 @@ class Foresight:
         if core.term == seen.term and (log.committed < seen.index or log.saved < seen.index):
             return None
         self._seen = None
-        # In another term the entry may be another one; and it may be applied by now.
+        # In another term the entry may be another one. That it is applied already cannot be: it is told first.
         if core.term != seen.term or log.applied != seen.index - 1:
             return None
         self._told = seen

@@ -220,8 +220,8 @@ class Observer:
         machine = self._backend.machine
         store = machine.store
         streams, watchers = machine.hub.counts()
-        yield _gauge("etcd_mvcc_db_total_size_in_bytes", "All versions held.", store.held_bytes)
-        yield _gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Present versions.", store.live_bytes)
+        yield _gauge("etcd_mvcc_db_total_size_in_bytes", "All versions held.", store.size_bytes)
+        yield _gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Present versions.", store.size_in_use_bytes)
         yield _gauge("etcd_debugging_mvcc_keys_total", "Keys that exist.", len(store.index))
         yield _gauge("etcd_debugging_mvcc_current_revision", "The newest revision.", store.revision)
         yield _gauge("etcd_debugging_mvcc_compact_revision", "The last compaction's.", store.compact_revision)

@@ -32,7 +32,7 @@ class Turns:
     def plan(self, now_s: float, *, few: bool = False) -> None:
         """Let what the core owes by now wait, but not for long.
 
-        few: so few wait for us, or none, that we wait for the followers' disks ourselves.
+        few: hardly anybody waits for us, so that we have time while a majority's disks work.
         """
         core = self._core
         core.delays = True
@@ -47,9 +47,8 @@ class Turns:
                 self._timer = self._loop.call_later(DELAY_S, self._look)
         if now_s < self._next_turn_s:
             return
-        # Where a turn was due already when something came to be owed, one thing is written now and then: what has just
-        # been answered is told. In a stream of writes the next one comes soon, and while it is under way we wait; just
-        # after an answer we would be in its way.
+        # Owed since before this turn was due: a stream of writes. Then we tell while we wait for a majority; just after
+        # an answer we would be in the next one's way. What is written now and then is told as soon as it is answered.
         is_stream = few and self._owed_since_s < self._next_turn_s
         if core.awaits_majority if is_stream else core.has_turn_for_others:
             self._tell(now_s)  # in a turn to come: answers leave at the end of this one, and go first

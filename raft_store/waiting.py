@@ -83,7 +83,7 @@ class Proposers:
             log.exception("whoever proposed cannot make an answer ready")
 
     def settle(self, proposal: Proposal, results: Sequence[object]) -> None:
-        """The machine has applied a proposal."""
+        """It is certain what a proposal comes to: the machine has applied it, or does so next."""
         if not proposal.abandoned:
             self._end(proposal, results, None)
 

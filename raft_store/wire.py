@@ -120,33 +120,20 @@ def wrap(messages: bytes) -> bytes:
         return _FIELDS[length] + messages
     if length < _MORE * _MORE:
         return bytes((_TAG, length % _MORE + _MORE, length // _MORE)) + messages
-    head = bytearray(_FIELDS[0][:1])
-    while length >= _MORE:
-        head.append(length % _MORE + _MORE)
-        length //= _MORE
-    head.append(length)
-    return bytes(head) + messages
+    return raft_pb2.Batch(messages=messages).SerializeToString()
 
 
 def unwrap(batch: bytes) -> bytes:
     """Return the messages of a ``Batch``, whoever wrote it; raises ValueError if it is none."""
     size = len(batch)
     if size > 2 and batch[0] == _TAG:
-        at, length = 2, batch[1]
-        if length >= _MORE and (second := batch[2]) < _MORE:
-            at, length = 3, length - _MORE + (second << 7)
-        if at + length == size:
-            return batch[at:]  # whatever is said all day
-        at, shift, length = 1, 0, 0
-        while at < size and shift < 35:  # no length takes more than five bytes
-            byte = batch[at]
-            at += 1
-            length += byte % _MORE << shift
-            if byte < _MORE:
-                if at + length == size:
-                    return batch[at:]
-                break
-            shift += 7
+        # What is said all day is short: its length has one byte, or two.
+        first, second = batch[1], batch[2]
+        if first < _MORE:
+            if 2 + first == size:
+                return batch[2:]
+        elif second < _MORE and 3 + first - _MORE + (second << 7) == size:
+            return batch[3:]
     try:
         return raft_pb2.Batch.FromString(batch).messages
     except DecodeError as exc:

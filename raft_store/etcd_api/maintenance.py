@@ -24,7 +24,6 @@ from .errors import Code, RpcError, rpc_error
 ETCD_VERSION = "3.5.13"
 CLUSTER_VERSION = "3.5.0"  # what all members have in common, as etcd tells it
 SNAPSHOT_CHUNK_BYTES = 64 << 10
-EMPTY_BYTES = 4096  # no database that can answer has no size: zero is left out of JSON, and tools divide by it
 
 
 class MaintenanceService:
@@ -42,8 +41,8 @@ class MaintenanceService:
         return pb.StatusResponse(
             header=self._backend.header(),
             version=ETCD_VERSION,
-            dbSize=EMPTY_BYTES + machine.store.held_bytes,
-            dbSizeInUse=EMPTY_BYTES + machine.store.live_bytes,
+            dbSize=machine.store.size_bytes,
+            dbSizeInUse=machine.store.size_in_use_bytes,
             leader=status.leader,
             raftIndex=status.commit_index,
             raftTerm=status.term,

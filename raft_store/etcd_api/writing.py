@@ -64,7 +64,7 @@ class Writing:
         self._newest: tuple[object, _Together] | None = None
 
     def take(self, asks: Sequence[Asked], call: CallContext) -> None:
-        """Propose what ``asks`` want, and answer each when it has taken effect."""
+        """Propose what ``asks`` want, and answer each when it is certain what it comes to."""
         if self._backend.machine.auth.enabled or call.token is not None:
             for ask in asks:
                 self._alone.take(ask, call)
@@ -125,7 +125,6 @@ class Writing:
         backend.proposals_pending -= count
         if exc is not None:
             backend.proposals_failed += count
-        if exc is not None:
             answers: Sequence[bytes] = ()
         else:
             answers = together.answers if results is together.foreseen else self.answers(results)

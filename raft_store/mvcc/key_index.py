@@ -100,13 +100,14 @@ class KeyIndex:
             return kv, None
         versions = held if isinstance(held, list) else self._as_list(key, held)
         prev = versions[-1]
+        key = prev.key  # the same bytes for all versions, as far as they were not read from a snapshot
         if prev.version == 0:
             kv = KeyValue(key, value, revision, revision, 1, lease)
             self._dead.remove(key)
             self._live.add(key)
             versions.append(kv)
             return kv, None
-        kv = KeyValue(prev.key, value, prev.create_revision, revision, prev.version + 1, lease)  # one key for all
+        kv = KeyValue(key, value, prev.create_revision, revision, prev.version + 1, lease)
         versions.append(kv)
         return kv, prev
 
@@ -135,13 +136,14 @@ class KeyIndex:
             else:
                 line = versions[key] = [held]
             prev = line[-1]
+            key = prev.key
             if prev.version == 0:
                 kv = KeyValue(key, value, at, at, 1, NO_LEASE)
                 self._dead.remove(key)
                 live.add(key)
                 note(Event(kv, None))
             else:
-                kv = KeyValue(prev.key, value, prev.create_revision, at, prev.version + 1, NO_LEASE)
+                kv = KeyValue(key, value, prev.create_revision, at, prev.version + 1, NO_LEASE)
                 gone_bytes += len(key) + len(prev.value) + VERSION_OVERHEAD_BYTES
                 note(Event(kv, prev))
                 if prev.lease:

@@ -162,9 +162,8 @@ class Core(Elections, Following, Changing):
 
     @property
     def has_news(self) -> bool:
-        """Whether a save that has just ended made anything to do: what it held back, or what it lets be applied.
-
-        Or be saved: who needs no vote but its own leads from here on.
+        """Whether a save that has just ended made anything to do: what it held back, unless that was taken already, or
+        what it lets be applied, or be saved: who needs no vote but its own leads from here on.
         """
         log = self.log
         return bool(self._outbox) or log.has_committed or log.has_unsaved or self._restore is not None

@@ -84,7 +84,7 @@ class Replica:
         """As the leader: the proposals that share the only entry that is not applied; none if there are others."""
         core = self.core
         log = core.log
-        if core.role is not Role.LEADER or core.holds_back or log.last_index != log.applied + 1:
+        if core.role is not Role.LEADER or log.last_index != log.applied + 1:
             return ()
         return self._origin.sole_batch(core.term)
 

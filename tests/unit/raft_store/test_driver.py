@@ -21,7 +21,7 @@ from raft_store.raft.core import Core, CoreConfig, Role
 from raft_store.raft.log import Log
 from raft_store.raft.membership import founded
 from raft_store.raft.messages import HardState, Save, SnapshotMark
-from raft_store.raft.proposals import unpack
+from raft_store.raft.proposals import pack, unpack
 from raft_store.raft.replica import Replica, Work
 
 GROUP = founded({MemberId(1): (), MemberId(2): ()})
@@ -240,6 +240,16 @@ async def test_only_a_follower_for_whom_nobody_waits_is_calm(follower):
     assert set(calm) == {False}
 
 
+async def test_what_waited_for_a_sync_in_the_loop_leaves_before_anything_else_is_done(follower, monkeypatch):
+    steps, ready, save = [], follower._replica.ready, follower._saver._storage.save
+    follower._send = lambda messages: steps.extend(type(message).__name__ for message in messages)
+    monkeypatch.setattr(follower._replica, "ready", lambda: steps.append("asked what to do") or ready())
+    monkeypatch.setattr(follower._saver, "begin", lambda given, saved, *, calm: save(given) or True)
+    follower.receive([append(1)])
+    await until(lambda: follower.applied == 1)
+    assert steps[: steps.index("AppendReply") + 1] == ["asked what to do", "AppendReply"]
+
+
 async def test_who_joins_before_the_entry_leaves_shares_it(follower):
     sent, heard = [], []
     follower._send = sent.extend
@@ -290,6 +300,12 @@ async def leading(storage, machine):
     return driver, fatal
 
 
+def at_rest(driver):
+    """Return whether all is on disk, and what comes now is served at once."""
+    log = driver._replica.core.log
+    return log.saved == log.last_index and not driver._pump_scheduled
+
+
 def agree(driver):
     """Let the other member have all that the leader has."""
     core = driver._replica.core
@@ -306,7 +322,7 @@ async def test_who_proposed_alone_makes_the_answer_ready_and_gives_it_when_the_o
         assert (results is foreseen[0], exc) == (True, None)
 
     driver.submit((b"a",), done, timeout_s=60, foresee=foreseen.append)
-    await until(lambda: foreseen)
+    await until(lambda: foreseen and at_rest(driver))
     assert machine.steps == []
     agree(driver)
     assert machine.steps == ["told", "applied"]  # in the same turn: nobody reads in between
@@ -321,9 +337,11 @@ async def test_what_was_told_is_applied_in_the_same_turn_however_long_that_took(
     driver, fatal = await leading(storage, machine)
     foreseen = []
     driver.submit((b"a",), lambda results, exc: machine.steps.append("told"), timeout_s=60, foresee=foreseen.append)
-    await until(lambda: foreseen)
+    await until(lambda: foreseen and at_rest(driver))
     monkeypatch.setattr(driving, "TURN_S", -1.0)
-    agree(driver)
+    core, more = driver._replica.core, pack(9, 1, (b"of the other member",))  # which has to be saved, first
+    agreed = m.AppendReply(MemberId(2), MemberId(1), core.term, rejected=False, index=core.log.last_index)
+    driver.receive([agreed, m.Forward(MemberId(2), MemberId(1), core.term, session=9, first=1, proposals=[more])])
     assert machine.steps == ["told", "applied"]
     await driver.stop()
     assert not fatal
@@ -335,7 +353,7 @@ async def test_a_member_that_foretold_wrongly_ends(storage):
     machine._come_to = b"something else"
     foreseen = []
     driver.submit((b"a",), lambda results, exc: None, timeout_s=60, foresee=foreseen.append)
-    await until(lambda: foreseen)
+    await until(lambda: foreseen and at_rest(driver))
     agree(driver)
     assert ["foretold otherwise" in str(exc) for exc in fatal] == [True]
     await driver.stop()

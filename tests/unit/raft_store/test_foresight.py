@@ -83,6 +83,16 @@ def test_followers_foresee_nothing():
     assert Foresight(group[2].replica, group.machine).look() is None
 
 
+def test_who_leads_no_more_foresees_nothing():
+    """Others may put another entry there; and nobody asks it."""
+    group = Telling()
+    group.cut(1)
+    group.propose(1, b"a")
+    core = group[1].core
+    core._become_follower(core.term, 0)  # as who lost its quorum does
+    assert group.foresight.look() is None
+
+
 def test_what_others_proposed_is_not_foreseen():
     group = Telling()
     group.propose(2, b"a")

@@ -161,10 +161,13 @@ def test_after_a_stream_of_writes_others_hear_in_time(leader):
 
 def test_many_writers_leave_the_leader_no_wait_of_its_own(leader):
     due_s = stream(leader, few=False)
-    leader.core.awaits_majority = True
+    leader.core.has_turn_for_others, leader.core.awaits_majority = False, True
+    leader.turns.plan(due_s, few=False)
+    assert leader.woken == []
+    leader.core.has_turn_for_others, leader.core.awaits_majority = True, False  # nobody works on anything
     leader.loop.now_s = due_s
     leader.turns.plan(due_s, few=False)
-    assert leader.woken == [due_s]  # nobody works on anything
+    assert leader.woken == [due_s]
 
 
 def test_who_takes_nothing_in_just_now_is_not_told_again_and_again(leader):

@@ -127,6 +127,7 @@ def test_a_batch_is_one_of_protobufs(size):
         ),
         pytest.param(b"\x12\x03abc\x1a\x01x", id="a field behind it that only a newer member knows"),
         pytest.param(b"\x12\x83\x80\x00abc", id="a length of more bytes than needed"),
+        pytest.param(b"\x12\x85\x80\x00hello\x7a\x7c" + bytes(124), id="the same, and more behind it"),
         pytest.param(b"\x12\x01x\x12\x03abc", id="twice: the last one counts"),
     ],
 )
@@ -134,7 +135,10 @@ def test_whatever_protobuf_reads_is_read(batch):
     assert unwrap(batch) == raft_pb2.Batch.FromString(batch).messages
 
 
-@pytest.mark.parametrize("batch", [b"\x12", b"\x12\x04abc", b"\x12\xff", b"\x12" + b"\xff" * 11, b"abc"])
+@pytest.mark.parametrize(
+    "batch",
+    [b"\x12", b"\x12\x04abc", b"\x12\xff", b"\x12" + b"\xff" * 11, b"abc", b"\x12\x80\x80" + bytes(127)],
+)
 def test_what_protobuf_does_not_read_is_refused(batch):
     with pytest.raises(ValueError, match="no batch"):
         unwrap(batch)

@@ -166,6 +166,11 @@ def test_nobody_may_do_nothing_and_root_everything() -> None:
     assert isinstance(world.apply(Put(b"a", b"")), PutResult)
 
 
+def test_what_a_put_comes_to_is_not_foreseen_where_it_may_be_refused() -> None:
+    assert Machine(LeaseClock(lambda: 0.0)).foresee([encode(Put(b"a", b""))])
+    assert not World().machine.foresee([encode(Put(b"a", b""))])
+
+
 def test_a_request_from_before_a_change_of_users_is_refused() -> None:
     world = World()
     before = world.machine.auth.revision
