@@ -25,7 +25,7 @@ Frame = tuple[int, int, int, bytes]  # type, flags, stream, payload
 
 WHOLE_BLOCK = HEADERS << 8 | END_HEADERS  # type and flags of all of a request's headers, which has data ...
 LAST_DATA = DATA << 8 | END_STREAM  # ... and of the end of the data
-MORE_DATA = DATA << 8  # of data that others follow
+MORE_DATA = DATA << 8  # of data behind which more comes
 
 _PLAIN_DATA = MORE_DATA.to_bytes(2, "big")
 
