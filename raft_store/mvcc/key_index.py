@@ -100,7 +100,6 @@ class KeyIndex:
             return kv, None
         versions = held if isinstance(held, list) else self._as_list(key, held)
         prev = versions[-1]
-        key = prev.key  # the same bytes for all versions, as far as they were not read from a snapshot
         if prev.version == 0:
             kv = KeyValue(key, value, revision, revision, 1, lease)
             self._dead.remove(key)
@@ -136,7 +135,6 @@ class KeyIndex:
             else:
                 line = versions[key] = [held]
             prev = line[-1]
-            key = prev.key
             if prev.version == 0:
                 kv = KeyValue(key, value, at, at, 1, NO_LEASE)
                 self._dead.remove(key)

@@ -327,9 +327,7 @@ class Change:
     def put(self, key: bytes, value: bytes, lease: LeaseId) -> KeyValue | None:
         """Write one key; return the version replaced."""
         prev = self._store.index.get(key)
-        created, version = self.revision, 1
-        if prev is not None:
-            key, created, version = prev.key, prev.create_revision, prev.version + 1
+        created, version = (prev.create_revision, prev.version + 1) if prev else (self.revision, 1)
         kv = KeyValue(key, value, created, self.revision, version, lease)
         self._store._replace(kv, prev)
         self.events.append(Event(kv, prev))

@@ -174,19 +174,3 @@ def test_a_snapshot_that_is_given_up_lets_the_store_trim():
     assert life.machine.store.views
     snapshot.close()
     assert not life.machine.store.views
-
-
-def test_all_versions_of_a_key_share_its_bytes():
-    """What is written again and again would otherwise hold its name as often."""
-    life = Life()
-    life.do(Put(b"key", b"1"))
-    life.do(Put(b"key", b"2"))
-    life.do(Txn([], [Put(b"key", b"3"), Put(b"other", b"")], []))
-    life.do(Put(b"key", b"4", LeaseId(0), prev_kv=True))
-    together = [Entry(Index(life.index + n), Term(1), encode(Put(b"key", b"%d" % n))) for n in (1, 2)]
-    life.machine.apply(together)
-    life.do(DeleteRange(b"key", b""))
-    life.do(Put(b"key", b"5"))
-    versions = life.machine.store.index.versions(b"key")
-    assert len(versions) == 8
-    assert len({id(version.key) for version in versions}) == 1
