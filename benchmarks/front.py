@@ -24,7 +24,7 @@ from fastgrpc import frames
 from fastgrpc.calls import call_fields, frame_message
 from fastgrpc.hpack import Encoder
 from fastgrpc.peer import Peer
-from raft_store.engine import Done, MemberId, Term
+from raft_store.engine import Done, Foresee, MemberId, Term
 from raft_store.etcd_api.backend import Backend
 from raft_store.etcd_api.fast_front import FastFront
 from raft_store.etcd_api.front import LeaderGuard
@@ -53,8 +53,11 @@ class Waiting:
         self._proposals: list[Proposal] = []
         self._revision = FIRST_REVISION
 
-    def submit(self, items: Sequence[bytes], done: Done, *, timeout_s: float) -> Proposal:
+    def submit(
+        self, items: Sequence[bytes], done: Done, *, timeout_s: float, foresee: Foresee | None = None
+    ) -> Proposal:
         """See ``Engine.submit``."""
+        del foresee  # that is not what is measured
         self._proposals.append(self._proposers.submit(items, done, until_s=timeout_s))
         return self._proposals[-1]
 

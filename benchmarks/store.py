@@ -1,6 +1,6 @@
 """The store beside a real etcd: three members each on this machine's disk, in one run, as a table of ratios.
 
-    .venv/bin/python benchmarks/store.py                              every row; a quarter of an hour
+    .venv/bin/python benchmarks/store.py                              every row; eight minutes
     .venv/bin/python benchmarks/store.py put-64 watch --rounds 20     some rows
     .venv/bin/python benchmarks/store.py kill --kills 20 --fronts grpcio
 

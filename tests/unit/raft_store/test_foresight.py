@@ -84,7 +84,7 @@ def test_followers_foresee_nothing():
 
 
 def test_who_leads_no_more_foresees_nothing():
-    """Others may put another entry there; and nobody asks it."""
+    """Others may put another entry there."""
     group = Telling()
     group.cut(1)
     group.propose(1, b"a")
