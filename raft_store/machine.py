@@ -14,12 +14,13 @@ from .audit import AuditState, pick_corrupt, report
 from .auth.access import check_command
 from .auth.model import NOBODY, AuthFailed, AuthNotEnabled, Caller
 from .auth.requests import AuthCommand, AuthDisable, Authenticate, Management, Token, UserChangePassword, UserDelete
-from .auth.store import AuthContents, AuthStore
+from .auth.store import AuthStore
 from .auth.tokens import TokenTable
+from .contents import LeaseState, MachineState, Restoration, draw_chunks
 from .counts import Applied
 from .engine import Entry, Index, MemberId, Term
-from .mvcc.lease import Lease, LeaseClock, LeaseTable
-from .mvcc.model import NO_LEASE, Corrupt, Event, KeyValue, LeaseId, NoSpace, Revision, StoreError
+from .mvcc.lease import LeaseClock, LeaseTable
+from .mvcc.model import NO_LEASE, Corrupt, LeaseId, NoSpace, Revision, StoreError
 from .mvcc.requests import (
     Alarm,
     AlarmKind,
@@ -43,13 +44,12 @@ from .mvcc.requests import (
     Txn,
     TxnResult,
 )
-from .mvcc.store import Loader, Store, View
+from .mvcc.store import Store, View
 from .mvcc.txn import Executor, delete_keys, holds
 from .mvcc.watch import WatchHub, WatchLimits
 
 log = logging.getLogger(__name__)
 
-SNAPSHOT_FORMAT = 2
 TRIM_STEP = 2_000  # compacted changes given back with each applied batch: compaction never stalls writes
 
 
@@ -66,47 +66,6 @@ AnyCommand = Command | AuthCommand | OnBehalf
 _encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)
 _MANAGEMENT = tuple(Management.__args__)
-
-
-class _LeaseState(msgspec.Struct, frozen=True, array_like=True):
-    lease: LeaseId
-    ttl_s: int
-    renewals: int
-
-
-class _State(msgspec.Struct, frozen=True, array_like=True):
-    """What a snapshot holds beside the keys. Which keys a lease holds follows from them."""
-
-    leases: list[_LeaseState]
-    alarms: list[Alarm]
-    members: list[Publish]
-    auth: AuthContents = AuthContents()
-    audit: AuditState = AuditState()
-
-
-class _Head(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """The first chunk of a snapshot."""
-
-    format: int
-    compact_revision: Revision
-    revision: Revision
-    history_start: Revision
-    state: _State
-
-
-class _Base(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """Keys as they were before the history begins, in key order."""
-
-    kvs: list[KeyValue]
-
-
-class _History(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """Changes, in order; what has one revision is one change."""
-
-    kvs: list[KeyValue]
-
-
-_chunks: msgspec.msgpack.Decoder[_Head | _Base | _History] = msgspec.msgpack.Decoder(_Head | _Base | _History)
 
 
 def encode(command: AnyCommand) -> bytes:
@@ -192,37 +151,20 @@ class Machine:
 
         Members that applied the same entries give the same chunks. To be drawn to the end, or closed.
         """
-        view = self.store.view()
-        # Encoded now: unlike versions, what it is made of may change.
-        head = _Head(SNAPSHOT_FORMAT, view.compact_revision, view.revision, view.history_start, self._state())
-        chunks = self._chunks(view, _encoder.encode(head))
-        next(chunks)  # from here on, closing it closes the view
-        return chunks
+        return draw_chunks(self.store.view(), self._state())
 
-    def _state(self) -> _State:
-        return _State(
-            leases=[_LeaseState(held.lease, held.ttl_s, held.renewals) for held in self.leases.all()],
+    def _state(self) -> MachineState:
+        return MachineState(
+            leases=[LeaseState(held.lease, held.ttl_s, held.renewals) for held in self.leases.all()],
             alarms=[Alarm(member, kind) for member, kind in sorted(self.alarms)],
             members=[self.members[member] for member in sorted(self.members)],
             auth=self.auth.contents(),
             audit=self.audit,
         )
 
-    def _chunks(self, view: View, head: bytes) -> Generator[bytes, None, None]:
-        encode = _encoder.encode
-        try:
-            yield b""
-            yield head
-            for kvs in view.base():
-                yield encode(_Base(kvs)) if kvs else b""
-            for kvs in view.history():
-                yield encode(_History(kvs)) if kvs else b""
-        finally:
-            view.close()
-
-    def begin_restore(self) -> "Restoration":
+    def begin_restore(self) -> Restoration:
         """Begin to replace the whole state; watches go on from its history."""
-        return Restoration(self)
+        return Restoration(self._replace)
 
     def restore(self, chunks: Iterable[bytes]) -> None:
         """Replace the whole state in one go: for who has nothing else to do meanwhile."""
@@ -232,8 +174,7 @@ class Machine:
                 restoration.feed(chunk)
         restoration.finish()
 
-    def replace(self, store: Store, leases: LeaseTable, state: _State) -> None:
-        """Take over a whole state."""
+    def _replace(self, store: Store, leases: LeaseTable, state: MachineState) -> None:
         self.store, self.leases = store, leases
         self.lease_clock.restart(self.leases.all())
         self.alarms = {(alarm.member, alarm.kind) for alarm in state.alarms}
@@ -444,54 +385,3 @@ def _puts(operation: Operation) -> bool:
     if isinstance(operation, Txn):
         return any(_puts(inner) for inner in (*operation.success, *operation.failure))
     return isinstance(operation, Put)
-
-
-class Restoration:
-    """A snapshot on its way into a machine, which answers from its old state until ``finish``."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-        self._leases = LeaseTable()
-        self._state: _State | None = None
-        self._loader: Loader
-
-    def feed(self, chunk: bytes) -> None:
-        """Take the next chunk; raises ValueError if it is not one of this program's."""
-        part = _chunks.decode(chunk)
-        match part:
-            case _Head():
-                self._begin(part)
-            case _Base():
-                self._loader.add_base(part.kvs)
-                for kv in part.kvs:
-                    self._attach(kv)
-            case _History():
-                for event in self._loader.add_history(part.kvs):
-                    if event.kv.lease or event.prev is not None:
-                        self._move_lease(event)
-
-    def finish(self) -> None:
-        """All chunks were fed: replace the machine's state."""
-        if self._state is None:
-            raise ValueError("an empty snapshot")
-        self._machine.replace(self._loader.finish(), self._leases, self._state)
-
-    def _begin(self, head: _Head) -> None:
-        if head.format != SNAPSHOT_FORMAT:
-            raise ValueError(f"snapshot of format {head.format}; this program reads {SNAPSHOT_FORMAT}")
-        self._state = head.state
-        self._leases = LeaseTable(Lease(held.lease, held.ttl_s, held.renewals) for held in head.state.leases)
-        self._loader = Loader(
-            compact_revision=head.compact_revision, revision=head.revision, history_start=head.history_start
-        )
-
-    def _move_lease(self, event: Event) -> None:
-        kv, prev = event.kv, event.prev
-        if prev is not None and prev.lease != NO_LEASE:
-            self._leases.detach(kv.key, prev.lease)
-        self._attach(kv)
-
-    def _attach(self, kv: KeyValue) -> None:
-        # A version that is not the newest may name a lease that ended since.
-        if kv.lease != NO_LEASE and self._leases.get(kv.lease) is not None:
-            self._leases.attach(kv.key, kv.lease)
