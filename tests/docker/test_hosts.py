@@ -301,7 +301,7 @@ def test_an_interrupted_up_leaves_nothing(labs: Callable[[str], Lab], end: signa
     ) as process:
         assert eventually(lambda: len(third.containers()) == 3, within_s=120)
         process.send_signal(end)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=180)  # every host's log is fetched before it is removed
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert third.leftovers() == []
