@@ -106,7 +106,8 @@ class Store:
         if not limit:
             present = list(self.index.range(first, end))
             return present, len(present)
-        return list(islice(self.index.range(first, end), limit)), self.index.count(first, end)
+        # A client's "all" may be more than islice takes; to raise would end every member that applies it.
+        return list(islice(self.index.range(first, end), min(limit, len(self.index)))), self.index.count(first, end)
 
     def count(self, first: bytes, end: bytes, *, revision: Revision) -> int:
         """Return how many keys of [first, end) could be read at ``revision`` (0: the newest)."""

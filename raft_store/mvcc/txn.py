@@ -13,7 +13,7 @@ import msgspec
 from raft_store.counts import Applied
 
 from .lease import LeaseTable
-from .model import NO_LEASE, REST_OF_KEYS, SINGLE_KEY, KeyNotFound, KeyValue, Revision, StoreError, covers
+from .model import NO_LEASE, REST_OF_KEYS, SINGLE_KEY, Compacted, KeyNotFound, KeyValue, Revision, StoreError, covers
 from .requests import (
     Compare,
     CompareResult,
@@ -185,8 +185,11 @@ class Executor:
         operations = list(plan.flat())
         self._check_puts(operations)
         for operation in operations:
-            if isinstance(operation, Range):
+            if isinstance(operation, Range) and operation.revision:
                 self._store.check_readable(operation.revision)
+                # Below 0 means the newest to a plain range, and something long past to a transaction, as in etcd.
+                if operation.revision < self._store.compact_revision:
+                    raise Compacted(self._store.compact_revision)
         self._applied.txns += 1
         return self._run(plan)
 
@@ -312,7 +315,7 @@ _SORT_KEYS: dict[SortTarget, Callable[[KeyValue], Any]] = {
 
 
 def _range(store: Store, request: Range, revision: Revision) -> RangeResult:
-    """Read, then filter, then sort, then limit, in this order; the count knows of none of them."""
+    """Read, then filter, then sort, then limit; the count knows of none of them."""
     limit = max(0, request.limit)
     if request.count_only:
         count = store.count(request.key, request.end, revision=request.revision)
@@ -321,7 +324,12 @@ def _range(store: Store, request: Range, revision: Revision) -> RangeResult:
     if order is SortOrder.NONE and request.target is not SortTarget.KEY:
         order = SortOrder.ASCEND
     filters = _filters(request)
-    whole = bool(filters) or order is SortOrder.DESCEND or request.target is not SortTarget.KEY
+    # Without an order, as in etcd, only the first keys are sorted: as many as the limit allows, and one more.
+    whole = (
+        bool(filters)
+        or order is SortOrder.DESCEND
+        or (request.order is SortOrder.ASCEND and request.target is not SortTarget.KEY)
+    )
     kvs, count = store.range(
         request.key, request.end, revision=request.revision, limit=0 if whole or not limit else limit + 1
     )

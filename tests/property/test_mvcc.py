@@ -156,7 +156,7 @@ class MvccComparison(RuleBasedStateMachine):
         assert fresh.store.live_bytes == self.machine.store.live_bytes
         self.machine.restore(snapshot)
 
-    @rule(first=KEYS, end=ENDS, back=st.integers(0, 8), limit=st.integers(0, 3))
+    @rule(first=KEYS, end=ENDS, back=st.integers(0, 8), limit=st.sampled_from([0, 1, 2, 3, 2**63 - 1]))
     def range(self, first: bytes, end: bytes, back: int, limit: int) -> None:
         revision = max(1, self.model.revision - back)
         request = Range(first, end, limit=limit, revision=Revision(revision))

@@ -17,6 +17,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Generating overly large repr"),
 ]
 
+MOST = 2**63 - 1  # that a field of 64 bits can say
 SENTINEL = b"~sentinel"
 SENTINEL_WATCH = 1 << 40
 
@@ -33,8 +34,8 @@ ranges = st.builds(
     dict,
     key=KEYS,
     range_end=ENDS,
-    limit=st.sampled_from([0, 0, 1, 2, 3, -1]),
-    revision=st.one_of(st.just(0), REVISIONS),
+    limit=st.sampled_from([0, 0, 1, 2, 3, -1, MOST]),
+    revision=st.one_of(st.just(0), REVISIONS, st.just(-MOST)),
     sort_order=st.sampled_from([0, 0, 1, 2]),
     sort_target=st.integers(0, 4),
     serializable=FLAG,

@@ -15,6 +15,7 @@ KEY, VERSION, CREATE, MOD, VALUE = (
     pb.RangeRequest.VALUE,
 )
 NONE, ASCEND, DESCEND = pb.RangeRequest.NONE, pb.RangeRequest.ASCEND, pb.RangeRequest.DESCEND
+MOST = 2**63 - 1  # that a field of 64 bits can say
 
 
 def end_of(prefix: bytes) -> bytes:
@@ -87,12 +88,30 @@ async def test_old_ranges_show_keys_that_are_gone(api: Api, prefix: bytes) -> No
         pytest.param({"sort_target": VERSION, "sort_order": DESCEND, "limit": 1}, [b"c"], id="sort, then limit"),
         pytest.param({"limit": 2}, [b"a", b"b"], id="limit"),
         pytest.param({"limit": -1}, [b"a", b"b", b"c", b"d"], id="negative limit"),
+        pytest.param({"limit": MOST}, [b"a", b"b", b"c", b"d"], id="as many as can be said"),
+        pytest.param(
+            {"sort_target": VALUE, "limit": 2}, [b"c", b"b"], id="of one more than the limit, without an order"
+        ),
+        pytest.param({"sort_target": VALUE, "sort_order": ASCEND, "limit": 2}, [b"d", b"c"], id="sort up, then limit"),
     ],
 )
 async def test_orders(api: Api, prefix: bytes, more: dict[str, int], expected: list[bytes]) -> None:
     for name, value in ((b"c", b"2"), (b"a", b"4"), (b"d", b"1"), (b"b", b"3"), (b"c", b"2")):
         await put(api, prefix + name, value)
     assert await names(api, prefix, **more) == expected
+
+
+async def test_whatever_a_transaction_reads_it_is_applied(api: Api, prefix: bytes) -> None:
+    """Every member applies it, and again after each start: what one of them cannot read, the whole group dies of."""
+    for name in (b"a", b"b"):
+        await put(api, prefix + name)
+    for limit in (MOST, MOST - 1, -MOST - 1):
+        everything = pb.RangeRequest(key=prefix, range_end=end_of(prefix), limit=limit)
+        written = pb.RequestOp(request_put=pb.PutRequest(key=prefix + b"c"))
+        done = await api.kv.Txn(pb.TxnRequest(success=[written, pb.RequestOp(request_range=everything)]))
+        found = done.responses[1].response_range
+        assert (len(found.kvs), found.more) == (3, False)
+    assert await names(api, prefix) == [b"a", b"b", b"c"]
 
 
 async def test_count_and_more(api: Api, prefix: bytes) -> None:
@@ -229,3 +248,6 @@ async def test_compaction(api: Api, prefix: bytes) -> None:
     after = await put(api, prefix + b"a", b"4")
     (kv,) = (await api.kv.Range(pb.RangeRequest(key=prefix + b"a"))).kvs
     assert (kv.create_revision, kv.version) == (after, 1)
+    below = pb.RangeRequest(key=prefix + b"a", revision=-1)  # the newest to a range, the past to a transaction
+    assert len((await api.kv.Range(below)).kvs) == 1
+    assert await refused(api.kv.Txn(pb.TxnRequest(success=[pb.RequestOp(request_range=below)]))) == compacted
