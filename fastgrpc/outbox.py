@@ -4,8 +4,9 @@ Header blocks are encoded when they go out, never before: the order of blocks on
 trailers wait behind the data of their stream as fields, not as bytes.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from . import frames
 from .frames import NO_LEAD, Envelope, ErrorCode, Lead
@@ -37,7 +38,9 @@ class Outbox:
         self.waiting_bytes = 0
         self.moved: list[Outgoing] = []  # streams whose waiting data went out, for whoever takes note and clears it
         self._ready: list[bytes] = []
-        self._waiting: dict[int, Outgoing] = {}  # in the order of whose turn it is
+        # Streams that wait for the connection's window alone, in the order of whose turn it is. Those that wait for
+        # their own are not among them: there may be thousands, and every grant would have to walk over them all.
+        self._waiting: OrderedDict[int, Outgoing] = OrderedDict()
         # Head and trailers that nearly all responses have; what is made of them at that age of the encoder.
         self._usual: tuple[Fields, Fields, int, Envelope] = ((), (), -1, Envelope(b"", b""))
 
@@ -82,7 +85,6 @@ class Outbox:
         out.queue.append(data)
         out.queued_bytes += size
         self.waiting_bytes += size
-        self._waiting[out.stream] = out
         self._advance(out)
 
     def respond(self, out: Outgoing, head: Fields, data: bytes, trailers: Fields, *, reset_after: bool) -> None:
@@ -177,26 +179,24 @@ class Outbox:
 
     def _advance_all(self) -> None:
         """Share the connection's room between the streams that wait, a frame each in turn."""
-        progress = True
-        while progress and self.window > 0 and self._waiting:
-            progress = False
-            for out in list(self._waiting.values()):
-                progress = self._advance(out, frames_at_most=1) or progress
+        waiting = self._waiting
+        while self.window > 0 and waiting:
+            _, out = waiting.popitem(last=False)  # it lines up behind the others if it has more
+            self._advance(out, frames_at_most=1)
 
-    def _advance(self, out: Outgoing, *, frames_at_most: int = 1 << 30) -> bool:
-        """Send what there is room for; return whether anything went out."""
-        sent = 0
-        for chunk in self._chunks(out):
+    def _advance(self, out: Outgoing, *, frames_at_most: int | None = None) -> None:
+        """Send what there is room for, and note whether the rest waits for the connection's window."""
+        for chunk in islice(self._chunks(out), frames_at_most):
             self._ready.append(frames.frame(frames.DATA, 0, out.stream, chunk))
-            sent += 1
-            if sent >= frames_at_most:
-                break
         if not out.queue:
             self._waiting.pop(out.stream, None)
             self.moved.append(out)
             if out.end is not None and not out.closed:
                 self._end(out)
-        return sent > 0
+        elif out.window > 0:
+            self._waiting.setdefault(out.stream, out)
+        else:
+            self._waiting.pop(out.stream, None)
 
     def _chunks(self, out: Outgoing) -> Iterator[bytes | memoryview]:
         queue = out.queue

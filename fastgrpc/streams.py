@@ -139,8 +139,8 @@ class Streams:
         if len(self._resets) > _REMEMBERED_RESETS:
             del self._resets[next(iter(self._resets))]
 
-    def _pay(self) -> None:
-        self._nuisances -= 1
+    def _pay(self, price: float = 1.0) -> None:
+        self._nuisances -= price
         if self._nuisances < 0:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a flood of frames that bring nothing")
 

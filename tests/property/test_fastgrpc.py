@@ -210,6 +210,13 @@ class AnyClient(RuleBasedStateMachine):
             stream.out.queued_bytes for stream in self.server._streams.values()
         )
 
+    @invariant()
+    def in_line_for_the_connection_s_window(self) -> None:
+        streams = self.server._streams.values()
+        waiting = {stream.out.stream for stream in streams if stream.out.queue and stream.out.window > 0}
+        assert set(self.server._outbox._waiting) == waiting
+        assert not waiting or self.server._outbox.window <= 0
+
 
 def taken(reads: Sequence[bytes]) -> tuple[object, ...]:
     """Return all that a server makes of what it reads: what is told of each stream, what is left, and what goes out."""

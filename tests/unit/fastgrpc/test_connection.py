@@ -44,6 +44,7 @@ from fastgrpc.frames import (
 )
 from fastgrpc.headers import Headers
 from fastgrpc.hpack import Encoder, Fields
+from fastgrpc.outbox import Outbox, Outgoing
 
 SMALL = Limits(
     streams=3,
@@ -607,6 +608,88 @@ def test_the_connection_s_room_is_shared_frame_by_frame() -> None:
     connection.receive(frame(WINDOW_UPDATE, 0, 0, word(4 << 14)), 0.0)
     found = sent(connection)
     assert len(payload_of(found, 1)) == len(payload_of(found, 3)) == 2 << 14
+
+
+def steps_of(monkeypatch: pytest.MonkeyPatch, name: str) -> list[int]:
+    """Return a list that grows by a stream's number whenever the outbox looks at that stream (0: none) in this way."""
+    steps: list[int] = []
+    plain = getattr(Outbox, name)
+
+    def counted(self: Outbox, out: Outgoing | None, *args: object, **kwargs: object) -> object:
+        steps.append(out.stream if out is not None else 0)
+        return plain(self, out, *args, **kwargs)
+
+    monkeypatch.setattr(Outbox, name, counted)
+    return steps
+
+
+def crowded(streams: int, window: int, *, full: bool = False) -> Connection:
+    """Return a server with as many answers of 100 bytes that wait, each for more room than ``window`` bytes.
+
+    full: what the peer takes on all streams together is used up, too.
+    """
+    connection = server(Limits())
+    connection.receive(headers(1), 0.0)
+    if full:
+        connection.send_data(1, bytes(65_535))
+    connection.receive(frame(RST_STREAM, 0, 1, CODE4) + settings((Setting.INITIAL_WINDOW_SIZE, window)), 0.0)
+    for number in range(3, 3 + 2 * streams, 2):
+        connection.receive(headers(number, WHOLE), 0.0)
+        connection.respond(number, HEAD, bytes(100), END)
+    connection.take_output()
+    return connection
+
+
+def test_room_of_the_connection_is_no_work_for_those_who_wait_for_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that takes nothing on thousands of streams could stop the loop by thousands of small grants."""
+    connection = crowded(200, 0)
+    steps = steps_of(monkeypatch, "_advance")
+    connection.receive(frame(WINDOW_UPDATE, 0, 0, word(1)) * 50, 0.0)
+    assert steps == []
+    connection.receive(frame(WINDOW_UPDATE, 0, 7, word(1)), 0.0)
+    assert steps == [7]
+    assert payload_of(sent(connection), 7) == bytes(1)
+
+
+def test_a_little_room_of_the_connection_goes_to_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = crowded(20, 10, full=True)
+    steps = steps_of(monkeypatch, "_advance")
+    connection.receive(frame(WINDOW_UPDATE, 0, 0, word(1)) * 45, 0.0)
+    row = [*range(3, 43, 2)]
+    assert steps == row * 2 + row[:5]
+    assert [stream for kind, _, stream, _ in sent(connection) if kind == DATA] == steps
+    # Those that have what their own windows take wait for them, and are passed over.
+    connection.receive(frame(WINDOW_UPDATE, 0, 0, word(10_000)) * 2, 0.0)
+    assert steps == row * 3 + row[:5]
+    assert all(connection.queued_bytes(stream) == 90 for stream in row)
+
+
+def test_a_window_that_is_taken_back_takes_its_stream_out_of_the_row() -> None:
+    connection = crowded(2, 10, full=True)
+    connection.receive(settings((Setting.INITIAL_WINDOW_SIZE, 0)) + frame(WINDOW_UPDATE, 0, 3, word(5)), 0.0)
+    connection.receive(frame(WINDOW_UPDATE, 0, 0, word(1000)), 0.0)
+    found = sent(connection)
+    assert (len(payload_of(found, 3)), len(payload_of(found, 5))) == (5, 0)
+
+
+def test_of_many_windows_in_one_frame_the_last_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = crowded(50, 0)
+    steps = steps_of(monkeypatch, "grant")
+    connection.receive(settings(*[(Setting.INITIAL_WINDOW_SIZE, size) for size in (9, 1) * 500]), 0.0)
+    assert steps == [*range(3, 103, 2)]
+    assert {len(payload) for kind, _, _, payload in sent(connection) if kind == DATA} == {1}
+    wrong = settings((Setting.INITIAL_WINDOW_SIZE, 1 << 31), (Setting.INITIAL_WINDOW_SIZE, 1))
+    assert fate(connection, connection.receive(wrong, 0.0)) == "goaway FLOW_CONTROL_ERROR"
+
+
+def test_windows_are_moved_at_the_price_of_their_number() -> None:
+    """Else a frame of 15 bytes is work for every stream, and pays like a ping; a dozen times is no attack."""
+    moves = [settings((Setting.INITIAL_WINDOW_SIZE, size)) for size in range(1, 31)]
+    for streams, expected in ((50, "goaway ENHANCE_YOUR_CALM"), (5, "fine")):
+        connection = server(replace(SMALL, streams=streams))
+        connection.receive(b"".join(headers(number) for number in range(1, 2 * streams, 2)), 0.0)
+        assert fate(connection, connection.receive(b"".join(moves[:12]), 0.0)) == "fine"
+        assert fate(connection, connection.receive(b"".join(moves[12:]), 0.0)) == expected
 
 
 def test_frames_are_no_larger_than_the_peer_takes() -> None:
