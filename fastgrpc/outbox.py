@@ -205,7 +205,7 @@ class Outbox:
             room = min(out.window, self.window, self.max_frame_bytes)
             if room <= 0 and data:
                 return
-            if len(data) <= room:
+            if not data or len(data) <= room:  # nothing at all fits a window below zero, too
                 queue.popleft()
             else:
                 view = memoryview(data)  # a large message is not copied anew for each frame

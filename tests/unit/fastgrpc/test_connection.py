@@ -597,6 +597,28 @@ def test_a_window_may_become_negative() -> None:
     assert payload_of(sent(connection), 1) == b"more"
 
 
+def test_nothing_fits_a_negative_window() -> None:
+    """6.9: a frame without content needs no room. It was sought in vain, for ever."""
+    connection = server()
+    connection.receive(settings((Setting.INITIAL_WINDOW_SIZE, 10)) + headers(), 0.0)
+    connection.send_data(1, bytes(10))
+    connection.receive(settings((Setting.INITIAL_WINDOW_SIZE, 4)), 0.0)
+    connection.take_output()
+    window = connection._outbox.window
+    ready = connection._outbox._ready = Bounded()
+    connection.send_data(1, b"")
+    assert list(ready) == [frame(DATA, 0, 1, b"")]
+    assert (connection.waiting_bytes, connection._outbox.window) == (0, window)
+
+
+class Bounded(list[bytes]):
+    """Ends what would never end."""
+
+    def append(self, part: bytes) -> None:
+        assert len(self) < 10
+        super().append(part)
+
+
 def test_the_connection_s_room_is_shared_frame_by_frame() -> None:
     connection = server(Limits())
     connection.receive(settings((Setting.INITIAL_WINDOW_SIZE, 1 << 20)) + headers(1) + headers(3), 0.0)
