@@ -352,8 +352,7 @@ class Answering(ABC):
         if call.gone:
             return
         self._drop(call, Status.CANCELLED)
-        if call.task is not None:
-            call.task.cancel()
+        _stop(call)
 
     # -- calls in tasks of their own -----------------------------------------------------------------------------------
 
@@ -373,16 +372,17 @@ class Answering(ABC):
             self._answer(call, response)
 
     async def _run_stream(self, call: Call, method: StreamMethod) -> None:
-        failure: CallFailed | None = None
+        # A failure that is kept in a local outlives the call: it refers to this frame, which would refer to it.
         try:
             await method.handler(call)
         except CallFailed as exc:
-            failure = exc
+            self._end(call, exc)
         except asyncio.CancelledError:
-            failure = CallFailed(Status.CANCELLED, "the call was cancelled")
+            self._end(call, CallFailed(Status.CANCELLED, "the call was cancelled"))
         except Exception as exc:  # noqa: BLE001 - a handler's own error ends its call, not the server
-            failure = _unexpected(call, exc)
-        self._end(call, failure)
+            self._end(call, _unexpected(call, exc))
+        else:
+            self._end(call, None)
 
     # -- deadlines -----------------------------------------------------------------------------------------------------
 
@@ -402,8 +402,14 @@ class Answering(ABC):
     def _cut(self, call: Call | Ask, exc: CallFailed) -> None:
         """End a call over its handler's head."""
         self._end(call, exc)
-        if call.task is not None:
-            call.task.cancel()
+        _stop(call)
+
+
+def _stop(call: Call | Ask) -> None:
+    """End the task that works on a call, if there is one."""
+    if type(call) is Call and call.task is not None:
+        call.task.cancel()
+        call.task = None  # it refers to what it worked on, if it had not begun yet
 
 
 def _unexpected(call: Call | Ask, exc: Exception) -> CallFailed:

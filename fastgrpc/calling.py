@@ -105,7 +105,7 @@ class ClientCall:
         while not self._messages:
             if self.ended:
                 if self._failure is not None:
-                    raise self._failure
+                    raise self._failure.anew()
                 return None
             self._wake = self._wire.loop.create_future()
             await self._wake
@@ -153,7 +153,7 @@ class ClientCall:
         except CallFailed as exc:
             self._wire.consumed(self._stream, len(event.data))
             self._wire.http.reset(self._stream, ErrorCode.CANCEL)
-            self.finish(exc)
+            self.finish(exc.anew())
             return
         for message in messages:
             self._queued_bytes += len(message)

@@ -57,6 +57,13 @@ class CallFailed(Exception):
         self.details = details
         self.metadata = metadata
 
+    def anew(self) -> "CallFailed":
+        """Return the same, not raised yet.
+
+        An exception that was raised refers to the frames it passed; whoever of them keeps it would be kept by it.
+        """
+        return CallFailed(self.status, self.message, details=self.details, metadata=self.metadata)
+
 
 class CallHead(msgspec.Struct, frozen=True):
     """What a client says before its first message."""

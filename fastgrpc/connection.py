@@ -44,15 +44,6 @@ class Connection(Control):
         self._block: tuple[int, int, list[bytes]] | None = None  # stream, flags, parts of an unfinished header block
         self._block_bytes = 0
         self._now_s = 0.0
-        self._handlers = {
-            frames.PRIORITY: self._on_priority,
-            frames.RST_STREAM: self._on_reset,
-            frames.SETTINGS: self._on_settings,
-            frames.PUSH_PROMISE: self._on_push_promise,
-            frames.PING: self._on_ping,
-            frames.GOAWAY: self._on_goaway,
-            frames.WINDOW_UPDATE: self._on_window_update,
-        }
 
     # -- what comes in -----------------------------------------------------------------------------------------------
 
@@ -256,8 +247,8 @@ class Connection(Control):
             self._on_headers(flags, stream, payload)
         elif kind == frames.CONTINUATION:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a CONTINUATION continues nothing")
-        elif (handler := self._handlers.get(kind)) is not None:
-            handler(flags, stream, payload)
+        elif (handler := _HANDLERS.get(kind)) is not None:
+            handler(self, flags, stream, payload)
         else:
             self._pay()  # an unknown kind means nothing
 
@@ -408,6 +399,18 @@ class Connection(Control):
         if self.open_streams > self.limits.streams:
             raise StreamFault(number, ErrorCode.REFUSED_STREAM, "too many streams at once")
         return stream
+
+
+# Functions, for a connection that held its own methods would live on, at its end, until cycles are looked for.
+_HANDLERS = {
+    frames.PRIORITY: Control._on_priority,  # noqa: SLF001 - of the same class
+    frames.RST_STREAM: Control._on_reset,  # noqa: SLF001
+    frames.SETTINGS: Control._on_settings,  # noqa: SLF001
+    frames.PUSH_PROMISE: Control._on_push_promise,  # noqa: SLF001
+    frames.PING: Control._on_ping,  # noqa: SLF001
+    frames.GOAWAY: Control._on_goaway,  # noqa: SLF001
+    frames.WINDOW_UPDATE: Control._on_window_update,  # noqa: SLF001
+}
 
 
 def _without_padding(payload: bytes) -> bytes:

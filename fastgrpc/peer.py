@@ -252,10 +252,11 @@ class Peer(Answering, asyncio.Protocol):
     def abandon(self) -> list[asyncio.Task[None]]:
         """End every call with UNAVAILABLE; return the tasks that are ending."""
         open_calls = list(self._calls.values())
+        tasks = [call.task for call in open_calls if call.task is not None]
         for call in open_calls:
             self._cut(call, CallFailed(Status.UNAVAILABLE, "the server is shutting down"))
         self._flush()
-        return [call.task for call in open_calls if call.task is not None]
+        return tasks
 
     def hang_up(self) -> None:
         """Close the connection once everything is written."""

@@ -308,6 +308,7 @@ class Call:
     def forget(self) -> int:
         """Nobody listens any more; return how many bytes are still to be called consumed."""
         self._gone = True
+        self._failure = None  # it refers to who raised it, and so to this call
         owed, self._owed = self._owed, 0
         self.room()
         return owed

@@ -1,21 +1,36 @@
 """Connections that break at an awkward moment."""
 
 import asyncio
+import contextlib
+import gc
 import logging
 import os
 import resource
 import socket
-from collections.abc import AsyncIterator
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from fastgrpc.calls import CallFailed, Status
+from fastgrpc.calls import CallFailed, Status, frame_message
 from fastgrpc.channel import Channel, ChannelConfig
-from fastgrpc.frames import PREFACE
+from fastgrpc.connection import Connection
+from fastgrpc.frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PREFACE,
+    PRIORITY,
+    SETTINGS,
+    WINDOW_UPDATE,
+    frame,
+)
 from fastgrpc.hosting import Hosting
+from fastgrpc.hpack import Encoder
 from fastgrpc.peer import Peer
-from fastgrpc.server import Call, Server, ServerConfig, UnaryMethod
+from fastgrpc.server import Ask, BatchMethod, Call, Server, ServerConfig, StreamMethod, UnaryMethod
 from fastgrpc.wire import Wire
 
 
@@ -196,3 +211,152 @@ async def test_whoever_waits_for_a_connection_shares_its_failure(deaf: str) -> N
     assert len(failures) == 50
     assert asyncio.get_running_loop().time() - began < 5  # not ten seconds
     await channel.close()
+
+
+# -- what is left of a connection that ended -----------------------------------------------------------------------------
+
+
+def readable(message: bytes) -> bytes:
+    if message == b"unreadable":
+        raise ValueError(message)
+    return message
+
+
+async def echo(request: bytes, call: Call) -> bytes:
+    if request == b"fail":
+        raise CallFailed(Status.NOT_FOUND)
+    return request
+
+
+async def echo_all(call: Call) -> None:
+    async for request in call.requests():
+        await call.send(await echo(request, call))
+
+
+async def take_all(call: Call) -> None:
+    await call.hand_to(lambda _: None)
+
+
+def echo_lot(asks: Sequence[Ask]) -> None:
+    for ask in asks:
+        ask.answer(ask.message)
+
+
+async def never(request: bytes, call: Call) -> bytes:
+    await asyncio.Event().wait()
+    return request
+
+
+ROWS = (
+    UnaryMethod("/t.T/Echo", echo, readable),
+    UnaryMethod("/t.T/Inline", echo, readable, inline=True),
+    UnaryMethod("/t.T/Never", never),
+    BatchMethod("/t.T/Batch", echo_lot),
+    StreamMethod("/t.T/Chat", echo_all, readable),
+    StreamMethod("/t.T/Take", take_all, readable),
+)
+
+
+def unary(method: str, message: bytes = b"x", timeout_s: float | None = None) -> Callable[[Channel], Any]:
+    return lambda channel: channel.unary(f"/t.T/{method}", message, timeout_s=timeout_s)
+
+
+def stream(method: str, message: bytes = b"x", *, end: bool = True) -> Callable[[Channel], Any]:
+    async def talk(channel: Channel) -> None:
+        call = await channel.start(f"/t.T/{method}")
+        await call.send(message, end=end)
+        while await call.receive() is not None and end:
+            pass
+
+    return talk
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[Any]]]:
+    """Both ends of all connections, which have to go without any help of the garbage collector."""
+    found: list[weakref.ref[Any]] = []
+    for kind in (Peer, Wire, Connection):
+        plain = kind.__init__
+
+        def noted(self: Any, *args: Any, plain: Any = plain, **kwargs: Any) -> None:
+            plain(self, *args, **kwargs)
+            found.append(weakref.ref(self))
+
+        monkeypatch.setattr(kind, "__init__", noted)
+    gc.disable()
+    yield found
+    gc.enable()
+
+
+async def until_gone(ends: list[weakref.ref[Any]]) -> None:
+    """Wait for what is still under way in the loop; fail if anything is left behind."""
+    for _ in range(200):
+        left = [type(end) for ref in ends if (end := ref()) is not None]
+        if not left:
+            return
+        await asyncio.sleep(0.005)
+    pytest.fail(f"left behind: {left}")
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [
+        pytest.param(unary("Echo"), id="unary"),
+        pytest.param(unary("Inline"), id="inline"),
+        pytest.param(unary("Batch"), id="batch"),
+        pytest.param(stream("Chat"), id="stream"),
+        pytest.param(stream("Chat", end=False), id="open stream"),
+        pytest.param(unary("Nowhere"), id="no such method"),
+        pytest.param(unary("Never", timeout_s=0.01), id="deadline"),
+        *[
+            pytest.param(talk(method, message), id=f"{message.decode()} {method}")
+            for message in (b"fail", b"unreadable")
+            for talk, method in ((unary, "Echo"), (unary, "Inline"), (stream, "Chat"), (stream, "Take"))
+        ],
+        pytest.param(unary("Echo", bytes(5 << 20)), id="too large"),
+    ],
+)
+async def test_nothing_is_left_of_a_connection(
+    ends: list[weakref.ref[Any]], talk: Callable[[Channel], Coroutine[Any, Any, object]]
+) -> None:
+    """Goal: thousands of clients that come and go cost no memory. Method: count both ends after a call of each kind."""
+    server = Server(ROWS)
+    channel = Channel(f"127.0.0.1:{await server.listen('127.0.0.1', 0)}")
+    with contextlib.suppress(CallFailed):
+        await talk(channel)
+    await channel.close()
+    assert len(ends) == 4
+    await until_gone(ends)
+    await server.stop(0)
+
+
+FIELDS = (
+    (b":method", b"POST"),
+    (b":scheme", b"http"),
+    (b":path", b"/t.T/Never"),
+    (b"content-type", b"application/grpc"),
+)
+NEVER = frame(HEADERS, END_HEADERS, 1, Encoder().encode(FIELDS)) + frame(DATA, END_STREAM, 1, frame_message(b""))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(NEVER, id="a call"),
+        pytest.param(NEVER + frame(PRIORITY, 0, 1, b""), id="a call that is at fault before its task begins"),
+        pytest.param(NEVER + frame(DATA, 0, 0, b""), id="a fault of the connection"),
+        pytest.param(frame(WINDOW_UPDATE, 0, 0, b"")[:-1], id="half a frame"),
+        pytest.param(frame(HEADERS, END_HEADERS, 1, b"\x80"), id="headers that cannot be read"),
+        pytest.param(frame(HEADERS, END_HEADERS, 1, Encoder().encode((*FIELDS, (b"x", bytes(65_000))))), id="too many"),
+    ],
+)
+async def test_nothing_is_left_of_a_client_that_breaks_off(ends: list[weakref.ref[Any]], sent: bytes) -> None:
+    server = Server(ROWS)
+    reader, writer = await asyncio.open_connection("127.0.0.1", await server.listen("127.0.0.1", 0))
+    writer.write(PREFACE + frame(SETTINGS, 0, 0, b"") + sent)
+    await reader.read(1)
+    writer.close()
+    assert len(ends) == 2
+    await until_gone(ends)
+    await server.stop(0)
