@@ -25,6 +25,7 @@ DEFAULT_TABLE_BYTES = 4096
 MAX_INTEGER = (1 << 31) - 1
 MAX_REMEMBERED = 512
 MAX_REMEMBERED_BYTES = 1024  # of one block or string
+MAX_MEANT_BYTES = 128 << 10  # of all the lists that remembered blocks stand for: a byte may be kilobytes
 
 
 class HpackError(Exception):
@@ -221,6 +222,7 @@ class Decoder(Generic[T]):
         self._allowed_table_bytes = table_bytes  # what our settings allow the peer
         self._table = _Table()
         self._known: dict[bytes, T] = {}  # whole blocks, valid while the table stays as it is
+        self._known_bytes = 0  # of the lists that they stand for
         self.known = self._known.get  # what ``decode`` would return, if it has met the block before; nothing changes
         self._strings: dict[bytes, bytes] = {}
 
@@ -237,10 +239,16 @@ class Decoder(Generic[T]):
             raise HeadersTooLarge(f"{size} bytes of headers; the most is {self._max_list_bytes}")
         result = self._interpret(tuple(fields))
         if not changed and len(block) <= MAX_REMEMBERED_BYTES:
-            if len(self._known) >= MAX_REMEMBERED:
-                self._known.clear()
+            self._known_bytes += size
+            if len(self._known) >= MAX_REMEMBERED or self._known_bytes > MAX_MEANT_BYTES:
+                self._forget()
+                self._known_bytes = size
             self._known[block] = result
         return result
+
+    def _forget(self) -> None:
+        self._known.clear()
+        self._known_bytes = 0
 
     def _fields(self, block: bytes) -> tuple[list[Field], int, bool]:
         """Return the fields up to the most that we take, the size of all, and whether the table changed."""
@@ -266,7 +274,7 @@ class Decoder(Generic[T]):
                 field, at = self._literal(block, at, 6 if indexed else 4)
                 if indexed:
                     self._table.insert(field)
-                    self._known.clear()
+                    self._forget()
                     changed = True
             size += len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
             if size <= most:
@@ -316,7 +324,7 @@ class Decoder(Generic[T]):
         if size > self._allowed_table_bytes:
             raise HpackError(f"a table of {size} bytes; {self._allowed_table_bytes} are allowed")
         self._table.resize(size)
-        self._known.clear()
+        self._forget()
         return at
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from fastgrpc.hpack import (
+    MAX_MEANT_BYTES,
     STATIC_TABLE,
     Decoder,
     Encoder,
@@ -12,6 +13,7 @@ from fastgrpc.hpack import (
     encode_integer,
     huffman_decode,
     huffman_encode,
+    list_bytes,
 )
 
 
@@ -187,6 +189,28 @@ def test_blocks_are_remembered_only_while_the_table_stays() -> None:
     under_test.decode(encoder.encode(second))
     assert under_test.decode(newest) == second  # the same byte means the newest field now
     assert under_test.decode(encoder.encode(first)) == first
+
+
+def test_what_is_remembered_is_bounded_by_what_it_means() -> None:
+    """Goal: short blocks that stand for long lists fill no memory. Method: count the bytes of all that is kept."""
+    under_test = decoder(max_list_bytes=64 << 10)
+    under_test.decode(bytes.fromhex("400161") + encode_integer(4000, 7, 0) + b"z" * 4000)
+    for number in range(600):
+        block = b"\xbe" * 15 + b"\x00\x01n\x03%03d" % number
+        meant = under_test.decode(block)
+        assert under_test.known(block) == meant
+        kept = sum(list_bytes(known) for known in under_test._known.values())
+        assert kept == under_test._known_bytes <= MAX_MEANT_BYTES
+    under_test.decode(b"\x20")  # the table is emptied, and all that was built on it
+    assert (under_test._known, under_test._known_bytes) == ({}, 0)
+
+
+def test_ordinary_blocks_are_remembered_all() -> None:
+    encoder, under_test = Encoder(), decoder()
+    lists = [((b":path", b"/s/%d" % number), (b"x", b"y" * 500)) for number in range(20)]
+    for each in lists * 2:
+        under_test.decode(encoder.encode(each))
+    assert all(under_test.known(encoder.encode(each)) == each for each in lists)
 
 
 def test_sizes_between_two_blocks() -> None:
