@@ -22,6 +22,7 @@ from .frames import PREFACE
 from .hosting import Admits, Hosting
 from .serving import MAX_QUEUED_BYTES, Call
 from .silence import Silence
+from .uptake import Uptake, uptake_of
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Peer(Answering, asyncio.Protocol):
         self._writable = True
         self._crowded: set[Call] = set()  # calls that wait because too much waits on others
         self._silence = Silence(self.loop.time())
+        self._uptake: Uptake | None = None  # at the last look, while the client is silent
 
     # -- who is there --------------------------------------------------------------------------------------------------
 
@@ -272,9 +274,24 @@ class Peer(Answering, asyncio.Protocol):
     def check_alive(self, keepalive_s: float, timeout_s: float, *, every_s: float) -> None:
         """Ask a silent client for a sign of life, or give it up; called every ``every_s``."""
         silent_s = self._silence.look(self.loop.time(), every_s=every_s)
-        if silent_s > keepalive_s + timeout_s and self._transport is not None:
+        if silent_s <= keepalive_s or self._transport is None:
+            self._uptake = None
+        elif self._is_taking(self._transport):
+            self._silence.break_()
+        elif silent_s > keepalive_s + timeout_s:
             log.info("closing a silent connection peer=%s silent_s=%.0f", self.address, silent_s)
             self._transport.abort()
-        elif silent_s > keepalive_s and self._early is None:
+        elif self._early is None:
             self.http.ping(KEEPALIVE_PING)
             self._flush()
+
+    def _is_taking(self, transport: asyncio.Transport) -> bool:
+        """Return whether the client took any of what waited for it at the last look.
+
+        A slow reader cannot be heard: our pings stand behind megabytes, and nothing is read from it meanwhile. Buffers
+        do not tell either, for TLS shows none, and kernels empty them by the megabyte.
+        """
+        before, self._uptake = self._uptake, uptake_of(transport.get_extra_info("socket"))
+        if before is None or self._uptake is None:
+            return False
+        return before.waiting and self._uptake.acknowledged_bytes > before.acknowledged_bytes

@@ -1,12 +1,17 @@
 """Silence is the other end's, not our own absence."""
 
 import asyncio
+import socket
 
 import pytest
 
+from fastgrpc.calls import frame_message
 from fastgrpc.channel import Channel, ChannelConfig
-from fastgrpc.server import Server, ServerConfig
+from fastgrpc.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, Setting, frame, settings, window_update
+from fastgrpc.hpack import Encoder
+from fastgrpc.server import Server, ServerConfig, UnaryMethod
 from fastgrpc.silence import Silence
+from fastgrpc.uptake import uptake_of
 from fastgrpc.wire import Wire
 
 
@@ -96,3 +101,96 @@ async def test_connecting_takes_as_much_longer_as_a_server_may_take_now(monkeypa
     assert allowed_s == [22.5]
     await channel.close()
     await server.stop(0)
+
+
+class Ticking(Silence):
+    """Silence by a clock that moves by each look."""
+
+    def __init__(self):
+        super().__init__(0.0)
+        self.now_s = 0.0
+
+    def look(self, now_s, *, every_s):
+        self.now_s += every_s
+        return super().look(self.now_s, every_s=every_s)
+
+
+ASK = PREFACE + settings({Setting.INITIAL_WINDOW_SIZE: 1 << 30}) + window_update(0, 1 << 30)
+ASK += frame(
+    HEADERS,
+    END_HEADERS,
+    1,
+    Encoder().encode(
+        ((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/t.T/Ask"), (b"content-type", b"application/grpc"))
+    ),
+)
+ASK += frame(DATA, END_STREAM, 1, frame_message(b""))
+
+
+class Quiet:
+    """A client that asks once and says nothing any more; and the server's end of its connection."""
+
+    def __init__(self, answer_bytes):
+        self._answer = bytes(answer_bytes)
+
+    async def __aenter__(self):
+        async def answer(request, call):
+            return self._answer
+
+        self._server = Server([UnaryMethod("/t.T/Ask", answer)])
+        port = await self._server.listen("127.0.0.1", 0)
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+        self._socket.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(self._socket, ("127.0.0.1", port))
+        await asyncio.get_running_loop().sock_sendall(self._socket, ASK)
+        await asyncio.get_running_loop().sock_recv(self._socket, 1)
+        (self._peer,) = self._server._hosting.peers
+        self._peer._silence = Ticking()
+        return self
+
+    async def __aexit__(self, *_):
+        self._socket.close()
+        await self._server.stop(0)
+
+    def _acknowledged_bytes(self):
+        return uptake_of(self._peer._transport.get_extra_info("socket")).acknowledged_bytes
+
+    def looked_at(self, times):
+        """Return whether the server keeps the connection after so many looks, five seconds one from the other."""
+        for _ in range(times):
+            self._peer.check_alive(10.0, 10.0, every_s=5.0)
+        return not self._peer._transport.is_closing()
+
+    async def read(self, size):
+        """Take so much, and see it acknowledged."""
+        before = self._acknowledged_bytes()
+        async with asyncio.timeout(10):
+            while size > 0 or self._acknowledged_bytes() == before:
+                size -= len(await asyncio.get_running_loop().sock_recv(self._socket, max(1, size)))
+
+
+async def test_a_client_that_reads_slowly_is_no_silent_one():
+    """Goal: 100 s of a large answer, whose reader has no time for pings. Then it stops, and is given up."""
+    async with Quiet(12 << 20) as client:
+        for _ in range(20):
+            await client.read(1 << 18)
+            assert client.looked_at(1)
+        assert not client.looked_at(20)
+
+
+async def test_a_client_whose_kernel_takes_pings_is_silent_all_the_same():
+    async with Quiet(0) as client:
+        for _ in range(20):
+            if not client.looked_at(1):
+                break
+            await asyncio.sleep(0.001)  # the ping goes out, and is acknowledged
+        else:
+            pytest.fail("it is kept")
+
+
+def test_of_what_is_no_tcp_nobody_knows():
+    one, other = socket.socketpair()
+    with one, other:
+        assert uptake_of(one) is None
+    assert uptake_of(None) is None
