@@ -86,11 +86,15 @@ class Control(Sending):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PING belongs to no stream")
         if len(payload) != 8:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING has eight bytes")
-        self._pay()
         if flags & frames.ACK:
+            self._pay()
             self._events.append(PingAcknowledged(payload))
-        else:
-            self._outbox.put(frames.ping(payload, ack=True))
+            return
+        # Go asks how wide its way is by a ping with whatever data it gets, a thousand times a second.
+        if (sent := self._outbox.sent_bytes) == self._sent_at_ping:
+            self._pay()
+        self._sent_at_ping = sent
+        self._outbox.put(frames.ping(payload, ack=True))
 
     def _on_goaway(self, flags: int, number: int, payload: bytes) -> None:
         del flags

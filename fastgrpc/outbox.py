@@ -34,6 +34,7 @@ class Outbox:
     def __init__(self) -> None:
         self.encoder = Encoder()
         self.window = frames.DEFAULT_WINDOW  # of the connection
+        self._granted_bytes = self.window  # all that the peer ever took on it
         self.max_frame_bytes = frames.MIN_MAX_FRAME_BYTES
         self.waiting_bytes = 0
         self.moved: list[Outgoing] = []  # streams whose waiting data went out, for whoever takes note and clears it
@@ -50,6 +51,11 @@ class Outbox:
             return b""
         ready, self._ready = self._ready, []
         return b"".join(ready)
+
+    @property
+    def sent_bytes(self) -> int:
+        """Return how much data ever went out."""
+        return self._granted_bytes - self.window
 
     def put(self, data: bytes) -> None:
         """Make frames that no window governs ready."""
@@ -162,6 +168,7 @@ class Outbox:
         """The peer has room for more, of one stream or (None) in all; return False for more than there can be."""
         if out is None:
             self.window += increment
+            self._granted_bytes += increment
             self._advance_all()
             return self.window <= frames.MAX_WINDOW
         out.window += increment

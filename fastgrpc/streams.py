@@ -71,6 +71,7 @@ class Streams:
         self._peer_window = frames.DEFAULT_WINDOW  # with which new streams begin
         self._greeted = False  # the peer's settings came
         self._nuisances = float(limits.nuisances)
+        self._sent_at_ping = 0  # how much data went out before the last ping came
         self._greet()
 
     def _greet(self) -> None:

@@ -305,6 +305,23 @@ def test_a_budget_fills_up_again() -> None:
     assert not connection.ended
 
 
+def test_a_ping_for_data_is_no_nuisance() -> None:
+    """Go measures its way by one with whatever data it gets, and may do so a thousand times a second."""
+    connection, ping = server(), frame(PING, 0, 0, bytes(8))
+    connection.receive(headers() + frame(WINDOW_UPDATE, 0, 0, word(10_000)), 0.0)
+    for _ in range(200):
+        connection.send_data(1, b"x")
+        connection.receive(ping, 0.0)
+    assert not connection.ended
+    assert len([kind for kind, *_ in sent(connection) if kind == PING]) == 200
+    # One for each piece of data, that is; and room for more is no data.
+    connection.send_data(1, b"x")
+    connection.receive(ping, 0.0)
+    floods = ping * 50 + (frame(WINDOW_UPDATE, 0, 0, word(1)) + ping) * 49  # the settings were one, too
+    assert fate(connection, connection.receive(floods, 0.0)) == "fine"
+    assert fate(connection, connection.receive(ping, 0.0)) == "goaway ENHANCE_YOUR_CALM"
+
+
 def test_frames_before_a_fault_count() -> None:
     """5.4.1: what was in order is told before the end."""
     events = server().receive(headers(flags=WHOLE) + frame(DATA, 0, 0, b""), 0.0)
