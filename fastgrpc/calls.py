@@ -82,6 +82,7 @@ ACCEPTED = ("identity", "deflate", "gzip")
 RESPONSE_HEAD: Fields = ((b":status", b"200"), CONTENT_TYPE, (b"grpc-accept-encoding", ",".join(ACCEPTED).encode()))
 OK_TRAILERS: Fields = ((b"grpc-status", b"0"),)
 
+MAX_ENTRIES = 2048  # of metadata; so many fields there may be, but each can be a list of binary values
 _NOT_METADATA = frozenset({b"te", b"content-type", b"content-length"})
 
 
@@ -157,14 +158,20 @@ def encode_timeout(timeout_s: float) -> bytes:
 def read_metadata(fields: Fields) -> Metadata:
     """Return the fields that are neither HTTP's nor gRPC's own. Raises CallFailed."""
     found: list[tuple[str, str | bytes]] = []
+    texts: dict[bytes, str] = {}  # header compression makes one value of kilobytes into many at a byte each
     for name, value in fields:
         if name[:1] == b":" or name[:5] == b"grpc-" or name in _NOT_METADATA:
             continue
-        text = name.decode("latin-1")
+        if (text := texts.get(name)) is None:
+            text = texts[name] = name.decode("latin-1")
         if text.endswith("-bin"):
             found += [(text, _decode_base64(part)) for part in value.split(b",")]
-        else:
-            found.append((text, value.decode("latin-1")))
+            if len(found) > MAX_ENTRIES:
+                raise CallFailed(Status.RESOURCE_EXHAUSTED, f"more than {MAX_ENTRIES} pieces of metadata")
+            continue
+        if (told := texts.get(value)) is None:
+            told = texts[value] = value.decode("latin-1")
+        found.append((text, told))
     return tuple(found)
 
 

@@ -75,6 +75,7 @@ class Connection(Control):
             self._end(exc.code, str(exc))
         if self._outbox.moved:
             self._note_progress()
+        self._events = []  # what is told is not kept: a connection may be idle for hours after this
         return events
 
     def lone_data(self, data: bytes) -> DataReceived | None:

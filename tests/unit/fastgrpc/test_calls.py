@@ -71,6 +71,24 @@ def test_metadata_of_others() -> None:
         calls.read_metadata(((b"x-bin", b"*"),))
 
 
+def test_what_stands_often_in_metadata_is_kept_once() -> None:
+    """Header compression makes one value of kilobytes into many at a byte each."""
+    long, name = b"v" * 4000, b"n" * 4000
+    (_, one), (_, other), (first, _), (second, _) = calls.read_metadata(
+        ((b"a", long), (b"b", long), (name, b""), (name, b"x"))
+    )
+    assert one is other
+    assert first is second
+
+
+def test_lists_of_binary_values_have_an_end() -> None:
+    """A byte of such a list becomes an entry: of 60 kB, megabytes."""
+    assert len(calls.read_metadata(((b"x-bin", b"," * 2047),))) == 2048
+    with pytest.raises(CallFailed, match="2048") as refused:
+        calls.read_metadata(((b"x-bin", b"," * 2000), (b"y-bin", b"," * 1000)))
+    assert refused.value.status is Status.RESOURCE_EXHAUSTED
+
+
 @pytest.mark.parametrize("name", ["grpc-x", ":path", "Upper", "sp ace", ""])
 def test_metadata_that_cannot_be_called_so(name: str) -> None:
     with pytest.raises(ValueError, match="cannot be called"):

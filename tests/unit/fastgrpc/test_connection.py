@@ -322,6 +322,13 @@ def test_a_ping_for_data_is_no_nuisance() -> None:
     assert fate(connection, connection.receive(ping, 0.0)) == "goaway ENHANCE_YOUR_CALM"
 
 
+def test_what_was_told_is_not_kept() -> None:
+    """A client that is idle afterwards would hold all that its last read brought."""
+    connection = server()
+    assert connection.receive(headers(flags=WHOLE), 0.0)
+    assert connection._events == []
+
+
 def test_frames_before_a_fault_count() -> None:
     """5.4.1: what was in order is told before the end."""
     events = server().receive(headers(flags=WHOLE) + frame(DATA, 0, 0, b""), 0.0)
