@@ -176,7 +176,10 @@ def read_metadata(fields: Fields) -> Metadata:
 
 
 def metadata_fields(metadata: Metadata) -> Fields:
-    """Return metadata as header fields. Raises ValueError for what cannot travel."""
+    """Return metadata as header fields; spaces at an end of a value stay here.
+
+    Raises ValueError for what cannot travel.
+    """
     fields: list[Field] = []
     for name, value in metadata:
         if name.endswith("-bin"):
@@ -184,7 +187,7 @@ def metadata_fields(metadata: Metadata) -> Fields:
             coded = base64.b64encode(value).rstrip(b"=")
         else:
             assert isinstance(value, str), f"{name} is text: give str, or let its name end in -bin"
-            coded = value.encode("latin-1")
+            coded = value.encode("latin-1").strip(b" ")
             if not _PRINTABLE(coded):
                 raise ValueError(f"metadata {name} has characters that cannot travel: {value!r}")
         if name.startswith(("grpc-", ":")) or not _NAME(name):

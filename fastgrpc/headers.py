@@ -42,7 +42,7 @@ class Headers:
         return next((value for found, value in self.fields if found == name), None)
 
     def _read(self) -> str | None:
-        pseudo, regular = self.pseudo, False
+        pseudo, regular, padded = self.pseudo, False, False
         for name, value in self.fields:
             if name[:1] == b":":
                 if regular:
@@ -59,7 +59,12 @@ class Headers:
                 if name == b"content-length" and not self._take_length(value):
                     return f"content-length {value!r}"
             if _BAD_VALUE(value):
-                return f"the value of {name!r} has a character that cannot stand there"
+                if _FORBIDDEN(value) or name[:1] == b":":
+                    return f"the value of {name!r} has a character that cannot stand there"
+                padded = True
+        if padded:
+            # HTTP/2 forbids it, gRPC's libraries send it, and their protocol lets whoever receives it strip it.
+            self.fields = tuple((name, value.strip(b" \t")) for name, value in self.fields)
         return None
 
     def _take_length(self, value: bytes) -> bool:
@@ -84,4 +89,5 @@ class Headers:
 _PSEUDO = frozenset({b":method", b":scheme", b":path", b":authority", b":status"})
 _HOP_BY_HOP = frozenset({b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"})
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
+_FORBIDDEN = re.compile(rb"[\x00\r\n]").search
 _BAD_VALUE = re.compile(rb"[\x00\r\n]|^[ \t]|[ \t]$").search

@@ -71,6 +71,16 @@ def test_metadata_of_others() -> None:
         calls.read_metadata(((b"x-bin", b"*"),))
 
 
+def test_spaces_at_the_ends_of_values_are_stripped_either_way() -> None:
+    """gRPC's libraries send them, and HTTP/2 forbids them: whoever meets them may strip them, says gRPC's protocol."""
+    headers = request((b"x", b"a b"), (b"y", b" \tv "), (b"z", b" "), (b"grpc-timeout", b"3S "))
+    head = calls.read_call(headers)
+    assert (headers.fault, head.metadata, head.timeout_s) == (None, (("x", "a b"), ("y", "v"), ("z", "")), 3.0)
+    assert calls.metadata_fields((("x", " a b "), ("y", " "))) == ((b"x", b"a b"), (b"y", b""))
+    for name, value in ((b"x", b"a\0 "), (b"x", b" \na"), (b"te", b"trailers "), (b"content-length", b" 1")):
+        assert request((name, value)).fault is not None
+
+
 def test_what_stands_often_in_metadata_is_kept_once() -> None:
     """Header compression makes one value of kilobytes into many at a byte each."""
     long, name = b"v" * 4000, b"n" * 4000

@@ -236,7 +236,12 @@ TABLE: tuple[tuple[str, bytes, str], ...] = (
     ("8.2.1 a name with a space", headers(payload=plus((b"x y", b""))), "reset 1 PROTOCOL_ERROR"),
     ("8.2.1 an empty name", headers(payload=plus((b"", b"x"))), "reset 1 PROTOCOL_ERROR"),
     ("8.2.1 a value with a line end", headers(payload=plus((b"x", b"a\r\nb"))), "reset 1 PROTOCOL_ERROR"),
-    ("8.2.1 a value that begins with a space", headers(payload=plus((b"x", b" a"))), "reset 1 PROTOCOL_ERROR"),
+    ("8.2.1 a value with a space at its ends is taken, as gRPC asks", headers(payload=plus((b"x", b" a "))), "fine"),
+    (
+        "8.2.1 a path that begins with a space",
+        headers(payload=block(*(REQUEST[:2]), (b":path", b" /s/m"))),
+        "reset 1 PROTOCOL_ERROR",
+    ),
     ("8.2.2 connection", headers(payload=plus((b"connection", b"close"))), "reset 1 PROTOCOL_ERROR"),
     ("8.2.2 transfer-encoding", headers(payload=plus((b"transfer-encoding", b"chunked"))), "reset 1 PROTOCOL_ERROR"),
     ("8.2.2 te other than trailers", headers(payload=plus((b"te", b"gzip"))), "reset 1 PROTOCOL_ERROR"),

@@ -188,6 +188,12 @@ async def test_compressed_requests(theirs: grpc.aio.Channel, compression: grpc.C
     assert await theirs.unary_unary("/t.T/Echo")(body, compression=compression) == body
 
 
+async def test_metadata_with_spaces_at_its_ends(theirs: grpc.aio.Channel) -> None:
+    call = theirs.unary_unary("/t.T/Echo")(b"x", metadata=(("x-padded", " a b "),))
+    assert await call == b"x"
+    assert ("x-padded", "a b") in tuple(await call.trailing_metadata())
+
+
 async def test_client_streaming(theirs: grpc.aio.Channel) -> None:
     messages = [bytes(27_182), bytes(8), bytes(1828), bytes(45_904)]
     assert await theirs.stream_unary("/t.T/Collect")(iter(messages)) == b"74922 in 4"
