@@ -122,14 +122,21 @@ def test_the_head_of_a_call() -> None:
     ("headers", "refusal"),
     [
         (request(content_type=b"text/plain"), (b":status", b"415")),
+        (request(content_type=b"application/grpc-web"), (b":status", b"415")),
+        (request(content_type=b"application/grpcs"), (b":status", b"415")),
         (request(method=b"GET"), (b":status", b"405")),
         (request((b"grpc-timeout", b"soon")), (b"grpc-status", b"13")),
         (request((b"x-bin", b"*")), (b"grpc-status", b"13")),
     ],
-    ids=["content type", "method", "timeout", "metadata"],
+    ids=["content type", "grpc-web", "a longer word", "method", "timeout", "metadata"],
 )
 def test_what_is_no_call(headers: Headers, refusal: tuple[bytes, bytes]) -> None:
     assert refusal in (calls.read_call(headers).refusal or ())
+
+
+@pytest.mark.parametrize("kind", [b"", b"+proto", b"+json", b";charset=utf-8"])
+def test_what_kinds_of_calls_there_are(kind: bytes) -> None:
+    assert calls.read_call(request(content_type=b"application/grpc" + kind)).refusal is None
 
 
 def end(fields: Fields) -> CallFailed | None:
