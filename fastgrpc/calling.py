@@ -142,7 +142,7 @@ class ClientCall:
             self.finish(calls.read_end(headers))
             return
         encoding = (headers.get(b"grpc-encoding") or b"identity").decode("latin-1")
-        self._reader = MessageReader(max_bytes=self._max_bytes, encoding=encoding)
+        self._reader = MessageReader(max_bytes=self._max_bytes, encoding=encoding, unknown=Status.INTERNAL)
         with contextlib.suppress(CallFailed):
             self.initial_metadata = calls.read_metadata(headers.fields)
 

@@ -230,7 +230,7 @@ def failure(exc: CallFailed) -> Fields:
 
 def only_trailers(exc: CallFailed) -> Fields:
     """Return the one block of a response that has nothing but its end."""
-    return ((b":status", b"200"), CONTENT_TYPE, *failure(exc))
+    return (*RESPONSE_HEAD, *failure(exc))  # whoever compressed by what we do not know learns here what we do
 
 
 def read_end(headers: Headers) -> CallFailed | None:
@@ -326,11 +326,13 @@ def only_messages(contents: Sequence[bytes], max_bytes: int) -> list[bytes | Non
 class MessageReader:
     """Finds the messages in one direction of one call."""
 
-    __slots__ = ("_buffer", "_encoding", "_max_bytes")
+    __slots__ = ("_buffer", "_encoding", "_max_bytes", "_unknown")
 
-    def __init__(self, *, max_bytes: int, encoding: str) -> None:
+    def __init__(self, *, max_bytes: int, encoding: str, unknown: Status = Status.UNIMPLEMENTED) -> None:
+        """Begin. unknown: how a call ends whose encoding we do not know; as the server, which may not have it yet."""
         self._max_bytes = max_bytes
         self._encoding = encoding
+        self._unknown = unknown
         self._buffer = bytearray()
 
     @property
@@ -374,9 +376,11 @@ class MessageReader:
             return data
         if compressed != 1:
             raise CallFailed(Status.INTERNAL, f"a message begins with {compressed} instead of 0 or 1")
+        if self._encoding == "identity":
+            raise CallFailed(Status.INTERNAL, "a message is marked as compressed, and no encoding is named")
         if self._encoding not in _WINDOW_BITS:
             supported = ", ".join(ACCEPTED)
-            raise CallFailed(Status.UNIMPLEMENTED, f"compression {self._encoding!r} is not known; {supported} are")
+            raise CallFailed(self._unknown, f"compression {self._encoding!r} is not known; {supported} are")
         return self._decompress(data)
 
     def _decompress(self, data: bytes) -> bytes:

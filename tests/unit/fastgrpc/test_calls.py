@@ -3,12 +3,15 @@
 import gzip
 import tracemalloc
 import zlib
+from unittest.mock import Mock
 
 import pytest
 
 from fastgrpc import calls
+from fastgrpc.calling import ClientCall
 from fastgrpc.calls import CallFailed, MessageReader, Status, frame_message
 from fastgrpc.deadlines import BUCKET_S, Deadlines
+from fastgrpc.events import DataReceived, HeadersReceived
 from fastgrpc.headers import Headers
 from fastgrpc.hpack import Fields
 
@@ -208,7 +211,7 @@ def test_compressed_messages(encoding: str, pack: object) -> None:
         ("gzip", compressed(gzip.compress(bytes(1 << 20), mtime=0)), Status.RESOURCE_EXHAUSTED),  # a bomb
         ("gzip", compressed(b"no gzip"), Status.INTERNAL),
         ("gzip", compressed(gzip.compress(b"x", mtime=0)[:-4]), Status.INTERNAL),
-        ("identity", compressed(b"x"), Status.UNIMPLEMENTED),
+        ("identity", compressed(b"x"), Status.INTERNAL),
         ("snappy", compressed(b"x"), Status.UNIMPLEMENTED),
         ("identity", b"\2" + frame_message(b"x")[1:], Status.INTERNAL),
     ],
@@ -218,6 +221,18 @@ def test_messages_that_are_refused(encoding: str, data: bytes, status: Status) -
     with pytest.raises(CallFailed) as caught:
         MessageReader(max_bytes=max_bytes, encoding=encoding).feed(data)
     assert caught.value.status is status
+
+
+async def test_who_compresses_by_what_we_do_not_know_learns_what_we_do() -> None:
+    """As gRPC's document on compression has it: a server says UNIMPLEMENTED and what it knows, a client INTERNAL."""
+    with pytest.raises(CallFailed) as caught:
+        MessageReader(max_bytes=9, encoding="snappy").feed(compressed(b"x"))
+    assert (b"grpc-accept-encoding", b"identity,deflate,gzip") in calls.only_trailers(caught.value)
+    call = ClientCall(Mock(), 1, 9)
+    call.tell(HeadersReceived(1, Headers(((b":status", b"200"), (b"grpc-encoding", b"snappy"))), ended=False))
+    call.tell(DataReceived(1, compressed(b"x"), ended=False))
+    with pytest.raises(CallFailed, match=r"INTERNAL.*snappy"):
+        await call.receive()
 
 
 # -- deadlines -----------------------------------------------------------------------------------------------------------
