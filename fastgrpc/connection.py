@@ -30,6 +30,7 @@ from .streams import ConnectionFault, Refused, Stream, StreamFault
 
 __all__ = ["Connection", "Refused"]
 
+_PRICE_OF_A_BYTE = 0.01  # in nuisances; of a header block, beyond what a list may have
 _BEGINS_REQUEST = frames.WHOLE_BLOCK.to_bytes(2, "big")
 
 
@@ -336,6 +337,7 @@ class Connection(Control):
         try:
             headers = self._decoder.decode(block)
         except HeadersTooLarge as exc:
+            self._pay(max(0, len(block) - self.limits.header_list_bytes) * _PRICE_OF_A_BYTE)
             if stream is None and not self._client and not self._is_stray(number):
                 self._open_remote(number)
             raise StreamFault(number, ErrorCode.ENHANCE_YOUR_CALM, str(exc)) from exc

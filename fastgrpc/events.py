@@ -12,8 +12,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     window_bytes: int = 1 << 20  # sent ahead on one stream; 65,535 at least
     connection_window_bytes: int = 16 << 20  # and on all together
     frame_bytes: int = 1 << 16
-    header_list_bytes: int = 64 << 10  # decoded
-    header_block_bytes: int = 64 << 10  # on the wire, all CONTINUATIONs together
+    header_list_bytes: int = 64 << 10  # decoded; beyond it a stream is refused
+    header_block_bytes: int = 256 << 10  # on the wire, all CONTINUATIONs together; beyond it the connection ends
     nuisances: int = 10_000  # frames that bring nothing: so many at once
     nuisances_per_s: float = 1_000.0
 

@@ -334,6 +334,36 @@ def test_what_was_told_is_not_kept() -> None:
     assert connection._events == []
 
 
+def in_frames(number: int, fields: Fields) -> bytes:
+    """Return a request's headers in as many frames as it takes."""
+    coded, most = block(*fields), 1 << 14
+    first = frame(HEADERS, END_STREAM, number, coded[:most])
+    rest = [frame(CONTINUATION, 0, number, coded[at : at + most]) for at in range(most, len(coded), most)]
+    return b"".join((first, *rest, frame(CONTINUATION, END_HEADERS, number, b"")))
+
+
+def test_who_says_too_much_loses_its_stream_and_not_all_that_others_have_on_the_connection() -> None:
+    connection = server(Limits())
+    long = (*REQUEST, *((b"x%d" % number, b"\x01" * 1000) for number in range(100)))
+    connection.receive(headers(), 0.0)
+    assert fate(connection, connection.receive(in_frames(3, long), 0.0)) == "reset 3 ENHANCE_YOUR_CALM"
+    assert fate(connection, connection.receive(headers(5), 0.0)) == "fine"
+    assert connection.open_streams == 2
+    endless = in_frames(7, long * 3)
+    assert fate(connection, connection.receive(endless, 0.0)) == "goaway ENHANCE_YOUR_CALM"
+
+
+def test_too_much_is_paid_for_by_its_length() -> None:
+    """A byte of it is as much work as any, and all that comes of it is a refusal."""
+    for size, expected in ((7500, "goaway ENHANCE_YOUR_CALM"), (4096, "reset 9 ENHANCE_YOUR_CALM")):
+        connection = server()
+        for number in (1, 3):
+            connection.receive(headers(number, payload=plus((b"x", b"\x01" * size))), 0.0)
+            connection.take_output()
+        events = connection.receive(headers(9, payload=plus((b"x", b"\x01" * size))), 0.0)
+        assert fate(connection, events) == expected
+
+
 def test_frames_before_a_fault_count() -> None:
     """5.4.1: what was in order is told before the end."""
     events = server().receive(headers(flags=WHOLE) + frame(DATA, 0, 0, b""), 0.0)
