@@ -182,6 +182,9 @@ class ClientCall:
         self.ended, self._failure = True, failure
         if self._timer is not None:
             self._timer.cancel()
+        # The server may be done before we are, and need not say that it takes nothing more. A stream of which our half
+        # stays open counts for ever. No error: the call ended as the server wanted, and nobody gave it up.
+        self._wire.http.reset(self._stream, ErrorCode.NO_ERROR)
         self._wire.forget(self._stream, self._owed)
         self._owed = 0
         self.room()
