@@ -35,12 +35,14 @@ class Sending(Streams):
     def open(self, fields: Fields, *, end: bool = False) -> int:
         """As the client: open a stream with a request; return its number. Raises Refused."""
         assert self._client, "a server opens no streams"
-        if self.ended or self.going_away or self._next_stream > frames.MAX_STREAM_ID:
+        if self.going_away:
             raise Refused("this connection takes no new streams")
         if len(self._streams) >= self.peer_streams:
             raise Refused(f"the server takes {self.peer_streams} streams at once")
         number = self._next_stream
         self._next_stream += 2
+        if self._next_stream > frames.MAX_STREAM_ID:
+            self.going_away = True  # the numbers are used up: this connection ends with the streams that it has
         stream = self._streams[number] = Stream(self.limits.window_bytes, Outgoing(number, self._peer_window))
         self._outbox.headers(number, fields, end=end)
         stream.out.closed = end

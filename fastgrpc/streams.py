@@ -52,7 +52,7 @@ class Streams:
         assert frames.DEFAULT_WINDOW <= limits.window_bytes <= limits.connection_window_bytes <= frames.MAX_WINDOW
         self.limits = limits
         self.ended = False  # by GOAWAY of our own: nothing is taken in any more
-        self.going_away = False  # no new streams, ours or the peer's
+        self.going_away = False  # no new streams, ours or the peer's; so too once ``ended``
         self.peer_streams = 1 << 31  # how many the peer lets us open at once
         self.last_stream = 0  # the highest that the peer opened
         self._client = client

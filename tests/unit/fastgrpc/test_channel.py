@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import pytest
+
 from fastgrpc import frames
 from fastgrpc.calls import frame_message
 from fastgrpc.channel import Channel
@@ -139,3 +141,28 @@ async def test_a_call_that_both_end_is_not_reset() -> None:
         await channel.close()
         assert await server.over.get() == 1
     assert RST_STREAM not in {kind for kind, *_ in server.scripts[0].received}
+
+
+# -- connections that go away --------------------------------------------------------------------------------------------
+
+
+async def test_a_channel_connects_anew_when_stream_numbers_are_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "MAX_STREAM_ID", 7)  # instead of 2^31 - 1
+
+    async def play(script: Script) -> None:
+        script.settings()
+        async for stream in script.requests():
+            if script.number > 1 or stream < 7:
+                script.send(answer(stream, b"%d %d" % (script.number, stream)))
+
+    async with scripted(play) as (server, channel):
+        for stream in (1, 3, 5):
+            assert await channel.unary("/t.T/Echo", b"") == b"1 %d" % stream
+        last = await channel.start("/t.T/Echo")
+        await last.send(b"", end=True)
+        for stream in (1, 3, 5, 7, 1):
+            assert await channel.unary("/t.T/Echo", b"") == b"%d %d" % (len(server.scripts), stream)
+        server.scripts[0].send(answer(7, b"the last"))  # nobody cut it off
+        assert [message async for message in last] == [b"the last"]
+        assert {await server.over.get(), await server.over.get()} == {1, 2}  # each when its last call was over
+    assert len(server.scripts) == 3

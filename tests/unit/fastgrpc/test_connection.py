@@ -896,6 +896,25 @@ def test_a_client_keeps_to_the_server_s_limit() -> None:
     assert not other.ended
 
 
+def test_a_client_s_connection_leaves_when_its_numbers_are_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "MAX_STREAM_ID", 7)  # instead of 2^31 - 1
+    client, other = pair()
+    for number in (1, 3, 5, 7):
+        assert not client.going_away
+        assert client.open(REQUEST, end=True) == number
+        exchange(client, other)
+        if number < 7:
+            other.respond(number, HEAD, b"answer", END)
+            exchange(client, other)
+    assert client.going_away
+    with pytest.raises(Refused, match="no new streams"):
+        client.open(REQUEST)
+    other.respond(7, HEAD, b"answer", END)  # what is under way ends in peace
+    (_, answer, _), _ = exchange(client, other)
+    assert answer == DataReceived(7, b"answer", ended=False)
+    assert client.open_streams == 0
+
+
 def test_a_client_learns_what_a_leaving_server_did_not_look_at() -> None:
     client, other = pair()
     client.open(REQUEST)
