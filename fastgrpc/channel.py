@@ -41,7 +41,8 @@ class Channel:
             tls.set_alpn_protocols(["h2"])
         self._server_name = server_name
         self._config = config or ChannelConfig()
-        self._wire: Wire | None = None
+        self._wire: Wire | None = None  # for new calls, while it is alive
+        self._wires: set[Wire] = set()  # this one, and those that are going away with calls under way
         self._connecting: asyncio.Task[Wire | CallFailed] | None = None  # whoever wants to call waits for the same
         self._closed = False
 
@@ -96,14 +97,14 @@ class Channel:
         return call
 
     async def close(self) -> None:
-        """Hang up; calls under way fail."""
+        """Hang up, on connections that are going away too; calls under way fail."""
         self._closed = True
         if (connecting := self._connecting) is not None:
             connecting.cancel()
             await asyncio.wait({connecting})
-        if self._wire is not None:
-            self._wire.hang_up()
-            self._wire = None
+        for wire in tuple(self._wires):
+            wire.close("this channel is closed")
+        self._wire = None
         await asyncio.sleep(0)
 
     async def _connected(self, timeout_s: float | None) -> Wire:
@@ -132,7 +133,7 @@ class Channel:
         name = (self._server_name or self._host) if self._tls is not None else None
         try:
             async with asyncio.timeout(self._config.connect_timeout_s + self._config.patience_s()):
-                _, self._wire = await loop.create_connection(
+                _, wire = await loop.create_connection(
                     lambda: Wire(self._config, self._lost),
                     self._host,
                     self._port,
@@ -145,9 +146,13 @@ class Channel:
             return failed
         finally:
             self._connecting = None
-        return self._wire
+        if wire.transport is not None:  # it may be lost already
+            self._wire = wire
+            self._wires.add(wire)
+        return wire
 
     def _lost(self, wire: Wire) -> None:
+        self._wires.discard(wire)
         if self._wire is wire:
             self._wire = None
 

@@ -23,6 +23,7 @@ from .events import (
     StreamEnded,
     TrailersReceived,
 )
+from .frames import ErrorCode
 from .serving import MAX_QUEUED_BYTES
 from .silence import Silence, no_patience
 
@@ -101,8 +102,7 @@ class Wire(asyncio.Protocol):
                 elif isinstance(event, DataReceived):
                     self.http.consumed(event.stream, len(event.data))
             case GoAwayReceived():
-                self._on_lost(self)  # for new calls, that is
-                if not self.calls:
+                if not self.calls:  # else when the last is over
                     self.hang_up()
             case ConnectionEnded():
                 self._fail_all(f"the server broke the protocol: {event.reason}")
@@ -167,6 +167,17 @@ class Wire(asyncio.Protocol):
         # uvloop, unlike asyncio, refuses to write once a transport is closing.
         if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
+
+    def close(self, reason: str) -> None:
+        """Fail every call, and hang up."""
+        for stream in self.calls:
+            self.http.reset(stream, ErrorCode.CANCEL)
+        self._fail_all(f"{reason}; the call may have been taken up")
+        self.flush()
+        if self._writable:
+            self.hang_up()
+        elif self._transport is not None:
+            self._transport.abort()  # the server takes nothing: what waits for it could wait for ever
 
     def hang_up(self) -> None:
         """Close the connection once everything is written."""

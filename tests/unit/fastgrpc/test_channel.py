@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from fastgrpc import frames
-from fastgrpc.calls import frame_message
-from fastgrpc.channel import Channel
+from fastgrpc.calls import CallFailed, frame_message
+from fastgrpc.channel import Channel, ClientCall
 from fastgrpc.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, ErrorCode, Setting, frame
 from fastgrpc.hpack import Fields
 
@@ -101,6 +101,14 @@ async def scripted(play: Callable[[Script], Awaitable[None]]) -> AsyncIterator[t
                 await script.writer.wait_closed()
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come")
+
+
 # -- servers that are done first -----------------------------------------------------------------------------------------
 
 
@@ -166,3 +174,66 @@ async def test_a_channel_connects_anew_when_stream_numbers_are_used_up(monkeypat
         assert [message async for message in last] == [b"the last"]
         assert {await server.over.get(), await server.over.get()} == {1, 2}  # each when its last call was over
     assert len(server.scripts) == 3
+
+
+async def leave(script: Script) -> None:
+    """Take one call, and go away with it under way; connections after the first answer what they are asked."""
+    script.settings()
+    async for stream in script.requests():
+        if script.number == 1:
+            script.send(headers(stream, HEAD), frames.goaway(stream, ErrorCode.NO_ERROR, b""))
+        else:
+            script.send(answer(stream, b"from the next"))
+
+
+async def under_way(channel: Channel) -> ClientCall:
+    """Return a call on a connection that is going away."""
+    call = await channel.start("/t.T/Leave")
+    await call.send(b"", end=True)
+    await until(lambda: not channel.connected)
+    return call
+
+
+async def test_a_connection_that_goes_away_ends_with_its_last_call() -> None:
+    async with scripted(leave) as (server, channel):
+        call = await under_way(channel)
+        assert await channel.unary("/t.T/Leave", b"") == b"from the next"
+        server.scripts[0].send(data(1, b"at last") + headers(1, END, end=True))
+        assert [message async for message in call] == [b"at last"]
+        assert await server.over.get() == 1
+        assert channel.connected
+
+
+@pytest.mark.parametrize("connected_anew", [False, True])
+async def test_a_closed_channel_hangs_up_where_a_call_keeps_a_connection(*, connected_anew: bool) -> None:
+    async with scripted(leave) as (server, channel):
+        call = await under_way(channel)
+        if connected_anew:
+            assert await channel.unary("/t.T/Leave", b"") == b"from the next"
+        await channel.close()
+        with pytest.raises(CallFailed, match="UNAVAILABLE: this channel is closed; the call may have been taken up"):
+            await call.receive()
+        assert {await server.over.get() for _ in server.scripts} == {script.number for script in server.scripts}
+
+
+async def test_a_closed_channel_does_not_wait_for_a_server_that_takes_nothing() -> None:
+    deaf = asyncio.Event()
+
+    async def play(script: Script) -> None:
+        # Windows for more than the sockets between us hold.
+        script.settings({Setting.INITIAL_WINDOW_SIZE: frames.MAX_WINDOW})
+        script.send(frames.window_update(0, frames.MAX_WINDOW - frames.DEFAULT_WINDOW))
+        await deaf.wait()
+
+    async with scripted(play) as (_, channel):
+        call = await channel.start("/t.T/Deaf")
+        sending = asyncio.create_task(call.send(bytes(64 << 20)))
+        wire = channel._wire
+        assert wire is not None
+        await until(lambda: not wire._writable)
+        await channel.close()
+        await sending
+        with pytest.raises(CallFailed, match="this channel is closed"):
+            await call.receive()
+        assert wire.transport is None  # although there is much to be written
+        deaf.set()
