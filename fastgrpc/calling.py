@@ -137,14 +137,13 @@ class ClientCall:
         if ended:
             self._end_by(headers)
             return
-        if headers.status != 200:
+        head = calls.read_response(headers)
+        if not head.is_grpc:
             self._wire.http.reset(self._stream, ErrorCode.CANCEL)
-            self.finish(calls.read_end(headers))
+            self.finish(calls.read_refusal(headers))
             return
-        encoding = (headers.get(b"grpc-encoding") or b"identity").decode("latin-1")
-        self._reader = MessageReader(max_bytes=self._max_bytes, encoding=encoding, unknown=Status.INTERNAL)
-        with contextlib.suppress(CallFailed):
-            self.initial_metadata = calls.read_metadata(headers.fields)
+        self._reader = MessageReader(max_bytes=self._max_bytes, encoding=head.encoding, unknown=Status.INTERNAL)
+        self.initial_metadata = head.metadata
 
     def _feed(self, event: DataReceived) -> None:
         """Data came."""

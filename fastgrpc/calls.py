@@ -208,6 +208,66 @@ def _decode_base64(text: bytes) -> bytes:
         raise CallFailed(Status.INTERNAL, f"binary metadata is no base64: {exc}") from exc
 
 
+class ResponseHead(msgspec.Struct, frozen=True):
+    """What a server says before its first message."""
+
+    metadata: Metadata | None = None  # None: it cannot be read
+    encoding: str = "identity"  # of messages that are marked as compressed
+    is_grpc: bool = True  # else see ``read_refusal``
+
+
+def read_response(headers: Headers) -> ResponseHead:
+    """Return what the headers of a response that goes on say; remembered with them."""
+    if headers.memo is None:
+        headers.memo = _read_response(headers)
+    assert isinstance(headers.memo, ResponseHead)
+    return headers.memo
+
+
+def _read_response(headers: Headers) -> ResponseHead:
+    if headers.status != 200 or not _is_grpc(headers):
+        return ResponseHead(is_grpc=False)
+    encoding = (headers.get(b"grpc-encoding") or b"identity").decode("latin-1")
+    try:
+        return ResponseHead(read_metadata(headers.fields), encoding)
+    except CallFailed:
+        return ResponseHead(None, encoding)
+
+
+def read_refusal(headers: Headers) -> CallFailed:
+    """Return how a call ends by the headers of a response that goes on, and is none of gRPC's."""
+    return read_end(headers) or CallFailed(*_no_grpc(headers))
+
+
+def _is_grpc(headers: Headers) -> bool:
+    """Return whether content is gRPC's; that of gRPC-Web, whose name begins alike, is not."""
+    return _GRPC_CONTENT(headers.get(b"content-type") or b"") is not None
+
+
+_GRPC_CONTENT = re.compile(rb"application/grpc(?:[+; \t].*)?", re.IGNORECASE | re.DOTALL).fullmatch
+
+
+def _no_grpc(headers: Headers) -> tuple[Status, str]:
+    """Return how a call ends that something answered which knows no gRPC: a proxy, say ("HTTP to gRPC Status Code")."""
+    text = f"HTTP status {headers.status or 'unknown'}"
+    if headers.status and not _is_grpc(headers):
+        content_type = headers.get(b"content-type")
+        text += ", no content-type" if content_type is None else f", content-type {content_type.decode('latin-1')!r}"
+    return _HTTP_STATUS.get(headers.status, Status.UNKNOWN), text
+
+
+_HTTP_STATUS = {
+    400: Status.INTERNAL,
+    401: Status.UNAUTHENTICATED,
+    403: Status.PERMISSION_DENIED,
+    404: Status.UNIMPLEMENTED,
+    429: Status.UNAVAILABLE,
+    502: Status.UNAVAILABLE,
+    503: Status.UNAVAILABLE,
+    504: Status.UNAVAILABLE,
+}
+
+
 # -- the end of a call -------------------------------------------------------------------------------------------------
 
 
@@ -237,7 +297,8 @@ def read_end(headers: Headers) -> CallFailed | None:
     """Return how a call ended, by its trailers; None: well."""
     text = headers.get(b"grpc-status")
     if text is None:
-        return CallFailed(_of_http(headers.status), f"no grpc-status; HTTP status {headers.status or 'unknown'}")
+        status, message = _no_grpc(headers)
+        return CallFailed(status, f"no grpc-status; {message}")
     if text == b"0":
         return None
     status = Status(int(text)) if text.isdigit() and int(text) in Status.__members__.values() else Status.UNKNOWN
@@ -248,22 +309,6 @@ def read_end(headers: Headers) -> CallFailed | None:
         return CallFailed(status, message, details=decoded, metadata=read_metadata(headers.fields))
     except CallFailed:
         return CallFailed(status, message)
-
-
-_HTTP_STATUS = {
-    400: Status.INTERNAL,
-    401: Status.UNAUTHENTICATED,
-    403: Status.PERMISSION_DENIED,
-    404: Status.UNIMPLEMENTED,
-    429: Status.UNAVAILABLE,
-    502: Status.UNAVAILABLE,
-    503: Status.UNAVAILABLE,
-    504: Status.UNAVAILABLE,
-}
-
-
-def _of_http(status: int) -> Status:
-    return _HTTP_STATUS.get(status, Status.UNKNOWN)
 
 
 def encode_percent(text: str) -> bytes:

@@ -159,9 +159,17 @@ def test_how_calls_end() -> None:
     [
         (((b"grpc-status", b"99"),), Status.UNKNOWN),
         (((b"grpc-status", b"x"),), Status.UNKNOWN),
-        (((b":status", b"503"),), Status.UNAVAILABLE),
-        (((b":status", b"404"),), Status.UNIMPLEMENTED),
         (((b":status", b"200"),), Status.UNKNOWN),
+        (((b":status", b"418"),), Status.UNKNOWN),
+        (((b":status", b"400"),), Status.INTERNAL),
+        (((b":status", b"401"),), Status.UNAUTHENTICATED),
+        (((b":status", b"403"),), Status.PERMISSION_DENIED),
+        (((b":status", b"404"),), Status.UNIMPLEMENTED),
+        (((b":status", b"429"),), Status.UNAVAILABLE),
+        (((b":status", b"502"),), Status.UNAVAILABLE),
+        (((b":status", b"503"),), Status.UNAVAILABLE),
+        (((b":status", b"504"),), Status.UNAVAILABLE),
+        (((b":status", b"404"), (b"grpc-status", b"5")), Status.NOT_FOUND),
         ((), Status.UNKNOWN),
     ],
 )
@@ -169,6 +177,47 @@ def test_ends_of_others(fields: Fields, status: Status) -> None:
     seen = end(fields)
     assert seen is not None
     assert seen.status is status
+
+
+@pytest.mark.parametrize(
+    ("content_type", "taken"),
+    [
+        (b"application/grpc", True),
+        (b"application/grpc+proto", True),
+        (b"application/grpc;charset=utf-8", True),
+        (b"Application/gRPC", True),
+        (b"application/grpc-web", False),
+        (b"text/html", False),
+        (None, False),
+    ],
+)
+def test_content_that_is_grpc_s(content_type: bytes | None, *, taken: bool) -> None:
+    named: Fields = () if content_type is None else ((b"content-type", content_type),)
+    headers = Headers(((b":status", b"200"), *named, (b"grpc-encoding", b"gzip"), (b"x", b"y")))
+    head = calls.read_response(headers)
+    assert head.is_grpc is taken
+    assert calls.read_response(headers) is head  # read once, however often the same comes
+    if taken:
+        assert (head.encoding, head.metadata) == ("gzip", (("x", "y"),))
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "text"),
+    [
+        (((b":status", b"200"), (b"content-type", b"text/html")), Status.UNKNOWN, "200, content-type 'text/html'"),
+        (((b":status", b"200"),), Status.UNKNOWN, "200, no content-type"),
+        (((b":status", b"502"), (b"content-type", b"text/html")), Status.UNAVAILABLE, "502, content-type 'text/html'"),
+        (((b":status", b"503"), (b"content-type", b"application/grpc")), Status.UNAVAILABLE, "503"),
+        (((b":status", b"503"), (b"grpc-status", b"8"), (b"grpc-message", b"full")), Status.RESOURCE_EXHAUSTED, "full"),
+        (((b":status", b"200"), (b"content-type", b"text/html"), (b"grpc-status", b"0")), Status.UNKNOWN, "text/html"),
+    ],
+)
+def test_responses_that_are_none_of_grpc_s(fields: Fields, status: Status, text: str) -> None:
+    headers = Headers(fields)
+    assert not calls.read_response(headers).is_grpc
+    refusal = calls.read_refusal(headers)
+    assert refusal.status is status
+    assert text in refusal.message
 
 
 # -- messages ------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from fastgrpc import frames
-from fastgrpc.calls import CallFailed, frame_message
+from fastgrpc.calls import CallFailed, Status, frame_message
 from fastgrpc.channel import Channel, ClientCall
 from fastgrpc.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, ErrorCode, Setting, frame
 from fastgrpc.hpack import Fields
@@ -237,3 +237,22 @@ async def test_a_closed_channel_does_not_wait_for_a_server_that_takes_nothing() 
             await call.receive()
         assert wire.transport is None  # although there is much to be written
         deaf.set()
+
+
+# -- servers that know no gRPC -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 502])
+async def test_a_page_is_no_message(status: int) -> None:
+    page: Fields = ((b":status", b"%d" % status), (b"content-type", b"text/html"))
+
+    async def play(script: Script) -> None:
+        script.settings()
+        async for stream in script.requests():
+            script.send(headers(stream, page), frame(DATA, END_STREAM, stream, b"<html>hello</html>"))
+
+    async with scripted(play) as (_, channel):
+        with pytest.raises(CallFailed, match=f"HTTP status {status}, content-type 'text/html'") as caught:
+            await channel.unary("/t.T/Page", b"")
+        assert caught.value.status is (Status.UNKNOWN if status == 200 else Status.UNAVAILABLE)
+        assert channel.connected  # it is the call's trouble alone
