@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from client.etcd_endpoints import LOST_S, SILENT_S, Endpoint, EndpointLost, Endpoints
+from client.etcd_endpoints import LOST_S, SILENT_S, Endpoint, EndpointLost, Endpoints, surely_not_applied
 from client.etcd_fast import fast_dial
 from client.etcd_rpc import (
     COMPACT,
@@ -315,7 +315,8 @@ async def _call(endpoint: Endpoint, method: Method, request: Any, deadline: floa
         return await endpoint.call(method, request, timeout_s=remaining_s, patience_s=patience_s)
     except CallFailed as exc:
         if exc.status is CallStatus.DEADLINE_EXCEEDED:
-            raise EndpointLost(f"{endpoint.address}: no answer in time", maybe_applied=True) from exc
+            applied = not surely_not_applied(exc)
+            raise EndpointLost(f"{endpoint.address}: no answer in time", maybe_applied=applied) from exc
         if exc.status is CallStatus.UNKNOWN and not exc.message.startswith("etcdserver: "):
             # The member broke down over it, which says nothing about the others.
             raise EndpointLost(f"{endpoint.address}: {exc.message}", maybe_applied=True) from exc

@@ -103,7 +103,7 @@ class Endpoint:
         except CallFailed as exc:
             if not entry.dropped:
                 raise
-            raise EndpointLost(f"{self.address}: silent", maybe_applied=True) from exc
+            raise EndpointLost(f"{self.address}: silent", maybe_applied=not surely_not_applied(exc)) from exc
         else:
             self.heard()
         finally:

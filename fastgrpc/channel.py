@@ -7,6 +7,7 @@ is its ``__cause__``: ConnectionRefusedError, say.
 
 import asyncio
 import ssl
+from functools import partial
 from typing import Any
 
 from . import calls
@@ -16,6 +17,8 @@ from .connection import Refused
 from .wire import ChannelConfig, Wire
 
 __all__ = ["Channel", "ChannelConfig", "ClientCall", "client_tls"]
+
+_MOST_CONNECTIONS = 3  # on which one call waits for its turn: servers go away now and then, but not all the time
 
 
 class Channel:
@@ -78,18 +81,41 @@ class Channel:
         return response
 
     async def start(self, path: str, *, timeout_s: float | None = None, metadata: Metadata = ()) -> ClientCall:
-        """Begin a call of any kind, to end within ``timeout_s``. Raises CallFailed (UNAVAILABLE, DEADLINE_EXCEEDED)."""
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        wire = await self._connected(timeout_s)
-        if timeout_s is not None:
-            timeout_s -= clock() - began
+        """Begin a call of any kind, to end within ``timeout_s``. Raises CallFailed (UNAVAILABLE, DEADLINE_EXCEEDED).
+
+        While the server takes no more calls at once, it waits for its turn; nothing of it is sent then.
+        """
+        call = self.start_now(path, timeout_s=timeout_s, metadata=metadata)
+        return call if call is not None else await self._start_later(path, timeout_s, metadata)
+
+    def start_now(self, path: str, *, timeout_s: float | None = None, metadata: Metadata = ()) -> ClientCall | None:
+        """Begin a call as ``start`` does, if it would not have to wait for anything; else return None."""
+        wire = self._wire
+        if wire is None or not wire.is_alive:
+            return None
+        try:
+            return self._begin(wire, path, timeout_s, metadata)
+        except Refused:
+            return None
+
+    async def _start_later(self, path: str, timeout_s: float | None, metadata: Metadata) -> ClientCall:
+        until_s = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        for _ in range(_MOST_CONNECTIONS):
+            wire = await self._connected(_left_s(until_s))
+            begin = partial(self._begin_by, wire, path, until_s, metadata)
+            call = await wire.turns.wait(begin, _left_s(until_s))
+            if call is not None:
+                return call
+        raise CallFailed(Status.UNAVAILABLE, f"{self.target} goes away before a call can begin, again and again")
+
+    def _begin_by(self, wire: Wire, path: str, until_s: float | None, metadata: Metadata) -> ClientCall:
+        return self._begin(wire, path, _left_s(until_s), metadata)
+
+    def _begin(self, wire: Wire, path: str, timeout_s: float | None, metadata: Metadata) -> ClientCall:
+        """Begin a call here and now. Raises Refused."""
         scheme = "http" if self._tls is None else "https"
         fields = calls.call_fields(path, authority=self.target, scheme=scheme, metadata=metadata, timeout_s=timeout_s)
-        try:
-            stream = wire.http.open(fields)
-        except Refused as exc:
-            raise CallFailed(Status.UNAVAILABLE, str(exc)) from exc
+        stream = wire.http.open(fields)
         call = wire.calls[stream] = ClientCall(wire, stream, self._config.max_message_bytes)
         if timeout_s is not None:
             call.set_timeout(timeout_s)
@@ -155,6 +181,10 @@ class Channel:
         self._wires.discard(wire)
         if self._wire is wire:
             self._wire = None
+
+
+def _left_s(until_s: float | None) -> float | None:
+    return None if until_s is None else until_s - asyncio.get_running_loop().time()
 
 
 def client_tls(ca: str, cert: str | None = None, key: str | None = None) -> ssl.SSLContext:

@@ -4,7 +4,7 @@ from . import frames
 from .events import GoAwayReceived, PingAcknowledged, StreamEnded
 from .frames import ErrorCode, Setting
 from .sending import Sending
-from .streams import ConnectionFault, StreamFault
+from .streams import ANY_NUMBER, ConnectionFault, StreamFault
 
 # In nuisances. Clients that measure their way, as Go's, move the windows of all their streams a dozen times at most.
 _PRICE_OF_A_WINDOW = 0.1
@@ -40,7 +40,8 @@ class Control(Sending):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS belong to no stream")
         if len(payload) % 6 or (flags & frames.ACK and payload):
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")
-        self._greeted = True
+        if not self._greeted:
+            self._greeted, self.peer_streams = True, ANY_NUMBER  # unless it says below how many
         if flags & frames.ACK:
             return
         # Acknowledged first: a larger window lets data go at once, and the peer counts it by what was acknowledged.

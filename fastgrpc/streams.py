@@ -42,6 +42,7 @@ class Stream:
         self.out = out
 
 
+ANY_NUMBER = 1 << 31  # of streams
 _REMEMBERED_RESETS = 16_384  # streams that are over by our will, whose late frames mean nothing
 
 
@@ -53,7 +54,7 @@ class Streams:
         self.limits = limits
         self.ended = False  # by GOAWAY of our own: nothing is taken in any more
         self.going_away = False  # no new streams, ours or the peer's; so too once ``ended``
-        self.peer_streams = 1 << 31  # how many the peer lets us open at once
+        self.peer_streams = ANY_NUMBER  # so many the peer lets us open at once; 0 makes us wait until it says how many
         self.last_stream = 0  # the highest that the peer opened
         self._client = client
         self._outbox = Outbox()

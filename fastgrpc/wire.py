@@ -26,6 +26,7 @@ from .events import (
 from .frames import ErrorCode
 from .serving import MAX_QUEUED_BYTES
 from .silence import Silence, no_patience
+from .turns import Turns
 
 KEEPALIVE_PING = b"are you?"
 
@@ -39,6 +40,7 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True):
     keepalive_s: float | None = None  # a connection that was silent so long is pinged
     keepalive_timeout_s: float = 5.0  # and given up after so much more silence
     patience_s: Callable[[], float] = no_patience  # what is added to either time-out now: the server has it hard
+    max_waiting_calls: int = 10_000  # for a stream, while the server takes no more at once
     keepalive_without_calls: bool = True  # some servers take pings on a connection without calls for an attack
 
 
@@ -48,7 +50,9 @@ class Wire(asyncio.Protocol):
     def __init__(self, config: ChannelConfig, on_lost: Callable[["Wire"], None]) -> None:
         self.loop = asyncio.get_running_loop()
         self.http = Connection(client=True, limits=config.limits)
+        self.http.peer_streams = 0  # what is sent before the server says how many may be refused
         self.calls: dict[int, ClientCall] = {}
+        self.turns = Turns(config.max_waiting_calls)
         self._config = config
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
@@ -72,7 +76,7 @@ class Wire(asyncio.Protocol):
         if self._keeper is not None:
             self._keeper.cancel()
         self._on_lost(self)
-        self._fail_all(f"the connection broke; the call may have been taken up: {exc or 'closed'}")
+        self._fail_all(f"the connection broke: {exc or 'closed'}")
 
     def pause_writing(self) -> None:
         """The server takes nothing for now."""
@@ -89,6 +93,8 @@ class Wire(asyncio.Protocol):
         self._silence.break_()
         for event in self.http.receive(data, self.loop.time()):
             self._on_event(event)
+        if self.turns.waiting:
+            self._give_turns()  # it may have said how many it takes
         self.flush()
         if self.http.ended:
             self.hang_up()
@@ -109,9 +115,16 @@ class Wire(asyncio.Protocol):
             case PingAcknowledged():
                 pass  # it was heard
 
+    def _give_turns(self) -> None:
+        if self.is_alive:
+            self.turns.give()
+        if not self.is_alive:  # any more: the last stream number may have been given away
+            self.turns.send_away()
+
     def _fail_all(self, reason: str) -> None:
+        self.turns.fail(reason)  # first, or each call that ends would let one of them begin
         for call in tuple(self.calls.values()):
-            call.finish(CallFailed(Status.UNAVAILABLE, reason))
+            call.finish(CallFailed(Status.UNAVAILABLE, f"{reason}; the call may have been taken up"))
 
     @property
     def is_alive(self) -> bool:
@@ -145,6 +158,8 @@ class Wire(asyncio.Protocol):
         """See ``Carrier.forget``."""
         self.calls.pop(stream, None)
         self.http.consumed(0, owed)
+        if self.turns.waiting:
+            self._give_turns()
         self.flush_soon()
         if self.http.going_away and not self.calls:
             self.loop.call_soon(self.hang_up)
@@ -172,7 +187,7 @@ class Wire(asyncio.Protocol):
         """Fail every call, and hang up."""
         for stream in self.calls:
             self.http.reset(stream, ErrorCode.CANCEL)
-        self._fail_all(f"{reason}; the call may have been taken up")
+        self._fail_all(reason)
         self.flush()
         if self._writable:
             self.hang_up()
@@ -190,7 +205,7 @@ class Wire(asyncio.Protocol):
         config = self._config
         if config.keepalive_s is None or self._transport is None:
             return
-        if not self.calls and not config.keepalive_without_calls:
+        if not self.calls and not self.turns.waiting and not config.keepalive_without_calls:
             self._silence.break_()  # nobody waits for anything
         pause_s = min(config.keepalive_s, config.keepalive_timeout_s) / 2
         silent_s = self._silence.look(self.loop.time(), every_s=pause_s)

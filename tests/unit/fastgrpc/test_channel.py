@@ -8,7 +8,7 @@ import pytest
 
 from fastgrpc import frames
 from fastgrpc.calls import CallFailed, Status, frame_message
-from fastgrpc.channel import Channel, ClientCall
+from fastgrpc.channel import Channel, ChannelConfig, ClientCall
 from fastgrpc.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, ErrorCode, Setting, frame
 from fastgrpc.hpack import Fields
 
@@ -40,6 +40,7 @@ class Script:
         self.number = number  # the first is 1
         self.writer = writer
         self.received: list[frames.Frame] = []
+        self.asked = asyncio.Queue[int]()  # streams of requests that came to their end; see ``note_requests``
         self._reader = reader
 
     def send(self, *parts: bytes) -> None:
@@ -64,6 +65,11 @@ class Script:
             if kind in (DATA, HEADERS) and flags & END_STREAM:
                 yield stream
 
+    async def note_requests(self) -> None:
+        """Leave it to the test when each is answered."""
+        async for stream in self.requests():
+            self.asked.put_nowait(stream)
+
 
 class Scripted:
     """Such a server, with every connection that it had."""
@@ -84,11 +90,13 @@ class Scripted:
 
 
 @contextlib.asynccontextmanager
-async def scripted(play: Callable[[Script], Awaitable[None]]) -> AsyncIterator[tuple[Scripted, Channel]]:
+async def scripted(
+    play: Callable[[Script], Awaitable[None]], config: ChannelConfig | None = None
+) -> AsyncIterator[tuple[Scripted, Channel]]:
     made = Scripted(play)
     server = await asyncio.start_server(made.on_connection, "127.0.0.1", 0)
     made.port = server.sockets[0].getsockname()[1]
-    channel = Channel(f"127.0.0.1:{made.port}")
+    channel = Channel(f"127.0.0.1:{made.port}", config=config)
     try:
         async with asyncio.timeout(20):
             yield made, channel
@@ -102,10 +110,10 @@ async def scripted(play: Callable[[Script], Awaitable[None]]) -> AsyncIterator[t
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    for _ in range(2000):
+    for _ in range(4000):
         if holds():
             return
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.005)
     raise AssertionError("it did not come")
 
 
@@ -256,3 +264,210 @@ async def test_a_page_is_no_message(status: int) -> None:
             await channel.unary("/t.T/Page", b"")
         assert caught.value.status is (Status.UNKNOWN if status == 200 else Status.UNAVAILABLE)
         assert channel.connected  # it is the call's trouble alone
+
+
+# -- servers that take few calls at once ---------------------------------------------------------------------------------
+
+
+def one_at_once(script: Script) -> None:
+    script.settings({Setting.MAX_CONCURRENT_STREAMS: 1})
+
+
+async def few(script: Script) -> None:
+    one_at_once(script)
+    await script.note_requests()
+
+
+async def begun(channel: Channel) -> ClientCall:
+    """Return a call that takes the only stream."""
+    call = await channel.start("/t.T/Few")
+    await call.send(b"", end=True)
+    return call
+
+
+async def waiting(channel: Channel, count: int) -> None:
+    """Return once so many calls wait."""
+    await until(lambda: channel._wire is not None and len(channel._wire.turns.waiting) == count)
+
+
+async def test_calls_wait_for_their_turn_and_have_it_in_their_order() -> None:
+    """Goal: no call fails because others are under way. Method: 20 at once, where one is taken at a time."""
+    most, under_way, order = 0, 0, list[bytes]()
+
+    async def play(script: Script) -> None:
+        nonlocal most, under_way
+        one_at_once(script)
+        asked = b""
+        async for kind, flags, stream, payload in script.frames():
+            under_way += kind == HEADERS
+            most = max(most, under_way)
+            if kind == DATA:
+                asked += payload
+                if flags & END_STREAM:
+                    under_way -= 1
+                    order.append(asked[5:])
+                    script.send(answer(stream, asked[5:]))
+                    asked = b""
+
+    async with scripted(play) as (_, channel):
+        bodies = [b"%d" % number for number in range(20)]
+        assert await asyncio.gather(*(channel.unary("/t.T/Few", body) for body in bodies)) == bodies
+        assert order == bodies
+        assert most == 1  # the first ones wait until they know how many there may be
+        assert channel._wire is not None
+        assert channel._wire.http.open_streams == 0
+
+
+async def test_who_comes_late_does_not_overtake() -> None:
+    """However a stream becomes free: here by a call that is given up."""
+    async with scripted(few) as (server, channel):
+        first = await begun(channel)
+        second = asyncio.create_task(channel.start("/t.T/Few"))
+        await waiting(channel, 1)
+        first.cancel()
+        assert channel.start_now("/t.T/Few") is None
+        third = asyncio.create_task(channel.start("/t.T/Few"))
+        call = await second
+        await waiting(channel, 1)
+        await call.send(b"", end=True)
+        assert await server.scripts[0].asked.get() == 1
+        assert await server.scripts[0].asked.get() == 3
+        server.scripts[0].send(answer(3))
+        assert [message async for message in call] == [b"answer"]
+        await third
+
+
+async def test_a_server_may_come_to_take_more() -> None:
+    async with scripted(few) as (server, channel):
+        await begun(channel)
+        more = [asyncio.create_task(channel.start("/t.T/Few")) for _ in range(3)]
+        await waiting(channel, 3)
+        server.scripts[0].settings({Setting.MAX_CONCURRENT_STREAMS: 3})
+        await asyncio.gather(*more[:2])
+        await waiting(channel, 1)
+        assert not more[2].done()
+        more[2].cancel()
+
+
+async def test_a_call_s_time_runs_while_it_waits_for_its_turn() -> None:
+    async with scripted(few) as (server, channel):
+        first = await begun(channel)
+        with pytest.raises(CallFailed, match="DEADLINE_EXCEEDED: the server had no room"):
+            await channel.start("/t.T/Few", timeout_s=0.01)
+        second = asyncio.create_task(channel.unary("/t.T/Few", b"", timeout_s=60))
+        await waiting(channel, 1)
+        first.cancel()
+        assert await server.scripts[0].asked.get() == 1
+        assert await server.scripts[0].asked.get() == 3  # the one that gave up has sent nothing
+        server.scripts[0].send(answer(3))
+        assert await second == b"answer"
+
+
+async def test_who_is_cancelled_in_the_moment_of_its_turn_leaves_the_stream_to_the_next() -> None:
+    async with scripted(few) as (server, channel):
+        first = await begun(channel)
+        second, third, fourth = (asyncio.create_task(channel.unary("/t.T/Few", b"")) for _ in range(3))
+        await waiting(channel, 3)
+        third.cancel()  # while it waits
+        await waiting(channel, 2)
+        first.cancel()
+        second.cancel()  # it has the stream, and does not know yet
+        script = server.scripts[0]
+        assert await script.asked.get() == 1
+        assert await script.asked.get() == 5
+        script.send(answer(5))
+        assert await fourth == b"answer"
+        assert [stream for kind, _, stream, _ in script.received if kind == HEADERS] == [1, 3, 5]
+        for given_up in (second, third):
+            with pytest.raises(asyncio.CancelledError):
+                await given_up
+
+
+async def test_only_so_many_wait() -> None:
+    async with scripted(few, ChannelConfig(max_waiting_calls=2)) as (_, channel):
+        await begun(channel)
+        patient = [asyncio.create_task(channel.start("/t.T/Few")) for _ in range(2)]
+        await waiting(channel, 2)
+        with pytest.raises(CallFailed, match="UNAVAILABLE: the server takes no more calls at once, and 2 wait"):
+            await channel.start("/t.T/Few")
+        await channel.close()
+        for failure in await asyncio.gather(*patient, return_exceptions=True):
+            assert isinstance(failure, CallFailed)
+            assert str(failure) == "UNAVAILABLE: this channel is closed"  # they were not taken up
+
+
+async def test_who_waits_on_a_connection_that_goes_away_goes_to_the_next() -> None:
+    async def play(script: Script) -> None:
+        one_at_once(script)
+        async for stream in script.requests():
+            if script.number > 1:
+                script.send(answer(stream))
+
+    async with scripted(play) as (server, channel):
+        first = await begun(channel)
+        others = [asyncio.create_task(channel.unary("/t.T/Few", b"")) for _ in range(5)]
+        await waiting(channel, 5)
+        server.scripts[0].send(frames.goaway(1, ErrorCode.NO_ERROR, b""))
+        assert await asyncio.gather(*others) == [b"answer"] * 5
+        server.scripts[0].send(answer(1, b"the first"))
+        assert [message async for message in first] == [b"the first"]
+    assert len(server.scripts) == 2
+
+
+async def test_who_waits_when_the_stream_numbers_are_used_up_goes_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "MAX_STREAM_ID", 7)  # instead of 2^31 - 1
+
+    async def play(script: Script) -> None:
+        one_at_once(script)
+        async for stream in script.requests():
+            script.send(answer(stream))
+
+    async with scripted(play) as (server, channel):
+        calls = [channel.unary("/t.T/Few", b"") for _ in range(10)]
+        assert await asyncio.gather(*calls) == [b"answer"] * 10
+    assert len(server.scripts) == 3
+
+
+async def test_a_server_that_always_goes_away_before_a_call_can_begin_is_given_up() -> None:
+    async def play(script: Script) -> None:
+        script.settings({Setting.MAX_CONCURRENT_STREAMS: 0})
+        async for _ in script.frames():
+            pass
+
+    async with scripted(play) as (server, channel):
+        call = asyncio.create_task(channel.start("/t.T/Few"))
+        for connection in range(3):
+            await until(lambda connection=connection: len(server.scripts) > connection)
+            await until(lambda: bool(server.scripts[-1].received))
+            await waiting(channel, 1)
+            server.scripts[connection].send(frames.goaway(0, ErrorCode.NO_ERROR, b""))
+        with pytest.raises(CallFailed, match=r"UNAVAILABLE: .* goes away before a call can begin, again and again"):
+            await call
+    assert len(server.scripts) == 3
+
+
+async def test_who_waits_when_the_connection_breaks_was_surely_not_taken_up() -> None:
+    async with scripted(few) as (server, channel):
+        first = await begun(channel)
+        second = asyncio.create_task(channel.unary("/t.T/Few", b""))
+        await waiting(channel, 1)
+        server.scripts[0].writer.transport.abort()
+        with pytest.raises(CallFailed, match=r"UNAVAILABLE: the connection broke.*; the call may have been taken up"):
+            await first.receive()
+        with pytest.raises(CallFailed, match="UNAVAILABLE: the connection broke") as caught:
+            await second
+        assert "taken up" not in caught.value.message
+
+
+async def test_a_server_that_says_nothing_is_given_up_by_who_waits_for_it_to_begin() -> None:
+    """Although no call is under way: those that wait count."""
+
+    async def play(script: Script) -> None:
+        async for _ in script.frames():
+            pass
+
+    config = ChannelConfig(keepalive_s=0.02, keepalive_timeout_s=0.02, keepalive_without_calls=False)
+    async with scripted(play, config) as (server, channel):
+        with pytest.raises(CallFailed, match="UNAVAILABLE: the connection broke"):
+            await channel.unary("/t.T/Few", b"")
+    assert HEADERS not in {kind for kind, *_ in server.scripts[0].received}
