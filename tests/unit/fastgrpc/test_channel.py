@@ -471,3 +471,71 @@ async def test_a_server_that_says_nothing_is_given_up_by_who_waits_for_it_to_beg
         with pytest.raises(CallFailed, match="UNAVAILABLE: the connection broke"):
             await channel.unary("/t.T/Few", b"")
     assert HEADERS not in {kind for kind, *_ in server.scripts[0].received}
+
+
+# -- what else servers do ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", [b"", headers(1, HEAD), headers(1, HEAD) + data(1, b"answer")[:-3]])
+async def test_a_server_that_dies_amid_an_answer(said: bytes) -> None:
+    async def play(script: Script) -> None:
+        script.settings()
+        async for stream in script.requests():
+            if script.number > 1:
+                script.send(answer(stream))
+                continue
+            script.send(said)
+            await script.writer.drain()
+            script.writer.transport.abort()
+
+    async with scripted(play) as (_, channel):
+        with pytest.raises(CallFailed, match=r"UNAVAILABLE: the connection broke.*; the call may have been taken up"):
+            await channel.unary("/t.T/Die", b"")
+        assert await channel.unary("/t.T/Die", b"") == b"answer"
+
+
+async def test_a_failure_without_a_response_before_it() -> None:
+    failure: Fields = (*HEAD, (b"grpc-status", b"5"), (b"grpc-message", b"na%C3%AFve %zz %"), (b"x-why", b"gone"))
+
+    async def play(script: Script) -> None:
+        script.settings()
+        async for stream in script.requests():
+            script.send(headers(stream, failure, end=True))
+
+    async with scripted(play) as (_, channel):
+        with pytest.raises(CallFailed, match="NOT_FOUND: naïve %zz %") as caught:
+            await channel.unary("/t.T/Fail", b"")
+        assert caught.value.metadata == (("x-why", "gone"),)
+
+
+async def test_a_message_through_a_window_of_seven_bytes() -> None:
+    async def play(script: Script) -> None:
+        script.settings({Setting.INITIAL_WINDOW_SIZE: 7})
+        body = b""
+        async for kind, flags, stream, payload in script.frames():
+            if kind == DATA:
+                assert len(payload) <= 7
+                body += payload
+                if flags & END_STREAM:
+                    script.send(headers(stream, HEAD) + frame(DATA, 0, stream, body) + headers(stream, END, end=True))
+                elif payload:
+                    script.send(frames.window_update(stream, len(payload)))
+
+    message = bytes(range(256)) * 8
+    async with scripted(play) as (_, channel):
+        assert await channel.unary("/t.T/Narrow", message) == message
+
+
+async def test_what_a_server_that_goes_away_did_not_look_at_was_not_taken_up() -> None:
+    async def play(script: Script) -> None:
+        script.settings()
+        async for stream in script.requests():
+            if stream == 3:
+                script.send(frames.goaway(1, ErrorCode.NO_ERROR, b""), answer(1))
+
+    async with scripted(play) as (server, channel):
+        first, second = await begun(channel), await begun(channel)
+        assert [message async for message in first] == [b"answer"]
+        with pytest.raises(CallFailed, match="UNAVAILABLE: the stream was reset with REFUSED_STREAM"):
+            await second.receive()
+        assert await server.over.get() == 1
