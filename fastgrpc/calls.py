@@ -78,7 +78,6 @@ class CallHead(msgspec.Struct, frozen=True):
 # -- the head of a call ------------------------------------------------------------------------------------------------
 
 CONTENT_TYPE: Field = (b"content-type", b"application/grpc")
-_KINDS = (b"application/grpc+", b"application/grpc;")  # "grpc-web", say, is something else
 ACCEPTED = ("identity", "deflate", "gzip")
 RESPONSE_HEAD: Fields = ((b":status", b"200"), CONTENT_TYPE, (b"grpc-accept-encoding", ",".join(ACCEPTED).encode()))
 OK_TRAILERS: Fields = ((b"grpc-status", b"0"),)
@@ -97,8 +96,7 @@ def read_call(headers: Headers) -> CallHead:
 
 def _read_call(headers: Headers) -> CallHead:
     path = headers.pseudo[b":path"].decode("latin-1")
-    content_type = headers.get(b"content-type") or b""
-    if content_type != CONTENT_TYPE[1] and not content_type.startswith(_KINDS):
+    if not _is_grpc(headers):
         return CallHead(path, refusal=((b":status", b"415"),))
     if headers.pseudo[b":method"] != b"POST":
         return CallHead(path, refusal=((b":status", b"405"), (b"allow", b"POST")))

@@ -278,7 +278,8 @@ async def test_who_compresses_by_what_we_do_not_know_learns_what_we_do() -> None
         MessageReader(max_bytes=9, encoding="snappy").feed(compressed(b"x"))
     assert (b"grpc-accept-encoding", b"identity,deflate,gzip") in calls.only_trailers(caught.value)
     call = ClientCall(Mock(), 1, 9)
-    call.tell(HeadersReceived(1, Headers(((b":status", b"200"), (b"grpc-encoding", b"snappy"))), ended=False))
+    fields = ((b":status", b"200"), calls.CONTENT_TYPE, (b"grpc-encoding", b"snappy"))
+    call.tell(HeadersReceived(1, Headers(fields), ended=False))
     call.tell(DataReceived(1, compressed(b"x"), ended=False))
     with pytest.raises(CallFailed, match=r"INTERNAL.*snappy"):
         await call.receive()
