@@ -1,18 +1,11 @@
 """What all connections of a server share."""
 
 import asyncio
-import logging
-import math
-import resource
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from .calls import CallFailed, Status
 from .serving import Method, ServerConfig, Web
-
-log = logging.getLogger(__name__)
-
-Admits = Callable[[Mapping[str, Any]], bool]  # whether a client with that verified certificate is served
 
 
 class Guest(Protocol):
@@ -53,30 +46,12 @@ class Hosting:
         self.peers: set[Guest] = set()
         self.deserted = asyncio.Event()  # no connection is open
         self.deserted.set()
-        self.stopping = False
-        self._most_files = _files_for_connections(config.spare_files)
-        self._full = False
         self._services = {path.rpartition("/")[0] for path in methods}
 
     def arrived(self, peer: Guest) -> None:
         """Note a connection."""
         self.peers.add(peer)
         self.deserted.clear()
-
-    def has_room(self, descriptor: int) -> bool:
-        """Return whether a connection with that descriptor leaves enough for the rest of the process.
-
-        The kernel gives out the lowest number that is free: a high one says that nearly all are taken, by whatever.
-        """
-        if descriptor >= self._most_files:
-            if not self._full:
-                log.warning("clients are refused: nearly all files are open connections=%d", len(self.peers))
-            self._full = True
-            return False
-        if self._full and descriptor < self._most_files - self._most_files // 8:
-            self._full = False
-            log.info("clients are let in again")
-        return True
 
     def left(self, peer: Guest) -> None:
         """Forget one."""
@@ -90,10 +65,3 @@ class Hosting:
         if service in self._services:
             return CallFailed(Status.UNIMPLEMENTED, f"unknown method {method} for service {service[1:]}")
         return CallFailed(Status.UNIMPLEMENTED, f"unknown service {service[1:]}")
-
-
-def _files_for_connections(spare: int) -> float:
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if not spare or limit == resource.RLIM_INFINITY:
-        return math.inf
-    return max(limit - spare, limit // 2)

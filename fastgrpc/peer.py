@@ -19,7 +19,7 @@ from .events import (
     TrailersReceived,
 )
 from .frames import PREFACE
-from .hosting import Admits, Hosting
+from .hosting import Hosting
 from .serving import MAX_QUEUED_BYTES, Call
 from .silence import Silence
 from .uptake import Uptake, uptake_of
@@ -33,9 +33,8 @@ KEEPALIVE_PING = b"are you?"
 class Peer(Answering, asyncio.Protocol):
     """One connection of a server."""
 
-    def __init__(self, server: Hosting, admits: Admits | None = None) -> None:
+    def __init__(self, server: Hosting) -> None:
         super().__init__(server)
-        self._admits = admits
         self._transport: asyncio.Transport | None = None
         self._early: bytes | None = b""  # what came before it was clear that this is HTTP/2
         self._flush_due = False
@@ -69,17 +68,10 @@ class Peer(Answering, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's does not derive from it
-        made = transport.get_extra_info("socket")
-        admitted = self._admits is None or self._admits(self.certificate)
-        if not admitted or (made is not None and not self._server.has_room(made.fileno())):
-            self._transport.set_protocol(asyncio.Protocol())  # what it has sent already is for nobody
-            self._transport.abort()
-            return
         self._server.arrived(self)
+        made = transport.get_extra_info("socket")
         if made is not None and made.family in (socket.AF_INET, socket.AF_INET6):
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._server.stopping:
-            self.hang_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End: nobody waits for any answer."""

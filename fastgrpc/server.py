@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable
 from .asks import Ask, BatchMethod
 from .calls import Status
 from .deadlines import until_beat_s
-from .hosting import Admits, Hosting
+from .entrance import Admits, Entrance, Room
+from .hosting import Hosting
 from .peer import Peer
 from .serving import Call, Method, ServerConfig, StreamMethod, UnaryMethod, Web
 
@@ -62,7 +63,8 @@ class Server:
         self._hosting = Hosting(
             {method.path: method for method in methods}, config or ServerConfig(), on_end, other_protocol, web
         )
-        self._listeners: list[asyncio.Server] = []
+        self._room = Room(self._hosting.config.spare_files)
+        self._entrances: list[Entrance] = []
         self._keeper: asyncio.Task[None] | None = None
 
     async def listen(
@@ -72,21 +74,19 @@ class Server:
 
         admits: says of a client's certificate whether its connection is kept; None: whom ``tls`` trusts is served.
         """
-        loop = asyncio.get_running_loop()
         if tls is not None:
             tls.set_alpn_protocols(["h2", "http/1.1"] if self._hosting.other_protocol else ["h2"])
-        listener = await loop.create_server(lambda: Peer(self._hosting, admits), host, port, ssl=tls, backlog=1024)
-        self._listeners.append(listener)
+        entrance = Entrance(lambda: Peer(self._hosting), self._room, tls=tls, admits=admits)
+        bound = await entrance.open(host, port)
+        self._entrances.append(entrance)
         if self._keeper is None:
             self._keeper = asyncio.create_task(self._keep_alive())
-        bound: int = listener.sockets[0].getsockname()[1]
         return bound
 
     async def stop(self, grace_s: float) -> None:
         """Take nothing new, let calls finish for ``grace_s``, then end what is left with UNAVAILABLE."""
-        self._hosting.stopping = True
-        for listener in self._listeners:
-            listener.close()
+        for entrance in self._entrances:
+            entrance.close()
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)

@@ -16,6 +16,7 @@ import pytest
 from fastgrpc.calls import CallFailed, Status, frame_message
 from fastgrpc.channel import Channel, ChannelConfig
 from fastgrpc.connection import Connection
+from fastgrpc.entrance import Room
 from fastgrpc.frames import (
     DATA,
     END_HEADERS,
@@ -57,7 +58,7 @@ async def test_connections_leave_files_to_the_rest_of_the_process(caplog: pytest
     lowest = os.dup(0)
     os.close(lowest)
     server = Server([])
-    server._hosting._most_files = lowest + 20
+    server._room.most_files = lowest + 20
     port = await server.listen("127.0.0.1", 0)
 
     async def come(count: int) -> list[tuple[bool, asyncio.StreamWriter]]:
@@ -92,12 +93,12 @@ async def test_connections_leave_files_to_the_rest_of_the_process(caplog: pytest
 
 def test_half_of_all_files_are_for_connections_at_least() -> None:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    roomy, narrow, free = (Hosting({}, ServerConfig(spare_files=n), None, None, None) for n in (150, limit, 0))
-    assert roomy.has_room(limit - 151)
-    assert not roomy.has_room(limit - 150)
-    assert narrow.has_room(limit // 2 - 1)
-    assert not narrow.has_room(limit // 2)
-    assert free.has_room(limit - 1)
+    roomy, narrow, free = (Room(spare_files) for spare_files in (150, limit, 0))
+    assert roomy.has_for(limit - 151)
+    assert not roomy.has_for(limit - 150)
+    assert narrow.has_for(limit // 2 - 1)
+    assert not narrow.has_for(limit // 2)
+    assert free.has_for(limit - 1)
 
 
 async def test_neither_end_writes_to_a_transport_that_is_closing() -> None:
