@@ -12,7 +12,9 @@ import ssl
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from .etcd_api.front import CallCounts, LeaderGuard
+from fastgrpc.entrance import Entrance, Room
+
+from .etcd_api.front import SPARE_FILES, CallCounts, LeaderGuard
 from .etcd_api.gateway import Gateway
 from .etcd_api.services import Method
 from .observe import Handler
@@ -35,7 +37,7 @@ class HttpDoor:
         self._guard = guard
         self._calls = calls
         self._loading: asyncio.Task[HttpFront] | None = None
-        self._listener: asyncio.Server | None = None
+        self._entrance: Entrance | None = None
         self._closed = False
 
     def protocol(self) -> asyncio.Protocol:
@@ -66,19 +68,17 @@ class HttpDoor:
     async def listen(self, listen: str, tls: TlsFiles | None) -> int:
         """Take connections at "host:port"; return the port. Raises OSError naming the address."""
         host, _, port = listen.rpartition(":")
-        loop = asyncio.get_running_loop()
         try:
-            self._listener = await loop.create_server(self.protocol, host.strip("[]"), int(port), ssl=_context(tls))
+            self._entrance = Entrance(self.protocol, Room(SPARE_FILES), tls=_context(tls))
+            return await self._entrance.open(host.strip("[]"), int(port))
         except OSError as exc:
             raise OSError(f"http_listen {listen}: {exc}") from exc
-        bound: int = self._listener.sockets[0].getsockname()[1]
-        return bound
 
     async def stop(self) -> None:
         """End every call; whoever knocks from now on, or waits still, is sent away."""
         self._closed = True
-        if self._listener is not None:
-            self._listener.close()
+        if self._entrance is not None:
+            self._entrance.close()
         if (loading := self._loading) is not None:
             await asyncio.wait({loading})
             if not _failed(loading):

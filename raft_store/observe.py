@@ -15,10 +15,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from fastgrpc.entrance import Room
+
 from .counts import wal_syncs
 from .engine import EngineError, MemberStatus
 from .etcd_api.backend import Backend
-from .etcd_api.front import CallCounts
+from .etcd_api.front import SPARE_FILES, CallCounts
 from .etcd_api.maintenance import CLUSTER_VERSION, ETCD_VERSION
 
 HEALTH_S = 1.0
@@ -295,7 +297,12 @@ async def serve(routes: Mapping[str, Handler], listen: str) -> asyncio.Server:
 def _connected(
     routes: Mapping[str, Handler],
 ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    room = Room(SPARE_FILES)
+
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not room.has(writer.transport):
+            writer.transport.abort()
+            return
         try:
             async with asyncio.timeout(REQUEST_S):
                 head = await reader.readuntil(b"\r\n\r\n")

@@ -29,11 +29,18 @@ from trireme_pb.raft import raft_pb2
 
 log = logging.getLogger(__name__)
 
+# Half of what clients leave: members get in where clients have taken all of theirs, and strangers at this port, who may
+# take the rest, leave the log and snapshots their files.
+SPARE_FILES = 75
 FAREWELL_S = 2.0  # a member that has left is still dialled for so long
 
 # Who dialled asks for signs of life, and dials anew; here nothing hangs on when a dead connection is given up.
 _SERVER = ServerConfig(
-    limits=LIMITS, max_message_bytes=MAX_MESSAGE_BYTES, keepalive_s=10 * PING_S, keepalive_timeout_s=10 * PING_S
+    limits=LIMITS,
+    max_message_bytes=MAX_MESSAGE_BYTES,
+    keepalive_s=10 * PING_S,
+    keepalive_timeout_s=10 * PING_S,
+    spare_files=SPARE_FILES,
 )
 
 

@@ -16,11 +16,9 @@ from raft_store.tls import TlsFiles, admission
 from .backend import MAX_REQUEST_BYTES
 from .call import Batch, CallContext, context_of
 from .errors import RpcError
-from .front import CallCounts, LeaderGuard
+from .front import SPARE_FILES, CallCounts, LeaderGuard
 from .services import Method, StreamMethod, UnaryMethod
 
-# For the log and snapshots, whose files must never be refused, and for the other members; as many as in etcd.
-SPARE_FILES = 150
 CONFIG = fast.ServerConfig(
     limits=Limits(streams=100_000),
     max_message_bytes=MAX_REQUEST_BYTES + (512 << 10),

@@ -11,6 +11,9 @@ from raft_store.tls import TlsFiles
 from .call import CallContext
 from .errors import NO_LEADER, RpcError
 
+# For the log and snapshots, whose files must never be refused, and for the other members; as many as in etcd.
+SPARE_FILES = 150
+
 CallCounts = Counter[tuple[str, str, str]]  # (service, method, code) -> calls that ended so
 
 

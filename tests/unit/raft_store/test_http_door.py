@@ -7,6 +7,8 @@ from collections import Counter
 import aiohttp
 import pytest
 
+from fastgrpc.entrance import Room
+from raft_store.etcd_api.front import SPARE_FILES
 from raft_store.http_door import HttpDoor
 from raft_store.observe import Answer
 
@@ -80,6 +82,18 @@ async def test_what_a_client_has_said_before_is_not_lost(door, loaded):
     assert (await reader.read()).endswith(b"hello")
     writer.close()
     server.close()
+
+
+async def test_who_comes_when_files_run_out_is_sent_away(door):
+    """The log needs them more."""
+    port = await door.listen("127.0.0.1:0", None)
+    assert door._entrance.room.most_files == Room(SPARE_FILES).most_files
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+        door._entrance.room.most_files = 0
+        with pytest.raises(aiohttp.ClientError):
+            await ask(session)
+        door._entrance.room.most_files = 1 << 20
+        assert await ask(session) == "hello"
 
 
 class Transport(asyncio.Transport):

@@ -8,6 +8,7 @@ from asyncio import to_thread
 import msgspec
 import pytest
 
+from fastgrpc.entrance import Room
 from raft_store.engine import MemberId, MemberStatus
 from raft_store.member import running
 from raft_store.mvcc.requests import AlarmKind
@@ -63,6 +64,16 @@ async def test_health_metrics_and_what_is_not_there() -> None:
         with pytest.raises(OSError, match=f"metrics_listen 127.0.0.1:{port}"):
             async with running(taken, FickleEngine(taken.member)):
                 pass
+
+
+async def test_whoever_asks_when_files_run_out_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    (port,) = free_ports(1)
+    async with running(config(metrics_listen=f"127.0.0.1:{port}"), FickleEngine(config().member)):
+        with monkeypatch.context() as full:
+            full.setattr(Room, "has_for", lambda *_: False)
+            with pytest.raises(OSError, match=r"reset|without response"):
+                await Asked(port).get("/version")
+        assert (await Asked(port).get("/version"))[0] == 200
 
 
 class PatientEngine(FickleEngine):

@@ -2,8 +2,12 @@
 
 import asyncio
 import logging
+import resource
 
+from fastgrpc.entrance import Room
 from fastgrpc.server import Call, Server, StreamMethod
+from raft_store import peers
+from raft_store.etcd_api import fast_front
 from raft_store.peer_link import REDIAL_PAUSE_S, SERVICE, Link
 from trireme_pb.raft import raft_pb2
 
@@ -94,3 +98,11 @@ async def test_a_connection_that_only_breaks_is_made_anew_and_no_end():
         await link.stop()
         await peer.stop()
     assert ended == []
+
+
+def test_members_get_in_where_clients_have_taken_all_their_files_and_leave_some_to_the_log():
+    clients, members = Room(fast_front.CONFIG.spare_files), Room(peers._SERVER.spare_files)
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert not clients.has_for(int(clients.most_files))
+    assert members.has_for(int(clients.most_files) + 70)
+    assert not members.has_for(limit - 70)
