@@ -14,12 +14,14 @@ from .deadlines import BUCKET_S, Deadlines
 from .events import DataReceived, HeadersReceived, RequestsReceived
 from .headers import Headers
 from .hosting import Hosting
-from .serving import Call, Page, StreamMethod, UnaryMethod, decode
+from .serving import Call, StreamMethod, UnaryMethod, Web, decode
 
 log = logging.getLogger(__name__)
 
 MAX_WAITING_BYTES = 64 << 20  # of one connection; beyond it new calls are refused ...
 LARGE_BYTES = 16 << 10  # ... and answers to those that had begun, if they are larger than this
+MAX_PAGES = 100  # of one connection that are made at once: nobody knows how large each will be
+BUSY = ((b":status", b"503"), (b"retry-after", b"1"))
 
 
 class Answering(ABC):
@@ -145,7 +147,7 @@ class Answering(ABC):
         head = calls.read_call(event.headers)
         if head.refusal is not None:
             if self._server.web is not None and event.headers.pseudo[b":method"] == b"GET":
-                self._begin_page(event.stream, self._server.web(head.path))
+                self._begin_page(event.stream, self._server.web, head.path)
                 return
             self.http.respond_without_data(event.stream, head.refusal)
             return
@@ -167,8 +169,12 @@ class Answering(ABC):
         elif event.ended:
             self._start_unary(call)
 
-    def _begin_page(self, stream: int, page: Coroutine[Any, Any, Page]) -> None:
+    def _begin_page(self, stream: int, web: Web, path: str) -> None:
         """Answer a browser, or what looks like one."""
+        if len(self._pages) >= MAX_PAGES or self.http.waiting_bytes > MAX_WAITING_BYTES:
+            self.http.respond_without_data(stream, BUSY)
+            return
+        page = web(path)
 
         async def answer() -> None:
             try:
