@@ -26,6 +26,7 @@ from .uptake import Uptake, uptake_of
 
 log = logging.getLogger(__name__)
 
+HTTP_2_ALONE = PREFACE[:4]  # no other protocol has this method: it is kept for the preface (RFC 9113, 11.6)
 DRAIN_PING = b"draining"
 KEEPALIVE_PING = b"are you?"
 
@@ -162,7 +163,8 @@ class Peer(Answering, asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        if self._server.other_protocol is None:
+        if self._server.other_protocol is None or data.startswith(HTTP_2_ALONE):
+            log.debug("hung up on what is neither HTTP/2 nor anything else peer=%s", self.address)
             self.hang_up()
             return
         self._server.left(self)

@@ -8,6 +8,7 @@ import pytest
 from fastgrpc import answering
 from fastgrpc.connection import Connection
 from fastgrpc.events import HeadersReceived, Limits
+from fastgrpc.frames import PREFACE
 from fastgrpc.hosting import Hosting
 from fastgrpc.peer import Peer
 from fastgrpc.server import ServerConfig, Web
@@ -73,3 +74,21 @@ async def test_pages_that_nobody_takes_are_bounded(monkeypatch: pytest.MonkeyPat
     assert peer.http.waiting_bytes < 2 << 20
     assert made == told.count(200) == 300 - told.count(503)
     assert made == (100 if at_once else 55)
+
+
+@pytest.mark.parametrize("said", [PREFACE[:18] + b"XX\r\n\r\n", b"PRI / HTTP/1.1\r\n\r\n", PREFACE[:-1] + b"\0"])
+async def test_a_broken_preface_is_nobody_else_s(said: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """A library for HTTP/1.1 is at a loss about it, and says so at length."""
+    begun: list[str] = []
+
+    def other() -> asyncio.Protocol:
+        begun.append("other")
+        return asyncio.Protocol()
+
+    for cut in (len(said), 1):
+        peer, wire = peer_of(None, other_protocol=other)
+        for at in range(0, len(said), cut):
+            peer.data_received(said[at : at + cut])
+        assert wire.closed
+    assert not begun
+    assert not [record for record in caplog.records if record.levelname != "DEBUG"]
