@@ -12,15 +12,17 @@ from .calls import CallFailed, CallHead, Status, frame_message
 from .connection import Connection
 from .deadlines import BUCKET_S, Deadlines
 from .events import DataReceived, HeadersReceived, RequestsReceived
+from .frames import ErrorCode
 from .headers import Headers
 from .hosting import Hosting
-from .serving import Call, StreamMethod, UnaryMethod, Web, decode
+from .serving import Call, Receiver, StreamMethod, UnaryMethod, decode
+from .visits import Visit, Web
 
 log = logging.getLogger(__name__)
 
 MAX_WAITING_BYTES = 64 << 20  # of one connection; beyond it new calls are refused ...
 LARGE_BYTES = 16 << 10  # ... and answers to those that had begun, if they are larger than this
-MAX_PAGES = 100  # of one connection that are made at once: nobody knows how large each will be
+MAX_VISITS = 100  # of one connection that are answered at once: nobody knows how large each page will be
 BUSY = ((b":status", b"503"), (b"retry-after", b"1"))
 
 
@@ -39,7 +41,7 @@ class Answering(ABC):
         self._usual_method: BatchMethod | None = None  # ... and which method that takes lots they call, if any
         self._taken_bytes = 0  # of them, and not called consumed yet
         self._partial_bytes = 0  # of messages that have begun to arrive
-        self._pages: set[asyncio.Task[None]] = set()
+        self._visits: dict[int, Visit] = {}
         self._deadlines: Deadlines[Call | Ask] = Deadlines()
         self._deadline_timer: asyncio.TimerHandle | None = None
 
@@ -63,7 +65,7 @@ class Answering(ABC):
         """See ``Connection.consumed``."""
 
     @abstractmethod
-    async def send(self, call: Call, data: bytes) -> None:
+    async def send(self, call: Receiver, data: bytes) -> None:
         """Send data of a call; wait if too much is on its way already."""
 
     @abstractmethod
@@ -146,8 +148,8 @@ class Answering(ABC):
     def _begin(self, event: HeadersReceived) -> None:
         head = calls.read_call(event.headers)
         if head.refusal is not None:
-            if self._server.web is not None and event.headers.pseudo[b":method"] == b"GET":
-                self._begin_page(event.stream, self._server.web, head.path)
+            if head.plain and self._server.web is not None:
+                self._begin_visit(event, self._server.web)
                 return
             self.http.respond_without_data(event.stream, head.refusal)
             return
@@ -169,34 +171,57 @@ class Answering(ABC):
         elif event.ended:
             self._start_unary(call)
 
-    def _begin_page(self, stream: int, web: Web, path: str) -> None:
+    def _begin_visit(self, event: HeadersReceived, web: Web) -> None:
         """Answer a browser, or what looks like one."""
-        if len(self._pages) >= MAX_PAGES or self.http.waiting_bytes > MAX_WAITING_BYTES:
-            self.http.respond_without_data(stream, BUSY)
+        if len(self._visits) >= MAX_VISITS or self.http.waiting_bytes > MAX_WAITING_BYTES:
+            self.http.respond_without_data(event.stream, BUSY)
             return
-        page = web(path)
+        visit = self._visits[event.stream] = Visit(self, event.stream, event.headers, ended=event.ended)
+        visit.task = self.loop.create_task(self._run_visit(visit, web))
 
-        async def answer() -> None:
-            try:
-                status, content_type, content = await page
-            except Exception:
-                log.exception("page failed")
-                status, content_type, content = 500, "text/plain", b"internal error\n"
-            fields = ((b":status", b"%d" % status), (b"content-type", content_type.encode()))
-            self.http.send_headers(stream, (*fields, (b"content-length", b"%d" % len(content))))
-            self.http.send_data(stream, content)
-            self.http.end_stream(stream)
-            self.flush_soon()
+    async def _run_visit(self, visit: Visit, web: Web) -> None:
+        try:
+            await web(visit)
+        except asyncio.CancelledError:
+            self._end_visit(visit, b"503")
+        except Exception:
+            log.exception("a page failed target=%s", visit.target)
+            self._end_visit(visit, b"500")
+        else:
+            self._end_visit(visit)
 
-        task = self.loop.create_task(answer())
-        self._pages.add(task)
-        task.add_done_callback(self._pages.discard)
+    def _end_visit(self, visit: Visit, failure: bytes = b"") -> None:
+        """End a visit; by a failure's status, or, if its answer has begun, in the middle of that."""
+        if visit.gone:
+            return
+        if not visit.begun:
+            self.http.respond_without_data(visit.stream, ((b":status", failure or b"500"),))
+        elif failure:
+            self.http.reset(visit.stream, ErrorCode.INTERNAL_ERROR)
+        else:
+            self.http.end_stream(visit.stream)
+        self._forget_visit(visit)
+        self.flush_soon()
+
+    def _forget_visit(self, visit: Visit) -> None:
+        self._visits.pop(visit.stream, None)
+        if owed := visit.forget():
+            self.http.consumed(0, owed)
+
+    def _abandon_visit(self, visit: Visit) -> None:
+        """Nobody waits for this page any more."""
+        self._forget_visit(visit)
+        if visit.task is not None:
+            visit.task.cancel()
 
     def _take(self, event: DataReceived) -> None:
         call = self._calls.get(event.stream)
         if type(call) is Call and not event.ended and call.hand_out(event.data):
             return  # nearly all data of a stream that is handed out as it comes
-        if not isinstance(call, Call):  # gone; or an ask, which takes nothing more
+        if not isinstance(call, Call):  # gone; or an ask, which takes nothing more; or none
+            if (visit := self._visits.get(event.stream)) is not None:
+                visit.feed(event.data, ended=event.ended)
+                return
             self.http.consumed(event.stream, len(event.data))
             return
         one = event.ended and not isinstance(call.method, StreamMethod)

@@ -73,6 +73,7 @@ class CallHead(msgspec.Struct, frozen=True):
     timeout_s: float | None = None
     encoding: str = "identity"  # of messages that are marked as compressed
     refusal: Fields | None = None  # it is no call of ours at all: the HTTP response to give
+    plain: bool = False  # nor meant as one: HTTP without gRPC
 
 
 # -- the head of a call ------------------------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ def read_call(headers: Headers) -> CallHead:
 def _read_call(headers: Headers) -> CallHead:
     path = headers.pseudo[b":path"].decode("latin-1")
     if not _is_grpc(headers):
-        return CallHead(path, refusal=((b":status", b"415"),))
+        return CallHead(path, refusal=((b":status", b"415"),), plain=True)
     if headers.pseudo[b":method"] != b"POST":
         return CallHead(path, refusal=((b":status", b"405"), (b"allow", b"POST")))
     timeout_s, encoding = None, "identity"

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .calls import CallFailed, Status
-from .serving import Method, ServerConfig, Web
+from .serving import Method, ServerConfig
+from .visits import Web
 
 
 class Guest(Protocol):

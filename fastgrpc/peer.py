@@ -20,7 +20,7 @@ from .events import (
 )
 from .frames import PREFACE
 from .hosting import Hosting
-from .serving import MAX_QUEUED_BYTES, Call
+from .serving import MAX_QUEUED_BYTES, Receiver
 from .silence import Silence
 from .uptake import Uptake, uptake_of
 
@@ -40,7 +40,7 @@ class Peer(Answering, asyncio.Protocol):
         self._early: bytes | None = b""  # what came before it was clear that this is HTTP/2
         self._flush_due = False
         self._writable = True
-        self._crowded: set[Call] = set()  # calls that wait because too much waits on others
+        self._crowded: set[Receiver] = set()  # calls that wait because too much waits on others
         self._silence = Silence(self.loop.time())
         self._uptake: Uptake | None = None  # at the last look, while the client is silent
 
@@ -81,8 +81,8 @@ class Peer(Answering, asyncio.Protocol):
         self._transport = None
         for call in tuple(self._calls.values()):
             self._abandon(call)
-        for page in self._pages:
-            page.cancel()
+        for visit in tuple(self._visits.values()):
+            self._abandon_visit(visit)
 
     def pause_writing(self) -> None:
         """Take nothing in while the client takes nothing."""
@@ -95,7 +95,7 @@ class Peer(Answering, asyncio.Protocol):
         self._writable = True
         if self._transport is not None:
             self._transport.resume_reading()
-        for call in tuple(self._calls.values()):
+        for call in (*self._calls.values(), *self._visits.values()):
             call.room()
 
     def eof_received(self) -> bool:
@@ -146,10 +146,12 @@ class Peer(Answering, asyncio.Protocol):
                 call = self._calls.get(event.stream)
                 if call is not None:
                     self._abandon(call)
+                elif (visit := self._visits.get(event.stream)) is not None:
+                    self._abandon_visit(visit)
             case SendProgress():
-                call = self._calls.get(event.stream)
-                if call is not None:
-                    call.room()
+                sender = self._calls.get(event.stream) or self._visits.get(event.stream)
+                if sender is not None:
+                    sender.room()
             case PingAcknowledged():
                 if event.payload == DRAIN_PING:
                     self._finish_drain()
@@ -181,7 +183,7 @@ class Peer(Answering, asyncio.Protocol):
         self.http.consumed(stream, size)
         self.flush_soon()
 
-    async def send(self, call: Call, data: bytes) -> None:
+    async def send(self, call: Receiver, data: bytes) -> None:
         """Send data of a call; wait if too much is on its way already, on its stream or on all of them together."""
         while not call.gone and self.http.waiting_bytes > MAX_WAITING_BYTES:
             self._crowded.add(call)
@@ -247,8 +249,11 @@ class Peer(Answering, asyncio.Protocol):
 
     def abandon(self) -> list[asyncio.Task[None]]:
         """End every call with UNAVAILABLE; return the tasks that are ending."""
-        open_calls = list(self._calls.values())
-        tasks = [call.task for call in open_calls if call.task is not None]
+        open_calls, visits = list(self._calls.values()), list(self._visits.values())
+        tasks = [one.task for one in (*open_calls, *visits) if one.task is not None]
+        for visit in visits:
+            self._end_visit(visit, b"503")
+            self._abandon_visit(visit)
         for call in open_calls:
             self._cut(call, CallFailed(Status.UNAVAILABLE, "the server is shutting down"))
         self._flush()

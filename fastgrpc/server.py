@@ -23,7 +23,8 @@ from .deadlines import until_beat_s
 from .entrance import Admits, Entrance, Room
 from .hosting import Hosting
 from .peer import Peer
-from .serving import Call, Method, ServerConfig, StreamMethod, UnaryMethod, Web
+from .serving import Call, Method, ServerConfig, StreamMethod, UnaryMethod
+from .visits import Visit, Web
 
 __all__ = [
     "Ask",
@@ -34,6 +35,7 @@ __all__ = [
     "ServerConfig",
     "StreamMethod",
     "UnaryMethod",
+    "Visit",
     "Web",
     "server_tls",
 ]
@@ -48,7 +50,7 @@ class Server:
 
     on_end: called with path and status of calls that end, and how many they are.
     other_protocol: makes the protocol for connections that do not speak HTTP/2; without it they are closed.
-    web: answers plain GET requests that come by HTTP/2; without it they are refused.
+    web: answers requests that come by HTTP/2 and are no calls; without it they are refused.
     """
 
     def __init__(

@@ -44,9 +44,6 @@ class StreamMethod(msgspec.Struct, frozen=True):
 
 Method = UnaryMethod | StreamMethod | BatchMethod
 
-Page = tuple[int, str, bytes]  # HTTP status, content type, content
-Web = Callable[[str], Coroutine[Any, Any, Page]]  # what answers a plain GET for a path
-
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What a server grants its clients."""
@@ -59,6 +56,24 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     patience_s: Callable[[], float] = no_patience  # ... and this: how much longer clients may take now
     spare_files: int = 0  # descriptors that connections leave to the rest of the process; 0: they may take all
     drain_s: float = 0.1  # on the way out: how long new calls of clients that do not know yet are taken
+
+
+class Receiver(Protocol):
+    """Who is sent something on a stream, and can wait for room."""
+
+    @property
+    def stream(self) -> int:
+        """Return the stream."""
+
+    @property
+    def gone(self) -> bool:
+        """Return whether nobody waits for the answer any more."""
+
+    def room(self) -> None:
+        """What waited has gone out."""
+
+    async def wait_for_room(self) -> None:
+        """Wait for ``room``."""
 
 
 class Link(Protocol):
@@ -83,7 +98,7 @@ class Link(Protocol):
     def consumed(self, stream: int, size: int) -> None:
         """See ``Connection.consumed``."""
 
-    async def send(self, call: "Call", data: bytes) -> None:
+    async def send(self, call: "Receiver", data: bytes) -> None:
         """Send data of a call; wait if too much is on its way already."""
 
     def push(self, stream: int, data: bytes) -> bool:

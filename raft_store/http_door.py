@@ -19,6 +19,7 @@ from .etcd_api.gateway import Gateway
 from .etcd_api.services import Method
 from .observe import Handler
 from .tls import TlsFiles
+from .web import Web
 
 if TYPE_CHECKING:
     from .http_front import HttpFront
@@ -33,9 +34,7 @@ class HttpDoor:
         self, methods: Sequence[Method], routes: Mapping[str, Handler], guard: LeaderGuard, calls: CallCounts
     ) -> None:
         self.methods = methods
-        self._routes = routes
-        self._guard = guard
-        self._calls = calls
+        self.web = Web(Gateway(methods), routes, guard, calls)  # by HTTP/2 nothing else is needed
         self._loading: asyncio.Task[HttpFront] | None = None
         self._entrance: Entrance | None = None
         self._closed = False
@@ -54,16 +53,16 @@ class HttpDoor:
 
     async def _load(self) -> "HttpFront":
         try:
-            gateway, make = await asyncio.to_thread(self._load_library)
+            make = await asyncio.to_thread(self._load_library)
         except Exception:
             log.exception("cannot serve HTTP")
             raise
-        return make(gateway, self._routes, self._guard, self._calls)
+        return make(self.web)
 
-    def _load_library(self) -> tuple[Gateway, "type[HttpFront]"]:
+    def _load_library(self) -> "type[HttpFront]":
         from .http_front import HttpFront  # noqa: PLC0415
 
-        return Gateway(self.methods), HttpFront
+        return HttpFront
 
     async def listen(self, listen: str, tls: TlsFiles | None) -> int:
         """Take connections at "host:port"; return the port. Raises OSError naming the address."""

@@ -31,7 +31,7 @@ from .machine import Machine, encode
 from .mvcc.lease import LeaseClock
 from .mvcc.requests import Audit, Audited, LeaseExpire, Publish
 from .mvcc.store import View, checksum
-from .observe import Observer, page, serve
+from .observe import Observer, serve
 from .pacing import result_of
 from .tool import snapshots
 
@@ -194,7 +194,7 @@ class Member:
             self.guard,
             self.calls,
             other_protocol=http.protocol,
-            web=functools.partial(page, self._observer.client_routes()),
+            web=http.web.visit,
             inline=inline,
         )
 

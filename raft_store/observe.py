@@ -331,9 +331,3 @@ async def answer_get(routes: Mapping[str, Handler], target: str) -> Answer:
     if handler is None:
         return Answer(404, TEXT, f"there is {', '.join(routes)}\n".encode())
     return await handler(parse_qs(parts.query))
-
-
-async def page(routes: Mapping[str, Handler], target: str) -> tuple[int, str, bytes]:
-    """Return status, content type and content for a GET request that somebody else's server took."""
-    answer = await answer_get(routes, target)
-    return answer.status, answer.content_type, answer.body

@@ -33,7 +33,7 @@ MAX_REMEMBERED = 256
 class FastFront:
     """A ``Front``.
 
-    other_protocol: answers HTTP/1.1 on the same port; web: a plain GET by HTTP/2.
+    other_protocol: answers HTTP/1.1 on the same port; web: what comes by HTTP/2 and is no call.
     inline: whether the engine can be waited for without a task.
     """
 

@@ -91,6 +91,8 @@ async def test_a_certificate_names_a_user(certificates: Certificates, tmp_path: 
             async with channel(member.client_port, tls) as other:
                 assert await code_of(rpc_pb2_grpc.KVStub(other).Put(pb.PutRequest(key=key))) == expected
         await gateway_knows_no_certificate(http, root)
+        if front == "fast":
+            await gateway_knows_none_by_http_2_either(member.client_port, root)
         await auth.AuthDisable(pb.AuthDisableRequest())
 
 
@@ -100,6 +102,18 @@ async def gateway_knows_no_certificate(port: int, tls: TlsTable) -> None:
     url = f"https://127.0.0.1:{port}/v3/kv/range"
     async with aiohttp.ClientSession() as session, session.post(url, json={"key": "YQ=="}, ssl=context) as response:
         assert (response.status, json.loads(await response.text())["error"]) == (400, "etcdserver: user name is empty")
+
+
+async def gateway_knows_none_by_http_2_either(port: int, tls: TlsTable) -> None:
+    """curl negotiates it by itself."""
+    curl = await asyncio.create_subprocess_exec(
+        *("curl", "-sS", "-m", "10", "--cacert", str(tls.ca), "--cert", str(tls.cert), "--key", str(tls.key)),
+        *("-w", "%{http_version} %{http_code}", "-d", '{"key": "YQ=="}', f"https://127.0.0.1:{port}/v3/kv/range"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await curl.communicate()
+    assert output.endswith(b"2 400")
+    assert b'"error":"etcdserver: user name is empty"' in output
 
 
 async def test_the_tools_fetch_pages_with_a_certificate(certificates: Certificates, tmp_path: Path) -> None:

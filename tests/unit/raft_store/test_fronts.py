@@ -78,16 +78,48 @@ async def test_plain_http_is_served_on_the_clients_port(member: Member) -> None:
                 assert text in await answer.text()
 
 
+LARGE = "@large"  # more than any request may have
+
+
+@pytest.mark.parametrize("version", ["--http2-prior-knowledge", "--http1.1"])
 @pytest.mark.parametrize("member", ["fast"], indirect=True)
-async def test_plain_http_2_is_served_too(member: Member) -> None:
-    """As curl sends it by itself once TLS has negotiated HTTP/2."""
-    command = ["curl", "-sS", "-m", "5", "--http2-prior-knowledge", "-w", "%{http_version} %{http_code}"]
-    for path, expected in (("health", '{"health":"true","reason":""}2 200'), ("nothing", "2 404")):
-        curl = await asyncio.create_subprocess_exec(
-            *command, f"http://127.0.0.1:{member.client_port}/{path}", stdout=asyncio.subprocess.PIPE
+async def test_plain_http_is_answered_alike_by_either_version(member: Member, version: str, tmp_path: Path) -> None:
+    """curl speaks HTTP/2 by itself once TLS has negotiated it."""
+    (tmp_path / "large").write_bytes(b" " * (8 << 20))
+
+    async def curl(path: str, *options: str) -> tuple[str, str]:
+        """Return content and status."""
+        process = await asyncio.create_subprocess_exec(
+            *("curl", "-gsS", "-m", "10", version, "-w", "\n%{http_version} %{http_code}", *options),
+            f"http://127.0.0.1:{member.client_port}{path}",
+            stdout=asyncio.subprocess.PIPE,
+            cwd=tmp_path,
         )
-        output, _ = await curl.communicate()
-        assert output.decode().endswith(expected)
+        output, _ = await process.communicate()
+        content, _, told = output.decode().rpartition("\n")
+        spoken, _, status = told.partition(" ")
+        assert spoken == ("2" if "2" in version else "1.1")
+        return content, status
+
+    assert await curl("/health") == ('{"health":"true","reason":""}', "200")
+    assert (await curl("/health?exclude=NOSPACE"))[1] == "200"
+    assert (await curl("//[x"))[1] == "404"
+    assert (await curl("/health", "-I"))[1] == "405"
+    assert (await curl("/health", "-X", "OPTIONS"))[1] == "405"
+    assert (await curl("/nothing", "-d", "{}")) == ("Not Found\n", "404")
+    assert (await curl("/v3/kv/put"))[1] == "405"
+    assert (await curl("/v3/kv/put", "-d", '{"key": "YQ==", "value": "MQ=="}'))[1] == "200"
+    content, status = await curl("/v3/kv/range", "-d", '{"key": "YQ=="}')
+    assert ('"value":"MQ=="' in content, status) == (True, "200")
+    content, status = await curl("/v3/kv/range", "-d", "{}")
+    assert ('"message":"etcdserver: key is not provided"' in content, status) == (True, "400")
+    assert (await curl("/v3/kv/range", "--data-binary", LARGE, "-H", "Expect:"))[1] == "413"
+    content, status = await curl("/v3/lease/grant", "-d", '{"TTL": 60, "ID": 7}')
+    assert status == "200"
+    content, status = await curl("/v3/lease/keepalive", "-d", '{"ID": 7}{"ID": 7}')
+    assert (content.count('{"result":'), content.count('"TTL":"60"'), status) == (2, 2, "200")
+    assert member.calls["etcdserverpb.KV", "Range", "OK"] == 1
+    assert member.calls["etcdserverpb.KV", "Range", "INVALID_ARGUMENT"] == 1
 
 
 async def test_a_watch_that_sends_garbage_is_told_so(channel: grpc.aio.Channel) -> None:

@@ -1,0 +1,180 @@
+"""What plain HTTP is answered, whichever version brings it: the gateway's paths, and what the observer tells.
+
+HTTP/1.1 comes by ``http_front``, HTTP/2 by our own front.
+"""
+
+import codecs
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Protocol
+from urllib.parse import parse_qs, unquote
+
+from fastgrpc.server import Visit
+
+from .etcd_api.backend import MAX_REQUEST_BYTES
+from .etcd_api.call import CallContext, context_of
+from .etcd_api.errors import Code, RpcError
+from .etcd_api.front import CallCounts, LeaderGuard
+from .etcd_api.gateway import Gateway, refusal, split_json, stream_refusal
+from .etcd_api.services import Method, StreamMethod, UnaryMethod
+from .observe import JSON, TEXT, Handler, Query
+
+MAX_BODY_BYTES = 2 * MAX_REQUEST_BYTES  # base64 makes a third more of it
+METADATA = "grpc-metadata-"
+
+
+class Exchange(Protocol):
+    """A request, and the way back: one ``answer``, or ``begin`` and then ``write`` as often as there is news."""
+
+    @property
+    def method(self) -> str:
+        """Return "GET", say."""
+
+    @property
+    def path(self) -> str:
+        """Return the path, decoded."""
+
+    @property
+    def query(self) -> Query:
+        """Return the query, decoded."""
+
+    def headers(self) -> Iterable[tuple[str, str]]:
+        """Return the request's headers, with names in lower case."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Iterate over the body as it arrives."""
+
+    async def answer(self, status: int, content_type: str, content: bytes, *, allow: str = "") -> None:
+        """Answer; ``allow`` says which methods there are instead."""
+
+    async def begin(self, content_type: str) -> None:
+        """Begin a stream."""
+
+    async def write(self, data: bytes) -> None:
+        """Send a part of it."""
+
+
+class Web:
+    """Answers for one member."""
+
+    def __init__(self, gateway: Gateway, routes: Mapping[str, Handler], guard: LeaderGuard, calls: CallCounts) -> None:
+        self._gateway = gateway
+        self._routes = routes
+        self._guard = guard
+        self._calls = calls
+
+    async def visit(self, visit: Visit) -> None:
+        """Answer a request that came by HTTP/2."""
+        await self.serve(_Visited(visit))
+
+    async def serve(self, exchange: Exchange) -> None:
+        """Answer a request."""
+        route = self._routes.get(exchange.path)
+        method = self._gateway.method(exchange.path)
+        if route is not None:
+            await _tell(exchange, route)
+        elif method is None:
+            await exchange.answer(404, TEXT, b"Not Found\n")
+        elif exchange.method != "POST":
+            await exchange.answer(405, TEXT, b"Method Not Allowed\n", allow="POST")
+        elif isinstance(method, UnaryMethod):
+            await self._unary(exchange, method)
+        else:
+            await self._stream(exchange, method)
+
+    async def _unary(self, exchange: Exchange, method: UnaryMethod) -> None:
+        status, failed, call = 200, None, _about(exchange)
+        body = bytearray()
+        async for chunk in exchange.chunks():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                await exchange.answer(413, TEXT, b"Request Entity Too Large\n")
+                return
+        try:
+            self._guard.check(call)
+            content = await self._gateway.answer(method, bytes(body), call)
+        except RpcError as exc:
+            failed = exc
+            status, content = refusal(exc)
+        self._count(method, failed)
+        await exchange.answer(status, JSON, content)
+
+    async def _stream(self, exchange: Exchange, method: StreamMethod) -> None:
+        failed, begun, call = None, False, _about(exchange)
+        try:
+            guarded = self._guard.check(call)
+            await exchange.begin(JSON)
+            begun = True
+            running = self._gateway.stream(method, _values(exchange), exchange.write, call)
+            await (self._guard.run(running) if guarded else running)
+        except RpcError as exc:
+            failed = exc
+            if not begun:
+                status, content = refusal(exc)
+                await exchange.answer(status, JSON, content)
+                return
+            await exchange.write(stream_refusal(exc))
+        self._count(method, failed)
+
+    def _count(self, method: Method, exc: RpcError | None) -> None:
+        code = "OK" if exc is None else exc.code.name
+        self._calls[f"{method.package}.{method.service}", method.method, code] += 1
+
+
+async def _tell(exchange: Exchange, route: Handler) -> None:
+    if exchange.method != "GET":
+        await exchange.answer(405, TEXT, b"Method Not Allowed\n", allow="GET")
+        return
+    answer = await route(exchange.query)
+    await exchange.answer(answer.status, answer.content_type, answer.body)
+
+
+def _about(exchange: Exchange) -> CallContext:
+    """Return what the headers say; the certificate of a gateway's client does not count, as with etcd."""
+    metadata: dict[str, str] = {}
+    for name, value in exchange.headers():
+        if name == "authorization":
+            metadata[name] = value
+        elif name.startswith(METADATA):
+            metadata[name.removeprefix(METADATA)] = value
+    return context_of(metadata)
+
+
+async def _values(exchange: Exchange) -> AsyncIterator[bytes]:
+    """Iterate over the JSON values of a body as they arrive. Raises RpcError for what is none."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    rest = ""
+    async for chunk in exchange.chunks():
+        values, rest = split_json(rest + decoder.decode(chunk))
+        for value in values:
+            yield value.encode()
+        if len(rest) > MAX_BODY_BYTES:
+            break
+    if rest:
+        raise RpcError(Code.INVALID_ARGUMENT, f"this is no JSON: {rest[:40]}")
+
+
+class _Visited:
+    """An ``Exchange`` by HTTP/2."""
+
+    def __init__(self, visit: Visit) -> None:
+        self._visit = visit
+        path, _, query = visit.target.partition("?")
+        self.method = visit.method
+        self.path = unquote(path)
+        self.query: Query = parse_qs(query, keep_blank_values=True)
+
+    def headers(self) -> Iterable[tuple[str, str]]:
+        return ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._visit.headers.fields)
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        return self._visit.chunks()
+
+    async def answer(self, status: int, content_type: str, content: bytes, *, allow: str = "") -> None:
+        fields = ((b"content-type", content_type.encode()), *(((b"allow", allow.encode()),) if allow else ()))
+        await self._visit.answer(status, fields, content)
+
+    async def begin(self, content_type: str) -> None:
+        self._visit.begin(200, ((b"content-type", content_type.encode()),))
+
+    async def write(self, data: bytes) -> None:
+        await self._visit.send(data)
