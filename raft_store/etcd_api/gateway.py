@@ -12,6 +12,7 @@ import msgspec
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from . import json_form
 from .call import CallContext
 from .errors import Code, RpcError
 from .services import Method, StreamMethod, UnaryMethod
@@ -155,8 +156,8 @@ def split_json(text: str) -> tuple[list[str], str]:
 def _message(method: Method, body: bytes) -> Message:
     message = method.request()
     try:
-        json_format.Parse(body or b"{}", message, ignore_unknown_fields=True)
-    except (json_format.ParseError, UnicodeDecodeError) as exc:
+        json_form.read(body, message)
+    except ValueError as exc:
         raise RpcError(Code.INVALID_ARGUMENT, str(exc)) from exc
     return message
 

@@ -143,10 +143,62 @@ async def test_refusals(http: Http, path: str, body: Any, status: int, code: int
     assert answer == {"error": text, "message": text, "code": code}
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "text"),
+    [
+        pytest.param(
+            "/v3/kv/put", {"key": "ag==", "value": "hello world!"}, "illegal base64 data at input byte 5", id="base64"
+        ),
+        pytest.param("/v3/kv/put", {"key": "ag", "value": "YQ=="}, "illegal base64 data at input byte 0", id="padding"),
+        pytest.param(
+            "/v3/kv/txn",
+            {"compare": [{"key": "YQ==", "target": "VALUES"}]},
+            'unknown value "VALUES" for enum etcdserverpb.Compare_CompareTarget',
+            id="compare",
+        ),
+        pytest.param(
+            "/v3/auth/role/grant",
+            {"name": "none", "perm": {"permType": "WRITEONLY", "key": "YQ=="}},
+            'unknown value "WRITEONLY" for enum authpb.Permission_Type',
+            id="permission",
+        ),
+        pytest.param(
+            "/v3/maintenance/alarm",
+            {"action": "DISARM"},
+            'unknown value "DISARM" for enum etcdserverpb.AlarmRequest_AlarmAction',
+            id="alarm",
+        ),
+        pytest.param(
+            "/v3/auth/role/grant",
+            {"perm": "READ"},
+            "json: cannot unmarshal string into Go value of type map[string]json.RawMessage",
+            id="no object",
+        ),
+    ],
+)
+async def test_what_is_no_value_of_a_field_is_not_taken_for_another(
+    http: Http, path: str, body: Any, text: str
+) -> None:
+    assert await http.call(path, body, status=400) == {"error": text, "message": text, "code": 3}
+
+
 async def test_what_is_no_json(http: Http) -> None:
     async with http.session.post(http.url + "/v3/kv/range", data="nojson") as response:
         assert response.status == 400
         assert json.loads(await response.text())["code"] == 3
+
+
+@pytest.mark.parametrize("body", ["[" * 5000, "[" * 5000 + "]" * 5000], ids=["open", "closed"])
+async def test_what_is_nested_too_deep(http: Http, body: str) -> None:
+    async with http.session.post(http.url + "/v3/kv/range", data=body) as response:
+        assert response.status == 400
+        assert json.loads(await response.text())["code"] == 3
+
+
+@pytest.mark.parametrize("body", ["null", " ", '{"made_up": 1} and more'])
+async def test_what_says_nothing_is_an_empty_message(http: Http, body: str) -> None:
+    async with http.session.post(http.url + "/v3/maintenance/status", data=body) as response:
+        assert json.loads(await response.text())["version"].startswith("3.")
 
 
 async def test_a_body_may_be_missing_and_unknown_fields_are_ignored(http: Http) -> None:

@@ -1,0 +1,107 @@
+"""Messages in protobuf's JSON form, taken as strictly as etcd's gateway takes them.
+
+Protobuf's own parser is too kind to store what it makes of a mistake: of text that is no base64 it makes bytes all the
+same, and the name of an unknown enum value counts as absent where unknown fields are ignored. A permission to write
+would become one to read.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+from google.protobuf import json_format
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+_DIGITS = re.compile(rb"[A-Za-z0-9+/]*")  # of base64
+_PADDING = (b"", None, b"==", b"=")  # behind so many digits, without whole fours of them; None: there is no such text
+_BLANKS = " \t\r\n"  # JSON's
+_KINDS: Mapping[type, str] = {  # as Go calls them
+    dict: "object",
+    list: "array",
+    str: "string",
+    bool: "bool",
+    int: "number",
+    float: "number",
+    type(None): "null",
+}
+_DECODER = json.JSONDecoder()
+
+
+def read(text: bytes, message: Message) -> None:
+    """Fill ``message`` from JSON. Raises ValueError saying what is wrong, in etcd's words where it has simple ones.
+
+    Fields that the message has not are ignored, so is what follows the value; nothing at all, or null, is an empty
+    message: as in etcd.
+    """
+    # What is no UTF-8 becomes a mark of that in names, and is no base64 anywhere else.
+    known = text.decode("utf-8", "replace").lstrip(_BLANKS)
+    try:
+        value, _ = _DECODER.raw_decode(known) if known else (None, 0)
+        _check(value, cast("Descriptor", message.DESCRIPTOR))
+        json_format.ParseDict(value or {}, message, ignore_unknown_fields=True)
+    except json_format.ParseError as exc:
+        raise ValueError(str(exc)) from exc
+    except RecursionError as exc:
+        raise ValueError("exceeded max depth") from exc
+
+
+def _check(value: Any, message: Descriptor) -> None:
+    """Raise ValueError if what a message's JSON says would be taken for something else."""
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        raise _unfit(value, "map[string]json.RawMessage")
+    fields = _fields(message)
+    for name, inner in value.items():
+        field = fields.get(name)
+        if field is None or inner is None:
+            continue
+        items = inner if field.is_repeated and isinstance(inner, list) else (inner,)
+        for item in items:
+            if field.message_type is not None:
+                _check(item, field.message_type)
+            elif field.enum_type is not None:
+                _check_enum(item, field.enum_type)
+            elif field.type == FieldDescriptor.TYPE_BYTES:
+                _check_base64(item)
+
+
+@functools.cache
+def _fields(message: Descriptor) -> Mapping[str, FieldDescriptor]:
+    """Return the fields by both their names."""
+    return {field.name: field for field in message.fields} | {field.json_name: field for field in message.fields}
+
+
+def _check_enum(value: Any, enum: EnumDescriptor) -> None:
+    if type(value) is int:
+        return
+    package = enum.file.package
+    name = enum.full_name.removeprefix(f"{package}.").replace(".", "_")
+    if not isinstance(value, str):
+        raise _unfit(value, f"{package}.{name}")
+    if value not in enum.values_by_name:
+        raise ValueError(f"unknown value {json.dumps(value)} for enum {package}.{name}")
+
+
+def _check_base64(value: Any) -> None:
+    if not isinstance(value, str):
+        raise _unfit(value, "[]uint8")
+    raw = value.encode("utf-8", "replace").translate(None, b"\r\n")  # line ends may be anywhere
+    digits = _DIGITS.match(raw)
+    assert digits is not None, "it matches no bytes, too"
+    at = digits.end()
+    padding = _PADDING[at % 4]
+    if padding is not None and raw[at:] == padding:
+        return
+    if padding and raw.startswith(padding, at):
+        at += len(padding)  # behind which nothing may follow, whatever it is
+    elif at == len(raw):
+        at -= at % 4
+    raise ValueError(f"illegal base64 data at input byte {at}")
+
+
+def _unfit(value: Any, wanted: str) -> ValueError:
+    return ValueError(f"json: cannot unmarshal {_KINDS[type(value)]} into Go value of type {wanted}")
