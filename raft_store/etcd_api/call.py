@@ -21,7 +21,7 @@ class CallContext(msgspec.Struct, frozen=True):
 
 def context_of(metadata: Mapping[str, str], common_name: str = "") -> CallContext:
     """Return what a call's metadata, and its client's certificate, say."""
-    token = metadata.get("token") or metadata.get("authorization")
+    token = metadata.get("token", metadata.get("authorization"))  # an empty one is one, too
     return CallContext(metadata, common_name, token, metadata.get("hasleader") == "true")
 
 

@@ -140,6 +140,21 @@ def test_watching_everything_from_a_key_on(pair: Pair) -> None:
     assert ours.cancel_reason == "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
 
 
+def test_tokens_while_nobody_is_asked(pair: Pair) -> None:
+    """Clients keep theirs when authentication is disabled, and go on."""
+    documented("tokens while nobody is asked")
+    as_ann(pair)
+    for peer in pair.peers:
+        root = peer.call("Auth", "Authenticate", pb.AuthenticateRequest(name="root", password="good"))
+        assert not isinstance(root, Refusal), root
+        ann, peer.metadata = peer.metadata, (("token", root.token),)
+        peer.call("Auth", "AuthDisable", pb.AuthDisableRequest())
+        peer.metadata = ann
+    theirs, ours = both(pair, "KV", "Range", pb.RangeRequest(key=b"k"))
+    assert theirs == Refusal("UNAUTHENTICATED", "etcdserver: invalid auth token")
+    assert not isinstance(ours, Refusal)
+
+
 def test_keys_of_a_lease(pair: Pair) -> None:
     documented("keys of a lease")
     both(pair, "Lease", "LeaseGrant", pb.LeaseGrantRequest(ID=9, TTL=600))

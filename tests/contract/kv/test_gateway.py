@@ -208,10 +208,20 @@ async def test_a_body_may_be_missing_and_unknown_fields_are_ignored(http: Http) 
 
 
 async def test_a_wrong_token_is_refused(http: Http) -> None:
-    answer = await http.call(
-        "/v3/kv/range", {"key": "YQ=="}, status=401, headers={"Authorization": "abcdefghijklmnop.1"}
-    )
-    assert answer["message"] == "etcdserver: invalid auth token"
+    root = {"name": "root", "password": "secret"}
+    await http.call("/v3/auth/user/add", root)
+    await http.call("/v3/auth/user/grant", {"user": "root", "role": "root"})
+    await http.call("/v3/auth/enable")
+    right = {"Authorization": (await http.call("/v3/auth/authenticate", root))["token"]}
+    try:
+        for token in ("abcdefghijklmnop.1", ""):
+            for name in ("Authorization", "Grpc-Metadata-Token"):
+                answer = await http.call("/v3/kv/range", {"key": "YQ=="}, status=401, headers={name: token})
+                assert answer["message"] == "etcdserver: invalid auth token"
+        await http.call("/v3/kv/range", {"key": "YQ=="}, headers=right)
+    finally:
+        await http.call("/v3/auth/disable", headers=right)
+    await http.call("/v3/auth/user/delete", {"name": "root"})
 
 
 @pytest.mark.parametrize("path", ["/v3/nothing", "/"])

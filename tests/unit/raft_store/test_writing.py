@@ -145,14 +145,29 @@ async def test_deletions_and_transactions_go_the_same_way(config):
         assert pb.DeleteRangeResponse.FromString(deletion.heard).deleted == 2
 
 
-async def test_who_has_a_token_is_looked_at_first(config):
+@pytest.mark.parametrize("metadata", [{"token": "made up.1"}, {"token": ""}, {"authorization": ""}], ids=str)
+async def test_who_has_a_token_is_looked_at_first(config, metadata):
     async with running(config, MemoryEngine()) as member:
+        member.machine.auth.enabled = True
         writer = Writer(pb.PutRequest(key=b"k", value=b"v"))
-        batch_of(member, "Put")([writer], context_of({"token": "made up.1"}))
+        batch_of(member, "Put")([writer], context_of(metadata))
         assert writer.heard is None
         await writer.told.wait()
         assert writer.heard == "16 etcdserver: invalid auth token"
         assert await member.backend.caller(NO_CONTEXT) is NOBODY
+
+
+async def test_a_token_is_not_looked_at_while_nobody_is_asked(config):
+    """Clients keep theirs when authentication is disabled."""
+    call = context_of({"token": "made up.1"})
+    async with running(config, MemoryEngine()) as member:
+        writer = Writer(pb.PutRequest(key=b"k", value=b"v"))
+        batch_of(member, "Put")([writer], call)
+        await writer.told.wait()
+        assert pb.PutResponse.FromString(writer.heard).header.revision == 2
+        assert await member.backend.caller(call) is NOBODY
+        await member.backend.require_read(call, b"k", b"")
+        await member.backend.require_admin(call)
 
 
 async def test_without_room_a_write_raises_the_alarm(config):
