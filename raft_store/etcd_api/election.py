@@ -42,7 +42,11 @@ class ElectionService:
     ) -> election_pb.ProclaimResponse:
         """Say something else as the leader."""
         _check_leader(request)
-        return election_pb.ProclaimResponse(header=await self._proclaim(request.leader, request.value, call))
+        leader = election_pb.LeaderKey()
+        leader.CopyFrom(request.leader)
+        if not leader.lease:  # without one the key would outlive its leader
+            leader.lease = await self._turns.session(call)
+        return election_pb.ProclaimResponse(header=await self._proclaim(leader, request.value, call))
 
     async def leader(
         self, request: election_pb.LeaderRequest, call: CallContext = NO_CONTEXT

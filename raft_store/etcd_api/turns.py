@@ -44,10 +44,14 @@ class Turns:
         self._lease = lease
         self._afterwards: set[asyncio.Task[Any]] = set()
 
+    async def session(self, call: CallContext) -> int:
+        """Return a lease made for a caller who brought none. Raises RpcError."""
+        return (await self._lease.grant(pb.LeaseGrantRequest(TTL=SESSION_TTL_S), call)).ID
+
     async def queue_up(self, prefix: bytes, lease: int, value: bytes, call: CallContext) -> Place:
         """Take the place of ``lease`` in the line, or find it taken already. Raises RpcError."""
         if not lease:
-            lease = (await self._lease.grant(pb.LeaseGrantRequest(TTL=SESSION_TTL_S), call)).ID
+            lease = await self.session(call)
         key = prefix + b"%x" % lease
         first = pb.RequestOp(request_range=_oldest(prefix))
         response = await self._kv.txn(

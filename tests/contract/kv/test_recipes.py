@@ -117,6 +117,18 @@ async def test_a_leader_may_say_something_else_and_a_former_one_not(api: Api, pr
     assert await refused(api.election.Proclaim(late)) == (grpc.StatusCode.UNKNOWN, "election: not leader")
 
 
+async def test_a_leader_that_names_no_lease_gets_one(api: Api, prefix: bytes) -> None:
+    """Its key must not be without one: the leadership would never lapse."""
+    leader = await campaign(api, prefix, await lease_of(api), b"one")
+    nameless = election_pb.LeaderKey(name=leader.name, key=leader.key, rev=leader.rev)
+    await api.election.Proclaim(election_pb.ProclaimRequest(leader=nameless, value=b"two"))
+    kv = (await api.election.Leader(election_pb.LeaderRequest(name=prefix))).kv
+    assert kv.value == b"two"
+    assert kv.lease not in (0, leader.lease)
+    look = await api.lease.LeaseTimeToLive(pb.LeaseTimeToLiveRequest(ID=kv.lease, keys=True))
+    assert (look.grantedTTL, list(look.keys)) == (60, [leader.key])
+
+
 @pytest.mark.parametrize("method", ["Proclaim", "Resign"])
 async def test_a_leader_has_to_show_its_key(api: Api, method: str) -> None:
     request = {"Proclaim": election_pb.ProclaimRequest(), "Resign": election_pb.ResignRequest()}[method]
