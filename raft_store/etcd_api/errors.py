@@ -52,6 +52,7 @@ class RpcError(Exception):
 NO_LEADER = (Code.UNAVAILABLE, "etcdserver: no leader")
 TIMED_OUT = (Code.UNAVAILABLE, "etcdserver: request timed out")
 COMPACTED = (Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted")
+SESSION_EXPIRED = (Code.UNKNOWN, "mutex: session is expired")
 
 _STATUS: dict[type[Exception], tuple[Code, str]] = {
     NoLeader: NO_LEADER,

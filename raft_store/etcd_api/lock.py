@@ -19,7 +19,7 @@ class LockService:
         """Return once the caller holds the lock; a caller who goes away meanwhile gives up its place."""
         prefix = request.name + b"/"
         place = await self._turns.queue_up(prefix, request.lease, b"", call)
-        header = place.header if place.is_first else await self._turns.wait(prefix, place, call)
+        header = place.header if place.is_first else await self._turns.hold(prefix, place, call)
         return lock_pb.LockResponse(header=header, key=place.key)
 
     async def unlock(self, request: lock_pb.UnlockRequest, call: CallContext = NO_CONTEXT) -> lock_pb.UnlockResponse:

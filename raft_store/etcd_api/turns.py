@@ -5,8 +5,8 @@ services Lock and Election, by the same requests and under the caller's permissi
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
 from .backend import Backend
 from .call import CallContext
-from .errors import COMPACTED, RpcError
+from .errors import COMPACTED, SESSION_EXPIRED, RpcError
 from .kv import KvService
 from .lease import LeaseService
 
@@ -72,11 +72,17 @@ class Turns:
 
     async def wait(self, prefix: bytes, place: Place, call: CallContext) -> pb.ResponseHeader:
         """Return once every older key of the line is gone; if that fails or is given up, leave the line."""
-        try:
+        with self._leaving_on_failure(place, call):
             return await self._wait(prefix, place.revision - 1, call)
-        except BaseException:
-            self._later(self.leave(place.key, place.revision, call))
-            raise
+
+    async def hold(self, prefix: bytes, place: Place, call: CallContext) -> pb.ResponseHeader:
+        """Wait likewise, for a place that must not be lost meanwhile: who holds it relies on being alone."""
+        with self._leaving_on_failure(place, call):
+            await self._wait(prefix, place.revision - 1, call)
+            mine = await self._kv.range(pb.RangeRequest(key=place.key), call)
+        if not mine.kvs:
+            raise RpcError(*SESSION_EXPIRED)
+        return mine.header
 
     async def leave(self, key: bytes, revision: int, call: CallContext) -> pb.ResponseHeader:
         """Delete a key if it still is the one of ``revision``. Raises RpcError."""
@@ -110,6 +116,14 @@ class Turns:
                 wake.clear()
         finally:
             hub.close(stream)
+
+    @contextmanager
+    def _leaving_on_failure(self, place: Place, call: CallContext) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._later(self.leave(place.key, place.revision, call))
+            raise
 
     async def _wait(self, prefix: bytes, newest: int, call: CallContext) -> pb.ResponseHeader:
         while True:

@@ -14,6 +14,8 @@ from tests.contract.kv.test_txn import delete_op, put_op, txn_op
 from trireme_pb.authpb import auth_pb2
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 from trireme_pb.etcdserverpb import rpc_pb2_grpc
+from trireme_pb.v3lockpb import v3lock_pb2 as lock_pb
+from trireme_pb.v3lockpb import v3lock_pb2_grpc
 
 pytestmark = pytest.mark.etcd
 
@@ -153,6 +155,25 @@ def test_tokens_while_nobody_is_asked(pair: Pair) -> None:
     theirs, ours = both(pair, "KV", "Range", pb.RangeRequest(key=b"k"))
     assert theirs == Refusal("UNAUTHENTICATED", "etcdserver: invalid auth token")
     assert not isinstance(ours, Refusal)
+
+
+def test_locks_of_who_is_gone(pair: Pair) -> None:
+    """Whoever waits for a lock loses its key, and then it is its turn."""
+    documented("locks of who is gone")
+    results = []
+    for peer in pair.peers:
+        for lease in (8, 9):
+            peer.call("Lease", "LeaseGrant", pb.LeaseGrantRequest(ID=lease, TTL=600))
+        locks = v3lock_pb2_grpc.LockStub(peer.channel)
+        held = locks.Lock(lock_pb.LockRequest(name=b"l", lease=8), timeout=10)
+        waiting = locks.Lock.future(lock_pb.LockRequest(name=b"l", lease=9), timeout=10)
+        while not peer.call("KV", "Range", pb.RangeRequest(key=b"l/9")).count:  # type: ignore[union-attr]
+            assert not waiting.done()
+        peer.call("Lease", "LeaseRevoke", pb.LeaseRevokeRequest(ID=9))
+        locks.Unlock(lock_pb.UnlockRequest(key=held.key), timeout=10)
+        failure = waiting.exception()
+        results.append(waiting.result().key if failure is None else (failure.code().name, failure.details()))
+    assert results == [b"l/9", ("UNKNOWN", "mutex: session is expired")]
 
 
 def test_keys_of_a_lease(pair: Pair) -> None:
