@@ -3,7 +3,6 @@
 HTTP/1.1 comes by ``http_front``, HTTP/2 by our own front.
 """
 
-import codecs
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Protocol
 from urllib.parse import parse_qs, unquote
@@ -12,9 +11,10 @@ from fastgrpc.server import Visit
 
 from .etcd_api.backend import MAX_REQUEST_BYTES
 from .etcd_api.call import CallContext, context_of
-from .etcd_api.errors import Code, RpcError
+from .etcd_api.errors import RpcError
 from .etcd_api.front import CallCounts, LeaderGuard
-from .etcd_api.gateway import Gateway, refusal, split_json, stream_refusal
+from .etcd_api.gateway import Gateway, refusal, stream_refusal
+from .etcd_api.json_form import Cutter
 from .etcd_api.services import Method, StreamMethod, UnaryMethod
 from .observe import JSON, TEXT, Handler, Query
 
@@ -100,20 +100,35 @@ class Web:
 
     async def _stream(self, exchange: Exchange, method: StreamMethod) -> None:
         failed, begun, call = None, False, _about(exchange)
+
+        async def write(line: bytes) -> None:
+            # The head goes with the first line, as from etcd: what fails before has a status of its own.
+            nonlocal begun
+            if not begun:
+                begun = True
+                await exchange.begin(JSON)
+            await exchange.write(line)
+
         try:
+            requests = await self._gateway.requests(method, _values(exchange))
             guarded = self._guard.check(call)
-            await exchange.begin(JSON)
-            begun = True
-            running = self._gateway.stream(method, _values(exchange), exchange.write, call)
+        except RpcError as exc:
+            self._count(method, exc)
+            status, content = refusal(exc)
+            await exchange.answer(status, JSON, content)
+            return
+        status, line = 200, b""
+        try:
+            running = self._gateway.stream(method, requests, write, call)
             await (self._guard.run(running) if guarded else running)
         except RpcError as exc:
             failed = exc
-            if not begun:
-                status, content = refusal(exc)
-                await exchange.answer(status, JSON, content)
-                return
-            await exchange.write(stream_refusal(exc))
+            status, line = stream_refusal(exc)
         self._count(method, failed)
+        if not begun:
+            await exchange.answer(status, JSON, line)
+        elif line:
+            await exchange.write(line)
 
     def _count(self, method: Method, exc: RpcError | None) -> None:
         code = "OK" if exc is None else exc.code.name
@@ -140,17 +155,15 @@ def _about(exchange: Exchange) -> CallContext:
 
 
 async def _values(exchange: Exchange) -> AsyncIterator[bytes]:
-    """Iterate over the JSON values of a body as they arrive. Raises RpcError for what is none."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    rest = ""
+    """Iterate over the JSON values of a body as they arrive; the last one may be none."""
+    cutter = Cutter()
     async for chunk in exchange.chunks():
-        values, rest = split_json(rest + decoder.decode(chunk))
-        for value in values:
-            yield value.encode()
-        if len(rest) > MAX_BODY_BYTES:
+        for value in cutter.feed(chunk):
+            yield value
+        if cutter.size > MAX_BODY_BYTES:
             break
-    if rest:
-        raise RpcError(Code.INVALID_ARGUMENT, f"this is no JSON: {rest[:40]}")
+    if rest := cutter.rest():
+        yield rest
 
 
 class _Visited:

@@ -4,7 +4,6 @@ As with etcd's gateway each method has a path; a request is its message in proto
 numbers as text, names as in the contract), a response likewise. Streams answer one object a line, ``{"result": ...}``.
 """
 
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 
@@ -107,17 +106,32 @@ class Gateway:
         """Answer one message by one. Raises RpcError."""
         return _json(await method.handler(_message(method, body), call))
 
-    async def stream(self, method: StreamMethod, bodies: AsyncIterator[bytes], write: Write, call: CallContext) -> None:
-        """Write a line for each response. Raises RpcError."""
+    async def requests(self, method: StreamMethod, bodies: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+        """Return the requests of a stream once the first is there. Raises RpcError if it is none.
 
-        async def requests() -> AsyncIterator[Message]:
-            async for body in bodies:
-                yield _message(method, body)
+        What takes one request alone gets an empty one if there is none, and what follows it is ignored, as with etcd.
+        """
+        body = await anext(bodies, None if method.many_requests else b"")
+        first = [] if body is None else [_message(method, body)]
+
+        async def messages() -> AsyncIterator[Message]:
+            for message in first:
+                yield message
+            if method.many_requests:
+                async for body in bodies:
+                    yield _message(method, body)
+
+        return messages()
+
+    async def stream(
+        self, method: StreamMethod, requests: AsyncIterator[Message], write: Write, call: CallContext
+    ) -> None:
+        """Write a line for each response. Raises RpcError."""
 
         async def send(response: Message) -> None:
             await write(b'{"result":%s}\n' % _json(response))
 
-        await method.handler(requests(), send, call)
+        await method.handler(requests, send, call)
 
 
 def refusal(exc: RpcError) -> tuple[int, bytes]:
@@ -126,8 +140,8 @@ def refusal(exc: RpcError) -> tuple[int, bytes]:
     return HTTP_STATUS[exc.code], msgspec.json.encode(body)
 
 
-def stream_refusal(exc: RpcError) -> bytes:
-    """Return the line that ends a stream which had begun to answer."""
+def stream_refusal(exc: RpcError) -> tuple[int, bytes]:
+    """Return the line that ends a stream, and the HTTP status for it if it is the first one."""
     status = HTTP_STATUS[exc.code]
     error = {
         "grpc_code": int(exc.code),
@@ -135,22 +149,7 @@ def stream_refusal(exc: RpcError) -> bytes:
         "message": exc.text,
         "http_status": HTTPStatus(status).phrase,
     }
-    return msgspec.json.encode({"error": error}) + b"\n"
-
-
-def split_json(text: str) -> tuple[list[str], str]:
-    """Return the whole JSON values at the beginning of ``text``, and the rest, which is unfinished or none."""
-    values: list[str] = []
-    decoder = json.JSONDecoder()
-    rest = text.lstrip()
-    while rest:
-        try:
-            _, end = decoder.raw_decode(rest)
-        except json.JSONDecodeError:
-            break
-        values.append(rest[:end])
-        rest = rest[end:].lstrip()
-    return values, rest
+    return status, msgspec.json.encode({"error": error}) + b"\n"
 
 
 def _message(method: Method, body: bytes) -> Message:
@@ -158,7 +157,9 @@ def _message(method: Method, body: bytes) -> Message:
     try:
         json_form.read(body, message)
     except ValueError as exc:
-        raise RpcError(Code.INVALID_ARGUMENT, str(exc)) from exc
+        # Of what is no request of a stream of them, etcd's gateway knows no code.
+        many = isinstance(method, StreamMethod) and method.many_requests
+        raise RpcError(Code.UNKNOWN if many else Code.INVALID_ARGUMENT, str(exc)) from exc
     return message
 
 

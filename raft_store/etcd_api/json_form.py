@@ -18,6 +18,9 @@ from google.protobuf.message import Message
 _DIGITS = re.compile(rb"[A-Za-z0-9+/]*")  # of base64
 _PADDING = (b"", None, b"==", b"=")  # behind so many digits, without whole fours of them; None: there is no such text
 _BLANKS = " \t\r\n"  # JSON's
+_IN_TEXT = re.compile(rb'"|\\.', re.DOTALL)  # what matters there, and so on
+_INSIDE = re.compile(rb'["{}\[\]]')
+_BETWEEN = re.compile(rb'["{}\[\]]|[ \t\r\n]+')
 _KINDS: Mapping[type, str] = {  # as Go calls them
     dict: "object",
     list: "array",
@@ -28,6 +31,67 @@ _KINDS: Mapping[type, str] = {  # as Go calls them
     type(None): "null",
 }
 _DECODER = json.JSONDecoder()
+
+
+class Cutter:
+    """Cuts what arrives in pieces into JSON values. It looks at each byte once, however small the pieces are."""
+
+    def __init__(self) -> None:
+        self._begun = bytearray()  # a value that has not ended
+        self._depth = 0  # of brackets and braces
+        self._in_text = False
+        self._backslash = b""  # what it stands before is to come
+
+    @property
+    def size(self) -> int:
+        """Return how many bytes wait for more."""
+        return len(self._begun)
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """Return the values that end in ``piece``; whether they are any, ``read`` will find out."""
+        piece, self._backslash = self._backslash + piece, b""
+        values: list[bytes] = []
+        begin = at = 0
+        while (mark := self._pattern().search(piece, at)) is not None:
+            at = mark.end()
+            cuts = self._follow(mark[0])
+            if cuts is not None:
+                end = at if cuts else mark.start()
+                values += self._cut(piece[begin:end])
+                begin = end
+        if self._in_text and piece.endswith(b"\\", at):
+            piece, self._backslash = piece[:-1], b"\\"
+        self._begun += piece[begin:]
+        return values
+
+    def rest(self) -> bytes:
+        """Return what is left when nothing comes any more: a number, or a value that has no end."""
+        return bytes(self._begun).strip()
+
+    def _pattern(self) -> re.Pattern[bytes]:
+        if self._in_text:
+            return _IN_TEXT
+        return _INSIDE if self._depth else _BETWEEN
+
+    def _follow(self, mark: bytes) -> bool | None:
+        """Go on behind ``mark``; return whether a value ends behind it (True), before it (False), or not (None)."""
+        if self._in_text:
+            self._in_text = mark != b'"'
+            return None if self._in_text or self._depth else True
+        outside = not self._depth
+        if mark == b'"':
+            self._in_text = True
+        elif mark in (b"{", b"["):
+            self._depth += 1
+        elif mark in (b"}", b"]"):
+            self._depth = max(self._depth - 1, 0)
+            return None if self._depth else True
+        return False if outside else None
+
+    def _cut(self, end: bytes) -> list[bytes]:
+        value = bytes(self._begun + end).strip()
+        self._begun.clear()
+        return [value] if value else []
 
 
 def read(text: bytes, message: Message) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -195,6 +196,37 @@ async def test_what_is_nested_too_deep(http: Http, body: str) -> None:
         assert json.loads(await response.text())["code"] == 3
 
 
+@pytest.mark.parametrize(
+    "body", ["nojson", "{", '{"ID": "x', "[" * 5000, "[" * 5000 + "]" * 5000, '"text"'], ids=lambda body: body[:9]
+)
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        pytest.param("/v3/watch", 500, 2, id="watch"),
+        pytest.param("/v3/lease/keepalive", 500, 2, id="keepalive"),
+        pytest.param("/v3/maintenance/snapshot", 400, 3, id="snapshot"),
+        pytest.param("/v3/election/observe", 400, 3, id="observe"),
+    ],
+)
+async def test_a_stream_that_begins_with_no_request(http: Http, path: str, body: str, status: int, code: int) -> None:
+    async with http.session.post(http.url + path, data=body) as response:
+        assert (response.status, response.content_type) == (status, "application/json")
+        answer = json.loads(await response.text())
+    assert answer["error"] == answer["message"] != ""
+    assert answer["code"] == code
+
+
+async def test_a_watch_of_what_is_no_filter(http: Http) -> None:
+    watch = {"create_request": {"key": "YQ==", "filters": ["X"]}}
+    text = 'unknown value "X" for enum etcdserverpb.WatchCreateRequest_FilterType'
+    assert await http.call("/v3/watch", watch, status=500) == {"error": text, "message": text, "code": 2}
+
+
+async def test_a_stream_without_requests(http: Http) -> None:
+    async with http.session.post(http.url + "/v3/lease/keepalive") as response:
+        assert (response.status, await response.text()) == (200, "")
+
+
 @pytest.mark.parametrize("body", ["null", " ", '{"made_up": 1} and more'])
 async def test_what_says_nothing_is_an_empty_message(http: Http, body: str) -> None:
     async with http.session.post(http.url + "/v3/maintenance/status", data=body) as response:
@@ -207,21 +239,35 @@ async def test_a_body_may_be_missing_and_unknown_fields_are_ignored(http: Http) 
     assert "header" in await http.call("/v3/kv/range", {"key": "YQ==", "made_up": 1})
 
 
-async def test_a_wrong_token_is_refused(http: Http) -> None:
+@asynccontextmanager
+async def callers_asked(http: Http) -> AsyncIterator[dict[str, str]]:
+    """Let the store ask callers who they are; give the headers of root."""
     root = {"name": "root", "password": "secret"}
     await http.call("/v3/auth/user/add", root)
     await http.call("/v3/auth/user/grant", {"user": "root", "role": "root"})
     await http.call("/v3/auth/enable")
-    right = {"Authorization": (await http.call("/v3/auth/authenticate", root))["token"]}
+    headers = {"Authorization": (await http.call("/v3/auth/authenticate", root))["token"]}
     try:
+        yield headers
+    finally:
+        await http.call("/v3/auth/disable", headers=headers)
+        await http.call("/v3/auth/user/delete", {"name": "root"})
+
+
+async def test_a_wrong_token_is_refused(http: Http) -> None:
+    async with callers_asked(http) as headers:
         for token in ("abcdefghijklmnop.1", ""):
             for name in ("Authorization", "Grpc-Metadata-Token"):
                 answer = await http.call("/v3/kv/range", {"key": "YQ=="}, status=401, headers={name: token})
                 assert answer["message"] == "etcdserver: invalid auth token"
-        await http.call("/v3/kv/range", {"key": "YQ=="}, headers=right)
-    finally:
-        await http.call("/v3/auth/disable", headers=right)
-    await http.call("/v3/auth/user/delete", {"name": "root"})
+        await http.call("/v3/kv/range", {"key": "YQ=="}, headers=headers)
+
+
+async def test_a_stream_that_fails_before_its_first_answer_has_a_status(http: Http) -> None:
+    async with callers_asked(http), http.session.post(http.url + "/v3/maintenance/snapshot", json={}) as response:
+        error = json.loads(await response.text())["error"]
+    assert response.status == error["http_code"] >= 400  # which of them, 3.4 knows less well
+    assert error["message"].endswith(": user name is empty")
 
 
 @pytest.mark.parametrize("path", ["/v3/nothing", "/"])

@@ -123,3 +123,52 @@ def test_names_that_are_no_utf8_are_marked():
     request = pb.AuthUserAddRequest()
     json_form.read(b'{"name": "a\xff"}', request)
     assert request.name == "a\ufffd"
+
+
+STREAMS = [
+    pytest.param(b"", [], b"", id="nothing"),
+    pytest.param(b' {"a": [1, {"b": "}"}]}\n{}[]', [b'{"a": [1, {"b": "}"}]}', b"{}", b"[]"], b"", id="objects"),
+    pytest.param(rb'{"\\": "\"}"} "\\""{" ', [rb'{"\\": "\"}"}', rb'"\\"', b'"{"'], b"", id="texts"),
+    pytest.param(b'null{"a":1}12 true\t-1.5e3', [b"null", b'{"a":1}', b"12", b"true"], b"-1.5e3", id="others"),
+    pytest.param(b'{"a": [', [], b'{"a": [', id="without an end"),
+    pytest.param(b'{"a": "}]', [], b'{"a": "}]', id="a text without an end"),
+    pytest.param(b"}{]nojson {}", [b"}", b"{]", b"nojson", b"{}"], b"", id="none"),
+    pytest.param('{"é": "日本"} "ü"'.encode(), ['{"é": "日本"}'.encode(), '"ü"'.encode()], b"", id="beyond ASCII"),
+]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+@pytest.mark.parametrize(("stream", "values", "rest"), STREAMS)
+def test_a_stream_of_values_is_cut_wherever_its_pieces_end(stream, values, rest, size):
+    cutter, found = json_form.Cutter(), []
+    for begin in range(0, len(stream), size):
+        found += cutter.feed(stream[begin : begin + size])
+    assert (found, cutter.rest()) == (values, rest)
+
+
+class Counting:
+    """A pattern that counts the bytes it looks at."""
+
+    looked_at = 0
+
+    def __init__(self, pattern):
+        self.pattern = pattern
+
+    def search(self, piece, begin):
+        found = self.pattern.search(piece, begin)
+        Counting.looked_at += (len(piece) if found is None else found.end()) - begin
+        return found
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"key": "' + b"YWJj" * 50_000 + b'"}', b'{"key": "' + b"\\\\" * 50_000, b"[" * 100_000], ids=len
+)
+def test_each_byte_is_looked_at_once_however_small_the_pieces(monkeypatch, body):
+    monkeypatch.setattr(Counting, "looked_at", 0)
+    for name in ("_IN_TEXT", "_INSIDE", "_BETWEEN"):
+        monkeypatch.setattr(json_form, name, Counting(getattr(json_form, name)))
+    cutter = json_form.Cutter()
+    for begin in range(0, len(body), 5):
+        cutter.feed(body[begin : begin + 5])
+    # A backslash at the end of a piece is looked at with the next one again.
+    assert len(body) <= Counting.looked_at <= 1.2 * len(body)
