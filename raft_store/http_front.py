@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from .observe import Query
-from .web import Web
+from .web import Web, head
 
 STOP_S = 1.0
 
@@ -54,11 +54,10 @@ class _Exchange:
         return aiter(self._request.content.iter_any())
 
     async def answer(self, status: int, content_type: str, content: bytes, *, allow: str = "") -> None:
-        headers = {"Content-Type": content_type} | ({"Allow": allow} if allow else {})
-        self.response = web.Response(status=status, body=content, headers=headers)
+        self.response = web.Response(status=status, body=content, headers=head(content_type, allow))
 
     async def begin(self, content_type: str) -> None:
-        self.response, self.streams = web.StreamResponse(headers={"Content-Type": content_type}), True
+        self.response, self.streams = web.StreamResponse(headers=head(content_type)), True
         await self.response.prepare(self._request)
 
     async def write(self, data: bytes) -> None:

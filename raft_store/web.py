@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Protocol
 from urllib.parse import parse_qs, unquote
 
+from fastgrpc.hpack import Fields
 from fastgrpc.server import Visit
 
 from .etcd_api.backend import MAX_REQUEST_BYTES
@@ -20,6 +21,12 @@ from .observe import JSON, TEXT, Handler, Query
 
 MAX_BODY_BYTES = 2 * MAX_REQUEST_BYTES  # base64 makes a third more of it
 METADATA = "grpc-metadata-"
+# So that pages of any origin may ask, as etcd's default has it.
+CORS = {
+    "access-control-allow-headers": "accept, content-type, authorization",
+    "access-control-allow-methods": "POST, GET, OPTIONS, PUT, DELETE",
+    "access-control-allow-origin": "*",
+}
 
 
 class Exchange(Protocol):
@@ -70,7 +77,9 @@ class Web:
         """Answer a request."""
         route = self._routes.get(exchange.path)
         method = self._gateway.method(exchange.path)
-        if route is not None:
+        if exchange.method == "OPTIONS":
+            await exchange.answer(200, TEXT, b"")
+        elif route is not None:
             await _tell(exchange, route)
         elif method is None:
             await exchange.answer(404, TEXT, b"Not Found\n")
@@ -166,6 +175,15 @@ async def _values(exchange: Exchange) -> AsyncIterator[bytes]:
         yield rest
 
 
+def head(content_type: str, allow: str = "") -> dict[str, str]:
+    """Return the fields of a response's head."""
+    return CORS | {"content-type": content_type} | ({"allow": allow} if allow else {})
+
+
+def _fields(content_type: str, allow: str = "") -> Fields:
+    return tuple((name.encode(), value.encode()) for name, value in head(content_type, allow).items())
+
+
 class _Visited:
     """An ``Exchange`` by HTTP/2."""
 
@@ -183,11 +201,10 @@ class _Visited:
         return self._visit.chunks()
 
     async def answer(self, status: int, content_type: str, content: bytes, *, allow: str = "") -> None:
-        fields = ((b"content-type", content_type.encode()), *(((b"allow", allow.encode()),) if allow else ()))
-        await self._visit.answer(status, fields, content)
+        await self._visit.answer(status, _fields(content_type, allow), content)
 
     async def begin(self, content_type: str) -> None:
-        self._visit.begin(200, ((b"content-type", content_type.encode()),))
+        self._visit.begin(200, _fields(content_type))
 
     async def write(self, data: bytes) -> None:
         await self._visit.send(data)

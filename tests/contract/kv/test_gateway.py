@@ -12,6 +12,11 @@ import pytest
 
 from tests.contract.kv.stores import Store
 
+CORS = {
+    "Access-Control-Allow-Headers": "accept, content-type, authorization",
+    "Access-Control-Allow-Methods": "POST, GET, OPTIONS, PUT, DELETE",
+    "Access-Control-Allow-Origin": "*",
+}
 STORE_OWN = ("cluster_id", "member_id", "raft_term", "revision")
 
 
@@ -292,6 +297,30 @@ async def test_health_version_and_metrics(http: Http, store: Store) -> None:
         assert "etcd_server_has_leader 1" in await response.text()
     async with http.session.put(http.url + "/version") as response:
         assert response.status == 405
+
+
+@pytest.mark.parametrize("path", ["/v3/kv/range", "/health", "/nothing"])
+async def test_browsers_ask_whether_they_may(http: Http, path: str) -> None:
+    headers = {"Origin": "http://elsewhere", "Access-Control-Request-Method": "POST"}
+    async with http.session.options(http.url + path, headers=headers) as response:
+        assert (response.status, await response.text()) == (200, "")
+        assert {name: response.headers[name] for name in CORS} == CORS
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        pytest.param("/v3/kv/range", {"key": "YQ=="}, id="answer"),
+        pytest.param("/v3/kv/range", {}, id="refusal"),
+        pytest.param("/v3/lease/keepalive", {"ID": 7}, id="stream"),
+        pytest.param("/v3/lease/keepalive", 7, id="stream that begins with no request"),
+        pytest.param("/health", {}, id="wrong method"),
+        pytest.param("/nothing", {}, id="no such path"),
+    ],
+)
+async def test_browsers_may_read_every_answer(http: Http, path: str, body: Any) -> None:
+    async with http.session.post(http.url + path, json=body, headers={"Origin": "http://elsewhere"}) as response:
+        assert {name: response.headers[name] for name in CORS} == CORS
 
 
 async def test_an_alarm_is_no_health(http: Http) -> None:
