@@ -145,8 +145,8 @@ class Web:
 
 
 async def _tell(exchange: Exchange, route: Handler) -> None:
-    if exchange.method != "GET":
-        await exchange.answer(405, TEXT, b"Method Not Allowed\n", allow="GET")
+    if exchange.method not in ("GET", "HEAD"):
+        await exchange.answer(405, TEXT, b"Method Not Allowed\n", allow="GET, HEAD")
         return
     answer = await route(exchange.query)
     await exchange.answer(answer.status, answer.content_type, answer.body)

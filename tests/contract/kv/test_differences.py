@@ -3,6 +3,8 @@
 What random operations may meet is in ``pair.DIFFERENCES`` as well; the rest is kept out of them.
 """
 
+import http.client
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -174,6 +176,34 @@ def test_locks_of_who_is_gone(pair: Pair) -> None:
         failure = waiting.exception()
         results.append(waiting.result().key if failure is None else (failure.code().name, failure.details()))
     assert results == [b"l/9", ("UNKNOWN", "mutex: session is expired")]
+
+
+def over_http(pair: Pair, method: str, path: str) -> list[tuple[int, bytes]]:
+    """Return the status and the body from etcd and from ours."""
+    answers = []
+    for endpoint in pair.endpoints:
+        connection = http.client.HTTPConnection(endpoint, timeout=10)
+        connection.request(method, path)
+        with connection.getresponse() as response:
+            answers.append((response.status, response.read()))
+        connection.close()
+    return answers
+
+
+def test_the_hash_of_the_keys_over_http(pair: Pair) -> None:
+    documented("the hash of the keys over HTTP")
+    both(pair, "KV", "Put", pb.PutRequest(key=b"k"))
+    (theirs, _), (ours, body) = over_http(pair, "POST", "/v3/maintenance/hashkv")
+    assert (theirs, ours) == (404, 200)
+    hashed = pair.ours.call("Maintenance", "HashKV", pb.HashKVRequest())
+    assert not isinstance(hashed, Refusal)
+    assert json.loads(body)["hash"] == hashed.hash
+
+
+@pytest.mark.parametrize("path", ["/health", "/version"])
+def test_the_head_of_a_page(pair: Pair, path: str) -> None:
+    documented("HEAD of `/health` and `/version`")
+    assert over_http(pair, "HEAD", path) == [(405, b""), (200, b"")]
 
 
 def test_keys_of_a_lease(pair: Pair) -> None:

@@ -227,6 +227,16 @@ async def test_a_watch_of_what_is_no_filter(http: Http) -> None:
     assert await http.call("/v3/watch", watch, status=500) == {"error": text, "message": text, "code": 2}
 
 
+async def test_the_head_of_metrics(http: Http) -> None:
+    async with http.session.head(http.url + "/metrics") as response:
+        assert (response.status, response.content_type) == (200, "text/plain")
+
+
+async def test_hashes(http: Http) -> None:
+    """One is of the whole state, which is of no revision; the other one of the keys, and 3.4 gives it no path."""
+    assert (await http.call("/v3/maintenance/hash", {"revision": str(1 << 40)}))["hash"] > 0
+
+
 async def test_a_stream_without_requests(http: Http) -> None:
     async with http.session.post(http.url + "/v3/lease/keepalive") as response:
         assert (response.status, await response.text()) == (200, "")
