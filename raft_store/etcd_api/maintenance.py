@@ -18,7 +18,7 @@ from raft_store.raft.messages import SnapshotMark
 from trireme_pb.etcdserverpb import rpc_pb2 as pb
 
 from .backend import Backend
-from .errors import Code, RpcError, rpc_error
+from .errors import NO_LEADER, Code, RpcError, rpc_error
 
 # What the API is compatible with; clients decide by it which calls they may use. The product has its own version.
 ETCD_VERSION = "3.5.13"
@@ -35,9 +35,8 @@ class MaintenanceService:
     async def status(self, request: pb.StatusRequest) -> pb.StatusResponse:  # noqa: ARG002
         """Tell how this member is doing; never waits for others."""
         status, machine = self._backend.engine.status(), self._backend.machine
-        errors = [f"memberID:{member} alarm:{kind.name} " for member, kind in sorted(machine.alarms)]
-        if not status.leader:
-            errors.append("etcdserver: no leader")
+        errors = [] if status.leader else [NO_LEADER[1]]
+        errors += [_in_words(member, kind) for member, kind in sorted(machine.alarms)]
         return pb.StatusResponse(
             header=self._backend.header(),
             version=ETCD_VERSION,
@@ -142,6 +141,11 @@ class MaintenanceService:
     async def downgrade(self, request: pb.DowngradeRequest) -> pb.DowngradeResponse:  # noqa: ARG002
         """Refuse: there is no older format to go back to."""
         raise RpcError(Code.UNIMPLEMENTED, "etcdserver: this store has no older version to downgrade to")
+
+
+def _in_words(member: int, kind: AlarmKind) -> str:
+    """Return an alarm as Go writes the message: without fields that are zero."""
+    return (f"memberID:{member} " if member else "") + (f"alarm:{kind.name} " if kind else "")
 
 
 async def saved_snapshot(backend: Backend) -> AsyncGenerator[bytes, None]:

@@ -83,6 +83,22 @@ async def test_alarms(api: Api, prefix: bytes) -> None:
     await put(api, prefix)
 
 
+@pytest.mark.parametrize(
+    ("member", "kind", "words"),
+    [
+        pytest.param(5, pb.NOSPACE, "memberID:5 alarm:NOSPACE ", id="both"),
+        pytest.param(0, pb.NOSPACE, "alarm:NOSPACE ", id="of no member"),
+        pytest.param(5, pb.NONE, "memberID:5 ", id="of no kind"),
+    ],
+)
+async def test_alarms_in_words(api: Api, member: int, kind: int, words: str) -> None:
+    await api.maintenance.Alarm(pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, memberID=member, alarm=kind))
+    try:
+        assert list((await api.maintenance.Status(pb.StatusRequest())).errors) == [words]
+    finally:
+        await api.maintenance.Alarm(pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, memberID=member, alarm=kind))
+
+
 async def test_defragment(api: Api) -> None:
     await api.maintenance.Defragment(pb.DefragmentRequest())
 
