@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from tests.contract.kv.pair import DIFFERENCES, MEMBER, Answer, Pair, Peer, Refusal
@@ -204,6 +205,42 @@ def test_the_hash_of_the_keys_over_http(pair: Pair) -> None:
 def test_the_head_of_a_page(pair: Pair, path: str) -> None:
     documented("HEAD of `/health` and `/version`")
     assert over_http(pair, "HEAD", path) == [(405, b""), (200, b"")]
+
+
+def test_who_may_not_is_told_so_first(pair: Pair) -> None:
+    documented("permission and arguments")
+    as_ann(pair)
+    theirs, ours = both(pair, "Cluster", "MemberAdd", pb.MemberAddRequest(peerURLs=["nowhere"]))
+    assert theirs == Refusal("INVALID_ARGUMENT", "etcdserver: given member URLs are invalid")
+    assert ours == DENIED
+
+
+def test_moving_the_leader(pair: Pair) -> None:
+    documented("moving the leader")
+    as_ann(pair)
+    theirs, ours = both(pair, "Maintenance", "MoveLeader", pb.MoveLeaderRequest(targetID=99))
+    assert theirs == Refusal("FAILED_PRECONDITION", "etcdserver: bad leader transferee")
+    assert ours == DENIED
+
+
+def test_long_passwords(pair: Pair) -> None:
+    documented("long passwords")
+    common = "x" * 72
+    both(pair, "Auth", "UserAdd", pb.AuthUserAddRequest(name="bob", password=common + "right"))
+    both(pair, "Auth", "AuthEnable", pb.AuthEnableRequest())
+    theirs, ours = both(pair, "Auth", "Authenticate", pb.AuthenticateRequest(name="bob", password=common + "wrong"))
+    assert not isinstance(theirs, Refusal)
+    assert ours == Refusal("INVALID_ARGUMENT", "etcdserver: authentication failed, invalid user ID or password")
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+def test_compressed_requests(pair: Pair, compression: grpc.Compression) -> None:
+    documented("compressed requests")
+    request = pb.PutRequest(key=b"k", value=bytes(1000))
+    with pytest.raises(grpc.RpcError) as refused:
+        pair.theirs.stubs["KV"].Put(request, timeout=10, compression=compression)
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    pair.ours.stubs["KV"].Put(request, timeout=10, compression=compression)
 
 
 def test_keys_of_a_lease(pair: Pair) -> None:
