@@ -17,6 +17,13 @@ from google.protobuf.message import Message
 
 _DIGITS = re.compile(rb"[A-Za-z0-9+/]*")  # of base64
 _PADDING = (b"", None, b"==", b"=")  # behind so many digits, without whole fours of them; None: there is no such text
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
+_INTEGERS: Mapping[int, str] = {
+    FieldDescriptor.CPPTYPE_INT32: "int32",
+    FieldDescriptor.CPPTYPE_INT64: "int64",
+    FieldDescriptor.CPPTYPE_UINT32: "uint32",
+    FieldDescriptor.CPPTYPE_UINT64: "uint64",
+}
 _BLANKS = " \t\r\n"  # JSON's
 _IN_TEXT = re.compile(rb'"|\\.', re.DOTALL)  # what matters there, and so on
 _INSIDE = re.compile(rb'["{}\[\]]')
@@ -131,6 +138,8 @@ def _check(value: Any, message: Descriptor) -> None:
                 _check_enum(item, field.enum_type)
             elif field.type == FieldDescriptor.TYPE_BYTES:
                 _check_base64(item)
+            elif field.cpp_type in _INTEGERS:
+                _check_integer(item, _INTEGERS[field.cpp_type])
 
 
 @functools.cache
@@ -148,6 +157,12 @@ def _check_enum(value: Any, enum: EnumDescriptor) -> None:
         raise _unfit(value, f"{package}.{name}")
     if value not in enum.values_by_name:
         raise ValueError(f"unknown value {json.dumps(value)} for enum {package}.{name}")
+
+
+def _check_integer(value: Any, kind: str) -> None:
+    """Python would take 1_0, +1 and 1.0 for numbers, too."""
+    if type(value) is not int and not (isinstance(value, str) and _INTEGER.fullmatch(value)):
+        raise _unfit(value, kind)
 
 
 def _check_base64(value: Any) -> None:

@@ -1,5 +1,7 @@
 """Messages as JSON: what is no value of a field is refused, and never taken for another one."""
 
+import json
+
 import pytest
 
 from raft_store.etcd_api import json_form
@@ -103,6 +105,17 @@ def test_what_is_no_enum(message, text, refusal):
 def test_what_is_of_another_kind(text):
     with pytest.raises(ValueError, match=r"^json: cannot unmarshal "):
         read(text, pb.AuthRoleGrantPermissionRequest())
+
+
+@pytest.mark.parametrize("limit", [1.0, True, [], "", "x", "1.0", "1e3", "+1", "01", "1_0", " 1", "\u0663"])
+def test_what_is_no_integer(limit):
+    with pytest.raises(ValueError, match=r"^json: cannot unmarshal \w+ into Go value of type int64$"):
+        read(json.dumps({"limit": limit}), pb.RangeRequest())
+
+
+@pytest.mark.parametrize("limit", [0, -5, "0", "-5", "9223372036854775807"])
+def test_integers(limit):
+    assert read(json.dumps({"limit": limit}), pb.RangeRequest()).limit == int(limit)
 
 
 @pytest.mark.parametrize(
