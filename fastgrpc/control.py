@@ -6,8 +6,8 @@ from .frames import ErrorCode, Setting
 from .sending import Sending
 from .streams import ANY_NUMBER, ConnectionFault, StreamFault
 
-# In nuisances. Clients that measure their way, as Go's, move the windows of all their streams a dozen times at most.
-_PRICE_OF_A_WINDOW = 0.1
+# For the price of one nuisance. Clients that measure their way, as Go's, move all of theirs a dozen times at most.
+_WINDOWS_FOR_ONE = 10
 
 
 class Control(Sending):
@@ -72,7 +72,7 @@ class Control(Sending):
                 self._outbox.max_frame_bytes = value
 
     def _move_windows(self, value: int) -> None:
-        self._pay(len(self._streams) * _PRICE_OF_A_WINDOW)
+        self._pay(len(self._streams) // _WINDOWS_FOR_ONE)
         change, self._peer_window = value - self._peer_window, value
         for stream in self._streams.values():  # the others begin with it
             if not self._outbox.grant(stream.out, change):

@@ -141,7 +141,7 @@ class Streams:
         if len(self._resets) > _REMEMBERED_RESETS:
             del self._resets[next(iter(self._resets))]
 
-    def _pay(self, price: float = 1.0) -> None:
+    def _pay(self, price: float = 1) -> None:
         self._nuisances -= price
         if self._nuisances < 0:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a flood of frames that bring nothing")
