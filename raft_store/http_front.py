@@ -1,15 +1,19 @@
 """HTTP/1.1 by aiohttp. Loaded by ``http_door`` when it is needed."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from .observe import Query
 from .web import Web, head
 
 STOP_S = 1.0
+
+log = logging.getLogger(__name__)
 
 
 class HttpFront:
@@ -18,7 +22,9 @@ class HttpFront:
     def __init__(self, web_: Web) -> None:
         self._web = web_
         # Whoever hangs up ends the call: a watch has perhaps nothing to write for hours.
-        self._server = web.Server(self._handle, request_factory=_request, handler_cancellation=True, access_log=None)
+        self._server = web.Server(
+            self._handle, request_factory=_request, handler_cancellation=True, access_log=None, logger=_Log(log, {})
+        )
 
     def protocol(self) -> asyncio.Protocol:
         """Return what serves one connection."""
@@ -34,6 +40,16 @@ class HttpFront:
         if exchange.streams:
             await exchange.response.write_eof()
         return exchange.response
+
+
+class _Log(logging.LoggerAdapter[logging.Logger]):
+    """What the library logs: whatever a client says that is no HTTP is told to it, and is no fault of ours."""
+
+    def exception(self, msg: object, *args: object, exc_info: Any = True, **more: Any) -> None:
+        if isinstance(exc_info, HttpProcessingError):
+            self.debug(f"{msg} reason=%r", *args, exc_info)
+        else:
+            super().exception(msg, *args, exc_info=exc_info, **more)
 
 
 class _Exchange:

@@ -1,6 +1,7 @@
 """The door to HTTP/1.1: its library is loaded beside the event loop, and whoever knocks meanwhile waits."""
 
 import asyncio
+import logging
 import threading
 from collections import Counter
 
@@ -94,6 +95,34 @@ async def test_who_comes_when_files_run_out_is_sent_away(door):
             await ask(session)
         door._entrance.room.most_files = 1 << 20
         assert await ask(session) == "hello"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"GARBAGE\r\n\r\n",
+        b"GET / HTTP/9.x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno header\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_is_told_to_its_client_and_not_to_the_log(door, caplog, said):
+    """Goal: nobody fills the disk by a line that is no request."""
+    port = await door.listen("127.0.0.1:0", None)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(said)
+    assert b" 400 " in await reader.readline()
+    assert await reader.read()
+    writer.close()
+    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
+
+
+async def test_a_fault_of_ours_is_logged_with_its_place(door, caplog):
+    door.web._routes = {"/hello": lambda query: 1 / 0}
+    port = await door.listen("127.0.0.1:0", None)
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+        assert "500" in await ask(session)
+    assert "ZeroDivisionError" in caplog.text
 
 
 class Transport(asyncio.Transport):
