@@ -314,7 +314,7 @@ class Driver:
             if self.applied != applied and self._restores.task is None:
                 self.snapshots.take_if_due(self.applied)
             self._plan(now_s, whole_turn=whole_turn)
-            if 0 < self._proposers.open <= FEW and (foreseen := self._foresight.look()) is not None:
+            if (waiting := self._proposers.open) and (foreseen := self._foresight.look(waiting)) is not None:
                 for proposal, results in foreseen.shares:
                     self._proposers.foresee(proposal, results)
         except Exception as exc:  # noqa: BLE001 - our own error or the machine's: this state must not reach the disk

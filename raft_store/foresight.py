@@ -13,6 +13,8 @@ from raft_store.engine import Index, StateMachine, Term
 from raft_store.raft.proposals import Proposal
 from raft_store.raft.replica import Replica
 
+MOST = 0.75  # of those who wait: if so many share an entry, there is little else to do until the group agrees
+
 
 class Foreseen(msgspec.Struct, frozen=True):
     """What the entry at ``index`` will come to, if it is what ``term``'s leader, which we are, proposed there."""
@@ -38,14 +40,20 @@ class Foresight:
         """Whether something was told that is not applied yet: nobody may read the machine before."""
         return self._told is not None
 
-    def look(self) -> Foreseen | None:
-        """All is done that can be for now: return what may be made ready, if there is anything new."""
+    def look(self, waiting: int) -> Foreseen | None:
+        """All is done that can be for now: return what may be made ready, if there is anything new.
+
+        waiting: how many proposals are not answered yet. Where many of them are in no entry, nothing is foreseen: that
+        would be work in the way of theirs.
+        """
         log = self._replica.core.log
         last = log.last_index
         if last in (log.applied, self._looked_at) or not (batch := self._replica.sole_batch):
             return None
         self._looked_at = last
         items = batch[0].items if len(batch) == 1 else [data for proposal in batch for data in proposal.items]
+        if len(items) < waiting * MOST:
+            return None
         results = self._machine.foresee(items)
         if not results:
             return None

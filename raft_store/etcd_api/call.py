@@ -40,7 +40,7 @@ class Asked(Protocol):
     def answer_all(self, asks: Sequence[Any], messages: Sequence[bytes], *, at_once: bool) -> None:
         """Answer calls that were taken in together, this one among them, each by its message.
 
-        at_once: nobody else is to be answered in this turn of the loop.
+        at_once: the answers leave now, not at the end of this turn of the loop with those of others.
         """
 
     def fail(self, status: int, text: str) -> None:

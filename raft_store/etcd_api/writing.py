@@ -123,19 +123,20 @@ class Writing:
             self._newest = None
         count = len(lots[0]) if len(lots) == 1 else sum(map(len, lots))
         backend.proposals_pending -= count
+        foreseen = results is together.foreseen  # and applied after we return: clients can have their answers meanwhile
         if exc is not None:
             backend.proposals_failed += count
             answers: Sequence[bytes] = ()
         else:
-            answers = together.answers if results is together.foreseen else self.answers(results)
+            answers = together.answers if foreseen else self.answers(results)
         if len(lots) == 1:
-            self._tell(lots[0], results, answers, exc, at_once=not backend.proposals_pending)
+            self._tell(lots[0], results, answers, exc, at_once=foreseen or not backend.proposals_pending)
             return
         end = 0
         for lot in lots:
             begin, end = end, end + len(lot)
             try:
-                self._tell(lot, results[begin:end], answers[begin:end], exc, at_once=False)
+                self._tell(lot, results[begin:end], answers[begin:end], exc, at_once=foreseen)
             except Exception:
                 log.exception("who proposed cannot take the answer")  # the others can
 

@@ -250,7 +250,7 @@ class Host:
         while (work := self.replica.ready()) is not None:
             self._do(work)
             judge.stepped(core)
-        self._foresight.look()
+        self._foresight.look(waiting=0)
         if core.removed:
             self._world.left(self)
         self._snapshot_if_due()

@@ -656,14 +656,14 @@ def leases_never_end(patch):
 
 @mutation("store")
 def a_snapshot_forgets_renewals(patch):
-    original = Machine.replace
+    original = Machine._replace
 
     def replace(self, store, leases, state):
         for lease in leases.all():
             lease.renewals = 0
         original(self, store, leases, state)
 
-    patch.setattr(Machine, "replace", replace)
+    patch.setattr(Machine, "_replace", replace)
 
 
 def first_seed_that_notices(world: str, limit: int) -> int | None:

@@ -359,17 +359,28 @@ async def test_a_member_that_foretold_wrongly_ends(storage):
     await driver.stop()
 
 
-async def test_many_that_wait_are_answered_when_their_entry_is_applied(storage):
-    """There the leader has something to do meanwhile: to look ahead would be done twice."""
+async def test_many_that_share_an_entry_are_told_before_it_is_applied(storage):
     machine = Knowing()
     driver, fatal = await leading(storage, machine)
     foreseen, count = [], driving.FEW + 1
     items = [b"%d" % number for number in range(count)]
     driver.submit(items, lambda results, exc: machine.steps.append(len(results)), timeout_s=60, foresee=foreseen.append)
-    await until(lambda: driver._replica.core.log.saved == 2)
+    await until(lambda: foreseen and at_rest(driver))
     agree(driver)
     await until(lambda: machine.steps)
-    assert (machine.steps, foreseen) == (["applied", count], [])
+    assert (machine.steps, [len(results) for results in foreseen]) == ([count, "applied"], [count])
+    await driver.stop()
+    assert not fatal
+
+
+async def test_who_looks_ahead_is_told_how_many_wait_in_all(storage):
+    driver, fatal = await leading(storage, Knowing())
+    waiting = []
+    driver._foresight.look = waiting.append
+    for lot in ((b"a", b"b"), (b"c",)):
+        driver.submit(lot, lambda results, exc: None, timeout_s=60)
+    await until(lambda: waiting and at_rest(driver))
+    assert set(waiting) == {3}
     await driver.stop()
     assert not fatal
 

@@ -44,8 +44,8 @@ def shares(foreseen):
 def test_a_lone_proposal_is_foreseen_and_told_when_a_majority_has_it():
     group = Telling()
     group.propose(1, b"a")
-    assert shares(group.foresight.look()) == [(b"a", [b"a"])]
-    assert group.foresight.look() is None  # it is known already
+    assert shares(group.foresight.look(waiting=1)) == [(b"a", [b"a"])]
+    assert group.foresight.look(waiting=1) is None  # it is known already
     group.serve(1)
     assert group.told == []
     group.deliver()
@@ -56,14 +56,30 @@ def test_a_lone_proposal_is_foreseen_and_told_when_a_majority_has_it():
 def test_what_shares_an_entry_is_foreseen_together():
     group = Telling()
     group.propose(1, b"a", b"b")
-    assert shares(group.foresight.look()) == [(b"a", [b"a"]), (b"b", [b"b"])]
+    assert shares(group.foresight.look(waiting=1)) == [(b"a", [b"a"]), (b"b", [b"b"])]
+
+
+def test_nothing_is_foreseen_where_many_wait_for_another_entry():
+    """To work that out would be in the way of theirs."""
+    group = Telling()
+    group.propose(1, b"a", b"b", b"c")
+    assert group.foresight.look(waiting=5) is None
+    group.propose(1, b"d")
+    group.deliver()
+    assert group.told == []
+
+
+def test_a_few_that_came_too_late_for_an_entry_keep_nobody_from_foreseeing_it():
+    group = Telling()
+    group.propose(1, b"a", b"b", b"c")
+    assert shares(group.foresight.look(waiting=4)) == [(b"a", [b"a"]), (b"b", [b"b"]), (b"c", [b"c"])]
 
 
 def test_what_a_machine_does_not_know_is_not_foreseen():
     group = Telling()
     group.machine.knows = False
     group.propose(1, b"a")
-    assert group.foresight.look() is None
+    assert group.foresight.look(waiting=1) is None
     group.deliver()
     assert (group.told, group[1].settled) == ([], [b"a"])
 
@@ -72,7 +88,7 @@ def test_nothing_is_foreseen_behind_what_is_not_applied():
     group = Telling()
     group.propose(1, b"a")
     group.propose(1, b"b")
-    assert group.foresight.look() is None
+    assert group.foresight.look(waiting=1) is None
     group.deliver()
     assert group.told == []
 
@@ -80,7 +96,7 @@ def test_nothing_is_foreseen_behind_what_is_not_applied():
 def test_followers_foresee_nothing():
     group = Telling()
     group.propose(2, b"a")
-    assert Foresight(group[2].replica, group.machine).look() is None
+    assert Foresight(group[2].replica, group.machine).look(waiting=1) is None
 
 
 def test_who_leads_no_more_foresees_nothing():
@@ -90,7 +106,7 @@ def test_who_leads_no_more_foresees_nothing():
     group.propose(1, b"a")
     core = group[1].core
     core._become_follower(core.term, 0)  # as who lost its quorum does
-    assert group.foresight.look() is None
+    assert group.foresight.look(waiting=1) is None
 
 
 def test_what_others_proposed_is_not_foreseen():
@@ -98,7 +114,7 @@ def test_what_others_proposed_is_not_foreseen():
     group.propose(2, b"a")
     group.deliver(lambda message: message.to == 1)  # it is in the leader's log, and nowhere else
     assert group[1].core.log.last_index == group[1].core.log.applied + 1
-    assert group.foresight.look() is None
+    assert group.foresight.look(waiting=1) is None
 
 
 def test_what_was_foreseen_in_another_term_is_forgotten():
@@ -106,7 +122,7 @@ def test_what_was_foreseen_in_another_term_is_forgotten():
     group = Telling()
     group.cut(1)
     group.propose(1, b"a")
-    assert group.foresight.look() is not None
+    assert group.foresight.look(waiting=1) is not None
     group.elect(2)  # its own first entry has the same index
     group.heal()
     group.heartbeat(2)
@@ -118,7 +134,7 @@ def test_what_was_foreseen_in_another_term_is_forgotten():
 def test_what_comes_to_something_else_ends_the_member():
     group = Telling()
     group.propose(1, b"a")
-    group.foresight.look()
+    group.foresight.look(waiting=1)
     group.foresight._replica.core.log.commit_to(group[1].core.log.last_index)
     assert group.foresight.come_true() is not None
     with pytest.raises(AssertionError, match="foretold otherwise"):
@@ -130,7 +146,7 @@ def test_nothing_is_told_before_our_own_disk_has_it():
     group = Telling()
     group[1].slow = True
     group.propose(1, b"a")
-    assert group.foresight.look() is not None
+    assert group.foresight.look(waiting=1) is not None
     group.deliver()
     assert group[1].core.log.committed == group[1].core.log.last_index
     assert group.told == []

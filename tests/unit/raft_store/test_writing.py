@@ -64,6 +64,7 @@ class Writer:
         self.message = request if isinstance(request, bytes) else request.SerializeToString()
         self.heard: bytes | str | None = None
         self.gone = False
+        self.at_once = False  # it was told before the turn of the loop ended
         self.told = asyncio.Event()
 
     def answer(self, message: bytes) -> None:
@@ -73,6 +74,7 @@ class Writer:
 
     def answer_all(self, asks: "Sequence[Writer]", messages: Sequence[bytes], *, at_once: bool) -> None:
         for ask, message in zip(asks, messages, strict=True):
+            ask.at_once = at_once
             ask.answer(message)
 
     def fail(self, status: int, text: str) -> None:
@@ -257,6 +259,23 @@ async def test_an_answer_that_was_made_ready_is_given_if_that_is_what_came_of_it
             engine.foresee(results)
             engine.waiting.pop()[1]([PutResult(8, None)] if exc is None else (), exc)
             assert other.heard == (encode([PutResult(8, None)])[0] if exc is None else "14 etcdserver: no leader")
+
+
+async def test_who_is_told_before_that_is_applied_is_told_at_once(config):
+    """Else clients would wait for the end of the turn, and so for its being applied."""
+    engine = Holding()
+    async with running(config, engine) as member:
+        put, results = batch_of(member, "Put"), [PutResult(revision, None) for revision in (7, 8, 9)]
+        for foreseen in (False, True):
+            first, *lots = [[Writer(pb.PutRequest(key=b"k", value=b"v")) for _ in range(size)] for size in (1, 1, 2)]
+            put(first, NO_CONTEXT)  # so that the others have somebody to wait with
+            for lot in lots:
+                put(lot, NO_CONTEXT)
+            if foreseen:
+                engine.foresee(results)
+            engine.waiting.pop()[1](results, None)
+            assert {writer.at_once for lot in lots for writer in lot} == {foreseen}
+            engine.go()
 
 
 async def test_one_that_is_refused_among_lots_that_share_a_proposal_is_told_alone(config):
