@@ -108,7 +108,30 @@ class Link(Protocol):
         """Write at the end of this turn of the loop."""
 
 
-class Call:
+class Sender:
+    """Whoever sends on a stream, and waits while the client, or the way to it, is too slow."""
+
+    __slots__ = ("_peer", "_waiting_for_room")
+
+    def __init__(self, peer: Link) -> None:
+        self._peer = peer
+        self._waiting_for_room: list[asyncio.Future[None]] = []
+
+    def room(self) -> None:
+        """What waited has gone out."""
+        waiting, self._waiting_for_room = self._waiting_for_room, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def wait_for_room(self) -> None:
+        """Wait for ``room``."""
+        future: asyncio.Future[None] = self._peer.loop.create_future()
+        self._waiting_for_room.append(future)
+        await future
+
+
+class Call(Sender):
     """One call, as its handler sees it."""
 
     __slots__ = (
@@ -118,12 +141,10 @@ class Call:
         "_head_sent",
         "_max_bytes",
         "_owed",
-        "_peer",
         "_queued",
         "_queued_bytes",
         "_reader",
         "_sink",
-        "_waiting_for_room",
         "_wake",
         "bucket",
         "deadline_s",
@@ -135,7 +156,7 @@ class Call:
     )
 
     def __init__(self, peer: Link, stream: int, head: CallHead, method: Method, max_bytes: int) -> None:
-        self._peer = peer
+        super().__init__(peer)
         self.stream = stream
         self.head = head
         self.method = method
@@ -151,7 +172,6 @@ class Call:
         self._ended = False  # the client has no more requests
         self._failure: Exception | None = None  # what goes wrong when the queue is read to its end
         self._wake: asyncio.Future[None] | None = None
-        self._waiting_for_room: list[asyncio.Future[None]] = []
         self._sink: Callable[[Any], None] | None = None
         self._head_sent = False
         self._gone = False  # nobody listens any more
@@ -306,19 +326,6 @@ class Call:
         if len(self._queued) != 1:
             raise CallFailed(Status.UNIMPLEMENTED, f"{len(self._queued)} requests; this method takes one")
         return self._queued.popleft()
-
-    def room(self) -> None:
-        """What waited has gone out."""
-        waiting, self._waiting_for_room = self._waiting_for_room, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
-
-    async def wait_for_room(self) -> None:
-        """Wait for ``room``."""
-        future: asyncio.Future[None] = self._peer.loop.create_future()
-        self._waiting_for_room.append(future)
-        await future
 
     def forget(self) -> int:
         """Nobody listens any more; return how many bytes are still to be called consumed."""

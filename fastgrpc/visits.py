@@ -7,19 +7,17 @@ from typing import Any
 
 from .headers import Headers
 from .hpack import Fields
-from .serving import Link
+from .serving import Link, Sender
 
 LINGER_S, LINGER_BYTES = 2.0, 16 << 20  # for a client to end a body that is not wanted
 
 
-class Visit:
+class Visit(Sender):
     """One request, and the way back. What is sent to a client that has gone is dropped."""
 
     __slots__ = (
         "_arrived",
         "_ended",
-        "_peer",
-        "_waiting_for_room",
         "_wake",
         "begun",
         "gone",
@@ -29,7 +27,7 @@ class Visit:
     )
 
     def __init__(self, peer: Link, stream: int, headers: Headers, *, ended: bool) -> None:
-        self._peer = peer
+        super().__init__(peer)
         self.stream = stream
         self.headers = headers
         self.task: asyncio.Task[None] | None = None
@@ -38,7 +36,6 @@ class Visit:
         self._arrived = bytearray()  # of the body, and not taken yet; the client's windows bound it
         self._ended = ended
         self._wake: asyncio.Future[None] | None = None
-        self._waiting_for_room: list[asyncio.Future[None]] = []
 
     @property
     def method(self) -> str:
@@ -102,19 +99,6 @@ class Visit:
         self._ended = self._ended or ended
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
-
-    def room(self) -> None:
-        """What waited has gone out."""
-        waiting, self._waiting_for_room = self._waiting_for_room, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
-
-    async def wait_for_room(self) -> None:
-        """Wait for ``room``."""
-        future: asyncio.Future[None] = self._peer.loop.create_future()
-        self._waiting_for_room.append(future)
-        await future
 
     def forget(self) -> int:
         """Nobody listens any more; return how many bytes of the body are still to be called consumed."""
