@@ -101,6 +101,14 @@ def test_maintenance_without_permission(pair: Pair) -> None:
     )
 
 
+def test_permissions_while_an_alarm_is_on(pair: Pair) -> None:
+    both(pair, "Maintenance", "Alarm", pb.AlarmRequest(action=1, alarm=pb.NOSPACE, memberID=MEMBER))
+    both(pair, "Auth", "AuthEnable", pb.AuthEnableRequest())
+    theirs, ours = both(pair, "Auth", "UserList", pb.AuthUserListRequest())
+    assert not isinstance(theirs, Refusal)
+    assert ours == Refusal("INVALID_ARGUMENT", "etcdserver: user name is empty")
+
+
 def test_auth_status(pair: Pair) -> None:
     documented("auth status")
     theirs, ours = both(pair, "Auth", "AuthStatus", pb.AuthStatusRequest())

@@ -77,6 +77,7 @@ class Run:
         """Begin with users ann (who may do a little), bob (nothing), cert (has no password) and root."""
         self.pair = pair
         self.callers_are_asked = False
+        pair.clear_alarms()
         self.call("KV", "DeleteRange", pb.DeleteRangeRequest(key=b"\0", range_end=b"\0"))
         self.call("Lease", "LeaseRevoke", pb.LeaseRevokeRequest(ID=7))
         for user in self.call("Auth", "UserList", pb.AuthUserListRequest()).users:
