@@ -25,7 +25,8 @@ class Turns:
     async def wait(self, begin: Callable[[], ClientCall], timeout_s: float | None) -> ClientCall | None:
         """Return what ``begin`` returns once it is its turn; None: the connection goes away, and has no room any more.
 
-        begin: raises Refused if there is no room. Raises CallFailed (UNAVAILABLE, DEADLINE_EXCEEDED): it did not begin.
+        begin: raises Refused if there is no room. Raises CallFailed (UNAVAILABLE, DEADLINE_EXCEEDED): it did not begin;
+        and whatever else ``begin`` raises.
         """
         if not self.waiting:
             try:
@@ -55,8 +56,12 @@ class Turns:
                 call = begin()
             except Refused:
                 return
-            del self.waiting[future]
-            future.set_result(call)
+            except Exception as mistake:  # noqa: BLE001 - whose call cannot be said is told; the others have their turn
+                del self.waiting[future]
+                future.set_exception(mistake)
+            else:
+                del self.waiting[future]
+                future.set_result(call)
 
     def send_away(self) -> None:
         """Let everyone look for another connection."""

@@ -383,6 +383,22 @@ async def test_who_is_cancelled_in_the_moment_of_its_turn_leaves_the_stream_to_t
                 await given_up
 
 
+async def test_a_call_that_cannot_be_said_is_its_caller_s_trouble_alone() -> None:
+    async with scripted(Script.note_requests) as (server, channel):
+        first = asyncio.create_task(channel.unary("/t.T/Few", b""))
+        faulty = asyncio.create_task(channel.unary("/t.T/Few", b"", metadata=(("name", "two\nlines"),)))
+        last = asyncio.create_task(channel.unary("/t.T/Few", b""))
+        await waiting(channel, 3)
+        script = server.scripts[0]
+        script.settings()
+        for stream, call in ((1, first), (3, last)):
+            assert await script.asked.get() == stream
+            script.send(answer(stream))
+            assert await call == b"answer"
+        with pytest.raises(ValueError, match="cannot travel"):
+            await faulty
+
+
 async def test_only_so_many_wait() -> None:
     async with scripted(few, ChannelConfig(max_waiting_calls=2)) as (_, channel):
         await begun(channel)
