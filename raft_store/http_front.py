@@ -23,7 +23,12 @@ class HttpFront:
         self._web = web_
         # Whoever hangs up ends the call: a watch has perhaps nothing to write for hours.
         self._server = web.Server(
-            self._handle, request_factory=_request, handler_cancellation=True, access_log=None, logger=_Log(log, {})
+            self._handle,
+            request_factory=_request,
+            handler_cancellation=True,
+            auto_decompress=False,  # etcd takes bodies as they are, and so do we by HTTP/2
+            access_log=None,
+            logger=_Log(log, {}),
         )
 
     def protocol(self) -> asyncio.Protocol:

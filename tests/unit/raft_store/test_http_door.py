@@ -117,6 +117,19 @@ async def test_what_is_no_http_is_told_to_its_client_and_not_to_the_log(door, ca
     assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
 
 
+async def test_a_body_is_taken_as_it_is(door, caplog):
+    """Whoever says that it is compressed, and sends something else, has no fault of ours to show."""
+    port = await door.listen("127.0.0.1:0", None)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    said = b"POST /hello HTTP/1.1\r\nHost: here\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nplain"
+    writer.write(said + b"GET /hello HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+    answers = await reader.read()
+    assert b" 405 " in answers
+    assert answers.endswith(b"hello")
+    writer.close()
+    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
+
+
 async def test_a_fault_of_ours_is_logged_with_its_place(door, caplog):
     door.web._routes = {"/hello": lambda query: 1 / 0}
     port = await door.listen("127.0.0.1:0", None)
