@@ -25,6 +25,7 @@ _INTEGERS: Mapping[int, str] = {
     FieldDescriptor.CPPTYPE_UINT64: "uint64",
 }
 _BLANKS = " \t\r\n"  # JSON's
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _IN_TEXT = re.compile(rb'"|\\.', re.DOTALL)  # what matters there, and so on
 _INSIDE = re.compile(rb'["{}\[\]]')
 _BETWEEN = re.compile(rb'["{}\[\]]|[ \t\r\n]+')
@@ -111,12 +112,20 @@ def read(text: bytes, message: Message) -> None:
     known = text.decode("utf-8", "replace").lstrip(_BLANKS)
     try:
         value, _ = _DECODER.raw_decode(known) if known else (None, 0)
+        if _SURROGATE.search(known):
+            value = _without_halves(value)
         _check(value, cast("Descriptor", message.DESCRIPTOR))
         json_format.ParseDict(value or {}, message, ignore_unknown_fields=True)
     except json_format.ParseError as exc:
         raise ValueError(str(exc)) from exc
     except RecursionError as exc:
         raise ValueError("exceeded max depth") from exc
+
+
+def _without_halves(value: Any) -> Any:
+    """Return ``value`` with a mark for each surrogate that stands alone, as Go reads it; protobuf fails over them."""
+    text = json.dumps(value, ensure_ascii=False)
+    return json.loads(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
 
 
 def _check(value: Any, message: Descriptor) -> None:

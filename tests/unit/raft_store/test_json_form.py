@@ -138,6 +138,15 @@ def test_names_that_are_no_utf8_are_marked():
     assert request.name == "a\ufffd"
 
 
+def test_half_a_surrogate_is_marked():
+    """Goal: protobuf's tables of names never see one; they leave an exception behind, to whatever comes next."""
+    assert (
+        read(r'{"\udfff": 1, "name": "a\ud800b\ud83d\ude00\uDFFF"}', pb.AuthUserAddRequest()).name == "a\ufffdb😀\ufffd"
+    )
+    with pytest.raises(ValueError, match=r'^unknown value "\\ufffd" for enum etcdserverpb.RangeRequest_SortOrder$'):
+        read(r'{"sort_order": "\ud800"}', pb.RangeRequest())
+
+
 STREAMS = [
     pytest.param(b"", [], b"", id="nothing"),
     pytest.param(b' {"a": [1, {"b": "}"}]}\n{}[]', [b'{"a": [1, {"b": "}"}]}', b"{}", b"[]"], b"", id="objects"),
