@@ -86,6 +86,8 @@ class Outbox:
             return
         if end:
             out.end = ()
+        if out.queue and not data:
+            return  # it would wait for room that it does not need, and so would the end behind it
         if out.queue is None:
             out.queue = deque()
         out.queue.append(data)

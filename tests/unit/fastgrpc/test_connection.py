@@ -670,6 +670,21 @@ def test_nothing_fits_a_negative_window() -> None:
     assert (connection.waiting_bytes, connection._outbox.window) == (0, window)
 
 
+def test_an_empty_piece_behind_others_does_not_hold_up_the_end() -> None:
+    """Goal: where windows end with the last byte, so does the stream; the peer knows of nothing to make room for."""
+    connection = server()
+    connection.receive(headers(1) + headers(3), 0.0)
+    connection.send_data(3, bytes(frames.DEFAULT_WINDOW))  # all of the connection's
+    connection.receive(settings((Setting.INITIAL_WINDOW_SIZE, 10)), 0.0)
+    connection.take_output()
+    connection.send_data(1, bytes(10))
+    connection.send_data(1, b"")
+    connection.end_stream(1)
+    assert not connection.take_output()
+    connection.receive(frames.window_update(0, 10), 0.0)
+    assert connection.take_output().startswith(frame(DATA, 0, 1, bytes(10)) + frame(DATA, END_STREAM, 1, b""))
+
+
 class Bounded(list[bytes]):
     """Ends what would never end."""
 
