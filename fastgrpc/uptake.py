@@ -21,7 +21,7 @@ def uptake_of(connection: socket.socket | None) -> Uptake | None:
         return None
     try:
         told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
-    except OSError:
+    except (OSError, ValueError):  # uvloop says the latter of a connection that was just closed
         return None
     if len(told) < _INFO.size:
         return None

@@ -194,3 +194,14 @@ def test_of_what_is_no_tcp_nobody_knows():
     with one, other:
         assert uptake_of(one) is None
     assert uptake_of(None) is None
+
+
+class Closed:
+    """What uvloop has for a connection that it closed, and has not said so yet."""
+
+    def getsockopt(self, *_):
+        raise ValueError("negative file descriptor")
+
+
+def test_of_what_is_closed_nobody_knows():
+    assert uptake_of(Closed()) is None
