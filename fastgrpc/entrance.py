@@ -171,9 +171,13 @@ class _Newcomer(asyncio.Protocol):
         protocol = entrance.inside()
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
-        if self._early:
-            protocol.data_received(self._early)
-            self._early = b""
+        early, self._early = self._early, b""
+        if early:
+            try:
+                protocol.data_received(early)
+            except BaseException:
+                transport.abort()  # as loops do when they hand out data, and nobody would answer any more
+                raise
 
 
 def _turn_away(transport: asyncio.Transport) -> None:

@@ -95,18 +95,35 @@ async def hello_at_once(port: int, context: ssl.SSLContext) -> bytes:
             incoming.write(await reader.read(1 << 16))
     secured.write(b"hello")
     writer.write(outgoing.read())
-    while True:
-        try:
-            return secured.read(100)
-        except ssl.SSLWantReadError:
-            incoming.write(await reader.read(1 << 16))
-        finally:
-            writer.close()
+    try:
+        async with asyncio.timeout(10):
+            while True:
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    return secured.read(100)
+                if not (more := await reader.read(1 << 16)):
+                    raise ConnectionResetError("the other side hung up")
+                incoming.write(more)
+    finally:
+        writer.close()
 
 
 async def test_what_comes_with_the_end_of_a_handshake_is_taken(door: Entrance, pki: Path) -> None:
     port = await door.open("127.0.0.1", 0)
     assert await hello_at_once(port, client_tls(str(pki / "ca.pem"))) == b"inside: hello"
+
+
+async def test_whoever_fails_over_what_came_early_is_not_left_open(door: Entrance, pki: Path) -> None:
+    class Failing(Greeter):
+        def data_received(self, data: bytes) -> None:
+            raise RuntimeError("cannot take it")
+
+    door.inside = Failing
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(str(context.get("exception"))))
+    port = await door.open("127.0.0.1", 0)
+    with pytest.raises(ConnectionError):
+        await hello_at_once(port, client_tls(str(pki / "ca.pem")))
+    assert told == ["cannot take it"]
 
 
 async def ended(reader: asyncio.StreamReader) -> None:
