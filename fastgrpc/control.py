@@ -6,8 +6,9 @@ from .frames import ErrorCode, Setting
 from .sending import Sending
 from .streams import ANY_NUMBER, ConnectionFault, StreamFault
 
-# For the price of one nuisance. Clients that measure their way, as Go's, move all of theirs a dozen times at most.
-_WINDOWS_FOR_ONE = 10
+# So often a client may move the windows of as many streams as it may have, before that is a flood. Clients that measure
+# their way, as Go's, do so a dozen times at most.
+_MOVES = 24
 
 
 class Control(Sending):
@@ -72,7 +73,7 @@ class Control(Sending):
                 self._outbox.max_frame_bytes = value
 
     def _move_windows(self, value: int) -> None:
-        self._pay(len(self._streams) // _WINDOWS_FOR_ONE)
+        self._pay(self.limits.nuisances * self.open_streams / (self.limits.streams * _MOVES))
         change, self._peer_window = value - self._peer_window, value
         for stream in self._streams.values():  # the others begin with it
             if not self._outbox.grant(stream.out, change):

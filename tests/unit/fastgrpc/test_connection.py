@@ -782,7 +782,7 @@ def test_windows_are_moved_at_the_price_of_their_number() -> None:
     """Else a frame of 15 bytes is work for every stream, and pays like a ping; a dozen times is no attack."""
     moves = [settings((Setting.INITIAL_WINDOW_SIZE, size)) for size in range(1, 31)]
     for streams, expected in ((50, "goaway ENHANCE_YOUR_CALM"), (5, "fine")):
-        connection = server(replace(SMALL, streams=streams))
+        connection = server(replace(SMALL, streams=50))
         connection.receive(b"".join(headers(number) for number in range(1, 2 * streams, 2)), 0.0)
         assert fate(connection, connection.receive(b"".join(moves[:12]), 0.0)) == "fine"
         assert fate(connection, connection.receive(b"".join(moves[12:]), 0.0)) == expected
