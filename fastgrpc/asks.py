@@ -48,7 +48,7 @@ class Replies(Protocol):
         """Answer a call."""
 
     def answer_all(self, asks: "Sequence[Ask]", messages: Sequence[bytes], *, at_once: bool) -> None:
-        """Answer calls of one method, each by its message; at_once: nothing else is to be written in this turn."""
+        """Answer calls of one method, each by its message; at_once: what is to be written leaves now."""
 
     def refuse(self, ask: "Ask", exc: CallFailed) -> None:
         """End a call with its failure."""
@@ -83,7 +83,7 @@ class Ask(msgspec.Struct, eq=False):
     def answer_all(self, asks: "Sequence[Ask]", messages: Sequence[bytes], *, at_once: bool = False) -> None:
         """Answer calls of one lot, this one among them, each by its message: what ``answer`` does to each, by less.
 
-        at_once: nobody else is to be answered in this turn of the loop, so that nothing is worth waiting for.
+        at_once: the answers leave now, not at the end of this turn of the loop with whatever else is written in it.
         """
         self.peer.answer_all(asks, messages, at_once=at_once)
 
