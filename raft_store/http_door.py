@@ -8,11 +8,11 @@ may be silent: so a thread loads it, and whoever knocks meanwhile waits.
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from fastgrpc.entrance import Entrance, Room
+from fastgrpc.server import server_tls
 
 from .etcd_api.front import SPARE_FILES, CallCounts, LeaderGuard
 from .etcd_api.gateway import Gateway
@@ -68,7 +68,8 @@ class HttpDoor:
         """Take connections at "host:port"; return the port. Raises OSError naming the address."""
         host, _, port = listen.rpartition(":")
         try:
-            self._entrance = Entrance(self.protocol, Room(SPARE_FILES), tls=_context(tls))
+            context = None if tls is None else server_tls(str(tls.cert), str(tls.key), str(tls.ca))
+            self._entrance = Entrance(self.protocol, Room(SPARE_FILES), tls=context)
             return await self._entrance.open(host.strip("[]"), int(port))
         except OSError as exc:
             raise OSError(f"http_listen {listen}: {exc}") from exc
@@ -140,13 +141,3 @@ class _Guest(asyncio.Protocol):
 
 def _failed(loading: "asyncio.Task[HttpFront]") -> bool:
     return loading.cancelled() or loading.exception() is not None
-
-
-def _context(tls: TlsFiles | None) -> ssl.SSLContext | None:
-    if tls is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tls.cert, tls.key)
-    context.load_verify_locations(tls.ca)
-    context.verify_mode = ssl.CERT_REQUIRED
-    return context

@@ -321,12 +321,7 @@ async def _answer(routes: Mapping[str, Handler], head: bytes) -> Answer:
     method, _, rest = head.split(b"\r\n", 1)[0].decode("latin-1").partition(" ")
     if method != "GET":
         return Answer(405, TEXT, b"only GET\n")
-    return await answer_get(routes, rest.partition(" ")[0])
-
-
-async def answer_get(routes: Mapping[str, Handler], target: str) -> Answer:
-    """Answer a GET request for ``target``, a path with or without a query."""
-    parts = urlsplit(target)
+    parts = urlsplit(rest.partition(" ")[0])
     handler = routes.get(parts.path)
     if handler is None:
         return Answer(404, TEXT, f"there is {', '.join(routes)}\n".encode())
